@@ -1,0 +1,21 @@
+"""ConvNeXt V2 in Keras: layers, models, and self-supervised pre-training with FCMAE."""
+
+from keras_cnv2.backbone import ConvNeXtV2Backbone as ConvNeXtV2Backbone
+from keras_cnv2.checkpoints import load_checkpoint as load_checkpoint
+from keras_cnv2.checkpoints import state_dict as state_dict
+from keras_cnv2.layers import GRN as GRN
+from keras_cnv2.layers import ConvNeXtV2Block as ConvNeXtV2Block
+from keras_cnv2.layers import DropPath as DropPath
+from keras_cnv2.layers import MaskedDepthwiseConv2D as MaskedDepthwiseConv2D
+from keras_cnv2.models import ConvNeXtV2 as ConvNeXtV2
+from keras_cnv2.models import ConvNeXtV2Atto as ConvNeXtV2Atto
+from keras_cnv2.models import ConvNeXtV2Base as ConvNeXtV2Base
+from keras_cnv2.models import ConvNeXtV2Femto as ConvNeXtV2Femto
+from keras_cnv2.models import ConvNeXtV2Huge as ConvNeXtV2Huge
+from keras_cnv2.models import ConvNeXtV2Large as ConvNeXtV2Large
+from keras_cnv2.models import ConvNeXtV2Nano as ConvNeXtV2Nano
+from keras_cnv2.models import ConvNeXtV2Pico as ConvNeXtV2Pico
+from keras_cnv2.models import ConvNeXtV2Tiny as ConvNeXtV2Tiny
+from keras_cnv2.preprocessing import preprocess_input as preprocess_input
+
+__version__ = "0.1.0"

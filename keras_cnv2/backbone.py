@@ -1,0 +1,93 @@
+import keras
+
+from keras_cnv2.checkpoints import load_checkpoint
+from keras_cnv2.features import (
+    STEM_STRIDES,
+    architecture_config,
+    check_architecture,
+    make_input,
+    source_inputs,
+    stages,
+)
+from keras_cnv2.sizes import get_size
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class ConvNeXtV2Backbone(keras.Model):
+    """The stem and stages of ConvNeXt V2 as a functional model, for other heads.
+
+    Its output is the last stage's feature map. All four are in `pyramid_outputs` (level -> tensor, the convention of
+    KerasHub) and `pyramid_level_inputs` (level -> layer name, the convention of KerasCV). Level `P{n}` has stride
+    `2 ** n`: P2 to P5 with `stem_stride` 4, P1 to P4 with 2, P0 to P3 with 1.
+
+    Args:
+        size: Name of a published size, "atto" to "huge"; or give `depths` and `dims`.
+        depths: Four ints, the blocks of each stage; without `size`.
+        dims: Four ints, the channels of each stage; without `size`.
+        weights, include_preprocessing, input_shape, input_tensor, stem_stride, drop_path_rate, dtype, name: As in
+            `keras_cnv2.ConvNeXtV2`.
+
+    Call arguments:
+        images: Tensor `(N, height, width, channels)`.
+
+    Returns:
+        The last stage's features, `(N, height / (8 * stem_stride), width / (8 * stem_stride), dims[3])`.
+
+    Raises:
+        ValueError: If an argument is out of range; the message names what was received and what is allowed.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3.
+    """
+
+    def __init__(
+        self,
+        size=None,
+        depths=None,
+        dims=None,
+        weights=None,
+        include_preprocessing=True,
+        input_shape=(None, None, 3),
+        input_tensor=None,
+        stem_stride=4,
+        drop_path_rate=0.0,
+        dtype=None,
+        name=None,
+    ):
+        given = {"size": size, "depths": depths, "dims": dims}
+        if (size is None) == (depths is None) or (depths is None) != (dims is None):
+            raise ValueError(f"Give either size, or depths and dims. Received: {given}")
+        if size is not None:
+            depths, dims = get_size(size).depths, get_size(size).dims
+        check_architecture(depths, dims, stem_stride, drop_path_rate)
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        images = make_input(input_shape, input_tensor, stem_stride)
+        outputs = stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, policy)
+        super().__init__(inputs=source_inputs(images), outputs=outputs[-1], name=name)
+
+        self.dtype_policy = policy
+        self.images = images
+        self.size = size
+        self.depths = tuple(depths)
+        self.dims = tuple(dims)
+        self.include_preprocessing = include_preprocessing
+        self.stem_stride = stem_stride
+        self.drop_path_rate = drop_path_rate
+        first = 2 - STEM_STRIDES[::-1].index(stem_stride)
+        self.pyramid_outputs = {f"P{first + stage}": features for stage, features in enumerate(outputs)}
+        self.pyramid_level_inputs = {
+            f"P{first + stage}": f"stages_{stage}_{depth - 1}" for stage, depth in enumerate(self.depths)
+        }
+        if weights is not None:
+            load_checkpoint(self, weights)
+
+    def get_config(self):
+        architecture = {"depths": self.depths, "dims": self.dims} if self.size is None else {"size": self.size}
+        return {**architecture_config(self), **architecture}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        trainable = config.pop("trainable", True)
+        model = cls(**config)
+        model.trainable = trainable
+        return model

@@ -1,0 +1,111 @@
+"""Stem and stages: the part that classifier, backbone and FCMAE share, as a functional graph."""
+
+import keras
+import numpy as np
+
+from keras_cnv2.layers import ConvNeXtV2Block
+from keras_cnv2.layers.block import kernel_initializer
+from keras_cnv2.preprocessing import Preprocessing
+
+STEM_STRIDES = (1, 2, 4)
+
+
+def total_stride(stem_stride):
+    """Input pixels for each position of the last stage, along one side."""
+    return 8 * stem_stride
+
+
+def check_architecture(depths, dims, stem_stride, drop_path_rate):
+    """Raises a `ValueError` for an architecture that cannot be built."""
+    for name, values in (("depths", depths), ("dims", dims)):
+        if len(values) != 4 or any(not isinstance(v, (int, np.integer)) or v < 1 for v in values):
+            raise ValueError(f"{name} must be four positive ints, one a stage. Received: {name}={values!r}")
+    if stem_stride not in STEM_STRIDES:
+        raise ValueError(f"stem_stride must be one of {STEM_STRIDES}. Received: stem_stride={stem_stride!r}")
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f"drop_path_rate must be in [0, 1). Received: drop_path_rate={drop_path_rate!r}")
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            'keras_cnv2 works in "channels_last" only: call keras.config.set_image_data_format("channels_last"). '
+            f"Received: image_data_format={keras.config.image_data_format()!r}"
+        )
+
+
+def make_input(input_shape, input_tensor, stem_stride):
+    """The tensor a model starts from: `input_tensor`, checked, or a new `keras.Input`."""
+    if input_tensor is None:
+        shape = (None, None, 3) if input_shape is None else tuple(input_shape)
+    elif keras.backend.is_keras_tensor(input_tensor):
+        shape = tuple(input_tensor.shape[1:])
+    else:
+        raise ValueError(f"input_tensor must be a symbolic Keras tensor. Received: input_tensor={input_tensor!r}")
+    smallest = total_stride(stem_stride)
+    sides_fit = len(shape) == 3 and all(side is None or side >= smallest for side in shape[:2])
+    if not sides_fit or not shape[2] or shape[2] < 1:
+        raise ValueError(
+            f"input_shape must be (height, width, channels): height and width None or at least {smallest} "
+            f"with stem_stride={stem_stride}, channels a positive int. Received: input_shape={shape}"
+        )
+    return keras.Input(shape, name="images") if input_tensor is None else input_tensor
+
+
+def stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, dtype):
+    """Builds the feature graph on `images` (N, H, W, channels).
+
+    Returns:
+        List of the four stages' outputs, `(N, H / s, W / s, dim)` with `s` the stem's stride times 1, 2, 4, 8.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3; A ConvNet for the 2020s (arXiv 2201.03545), section 2.
+    """
+
+    def norm(name):
+        return keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype, name=name)
+
+    def patchify(dim, stride, name):
+        # Kernel and stride are equal: windows do not overlap, so no pixel leaks from one patch into the next.
+        return keras.layers.Conv2D(
+            dim, stride, strides=stride, kernel_initializer=kernel_initializer(), dtype=dtype, name=name
+        )
+
+    drop_rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
+    x = Preprocessing(name="preprocessing")(images) if include_preprocessing else images
+    x = norm("stem_norm")(patchify(dims[0], stem_stride, "stem_conv")(x))
+    outputs = []
+    for stage, (depth, dim) in enumerate(zip(depths, dims)):
+        if stage > 0:
+            x = patchify(dim, 2, f"downsample_{stage}_conv")(norm(f"downsample_{stage}_norm")(x))
+        for block in range(depth):
+            x = ConvNeXtV2Block(dim, next(drop_rates), dtype=dtype, name=f"stages_{stage}_{block}")(x)
+        outputs.append(x)
+    return outputs
+
+
+def source_inputs(images):
+    """What a functional model starting at `images` takes as input: `images`, or what it was computed from."""
+    sources = keras.utils.get_source_inputs(images)
+    return sources[0] if len(sources) == 1 else sources
+
+
+def architecture_config(model):
+    """The part of `get_config` that classifier and backbone have in common.
+
+    Raises:
+        ValueError: If the model was built on an `input_tensor` that other layers computed: their configuration is
+            not ours to restore.
+    """
+    images = model.input
+    if not isinstance(images, keras.KerasTensor) or model.images is not images:
+        raise ValueError(
+            "This model was built on an input_tensor that comes out of other layers, which its configuration cannot "
+            "hold. Save keras.Model(model.input, model.output) instead: it holds all layers. "
+            f"Received: model={model.name!r}"
+        )
+    return {
+        "name": model.name,
+        "trainable": model.trainable,
+        "include_preprocessing": model.include_preprocessing,
+        "input_shape": tuple(images.shape[1:]),
+        "stem_stride": model.stem_stride,
+        "drop_path_rate": model.drop_path_rate,
+        "dtype": keras.dtype_policies.serialize(model.dtype_policy),
+    }

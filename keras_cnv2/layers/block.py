@@ -1,0 +1,87 @@
+import keras
+
+from keras_cnv2.layers.drop_path import DropPath
+from keras_cnv2.layers.grn import GRN
+from keras_cnv2.layers.masked_conv import MaskedDepthwiseConv2D, hide
+
+
+def kernel_initializer(scale=1.0):
+    """The initial values of every kernel: normal, std 0.02 (times `scale`). A fresh object, so a fresh seed, per call."""
+    return keras.initializers.RandomNormal(stddev=0.02 * scale)
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class ConvNeXtV2Block(keras.layers.Layer):
+    """One residual block of ConvNeXt V2.
+
+    Depthwise 7x7 -> LayerNorm -> dense C to 4C -> GELU (exact) -> GRN -> dense 4C to C -> drop path -> add the input.
+
+    With a mask, hidden positions count as zero throughout, GRN's statistics run over the visible positions of each
+    image, and the output is zero where hidden.
+
+    Args:
+        dim: Int, the number of channels C.
+        drop_path_rate: Float in `[0, 1)`, the probability that a sample skips the block while training.
+
+    Call arguments:
+        x: Float tensor of shape `(N, H, W, C)`.
+        hidden: Optional tensor of shape `(N, H, W)`, 1 where hidden and 0 where visible, of any dtype.
+
+    Returns:
+        A tensor of the shape of `x`.
+
+    Raises:
+        ValueError: If `dim` is not a positive int or the input has another number of channels.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.2, figure 5.
+    """
+
+    def __init__(self, dim, drop_path_rate=0.0, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(dim, int) or dim < 1:
+            raise ValueError(f"dim must be a positive int. Received: dim={dim!r}")
+        self.dim = dim
+        self.drop_path_rate = drop_path_rate
+        dtype = self.dtype_policy
+        self.dwconv = MaskedDepthwiseConv2D(
+            7, depthwise_initializer=kernel_initializer(), data_format="channels_last", dtype=dtype, name="dwconv"
+        )
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype, name="norm")
+        self.pwconv1 = keras.layers.Dense(
+            4 * dim, kernel_initializer=kernel_initializer(), dtype=dtype, name="pwconv1"
+        )
+        self.grn = GRN(dtype=dtype, name="grn")
+        self.pwconv2 = keras.layers.Dense(dim, kernel_initializer=kernel_initializer(), dtype=dtype, name="pwconv2")
+        self.drop_path = DropPath(drop_path_rate, dtype=dtype, name="drop_path")
+
+    def build(self, input_shape):
+        if input_shape[-1] != self.dim:
+            raise ValueError(f"The block has dim={self.dim} channels. Received: input_shape={tuple(input_shape)}")
+        wide = (*input_shape[:-1], 4 * self.dim)
+        self.dwconv.build(input_shape)
+        self.norm.build(input_shape)
+        self.pwconv1.build(input_shape)
+        self.grn.build(wide)
+        self.pwconv2.build(wide)
+
+    def call(self, x, hidden=None):
+        y = self.drop_path(self.mlp(self.dwconv(x, hidden), hidden))
+        if hidden is None:
+            return x + y
+        return hide(x + y, hidden)
+
+    def mlp(self, y, hidden=None):
+        """Everything after the depthwise convolution: works position by position, but for GRN's statistics.
+
+        Takes `(N, ..., C)` in any layout. The last dense layer leaves its bias at hidden positions.
+        """
+        y = keras.activations.gelu(self.pwconv1(self.norm(y)), approximate=False)
+        if hidden is not None:
+            y = hide(y, hidden)
+        return self.pwconv2(self.grn(y))
+
+    def compute_output_shape(self, x_shape, hidden_shape=None):
+        return x_shape
+
+    def get_config(self):
+        return {**super().get_config(), "dim": self.dim, "drop_path_rate": self.drop_path_rate}

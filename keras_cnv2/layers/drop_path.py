@@ -1,0 +1,49 @@
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class DropPath(keras.layers.Layer):
+    """Stochastic depth: drops a residual branch for whole samples while training.
+
+    Each sample of a batch is set to zero with probability `rate`, otherwise divided by `1 - rate`, so that the
+    expected value stays. Outside training, or at rate 0, the input is returned as it is.
+
+    Args:
+        rate: Float in `[0, 1)`, the probability that a sample's branch is dropped.
+        seed: Optional int, the seed of this layer's own generator.
+
+    Call arguments:
+        x: Tensor of shape `(N, ...)`.
+        training: Bool, whether to drop.
+
+    Returns:
+        A tensor of the shape and dtype of `x`.
+
+    Raises:
+        ValueError: If `rate` is outside `[0, 1)`.
+
+    Source: Deep Networks with Stochastic Depth (arXiv 1603.09382), section 3.
+    """
+
+    def __init__(self, rate, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must be in [0, 1). Received: rate={rate!r}")
+        self.rate = rate
+        self.seed = seed
+        if rate > 0:
+            self.seed_generator = keras.random.SeedGenerator(seed)
+        self.built = True
+
+    def call(self, x, training=False):
+        if not training or self.rate == 0:
+            return x
+        per_sample = (ops.shape(x)[0],) + (1,) * (len(x.shape) - 1)
+        return keras.random.dropout(x, self.rate, noise_shape=per_sample, seed=self.seed_generator)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -1,0 +1,72 @@
+import keras
+from keras import ops
+
+# Keeps the gradient of the square root finite where a channel is zero everywhere; far below anything
+# that float32 would notice beside a real activation.
+TINY = 1e-24
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class GRN(keras.layers.Layer):
+    """Global Response Normalization: channels compete for the response of the whole image.
+
+    For `x` of shape `(N, H, W, C)`, per image:
+
+    ```
+    g = sqrt(sum(x ** 2 over H, W))             # (N, 1, 1, C) aggregation
+    n = g / (mean(g over C) + epsilon)          # (N, 1, 1, C) normalization
+    y = gamma * (x * n) + beta + x              # calibration, with a residual
+    ```
+
+    The statistics and the calibration are computed in float32 at least, whatever the dtype policy: in float16
+    the sum of squares overflows at an activation of 260.
+
+    Positions that hold zeros add nothing to the statistics, so a masked image gives the same `n` as its visible
+    positions alone, in any layout.
+
+    Args:
+        epsilon: Small positive float, added to the mean response.
+
+    Call arguments:
+        x: Float tensor of shape `(N, ..., C)`, rank 3 or more; statistics run over all axes but the first and last.
+
+    Returns:
+        A tensor of the shape of `x`, in the compute dtype.
+
+    Raises:
+        ValueError: If the rank is below 3 or the number of channels is unknown.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.2, equations 1 to 3, algorithm 1. The algorithm's mean is used;
+        the text's equation 2 says sum.
+    """
+
+    def __init__(self, epsilon=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        if len(input_shape) < 3 or input_shape[-1] is None:
+            raise ValueError(
+                "GRN needs inputs of shape (N, ..., C) with at least one axis between images and channels, and "
+                f"known channels. Received: input_shape={tuple(input_shape)}"
+            )
+        # autocast=False: rounding the weights to half precision would undo the float32 arithmetic below.
+        shape = (input_shape[-1],)
+        self.gamma = self.add_weight(name="gamma", shape=shape, initializer="zeros", autocast=False)
+        self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros", autocast=False)
+
+    def call(self, x):
+        dtype = keras.backend.result_type(x.dtype, "float32")
+        x = ops.cast(x, dtype)
+        gamma, beta = ops.cast(self.gamma, dtype), ops.cast(self.beta, dtype)
+        space = tuple(range(1, len(x.shape) - 1))
+        g = ops.sqrt(ops.sum(ops.square(x), axis=space, keepdims=True) + TINY)
+        n = g / (ops.mean(g, axis=-1, keepdims=True) + self.epsilon)
+        y = x * (gamma * n + 1) + beta
+        return ops.cast(y, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}

@@ -1,0 +1,62 @@
+import keras
+from keras import ops
+
+
+def hide(x, hidden):
+    """Sets the hidden positions of `x` (N, H, W, C) to zero; `hidden` (N, H, W), 1 = hidden."""
+    visible = 1 - ops.cast(hidden, x.dtype)
+    return x * ops.expand_dims(visible, -1)
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
+    """Depthwise convolution that neither reads nor writes hidden positions.
+
+    With a mask, hidden positions count as zero on the way in and are set to zero on the way out. These are the
+    numbers of a submanifold sparse convolution over the visible positions. Without a mask it is a plain
+    `keras.layers.DepthwiseConv2D` of stride 1 and padding "same", whose arguments it takes.
+
+    Args:
+        kernel_size: Int or (height, width).
+        **kwargs: As in `keras.layers.DepthwiseConv2D`. `strides` must be 1 (a mask has the resolution of the
+            input), `padding` "same" and `data_format` "channels_last".
+
+    Call arguments:
+        x: Float tensor of shape `(N, H, W, C)`.
+        hidden: Optional tensor of shape `(N, H, W)`, 1 where hidden and 0 where visible, of any dtype.
+
+    Returns:
+        A tensor of shape `(N, H, W, C * depth_multiplier)`, zero where hidden.
+
+    Raises:
+        ValueError: If strides, padding or data format are others, or the shapes of `x` and `hidden` do not fit.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1 and appendix A.2.
+    """
+
+    def __init__(self, kernel_size, *, strides=1, padding="same", data_format=None, **kwargs):
+        super().__init__(kernel_size, strides=strides, padding=padding, data_format=data_format, **kwargs)
+        if self.strides != (1, 1) or self.padding != "same" or self.data_format != "channels_last":
+            raise ValueError(
+                'MaskedDepthwiseConv2D works with strides=1, padding="same" and data_format="channels_last" only. '
+                f"Received: strides={strides!r}, padding={padding!r}, data_format={self.data_format!r}"
+            )
+
+    def call(self, x, hidden=None):
+        if hidden is None:
+            return super().call(x)
+        check_hidden(x, hidden)
+        return hide(super().call(hide(x, hidden)), hidden)
+
+    def compute_output_shape(self, x_shape, hidden_shape=None):
+        return super().compute_output_shape(x_shape)
+
+
+def check_hidden(x, hidden):
+    """Raises a `ValueError` unless `hidden` has the batch, height and width of `x`."""
+    expected, received = tuple(x.shape[:-1]), tuple(hidden.shape)
+    fits = len(expected) == len(received) and all(None in pair or pair[0] == pair[1] for pair in zip(expected, received))
+    if not fits:
+        raise ValueError(
+            f"hidden must have the shape (N, H, W) of inputs (N, H, W, C), here {expected}. Received: shape {received}"
+        )

@@ -1,0 +1,179 @@
+"""The classifiers: stem -> stages -> head."""
+
+import inspect
+
+import keras
+
+from keras_cnv2.checkpoints import load_checkpoint
+from keras_cnv2.features import architecture_config, check_architecture, make_input, source_inputs, stages
+from keras_cnv2.layers.block import kernel_initializer
+from keras_cnv2.sizes import get_size
+
+POOLINGS = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class ConvNeXtV2(keras.Model):
+    """ConvNeXt V2 of any size, a functional Keras model.
+
+    `ConvNeXtV2Atto` .. `ConvNeXtV2Huge` are the published sizes.
+
+    ```python
+    model = keras_cnv2.ConvNeXtV2(depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), classes=10)
+    model.compile(optimizer="adamw", loss="sparse_categorical_crossentropy")
+    model.fit(images, labels)  # images in 0..255
+    ```
+
+    Args:
+        depths: Four ints, the blocks of each stage.
+        dims: Four ints, the channels of each stage.
+        weights: `None` (random values) or the path of a `.keras` or `.weights.h5` file saved from such a model.
+        include_top: Bool, whether to end in pooling, LayerNorm and a dense layer of `classes`.
+        classes: Int, the number of classes; with `include_top`.
+        classifier_activation: Activation of the top: "softmax", `None` for logits, or anything Keras knows.
+        pooling: Without the top: `None` gives the last stage's feature map `(N, H / s, W / s, dims[3])`, "avg" or
+            "max" the pooled and LayerNorm-ed features `(N, dims[3])`.
+        class_names: Optional list of `classes` strings, kept with the model.
+        include_preprocessing: Bool. If true, images are RGB in 0..255, of any dtype; otherwise already
+            normalised, see `keras_cnv2.preprocess_input`.
+        input_shape: (height, width, channels); height and width may be `None` (any size). Sizes that the stride
+            does not divide are floored, as in the original.
+        input_tensor: Optional symbolic Keras tensor to build on, in place of `input_shape`.
+        stem_stride: 4, or 2 or 1 for small images.
+        drop_path_rate: Float in `[0, 1)`, the last block's rate of stochastic depth; it rises linearly from 0.
+        head_init_scale: Float, factor on the initial values of the top's dense layer. 0.001 when fine-tuning as in
+            the paper; leave it at 1 when training from scratch.
+        dtype: Dtype policy, by default the global one. The head works in its variable dtype, so outputs are
+            float32 under the mixed policies.
+        name: Name of the model.
+
+    Call arguments:
+        images: Tensor `(N, height, width, channels)`.
+
+    Returns:
+        Class scores `(N, classes)`, or features as `pooling` says.
+
+    Raises:
+        ValueError: If an argument is out of range; the message names what was received and what is allowed.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3.
+    """
+
+    def __init__(
+        self,
+        depths,
+        dims,
+        weights=None,
+        include_top=True,
+        classes=1000,
+        classifier_activation="softmax",
+        pooling=None,
+        class_names=None,
+        include_preprocessing=True,
+        input_shape=(None, None, 3),
+        input_tensor=None,
+        stem_stride=4,
+        drop_path_rate=0.0,
+        head_init_scale=1.0,
+        dtype=None,
+        name=None,
+    ):
+        check_architecture(depths, dims, stem_stride, drop_path_rate)
+        check_head(include_top, classes, pooling, class_names)
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        images = make_input(input_shape, input_tensor, stem_stride)
+        x = stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, policy)[-1]
+        if include_top or pooling:
+            # The head costs next to nothing, so it never pays to round logits to half precision.
+            full = policy.variable_dtype
+            x = POOLINGS["avg" if include_top else pooling](dtype=full, name="pool")(x)
+            x = keras.layers.LayerNormalization(epsilon=1e-6, dtype=full, name="norm")(x)
+        if include_top:
+            x = keras.layers.Dense(
+                classes,
+                activation=classifier_activation,
+                kernel_initializer=kernel_initializer(head_init_scale),
+                dtype=full,
+                name="head",
+            )(x)
+        super().__init__(inputs=source_inputs(images), outputs=x, name=name)
+
+        self.dtype_policy = policy
+        self.images = images
+        self.depths = tuple(depths)
+        self.dims = tuple(dims)
+        self.include_top = include_top
+        self.classes = classes
+        self.classifier_activation = classifier_activation
+        self.pooling = pooling
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.include_preprocessing = include_preprocessing
+        self.stem_stride = stem_stride
+        self.drop_path_rate = drop_path_rate
+        self.head_init_scale = head_init_scale
+        if weights is not None:
+            load_checkpoint(self, weights)
+
+    def get_config(self):
+        activation = self.classifier_activation
+        return {
+            **architecture_config(self),
+            "depths": self.depths,
+            "dims": self.dims,
+            "include_top": self.include_top,
+            "classes": self.classes,
+            "classifier_activation": keras.activations.serialize(activation) if callable(activation) else activation,
+            "pooling": self.pooling,
+            "class_names": self.class_names,
+            "head_init_scale": self.head_init_scale,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        trainable = config.pop("trainable", True)
+        model = cls(**config)
+        model.trainable = trainable
+        return model
+
+
+def check_head(include_top, classes, pooling, class_names):
+    """Raises a `ValueError` for a head that cannot be built."""
+    if include_top and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 1):
+        raise ValueError(f"classes must be a positive int. Received: classes={classes!r}")
+    if pooling is not None and pooling not in POOLINGS:
+        raise ValueError(f"pooling must be None or one of {tuple(POOLINGS)}. Received: pooling={pooling!r}")
+    if class_names is not None and (isinstance(class_names, str) or len(class_names) != classes):
+        raise ValueError(
+            f"class_names must be a list of {classes} names, one a class. Received: class_names={class_names!r}"
+        )
+
+
+def _of_size(size):
+    """Makes the public function that builds the published size called `size`."""
+    row = get_size(size)
+
+    def build(*args, name=f"convnextv2_{size}", **kwargs):
+        return ConvNeXtV2(row.depths, row.dims, *args, name=name, **kwargs)
+
+    signature = inspect.signature(ConvNeXtV2)
+    arguments = [p for p in signature.parameters.values() if p.name not in ("depths", "dims")]
+    build.__name__ = build.__qualname__ = f"ConvNeXtV2{size.capitalize()}"
+    build.__signature__ = signature.replace(parameters=arguments)
+    build.__doc__ = f"""ConvNeXt V2 {size.capitalize()}: depths {row.depths}, dims {row.dims}.
+
+    {row.parameters:,} parameters with 1000 classes, {row.gmacs:g} G multiply-accumulates at 224 x 224.
+
+    Args and returns: as `keras_cnv2.ConvNeXtV2`, without `depths` and `dims`.
+    """
+    return build
+
+
+ConvNeXtV2Atto = _of_size("atto")
+ConvNeXtV2Femto = _of_size("femto")
+ConvNeXtV2Pico = _of_size("pico")
+ConvNeXtV2Nano = _of_size("nano")
+ConvNeXtV2Tiny = _of_size("tiny")
+ConvNeXtV2Base = _of_size("base")
+ConvNeXtV2Large = _of_size("large")
+ConvNeXtV2Huge = _of_size("huge")
