@@ -3,6 +3,7 @@
 from keras_cnv2.backbone import ConvNeXtV2Backbone as ConvNeXtV2Backbone
 from keras_cnv2.checkpoints import load_checkpoint as load_checkpoint
 from keras_cnv2.checkpoints import state_dict as state_dict
+from keras_cnv2.fcmae import FCMAE as FCMAE
 from keras_cnv2.layers import GRN as GRN
 from keras_cnv2.layers import ConvNeXtV2Block as ConvNeXtV2Block
 from keras_cnv2.layers import DropPath as DropPath

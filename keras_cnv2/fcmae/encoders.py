@@ -1,0 +1,61 @@
+"""Two ways through a backbone's layers with hidden patches. Same weights, same numbers.
+
+Both take the backbone, images `(N, H, W, channels)`, masks `(N, h, w)` (1 = hidden) and the number of visible patches,
+and return the last stage's features `(N, h, w, D)`, zero where hidden.
+"""
+
+from keras import ops
+
+from keras_cnv2.fcmae import masking
+
+
+def dense(backbone, images, hidden, visible):
+    """All positions, with masks before and after each depthwise convolution and each block.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), appendix A.2.
+    """
+    x = _stem(backbone, images)
+    for stage in range(4):
+        x = _downsample(backbone, stage, x)
+        mask = masking.enlarge(hidden, x.shape[1] // hidden.shape[1])
+        for block in _blocks(backbone, stage):
+            x = block(x, mask)
+    return x
+
+
+def visible(backbone, images, hidden, visible):
+    """The visible patches alone; only the depthwise convolutions go back to the grid, for their neighbours."""
+    patches = masking.VisiblePatches(hidden, visible)
+    patch = images.shape[1] // hidden.shape[1]
+    # A visible patch is a small image: neither the stem nor the downsampling reaches beyond its edge.
+    x = ops.reshape(patches.gather(images), (-1, patch, patch, images.shape[-1]))
+    x = _stem(backbone, x)
+    for stage in range(4):
+        x = _downsample(backbone, stage, x)  # (N * V, p, p, C)
+        shape = (-1, *x.shape[1:])
+        x = ops.reshape(x, (-1, visible * x.shape[1] ** 2, x.shape[3]))  # (N, V * p * p, C)
+        for block in _blocks(backbone, stage):
+            y = patches.gather(block.dwconv(patches.scatter(x)))
+            x = x + block.drop_path(block.mlp(y))
+        grid, x = x, ops.reshape(x, shape)
+    return patches.scatter(grid)
+
+
+ENCODERS = {"visible": visible, "dense": dense}
+
+
+def _stem(backbone, images):
+    if backbone.include_preprocessing:
+        images = backbone.get_layer("preprocessing")(images)
+    return backbone.get_layer("stem_norm")(backbone.get_layer("stem_conv")(images))
+
+
+def _downsample(backbone, stage, x):
+    if stage == 0:
+        return x
+    x = backbone.get_layer(f"downsample_{stage}_norm")(x)
+    return backbone.get_layer(f"downsample_{stage}_conv")(x)
+
+
+def _blocks(backbone, stage):
+    return [backbone.get_layer(f"stages_{stage}_{block}") for block in range(backbone.depths[stage])]

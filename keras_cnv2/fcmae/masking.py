@@ -1,0 +1,91 @@
+"""Patches, and which of them are hidden: pure functions. `hidden` is 1 where hidden, 0 where visible."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def count_visible(patches, mask_ratio):
+    """The number of visible patches in every image, as the official code rounds it."""
+    return int(patches * (1 - mask_ratio))
+
+
+def random_hidden(batch_size, height, width, visible, seed):
+    """Draws masks `(batch_size, height, width)` float32 with exactly `visible` visible patches in each image.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1, "Masking".
+    """
+    noise = keras.random.uniform((batch_size, height * width), seed=seed)
+    ranks = ops.argsort(ops.argsort(noise, axis=1), axis=1)
+    return ops.cast(ops.reshape(ranks >= visible, (-1, height, width)), "float32")
+
+
+def enlarge(hidden, factor):
+    """Repeats the mask's positions: `(N, h, w)` to `(N, h * factor, w * factor)`."""
+    return ops.repeat(ops.repeat(hidden, factor, axis=1), factor, axis=2)
+
+
+def to_patches(images, patch):
+    """Cuts `(N, h * patch, w * patch, C)` into `(N, h * w, patch * patch * C)`, ordered (row, column, channel)."""
+    _, height, width, channels = images.shape
+    h, w = height // patch, width // patch
+    x = ops.reshape(images, (-1, h, patch, w, patch, channels))
+    return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, h * w, patch * patch * channels))
+
+
+def from_patches(patches, height, width, patch):
+    """The inverse of `to_patches`, for images of `height` x `width` pixels."""
+    h, w = height // patch, width // patch
+    x = ops.reshape(patches, (-1, h, w, patch, patch, patches.shape[-1] // patch**2))
+    return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, height, width, x.shape[-1]))
+
+
+def patch_statistics(patches):
+    """Mean and standard deviation of each patch `(N, L, D)`, as two `(N, L, 1)`: variance with D - 1, plus 1e-6.
+
+    Source: Masked Autoencoders (arXiv 2111.06377), section 3, "Reconstruction target".
+    """
+    mean = ops.mean(patches, axis=-1, keepdims=True)
+    variance = ops.sum(ops.square(patches - mean), axis=-1, keepdims=True) / (patches.shape[-1] - 1)
+    return mean, ops.sqrt(variance + 1e-6)
+
+
+class VisiblePatches:
+    """Moves the visible part of feature maps out of the grid and back.
+
+    Every image has the same number of visible patches, so the visible part has a static shape. A patch that is `p`
+    positions wide lies in the grid as `p` rows of `p * C` contiguous numbers: moving whole rows takes one pass.
+
+    Args:
+        hidden: Tensor `(N, h, w)` with `visible` zeros in each image.
+        visible: Int, the number of visible patches V.
+    """
+
+    def __init__(self, hidden, visible):
+        _, self.h, self.w = hidden.shape
+        self.visible = visible
+        patches = self.h * self.w
+        order = ops.reshape(ops.cast(hidden, "int32"), (-1, patches)) * patches + ops.arange(patches, dtype="int32")
+        self.patches = ops.cast(ops.argsort(order, axis=1)[:, :visible], "int32")  # (N, V), ascending
+        self.batch_size = ops.shape(self.patches)[0]
+
+    def _rows(self, p):
+        """For stage maps of `p` positions a patch: where the visible rows lie among the grid's, `(N * V * p,)`."""
+        image = ops.reshape(ops.arange(self.batch_size, dtype="int32"), (-1, 1, 1))
+        row, column = self.patches // self.w, self.patches % self.w  # of the patch
+        row_in_grid = (image * self.h + row[..., None]) * p + ops.arange(p, dtype="int32")  # (N, V, p)
+        return ops.reshape(row_in_grid * self.w + column[..., None], (-1,))
+
+    def gather(self, grid):
+        """`(N, h * p, w * p, C)` to `(N, V * p * p, C)`: the visible positions."""
+        p, channels = grid.shape[2] // self.w, grid.shape[3]
+        rows = ops.reshape(grid, (-1, p * channels))
+        return ops.reshape(ops.take(rows, self._rows(p), axis=0), (-1, self.visible * p * p, channels))
+
+    def scatter(self, tokens):
+        """`(N, V * p * p, C)` to `(N, h * p, w * p, C)`, zero where hidden."""
+        p, channels = int(np.sqrt(tokens.shape[1] // self.visible)), tokens.shape[2]
+        rows = ops.reshape(tokens, (-1, p * channels))
+        shape = (self.batch_size * self.h * p * self.w, p * channels)
+        grid = ops.scatter(self._rows(p)[:, None], rows, shape)
+        return ops.reshape(grid, (-1, self.h * p, self.w * p, channels))

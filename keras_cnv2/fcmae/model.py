@@ -1,0 +1,302 @@
+import keras
+from keras import ops
+
+from keras_cnv2.backbone import ConvNeXtV2Backbone
+from keras_cnv2.features import total_stride
+from keras_cnv2.fcmae import encoders, masking
+from keras_cnv2.layers import ConvNeXtV2Block
+from keras_cnv2.layers.block import kernel_initializer
+from keras_cnv2.preprocessing import preprocess_input, restore_pixels
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class MaskToken(keras.layers.Layer):
+    """Puts one learned vector into the hidden positions.
+
+    Call arguments:
+        x: Tensor `(N, h, w, dim)`.
+        hidden: Tensor `(N, h, w)`, 1 = hidden.
+    """
+
+    def __init__(self, dim, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.token = self.add_weight(name="token", shape=(dim,), initializer=kernel_initializer())
+        self.built = True
+
+    def call(self, x, hidden):
+        hidden = ops.expand_dims(ops.cast(hidden, x.dtype), -1)
+        return x * (1 - hidden) + self.token * hidden
+
+    def get_config(self):
+        return {**super().get_config(), "dim": self.dim}
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class FCMAE(keras.Model):
+    """Fully convolutional masked autoencoder: learns a ConvNeXt V2 encoder from images alone.
+
+    Most patches of an image are hidden, the encoder sees the visible ones, and a light decoder paints the hidden
+    ones. The patch is the encoder's total stride, `8 * stem_stride` pixels.
+
+    ```python
+    fcmae = keras_cnv2.FCMAE("atto", image_size=224)
+    fcmae.compile(optimizer=keras.optimizers.AdamW(1.5e-4, weight_decay=0.05, beta_2=0.95))
+    fcmae.fit(images)  # or any dataset of images
+    pictures = fcmae.reconstruct(images[:8])
+    fcmae.backbone  # what fine-tuning starts from
+    ```
+
+    An image is encoded alike alone and in a batch, and hidden pixels have no influence on any feature.
+
+    Args:
+        backbone: Name of a published size ("atto" to "huge"), or a `keras_cnv2.ConvNeXtV2Backbone`.
+        image_size: Int or (height, width) in pixels, multiples of the patch.
+        channels: Int, the channels of the images. By default 3, or those of a given backbone.
+        stem_stride: 1, 2 or 4. By default 4, or that of a given backbone.
+        include_preprocessing: Bool, whether images come in 0..255. By default true, or that of a given backbone.
+        mask_ratio: Float between 0 and 1, the share of hidden patches. `int(patches * (1 - mask_ratio))` stay visible.
+        decoder_dim: Int, the width of the decoder.
+        decoder_depth: Int, the blocks of the decoder.
+        norm_pix_loss: Bool, whether each patch of the target is normalised by its own mean and standard deviation.
+        encoder: "visible" works on the visible patches alone but for the depthwise convolutions. "dense" works on
+            all positions with masks before and after; it gives the same numbers, slower.
+        seed: Optional int for the masks. In `fit` they differ for every step and image, in `evaluate` they are the
+            same each time.
+        dtype: Dtype policy, by default the global one, or that of a given backbone.
+        name: Name of the model.
+
+    Call arguments:
+        images: Tensor `(N, height, width, channels)`, or a dict of "images" and "hidden".
+        hidden: Optional masks `(N, height / patch, width / patch)`, 1 = hidden; drawn if `None`. The visible encoder
+            needs the same number of visible patches in every image. Inside a compiled function, where values cannot
+            be looked at, this must be the number `mask_ratio` gives, or the output is NaN.
+
+    Returns:
+        Dict of "prediction" `(N, patches, patch * patch * channels)`, ordered (row, column, channel), "hidden" as
+        used, and "features" `(N, height / patch, width / patch, dims[3])`, zero where hidden.
+
+    Raises:
+        ValueError: If an argument is out of range, or the shapes or the values of the call's arguments do not fit.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1 and appendix A.2. GRN's statistics run over each image, not
+        over the visible points of the batch as in the official sparse code.
+    """
+
+    def __init__(
+        self,
+        backbone,
+        image_size=224,
+        channels=None,
+        stem_stride=None,
+        include_preprocessing=None,
+        mask_ratio=0.6,
+        decoder_dim=512,
+        decoder_depth=1,
+        norm_pix_loss=True,
+        encoder="visible",
+        seed=None,
+        dtype=None,
+        name="fcmae",
+    ):
+        given = isinstance(backbone, ConvNeXtV2Backbone)
+        # autocast=False: images stay float32 until they are normalised, pixels are too coarse in half precision.
+        super().__init__(dtype=backbone.dtype_policy if given and dtype is None else dtype, autocast=False, name=name)
+        if not given:
+            backbone = ConvNeXtV2Backbone(
+                backbone,
+                input_shape=(None, None, 3 if channels is None else channels),
+                stem_stride=4 if stem_stride is None else stem_stride,
+                include_preprocessing=True if include_preprocessing is None else include_preprocessing,
+                dtype=self.dtype_policy,
+                name="backbone",
+            )
+        self.backbone = backbone
+        self.channels = backbone.input_shape[-1]
+        self.stem_stride = backbone.stem_stride
+        self.include_preprocessing = backbone.include_preprocessing
+        self.patch = total_stride(self.stem_stride)
+        self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        self.mask_ratio = mask_ratio
+        self.decoder_dim = decoder_dim
+        self.decoder_depth = decoder_depth
+        self.norm_pix_loss = norm_pix_loss
+        self.encoder = encoder
+        self.seed = seed
+        self._check_arguments(channels, stem_stride, include_preprocessing)
+
+        height, width = self.image_size
+        self.grid = (height // self.patch, width // self.patch)
+        self.visible = masking.count_visible(self.grid[0] * self.grid[1], mask_ratio)
+        if not 0 < self.visible < self.grid[0] * self.grid[1]:
+            raise ValueError(
+                f"mask_ratio must leave at least one of the {self.grid[0]} x {self.grid[1]} patches visible and one "
+                f"hidden. Received: mask_ratio={mask_ratio!r}, which leaves {self.visible} visible"
+            )
+        self._training_masks = keras.random.SeedGenerator(seed)
+        self._evaluation_masks = keras.random.SeedGenerator(seed)
+        self._first_masks = ops.convert_to_numpy(self._evaluation_masks.state)
+
+        policy = self.dtype_policy
+        self.proj = keras.layers.Dense(decoder_dim, kernel_initializer=kernel_initializer(), dtype=policy, name="proj")
+        self.mask_token = MaskToken(decoder_dim, dtype=policy, name="mask_token")
+        self.decoder = [ConvNeXtV2Block(decoder_dim, dtype=policy, name=f"decoder_{i}") for i in range(decoder_depth)]
+        self.pred = keras.layers.Dense(
+            self.patch**2 * self.channels, kernel_initializer=kernel_initializer(), dtype=policy, name="pred"
+        )
+        self.proj.build((None, *self.grid, backbone.dims[-1]))
+        for layer in (*self.decoder, self.pred):
+            layer.build((None, *self.grid, decoder_dim))
+        self.built = True
+
+    def _check_arguments(self, channels, stem_stride, include_preprocessing):
+        for name, received in (
+            ("channels", channels),
+            ("stem_stride", stem_stride),
+            ("include_preprocessing", include_preprocessing),
+        ):
+            if received not in (None, getattr(self, name)):
+                raise ValueError(
+                    f"{name} must be left out or that of the backbone, {getattr(self, name)!r}. "
+                    f"Received: {name}={received!r}"
+                )
+        if len(self.image_size) != 2 or any(not side or side % self.patch or side < 0 for side in self.image_size):
+            raise ValueError(
+                f"image_size must be an int or (height, width), multiples of the patch of {self.patch} pixels. "
+                f"Received: image_size={self.image_size}"
+            )
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(f"mask_ratio must be between 0 and 1. Received: mask_ratio={self.mask_ratio!r}")
+        for name in ("decoder_dim", "decoder_depth"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a positive int. Received: {name}={getattr(self, name)!r}")
+        if self.encoder not in encoders.ENCODERS:
+            raise ValueError(f"encoder must be one of {tuple(encoders.ENCODERS)}. Received: encoder={self.encoder!r}")
+
+    def call(self, images, hidden=None, training=False):
+        if isinstance(images, dict):
+            images, hidden = images["images"], images.get("hidden", hidden)
+        images = ops.cast(images, "float32")
+        self._check_shape("images", images, (*self.image_size, self.channels))
+        visible, valid = self.visible, None
+        if hidden is None:
+            seed = self._training_masks if training else self._evaluation_masks
+            hidden = masking.random_hidden(ops.shape(images)[0], *self.grid, visible, seed)
+        else:
+            hidden = ops.cast(hidden, "float32")
+            self._check_shape("hidden", hidden, self.grid)
+            if self.encoder == "visible":
+                visible, valid = self._count_given(hidden)
+
+        features = encoders.ENCODERS[self.encoder](self.backbone, images, hidden, visible)  # (N, h, w, D)
+        if valid is not None:
+            features = ops.where(valid, features, float("nan"))
+        x = self.mask_token(self.proj(features), hidden)
+        for block in self.decoder:
+            x = block(x)
+        prediction = ops.reshape(self.pred(x), (-1, self.grid[0] * self.grid[1], self.pred.units))
+        return {"prediction": prediction, "hidden": hidden, "features": features}
+
+    def _check_shape(self, name, tensor, expected):
+        if tuple(tensor.shape[1:]) != tuple(expected):
+            raise ValueError(
+                f"{name} must have the shape (N, {', '.join(map(str, expected))}). "
+                f"Received: {name} of shape {tuple(tensor.shape)}"
+            )
+
+    def _count_given(self, hidden):
+        """The number of visible patches of given masks and, where values are unknown, which images have it."""
+        counts = ops.sum(1 - hidden, axis=(1, 2))
+        try:
+            known = ops.convert_to_numpy(counts)
+        except (NotImplementedError, TypeError, ValueError):  # a symbolic tensor: the function is being compiled
+            return self.visible, ops.reshape(counts == self.visible, (-1, 1, 1, 1))
+        visible = int(known[0])
+        if visible < 1 or (known != visible).any():
+            raise ValueError(
+                "hidden must leave the same number of patches visible in every image, at least one "
+                f'(encoder="dense" takes any masks). Received: visible patches {known.astype(int).tolist()}'
+            )
+        return visible, None
+
+    def reconstruction_loss(self, images, outputs):
+        """Mean squared error of the hidden patches.
+
+        Args:
+            images: Tensor `(N, height, width, channels)`, as given to the model.
+            outputs: What the model returned for them.
+
+        Returns:
+            A float32 scalar: the mean over each patch, then over the hidden patches of the batch.
+
+        Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1, "Reconstruction target".
+        """
+        target = self._target_patches(images)
+        if self.norm_pix_loss:
+            mean, std = masking.patch_statistics(target)
+            target = (target - mean) / std
+        error = ops.mean(ops.square(ops.cast(outputs["prediction"], "float32") - target), axis=-1)
+        hidden = ops.reshape(ops.cast(outputs["hidden"], "float32"), (-1, target.shape[1]))
+        return ops.sum(error * hidden) / ops.maximum(ops.sum(hidden), 1)
+
+    def _target_patches(self, images):
+        images = preprocess_input(images) if self.include_preprocessing else ops.cast(images, "float32")
+        return masking.to_patches(images, self.patch)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        images = x["images"] if isinstance(x, dict) else x
+        return self.reconstruction_loss(images, y_pred)
+
+    def evaluate(self, *args, **kwargs):
+        self._evaluation_masks.state.assign(self._first_masks)
+        return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        self._evaluation_masks.state.assign(self._first_masks)
+        return super().predict(*args, **kwargs)
+
+    def reconstruct(self, images, hidden=None):
+        """Paints the hidden patches, for pictures.
+
+        Visible pixels are those of the input. With `norm_pix_loss` the model paints normalised patches; they get the
+        mean and the standard deviation of the patch they stand for.
+
+        Args:
+            images: Array or tensor `(N, height, width, channels)`.
+            hidden: Optional masks `(N, height / patch, width / patch)`, 1 = hidden; drawn if `None`.
+
+        Returns:
+            A float32 NumPy array of the shape of `images`, in the value range of the input.
+        """
+        outputs = self(images, hidden=hidden, training=False)
+        painted = ops.cast(outputs["prediction"], "float32")
+        if self.norm_pix_loss:
+            mean, std = masking.patch_statistics(self._target_patches(images))
+            painted = painted * std + mean
+        painted = masking.from_patches(painted, *self.image_size, self.patch)
+        if self.include_preprocessing:
+            painted = ops.clip(restore_pixels(painted), 0, 255)
+        mask = ops.expand_dims(masking.enlarge(outputs["hidden"], self.patch), -1)
+        return ops.convert_to_numpy(ops.where(mask > 0, painted, ops.cast(images, "float32")))
+
+    def get_config(self):
+        return {
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "image_size": self.image_size,
+            "channels": self.channels,
+            "stem_stride": self.stem_stride,
+            "include_preprocessing": self.include_preprocessing,
+            "mask_ratio": self.mask_ratio,
+            "decoder_dim": self.decoder_dim,
+            "decoder_depth": self.decoder_depth,
+            "norm_pix_loss": self.norm_pix_loss,
+            "encoder": self.encoder,
+            "seed": self.seed,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
+        return cls(**{**config, "backbone": backbone})
