@@ -43,13 +43,11 @@ def read(path):
 @contextlib.contextmanager
 def _open_h5(path):
     """Opens the HDF5 part of a Keras file."""
-    if path.endswith(".keras"):
-        with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
-            with h5py.File(member, "r") as file:
-                yield file
-    else:
-        with h5py.File(path, "r") as file:
-            yield file
+    with contextlib.ExitStack() as stack:
+        source = path
+        if path.endswith(".keras"):
+            source = stack.enter_context(zipfile.ZipFile(path)).open("model.weights.h5")
+        yield stack.enter_context(h5py.File(source, "r"))
 
 
 def _tensors(group, names=()):

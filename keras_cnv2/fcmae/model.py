@@ -2,8 +2,8 @@ import keras
 from keras import ops
 
 from keras_cnv2.backbone import ConvNeXtV2Backbone
-from keras_cnv2.features import total_stride
 from keras_cnv2.fcmae import encoders, masking
+from keras_cnv2.features import total_stride
 from keras_cnv2.layers import ConvNeXtV2Block
 from keras_cnv2.layers.block import kernel_initializer
 from keras_cnv2.preprocessing import preprocess_input, restore_pixels

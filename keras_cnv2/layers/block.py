@@ -6,7 +6,7 @@ from keras_cnv2.layers.masked_conv import MaskedDepthwiseConv2D, hide
 
 
 def kernel_initializer(scale=1.0):
-    """The initial values of every kernel: normal, std 0.02 (times `scale`). A fresh object, so a fresh seed, per call."""
+    """The initial values of every kernel: normal, std 0.02 times `scale`. Each call's object has a seed of its own."""
     return keras.initializers.RandomNormal(stddev=0.02 * scale)
 
 
@@ -47,9 +47,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
             7, depthwise_initializer=kernel_initializer(), data_format="channels_last", dtype=dtype, name="dwconv"
         )
         self.norm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype, name="norm")
-        self.pwconv1 = keras.layers.Dense(
-            4 * dim, kernel_initializer=kernel_initializer(), dtype=dtype, name="pwconv1"
-        )
+        self.pwconv1 = keras.layers.Dense(4 * dim, kernel_initializer=kernel_initializer(), dtype=dtype, name="pwconv1")
         self.grn = GRN(dtype=dtype, name="grn")
         self.pwconv2 = keras.layers.Dense(dim, kernel_initializer=kernel_initializer(), dtype=dtype, name="pwconv2")
         self.drop_path = DropPath(drop_path_rate, dtype=dtype, name="drop_path")

@@ -55,7 +55,9 @@ class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
 def check_hidden(x, hidden):
     """Raises a `ValueError` unless `hidden` has the batch, height and width of `x`."""
     expected, received = tuple(x.shape[:-1]), tuple(hidden.shape)
-    fits = len(expected) == len(received) and all(None in pair or pair[0] == pair[1] for pair in zip(expected, received))
+    fits = len(expected) == len(received) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(expected, received)
+    )
     if not fits:
         raise ValueError(
             f"hidden must have the shape (N, H, W) of inputs (N, H, W, C), here {expected}. Received: shape {received}"

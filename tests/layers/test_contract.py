@@ -1,0 +1,66 @@
+"""What every layer owes Keras: configuration, shapes, dtypes, saving, training."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+import keras_cnv2
+
+LAYERS = {
+    "GRN": (keras_cnv2.GRN, {"epsilon": 1e-5}, 2),
+    "DropPath": (keras_cnv2.DropPath, {"rate": 0.3, "seed": 7}, 0),
+    "MaskedDepthwiseConv2D": (keras_cnv2.MaskedDepthwiseConv2D, {"kernel_size": 3, "dilation_rate": 2}, 2),
+    "ConvNeXtV2Block": (keras_cnv2.ConvNeXtV2Block, {"dim": 4, "drop_path_rate": 0.2}, 10),
+}
+SHAPE = (2, 6, 5, 4)
+
+pytestmark = [pytest.mark.backends, pytest.mark.parametrize(("cls", "kwargs", "weights"), LAYERS.values(), ids=LAYERS)]
+
+
+def images(dtype="float32"):
+    return keras.ops.cast(np.random.default_rng(0).standard_normal(SHAPE), dtype)
+
+
+def test_config_holds_every_argument(cls, kwargs, weights):
+    config = cls(**kwargs, name="x", dtype="mixed_bfloat16", trainable=False).get_config()
+    arguments = [p.name for p in inspect.signature(cls).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    assert {*arguments, "name", "dtype", "trainable"} <= config.keys()
+    again = cls.from_config(config)
+    assert again.get_config() == config
+    for name, value in kwargs.items():
+        assert np.all(getattr(again, name) == np.array(value))
+
+
+def test_shapes_weights_and_paths(cls, kwargs, weights):
+    layer = cls(**kwargs)
+    y = layer(images())
+    assert tuple(y.shape) == layer.compute_output_shape(SHAPE) == SHAPE
+    assert len(layer.weights) == len(layer.trainable_weights) == weights
+    assert tuple(cls(**kwargs)(keras.KerasTensor((None, None, None, 4))).shape) == (None, None, None, 4)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+def test_dtype_policy(cls, kwargs, weights, policy):
+    layer = cls(**kwargs, dtype=policy)
+    y = layer(images())
+    assert keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype
+    assert {w.dtype for w in layer.weights} <= {layer.variable_dtype}
+
+
+def test_saving(cls, kwargs, weights, tmp_path):
+    model = keras.Sequential([keras.Input(SHAPE[1:]), cls(**kwargs)])
+    model.save(tmp_path / "layer.keras")
+    again = keras.saving.load_model(tmp_path / "layer.keras")
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(m(images())) for m in (model, again)))
+
+
+def test_one_training_step(cls, kwargs, weights):
+    model = keras.Sequential([keras.Input(SHAPE[1:]), cls(**kwargs), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=False)
+    before = [w.copy() for w in model.get_weights()]
+    assert np.isfinite(model.train_on_batch(np.array(images()), np.ones((*SHAPE[:3], 1))))
+    changed = [(a != b).any() for a, b in zip(before, model.get_weights())]
+    assert len(changed) == weights + 2
+    assert all(changed)

@@ -1,0 +1,296 @@
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+import keras_cnv2
+from keras_cnv2.sizes import SIZES
+from tests import golden
+from tests.golden import rule
+
+SMALL = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}
+BIG = [pytest.param(size, marks=pytest.mark.slow) for size in ("large", "huge")]
+ALL_SIZES = [*(size for size in SIZES if size not in ("large", "huge")), *BIG]
+
+
+def build(size):
+    return getattr(keras_cnv2, f"ConvNeXtV2{size.capitalize()}")
+
+
+def predict(model, images):
+    return keras.ops.convert_to_numpy(model(images))
+
+
+def images(count=2, side=64, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3)).astype("uint8")
+
+
+class TestReference:
+    @pytest.mark.parametrize("size", ALL_SIZES)
+    def test_parameters_and_logits(self, size):
+        reference = golden.load(f"dense_{size}")
+        model = build(size)(include_preprocessing=False, classifier_activation=None)
+        assert model.count_params() == reference["params"] == SIZES[size].parameters
+        golden.set_weights(model, reference["seed"])
+        for case, shape in {"224": (2, 224, 224), "rect": (1, 160, 288), "odd": (1, 200, 215)}.items():
+            if f"{case}/logits" in reference:
+                logits = predict(model, rule.image(int(reference["seed"]), *shape))
+                np.testing.assert_allclose(logits, reference[f"{case}/logits"], atol=1e-5, rtol=0)
+
+    @pytest.mark.backends
+    def test_logits_on_every_backend(self):
+        reference = golden.load("dense_atto")
+        model = keras_cnv2.ConvNeXtV2Atto(include_preprocessing=False, classifier_activation=None)
+        golden.set_weights(model, reference["seed"])
+        logits = predict(model, rule.image(int(reference["seed"]), 2, 224, 224))
+        np.testing.assert_allclose(logits, reference["224/logits"], atol=1e-4, rtol=0)
+
+    def test_pooled_features(self):
+        reference = golden.load("dense_atto")
+        model = keras_cnv2.ConvNeXtV2Atto(include_top=False, pooling="avg", include_preprocessing=False)
+        golden.set_weights(model, reference["seed"])
+        pooled = predict(model, rule.image(int(reference["seed"]), 2, 224, 224))
+        np.testing.assert_allclose(pooled[:, :64], reference["224/pooled"], atol=1e-5, rtol=0)
+
+    @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compiles with TensorFlow's XLA")
+    def test_compiled_with_a_fixed_batch(self):
+        import tensorflow as tf
+
+        reference = golden.load("dense_atto")
+        model = keras_cnv2.ConvNeXtV2Atto(include_preprocessing=False, classifier_activation=None)
+        golden.set_weights(model, reference["seed"])
+        x = tf.constant(rule.image(int(reference["seed"]), 2, 224, 224))
+        logits = tf.function(model, jit_compile=True, input_signature=[tf.TensorSpec(x.shape)])(x)
+        np.testing.assert_allclose(logits, reference["224/logits"], atol=1e-5, rtol=0)
+
+
+class TestFamily:
+    def test_signature_is_that_of_the_class(self):
+        general = inspect.signature(keras_cnv2.ConvNeXtV2).parameters
+        for size in SIZES:
+            function = build(size)
+            assert function.__name__ == f"ConvNeXtV2{size.capitalize()}"
+            assert [*general][2:] == [*inspect.signature(function).parameters]
+
+    def test_is_functional(self):
+        model = keras_cnv2.ConvNeXtV2Atto()
+        features = keras.Model(model.input, model.get_layer("stages_3_1").output)
+        assert tuple(features.output.shape) == (None, None, None, 320)
+        assert model.name == "convnextv2_atto"
+
+    @pytest.mark.backends
+    def test_drop_path_rises_linearly(self):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, drop_path_rate=0.4)
+        rates = [layer.drop_path_rate for layer in model.layers if isinstance(layer, keras_cnv2.ConvNeXtV2Block)]
+        np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3, 0.4])
+
+    def test_initial_values(self):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, classes=2000, head_init_scale=0.001)
+        for weight in model.weights:
+            values, name = keras.ops.convert_to_numpy(weight), weight.path
+            if name == "head/kernel":
+                assert 1.9e-5 < values.std() < 2.1e-5
+            elif name.endswith("kernel") and values.size > 3000:
+                assert 0.0195 < values.std() < 0.0205  # not cut at two standard deviations, which would give 0.0176
+            elif name.endswith("norm/gamma"):
+                assert (values == 1).all()
+            elif not name.endswith("kernel"):
+                assert (values == 0).all()
+
+
+class TestTop:
+    def test_probabilities_and_logits(self):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, classes=7)
+        assert predict(model, images()).shape == (2, 7)
+        np.testing.assert_allclose(predict(model, images()).sum(-1), 1, rtol=1e-5)
+        logits = keras_cnv2.ConvNeXtV2(**SMALL, classes=7, classifier_activation=None)
+        logits.set_weights(model.get_weights())
+        expected = keras.ops.softmax(logits(images()))
+        np.testing.assert_allclose(predict(model, images()), keras.ops.convert_to_numpy(expected), rtol=1e-5)
+
+    def test_features(self):
+        maps = keras_cnv2.ConvNeXtV2(**SMALL, include_top=False)
+        assert predict(maps, images()).shape == (2, 2, 2, 32)
+        for pooling, reduce in (("avg", np.mean), ("max", np.max)):
+            pooled = keras_cnv2.ConvNeXtV2(**SMALL, include_top=False, pooling=pooling)
+            keras_cnv2.load_checkpoint(
+                pooled,
+                {
+                    **keras_cnv2.state_dict(maps),
+                    "norm.weight": np.ones(32, "float32"),
+                    "norm.bias": np.zeros(32, "float32"),
+                },
+            )
+            x = reduce(np.float64(predict(maps, images())), axis=(1, 2))
+            x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+            np.testing.assert_allclose(predict(pooled, images()), x, rtol=1e-3, atol=1e-4)
+
+
+class TestInput:
+    @pytest.mark.backends
+    def test_preprocessing_inside_equals_outside(self):
+        inside = keras_cnv2.ConvNeXtV2(**SMALL, classes=5)
+        outside = keras_cnv2.ConvNeXtV2(**SMALL, classes=5, include_preprocessing=False)
+        outside.set_weights(inside.get_weights())
+        x = (images() / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        np.testing.assert_allclose(predict(inside, images()), predict(outside, x.astype("float32")), rtol=1e-4)
+
+    def test_integers_and_floats(self):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, classes=5)
+        expected = predict(model, images().astype("float32"))
+        np.testing.assert_array_equal(predict(model, images()), expected)
+        np.testing.assert_allclose(model.predict(images(), verbose=0), expected, rtol=1e-5)
+
+    @pytest.mark.parametrize(("stem_stride", "side"), [(1, 8), (2, 4), (4, 2)])
+    def test_stem_stride(self, stem_stride, side):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, stem_stride=stem_stride, include_top=False)
+        assert predict(model, images()).shape == (2, side, side, 32)
+
+    @pytest.mark.parametrize("channels", [1, 4])
+    def test_channels(self, channels):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, input_shape=(32, 48, channels), classes=5)
+        assert predict(model, np.full((2, 32, 48, channels), 255, "uint8")).shape == (2, 5)
+
+    def test_input_tensor(self):
+        x = keras.Input((64, 64, 3))
+        model = keras_cnv2.ConvNeXtV2(**SMALL, classes=5, input_tensor=x)
+        assert model.input is x
+        assert keras_cnv2.ConvNeXtV2.from_config(model.get_config()).input_shape == (None, 64, 64, 3)
+
+    def test_input_tensor_out_of_other_layers(self, tmp_path):
+        x = keras.Input((64, 64, 3))
+        model = keras_cnv2.ConvNeXtV2(**SMALL, classes=5, input_tensor=keras.layers.Rescaling(2.0)(x))
+        assert model.input is x
+        with pytest.raises(ValueError, match="Save keras.Model"):
+            model.save(tmp_path / "model.keras")
+        keras.Model(model.input, model.output).save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(predict(again, images()), predict(model, images()))
+
+
+class TestConfig:
+    ARGUMENTS = {
+        **SMALL,
+        "include_top": True,
+        "classes": 4,
+        "classifier_activation": None,
+        "pooling": "max",
+        "class_names": ("a", "b", "c", "d"),
+        "include_preprocessing": False,
+        "input_shape": (64, 96, 5),
+        "stem_stride": 2,
+        "drop_path_rate": 0.3,
+        "head_init_scale": 0.5,
+        "dtype": "mixed_bfloat16",
+        "name": "mine",
+    }
+
+    def test_holds_every_argument(self):
+        arguments = {*inspect.signature(keras_cnv2.ConvNeXtV2).parameters} - {"weights", "input_tensor"}
+        assert arguments == self.ARGUMENTS.keys(), "a new argument belongs into this test and into get_config"
+        config = keras_cnv2.ConvNeXtV2(**self.ARGUMENTS).get_config()
+        assert keras.dtype_policies.get(config["dtype"]).name == "mixed_bfloat16"
+        assert {**config, "dtype": "mixed_bfloat16"} == {**self.ARGUMENTS, "trainable": True}
+        again = keras_cnv2.ConvNeXtV2.from_config(config)
+        assert again.get_config() == config
+        assert "weights" not in config
+
+    def test_activation_that_is_a_function(self):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, classes=4, classifier_activation=keras.activations.sigmoid)
+        again = keras_cnv2.ConvNeXtV2.from_config(model.get_config())
+        again.set_weights(model.get_weights())
+        np.testing.assert_array_equal(predict(again, images()), predict(model, images()))
+
+    @pytest.mark.backends
+    def test_keras_file(self, tmp_path):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, classes=4, drop_path_rate=0.1, class_names=list("abcd"))
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        assert type(again) is keras_cnv2.ConvNeXtV2
+        assert again.class_names == ("a", "b", "c", "d")
+        np.testing.assert_array_equal(predict(again, images()), predict(model, images()))
+
+    def test_frozen_model_stays_frozen(self):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, classes=4)
+        model.trainable = False
+        assert keras_cnv2.ConvNeXtV2.from_config(model.get_config()).trainable_weights == []
+
+
+class TestTraining:
+    @pytest.mark.backends
+    @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+    def test_one_step(self, policy):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, classes=4, dtype=policy, drop_path_rate=0.1)
+        assert keras.backend.standardize_dtype(model(images()).dtype) == "float32"
+        model.compile("adamw", "sparse_categorical_crossentropy")
+        before = model.get_weights()
+        assert np.isfinite(model.train_on_batch(images(), np.array([0, 3])))
+        assert all(np.isfinite(w).all() for w in model.get_weights())
+        assert any((a != b).any() for a, b in zip(before, model.get_weights()))
+
+    def test_learns(self):
+        keras.utils.set_random_seed(0)
+        model = keras_cnv2.ConvNeXtV2(**SMALL, classes=4, stem_stride=2, drop_path_rate=0.1)
+        model.compile(keras.optimizers.AdamW(3e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        labels = np.arange(32) % 4
+        x = images(32, 32) // 4 + (labels * 48).astype("uint8")[:, None, None, None]
+        model.fit(x, labels, epochs=10, batch_size=8, verbose=0)
+        assert model.evaluate(x, labels, verbose=0)[1] == 1.0
+
+
+class TestWeights:
+    @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+    def test_from_a_file(self, tmp_path, suffix):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, classes=4, drop_path_rate=0.1)
+        path = tmp_path / f"model{suffix}"
+        (model.save if suffix == ".keras" else model.save_weights)(path)
+        again = keras_cnv2.ConvNeXtV2(**SMALL, classes=4, weights=path)
+        np.testing.assert_array_equal(predict(again, images()), predict(model, images()))
+
+    @pytest.mark.parametrize("weights", ["fcmae_ft_in1k", "imagenet", "model.bin", 3])
+    def test_unknown(self, weights):
+        with pytest.raises(ValueError, match=rf"\.keras or \.weights\.h5.*Received: {weights!r}"):
+            keras_cnv2.ConvNeXtV2(**SMALL, weights=weights)
+
+    def test_no_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="Received"):
+            keras_cnv2.ConvNeXtV2(**SMALL, weights=str(tmp_path / "none.keras"))
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            ("depths", (1, 1, 1)),
+            ("depths", (1, 0, 1, 1)),
+            ("dims", (8, 8, 8, 8, 8)),
+            ("dims", (8, 16, 24.0, 32)),
+            ("input_shape", (64, 64)),
+            ("input_shape", (64, 31, 3)),
+            ("input_shape", (64, 64, None)),
+            ("input_shape", (64, 64, 0)),
+            ("stem_stride", 3),
+            ("stem_stride", 8),
+            ("classes", 0),
+            ("classes", -3),
+            ("classes", "ten"),
+            ("pooling", "sum"),
+            ("class_names", ["one"]),
+            ("class_names", "abcd"),
+            ("drop_path_rate", 1.0),
+            ("input_tensor", np.zeros((1, 64, 64, 3))),
+        ],
+    )
+    def test_says_what_was_received(self, argument, value):
+        with pytest.raises(ValueError, match=argument) as error:
+            keras_cnv2.ConvNeXtV2(**{**SMALL, "classes": 4, argument: value})
+        assert "Received: " in str(error.value)
+
+    def test_channels_first(self):
+        keras.config.set_image_data_format("channels_first")
+        try:
+            with pytest.raises(ValueError, match="channels_last"):
+                keras_cnv2.ConvNeXtV2Atto()
+        finally:
+            keras.config.set_image_data_format("channels_last")

@@ -1,0 +1,1 @@
+"""The application around the library: run it from a checkout, `python -m training ...`."""
