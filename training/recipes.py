@@ -1,6 +1,6 @@
 """What to train, for how long and how: rows, with the names of the paper's tables."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class Schedule:
     @property
     def lr(self):
         return self.base_lr * self.batch_size / 256
+
+    def with_epochs(self, epochs):
+        """The same for another number of epochs; the warm-up takes at most half of them."""
+        return replace(self, epochs=epochs, warmup_epochs=min(self.warmup_epochs, epochs // 2))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,213 @@
+import logging
+
+import keras
+import numpy as np
+import pytest
+
+import keras_cnv2
+from tests.golden import rule
+
+SMALL = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}
+IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3))
+
+
+def classifier(**kwargs):
+    return keras_cnv2.ConvNeXtV2(**{**SMALL, "classes": 5, **kwargs})
+
+
+def backbone():
+    return keras_cnv2.ConvNeXtV2Backbone(**SMALL)
+
+
+def fcmae():
+    return keras_cnv2.FCMAE(backbone(), 64, decoder_dim=16)
+
+
+def pseudo(model, seed=0):
+    """Official names -> pseudo-weights, for a model."""
+    return {name: rule.tensor(seed, name, value.shape) for name, value in keras_cnv2.state_dict(model).items()}
+
+
+def snapshot(model):
+    return [w.copy() for w in model.get_weights()]
+
+
+def unchanged(model, before):
+    return all((a == b).all() for a, b in zip(before, model.get_weights()))
+
+
+class TestNames:
+    def test_official_dense(self):
+        shapes = {name: value.shape for name, value in keras_cnv2.state_dict(classifier()).items()}
+        assert shapes["downsample_layers.0.0.weight"] == (8, 3, 4, 4)
+        assert shapes["downsample_layers.0.1.bias"] == (8,)
+        assert shapes["downsample_layers.3.0.weight"] == (24,)
+        assert shapes["downsample_layers.3.1.weight"] == (32, 24, 2, 2)
+        assert shapes["stages.2.1.dwconv.weight"] == (24, 1, 7, 7)
+        assert shapes["stages.2.1.pwconv1.weight"] == (96, 24)
+        assert shapes["stages.2.1.grn.gamma"] == (1, 1, 1, 96)
+        assert shapes["stages.2.1.pwconv2.weight"] == (24, 96)
+        assert shapes["norm.weight"] == (32,)
+        assert shapes["head.weight"] == (5, 32)
+        assert len(shapes) == 4 + 3 * 4 + 5 * 10 + 4
+
+    def test_official_fcmae(self):
+        shapes = {name: value.shape for name, value in keras_cnv2.state_dict(fcmae()).items()}
+        assert shapes["encoder.stages.0.0.dwconv.weight"] == (8, 1, 7, 7)
+        assert shapes["proj.weight"] == (16, 32, 1, 1)
+        assert shapes["mask_token"] == (1, 16, 1, 1)
+        assert shapes["decoder.0.grn.beta"] == (1, 1, 1, 64)
+        assert shapes["pred.weight"] == (32 * 32 * 3, 16, 1, 1)
+        assert "norm.weight" not in shapes
+        assert "encoder.norm.weight" not in shapes
+
+    def test_unknown_naming(self):
+        with pytest.raises(ValueError, match="Received: naming='theirs'"):
+            keras_cnv2.state_dict(backbone(), "theirs")
+
+    def test_model_of_other_layers(self):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="mine")])
+        with pytest.raises(ValueError, match=r"mine/kernel"):
+            keras_cnv2.state_dict(model)
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("make", [classifier, backbone, fcmae])
+def test_there_and_back(make):
+    model = make()
+    tensors = pseudo(model)
+    keras_cnv2.load_checkpoint(model, tensors)
+    back = keras_cnv2.state_dict(model)
+    assert [*back] == [*tensors]
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(back[name], tensor)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_other_float_types(dtype):
+    model = classifier()
+    keras_cnv2.load_checkpoint(model, {name: value.astype(dtype) for name, value in pseudo(model).items()})
+    expected = pseudo(model)["head.weight"].astype(dtype).astype("float32")
+    np.testing.assert_array_equal(keras_cnv2.state_dict(model)["head.weight"], expected)
+
+
+class TestParts:
+    def test_encoder_into_a_classifier(self, caplog):
+        source, target = fcmae(), classifier()
+        before = snapshot(target)
+        keras_cnv2.load_checkpoint(target, pseudo(source))
+        assert caplog.messages == [f"{target.name}: not in the checkpoint, keeps its initial values: head, norm"]
+        loaded, expected = keras_cnv2.state_dict(target), pseudo(source)
+        for name, value in loaded.items():
+            if not name.startswith(("norm", "head")):
+                np.testing.assert_array_equal(value, expected[f"encoder.{name}"])
+        for value, old in zip(target.get_weights()[-4:], before[-4:]):
+            np.testing.assert_array_equal(value, old)
+
+    def test_classifier_into_a_backbone(self, caplog):
+        caplog.set_level(logging.INFO)
+        source, target = classifier(), backbone()
+        keras_cnv2.load_checkpoint(target, pseudo(source))
+        assert caplog.messages == [f"{target.name}: in the checkpoint, left out: head, norm"]
+
+    def test_encoder_alone_into_fcmae(self, caplog):
+        target = fcmae()
+        keras_cnv2.load_checkpoint(target, pseudo(backbone()))
+        assert caplog.messages == ["fcmae: not in the checkpoint, keeps its initial values: decoder"]
+
+
+class TestMisfits:
+    def load(self, change, make=classifier):
+        model = make()
+        tensors = pseudo(model)
+        change(tensors)
+        before = snapshot(model)
+        with pytest.raises(ValueError, match="nothing was loaded") as error:
+            keras_cnv2.load_checkpoint(model, tensors)
+        assert unchanged(model, before)
+        return str(error.value)
+
+    def test_everything_is_listed_at_once(self):
+        def change(tensors):
+            del tensors["stages.0.0.norm.weight"], tensors["head.bias"]
+            tensors["stages.9.0.norm.weight"] = np.zeros(8, "float32")
+            tensors["norm.weight"] = np.zeros(31, "float32")
+            tensors["norm.bias"] = np.zeros(32, "int64")
+
+        message = self.load(change)
+        assert "Received 5 misfits" in message
+        assert "missing: stages.0.0.norm.weight" in message
+        assert "missing: head.bias" in message
+        assert "left over: stages.9.0.norm.weight" in message
+        assert "shape: norm.weight is (31,), expected (32,)" in message
+        assert "dtype: norm.bias is int64" in message
+
+    def test_norm_without_which_the_head_means_nothing(self):
+        def change(tensors):
+            del tensors["norm.weight"], tensors["norm.bias"]
+
+        assert "missing: norm.weight" in self.load(change)
+
+    @pytest.mark.parametrize("name", ["proj.bias", "mask_token", "decoder.0.grn.beta", "encoder.stages.0.0.norm.bias"])
+    def test_half_a_decoder_or_encoder(self, name):
+        assert f"missing: {name.removeprefix('encoder.')}" in self.load(lambda t: t.pop(name), fcmae)
+
+    def test_unknown_tensor(self):
+        assert "left over: extra" in self.load(lambda t: t.update(extra=np.zeros(3, "float32")))
+
+    def test_transposed_kernel(self):
+        def change(tensors):
+            tensors["stages.0.0.pwconv1.weight"] = tensors["stages.0.0.pwconv1.weight"].T
+
+        assert "shape: stages.0.0.pwconv1.weight is (8, 32), expected (32, 8)" in self.load(change)
+
+    def test_nothing(self):
+        with pytest.raises(ValueError, match="missing: downsample_layers"):
+            keras_cnv2.load_checkpoint(backbone(), {})
+
+
+class TestKerasFiles:
+    @pytest.mark.backends
+    @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+    @pytest.mark.parametrize("make", [classifier, backbone, fcmae])
+    def test_own_file(self, make, suffix, tmp_path):
+        model, again = make(), make()
+        keras_cnv2.load_checkpoint(model, pseudo(model))
+        (model.save if suffix == ".keras" else model.save_weights)(tmp_path / f"m{suffix}")
+        keras_cnv2.load_checkpoint(again, tmp_path / f"m{suffix}")
+        assert unchanged(again, snapshot(model))
+
+    def test_after_training(self, tmp_path):
+        model, again = fcmae(), classifier()
+        model.compile("adamw", run_eagerly=True)
+        model.train_on_batch(np.zeros((2, 64, 64, 3)))
+        model.save(tmp_path / "fcmae.keras")
+        keras_cnv2.load_checkpoint(again, tmp_path / "fcmae.keras")
+        np.testing.assert_array_equal(
+            keras_cnv2.state_dict(again)["stages.3.0.pwconv2.weight"],
+            keras_cnv2.state_dict(model)["encoder.stages.3.0.pwconv2.weight"],
+        )
+
+    def test_half_precision(self, tmp_path):
+        model = classifier(dtype="bfloat16")
+        model.save_weights(tmp_path / "m.weights.h5")
+        again = classifier(weights=tmp_path / "m.weights.h5")
+        for a, b in zip(again.get_weights(), model.get_weights()):
+            np.testing.assert_array_equal(a, np.float32(b))
+
+    def test_deeper_model(self, tmp_path):
+        # Keras numbers layers by their kind: without names, four blocks of a file with five would load in silence.
+        classifier(depths=(1, 1, 2, 2)).save_weights(tmp_path / "m.weights.h5")
+        with pytest.raises(ValueError, match=r"left over: stages\.3\.1\.dwconv\.weight"):
+            classifier(weights=tmp_path / "m.weights.h5")
+
+    @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+    @pytest.mark.parametrize("share", [0.0, 0.5, 0.98])
+    def test_truncated_file(self, tmp_path, suffix, share):
+        path = tmp_path / f"m{suffix}"
+        model = classifier()
+        (model.save if suffix == ".keras" else model.save_weights)(path)
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(ValueError, match="damaged or none that Keras wrote. Received"):
+            keras_cnv2.load_checkpoint(classifier(), path)

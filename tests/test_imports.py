@@ -1,0 +1,48 @@
+"""The direction of imports: the library stands on Keras and NumPy alone."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def imported(path):
+    """Top-level names of all packages a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module.split(".")[0]
+
+
+FORBIDDEN = {
+    "keras_cnv2": {"training", "weights", "tests", "benchmarks", "tensorflow_datasets", "matplotlib", "sklearn"},
+    "training": {"tests", "benchmarks"},
+}
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_direction(folder):
+    files = [*(ROOT / folder).rglob("*.py")]
+    assert files
+    wrong = {str(path): found for path in files if (found := FORBIDDEN[folder] & {*imported(path)})}
+    assert wrong == {}
+
+
+def test_loop_imports_no_tensorflow():
+    assert "tensorflow" not in {*imported(ROOT / "training" / "loop.py"), *imported(ROOT / "training" / "recipes.py")}
+
+
+def test_import_is_light():
+    # Counted from what Keras itself imports: matplotlib and scikit-learn, where it finds them.
+    code = "import sys, keras; before = {*sys.modules}; import keras_cnv2; print(*{*sys.modules} - before)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = {name.split(".")[0] for name in run.stdout.split()}
+    assert "keras_cnv2" in loaded
+    heavy = {"tensorflow_datasets", "matplotlib", "keras_cv", "keras_hub", "torch", "sklearn", "tqdm"}
+    assert loaded & (heavy | {"training", "weights", "tests", "benchmarks"}) == set()

@@ -1,0 +1,46 @@
+"""Predictions of a SavedModel in a process of its own: TensorFlow and NumPy, nothing of Keras or of ours.
+
+python -m training.serve SAVED_MODEL IMAGES.npy PREDICTIONS.npy
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+
+def predict_in_new_process(saved_model, images):
+    """Predicts with a SavedModel as a server would, in a new process that only has the files.
+
+    Args:
+        saved_model: Path of the SavedModel's folder.
+        images: Array, the model's input.
+
+    Returns:
+        The array that the model's serving function returns.
+
+    Raises:
+        RuntimeError: If the process fails; its output is in the message.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, outputs = Path(folder) / "images.npy", Path(folder) / "predictions.npy"
+        np.save(inputs, images)
+        command = [sys.executable, "-m", "training.serve", str(saved_model), str(inputs), str(outputs)]
+        process = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+        if process.returncode:
+            raise RuntimeError(f"The exported model does not predict. Received:\n{process.stdout}{process.stderr}")
+        return np.load(outputs)
+
+
+def main(saved_model, images, predictions):
+    import tensorflow as tf
+
+    served = tf.saved_model.load(saved_model)
+    (output,) = served.signatures["serving_default"](tf.constant(np.load(images), "float32")).values()
+    np.save(predictions, output.numpy())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
