@@ -67,8 +67,8 @@ class ConvNeXtV2Backbone(keras.Model):
         self.dtype_policy = policy
         self.images = images
         self.size = size
-        self.depths = tuple(depths)
-        self.dims = tuple(dims)
+        self.depths = tuple(map(int, depths))
+        self.dims = tuple(map(int, dims))
         self.include_preprocessing = include_preprocessing
         self.stem_stride = stem_stride
         self.drop_path_rate = drop_path_rate

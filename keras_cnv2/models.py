@@ -39,7 +39,7 @@ class ConvNeXtV2(keras.Model):
         input_shape: (height, width, channels); height and width may be `None` (any size). Sizes that the stride
             does not divide are floored, as in the original.
         input_tensor: Optional symbolic Keras tensor to build on, in place of `input_shape`.
-        stem_stride: 4, or 2 or 1 for small images.
+        stem_stride: 4, or 2 or 1 for small images; the stem's kernel is as large.
         drop_path_rate: Float in `[0, 1)`, the last block's rate of stochastic depth; it rises linearly from 0.
         head_init_scale: Float, factor on the initial values of the top's dense layer. 0.001 when fine-tuning as in
             the paper; leave it at 1 when training from scratch.
@@ -100,8 +100,8 @@ class ConvNeXtV2(keras.Model):
 
         self.dtype_policy = policy
         self.images = images
-        self.depths = tuple(depths)
-        self.dims = tuple(dims)
+        self.depths = tuple(map(int, depths))
+        self.dims = tuple(map(int, dims))
         self.include_top = include_top
         self.classes = classes
         self.classifier_activation = classifier_activation

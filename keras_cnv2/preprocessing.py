@@ -10,12 +10,12 @@ STD = (0.229, 0.224, 0.225)
 
 
 def pixel_statistics(channels):
-    """Mean and standard deviation per channel, in units of 0..255, as two float32 arrays of shape (channels,).
+    """Mean and standard deviation per channel, in units of 0..255, as two float32 tensors of shape (channels,).
 
     ImageNet's for RGB; their average for any other number of channels.
     """
     mean, std = (MEAN, STD) if channels == 3 else (np.full(channels, np.mean(v)) for v in (MEAN, STD))
-    return np.float32(mean) * 255, np.float32(std) * 255
+    return tuple(ops.convert_to_tensor(np.float32(v) * 255) for v in (mean, std))
 
 
 def preprocess_input(x):

@@ -120,5 +120,5 @@ def _misfits(name, tensor, variable, layout):
     expected, received = layout.torch_shape(variable.shape), tuple(np.shape(tensor))
     if received != expected:
         return [f"shape: {name} is {received}, expected {expected}"]
-    dtype = keras.backend.standardize_dtype(getattr(tensor, "dtype", type(tensor)))
+    dtype = keras.backend.standardize_dtype(getattr(tensor, "dtype", None) or np.asarray(tensor).dtype)
     return [] if keras.backend.is_float_dtype(dtype) else [f"dtype: {name} is {dtype}, expected floating point"]

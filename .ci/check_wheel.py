@@ -1,0 +1,15 @@
+"""What a user has who installed the wheel and nothing else."""
+
+import importlib.util
+from importlib import metadata
+
+import numpy as np
+
+import keras_cnv2
+
+assert metadata.version("keras_cnv2") == keras_cnv2.__version__
+for name in ("training", "weights", "tests", "benchmarks", "matplotlib", "sklearn", "tensorflow_datasets", "pytest"):
+    assert importlib.util.find_spec(name) is None, f"{name} came along"
+probabilities = keras_cnv2.ConvNeXtV2Atto(classes=3)(np.zeros((1, 64, 64, 3), "uint8"))
+assert probabilities.shape == (1, 3)
+print("keras_cnv2", keras_cnv2.__version__, "works from its wheel")

@@ -1,0 +1,56 @@
+"""What README.md shows is so."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_cnv2
+from keras_cnv2.sizes import SIZES
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_commands():
+    for command in (
+        'pip install -e ".[train]" && python -m training quickstart',
+        'pip install -e ".[test]" && pytest',
+    ):
+        assert f"```bash\n{command}\n```" in README
+
+
+def test_table_of_sizes():
+    for name, size in SIZES.items():
+        depths, dims = (" ".join(map(str, row)) for row in (size.depths, size.dims))
+        row = f"| `ConvNeXtV2{name.capitalize()}` | {depths} | {dims} | {size.parameters:,} | {size.gmacs:g} G |"
+        assert row in README
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """The folders of the examples, with a few small pictures."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("photos/cat", "photos/dog", "images"):
+        for i in range(2):
+            (tmp_path / name).mkdir(parents=True, exist_ok=True)
+            pixels = tf.io.encode_png(rng.integers(0, 256, (40, 50, 3), "uint8"))
+            tf.io.write_file(str(tmp_path / name / f"{i}.png"), pixels)
+    return tmp_path
+
+
+@pytest.mark.parametrize("block", BLOCKS[:2])
+def test_examples(block, folders):
+    assert sum(bool(line) for line in block.splitlines()) <= 10
+    small = re.sub(r"epochs=\d+", "epochs=1", block).replace("224", "64")
+    names = {}
+    exec(compile(small, "README.md", "exec"), names)
+    if "fcmae" in names:
+        assert names["classifier"].layers[0] is names["fcmae"].backbone
+    else:
+        again = keras_cnv2.ConvNeXtV2Atto(weights="classifier.keras", classes=2)
+        assert names["model"].class_names == ("cat", "dog")
+        np.testing.assert_array_equal(again.get_weights()[0], names["model"].get_weights()[0])
