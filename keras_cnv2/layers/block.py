@@ -26,6 +26,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
     Call arguments:
         x: Float tensor of shape `(N, H, W, C)`.
         hidden: Optional tensor of shape `(N, H, W)`, 1 where hidden and 0 where visible, of any dtype.
+        training: Bool, whether to drop paths.
 
     Returns:
         A tensor of the shape of `x`.
@@ -62,8 +63,9 @@ class ConvNeXtV2Block(keras.layers.Layer):
         self.grn.build(wide)
         self.pwconv2.build(wide)
 
-    def call(self, x, hidden=None):
-        y = self.drop_path(self.mlp(self.dwconv(x, hidden), hidden))
+    def call(self, x, hidden=None, training=None):
+        y = self.mlp(self.dwconv(x, hidden), hidden)
+        y = self.drop_path(y, training=training)
         if hidden is None:
             return x + y
         return hide(x + y, hidden)
