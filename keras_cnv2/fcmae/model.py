@@ -3,33 +3,11 @@ from keras import ops
 
 from keras_cnv2.backbone import ConvNeXtV2Backbone
 from keras_cnv2.fcmae import encoders, masking
+from keras_cnv2.fcmae.mask_token import MaskToken
 from keras_cnv2.features import total_stride
 from keras_cnv2.layers import ConvNeXtV2Block
 from keras_cnv2.layers.block import kernel_initializer
 from keras_cnv2.preprocessing import preprocess_input, restore_pixels
-
-
-@keras.saving.register_keras_serializable(package="keras_cnv2")
-class MaskToken(keras.layers.Layer):
-    """Puts one learned vector into the hidden positions.
-
-    Call arguments:
-        x: Tensor `(N, h, w, dim)`.
-        hidden: Tensor `(N, h, w)`, 1 = hidden.
-    """
-
-    def __init__(self, dim, **kwargs):
-        super().__init__(**kwargs)
-        self.dim = dim
-        self.token = self.add_weight(name="token", shape=(dim,), initializer=kernel_initializer())
-        self.built = True
-
-    def call(self, x, hidden):
-        hidden = ops.expand_dims(ops.cast(hidden, x.dtype), -1)
-        return x * (1 - hidden) + self.token * hidden
-
-    def get_config(self):
-        return {**super().get_config(), "dim": self.dim}
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
@@ -150,11 +128,12 @@ class FCMAE(keras.Model):
         self.built = True
 
     def _check_arguments(self, channels, stem_stride, include_preprocessing):
-        for name, received in (
-            ("channels", channels),
-            ("stem_stride", stem_stride),
-            ("include_preprocessing", include_preprocessing),
-        ):
+        of_the_backbone = {
+            "channels": channels,
+            "stem_stride": stem_stride,
+            "include_preprocessing": include_preprocessing,
+        }
+        for name, received in of_the_backbone.items():
             if received not in (None, getattr(self, name)):
                 raise ValueError(
                     f"{name} must be left out or that of the backbone, {getattr(self, name)!r}. "

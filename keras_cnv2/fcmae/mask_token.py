@@ -1,0 +1,36 @@
+import keras
+from keras import ops
+
+from keras_cnv2.layers.block import kernel_initializer
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class MaskToken(keras.layers.Layer):
+    """Puts one learned vector into the hidden positions, for the decoder to paint.
+
+    Args:
+        dim: Int, the number of channels.
+
+    Call arguments:
+        x: Tensor `(N, h, w, dim)`.
+        hidden: Tensor `(N, h, w)`, 1 where hidden and 0 where visible.
+
+    Returns:
+        A tensor of the shape of `x`: as it is where visible, the token where hidden.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1, "Decoder design"; Masked Autoencoders (arXiv 2111.06377),
+        section 3.
+    """
+
+    def __init__(self, dim, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.token = self.add_weight(name="token", shape=(dim,), initializer=kernel_initializer())
+        self.built = True
+
+    def call(self, x, hidden):
+        hidden = ops.expand_dims(ops.cast(hidden, x.dtype), -1)
+        return x * (1 - hidden) + self.token * hidden
+
+    def get_config(self):
+        return {**super().get_config(), "dim": self.dim}
