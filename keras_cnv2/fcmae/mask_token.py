@@ -32,5 +32,8 @@ class MaskToken(keras.layers.Layer):
         hidden = ops.expand_dims(ops.cast(hidden, x.dtype), -1)
         return x * (1 - hidden) + self.token * hidden
 
+    def compute_output_shape(self, x_shape, hidden_shape=None):
+        return x_shape
+
     def get_config(self):
         return {**super().get_config(), "dim": self.dim}

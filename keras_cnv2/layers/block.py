@@ -53,13 +53,13 @@ class ConvNeXtV2Block(keras.layers.Layer):
         self.pwconv2 = keras.layers.Dense(dim, kernel_initializer=kernel_initializer(), dtype=dtype, name="pwconv2")
         self.drop_path = DropPath(drop_path_rate, dtype=dtype, name="drop_path")
 
-    def build(self, input_shape):
-        if input_shape[-1] != self.dim:
-            raise ValueError(f"The block has dim={self.dim} channels. Received: input_shape={tuple(input_shape)}")
-        wide = (*input_shape[:-1], 4 * self.dim)
-        self.dwconv.build(input_shape)
-        self.norm.build(input_shape)
-        self.pwconv1.build(input_shape)
+    def build(self, x_shape, hidden_shape=None):
+        if x_shape[-1] != self.dim:
+            raise ValueError(f"The block has dim={self.dim} channels. Received: x_shape={tuple(x_shape)}")
+        wide = (*x_shape[:-1], 4 * self.dim)
+        self.dwconv.build(x_shape)
+        self.norm.build(x_shape)
+        self.pwconv1.build(x_shape)
         self.grn.build(wide)
         self.pwconv2.build(wide)
 

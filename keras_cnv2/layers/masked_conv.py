@@ -42,6 +42,9 @@ class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
                 f"Received: strides={strides!r}, padding={padding!r}, data_format={self.data_format!r}"
             )
 
+    def build(self, x_shape, hidden_shape=None):
+        super().build(x_shape)
+
     def call(self, x, hidden=None):
         if hidden is None:
             return super().call(x)

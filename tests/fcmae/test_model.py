@@ -347,6 +347,13 @@ class TestConfig:
             np.testing.assert_array_equal(numpy(again(images(), hidden=hidden)[name]), numpy(value))
         assert np.isfinite(again.train_on_batch(images()))
 
+    def test_summary_before_the_first_call(self):
+        lines = []
+        small().summary(print_fn=lines.append)
+        text = "\n".join(lines)
+        assert all(name in text for name in ("backbone", "proj", "mask_token", "decoder_0", "pred"))
+        assert "?" not in text
+
     @pytest.mark.parametrize(
         ("argument", "value"),
         [
