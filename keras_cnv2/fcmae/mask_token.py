@@ -8,9 +8,6 @@ from keras_cnv2.layers.block import kernel_initializer
 class MaskToken(keras.layers.Layer):
     """Puts one learned vector into the hidden positions, for the decoder to paint.
 
-    Args:
-        dim: Int, the number of channels.
-
     Call arguments:
         x: Tensor `(N, h, w, dim)`.
         hidden: Tensor `(N, h, w)`, 1 where hidden and 0 where visible.
@@ -22,11 +19,8 @@ class MaskToken(keras.layers.Layer):
         section 3.
     """
 
-    def __init__(self, dim, **kwargs):
-        super().__init__(**kwargs)
-        self.dim = dim
-        self.token = self.add_weight(name="token", shape=(dim,), initializer=kernel_initializer())
-        self.built = True
+    def build(self, x_shape, hidden_shape=None):
+        self.token = self.add_weight(name="token", shape=(x_shape[-1],), initializer=kernel_initializer())
 
     def call(self, x, hidden):
         hidden = ops.expand_dims(ops.cast(hidden, x.dtype), -1)
@@ -34,6 +28,3 @@ class MaskToken(keras.layers.Layer):
 
     def compute_output_shape(self, x_shape, hidden_shape=None):
         return x_shape
-
-    def get_config(self):
-        return {**super().get_config(), "dim": self.dim}

@@ -117,13 +117,13 @@ class FCMAE(keras.Model):
 
         policy = self.dtype_policy
         self.proj = keras.layers.Dense(decoder_dim, kernel_initializer=kernel_initializer(), dtype=policy, name="proj")
-        self.mask_token = MaskToken(decoder_dim, dtype=policy, name="mask_token")
+        self.mask_token = MaskToken(dtype=policy, name="mask_token")
         self.decoder = [ConvNeXtV2Block(decoder_dim, dtype=policy, name=f"decoder_{i}") for i in range(decoder_depth)]
         self.pred = keras.layers.Dense(
             self.patch**2 * self.channels, kernel_initializer=kernel_initializer(), dtype=policy, name="pred"
         )
         self.proj.build((None, *self.grid, backbone.dims[-1]))
-        for layer in (*self.decoder, self.pred):
+        for layer in (self.mask_token, *self.decoder, self.pred):
             layer.build((None, *self.grid, decoder_dim))
         self.built = True
 
