@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_cnv2.arguments import is_positive_int
 from keras_cnv2.layers import ConvNeXtV2Block
 from keras_cnv2.layers.block import kernel_initializer
 from keras_cnv2.preprocessing import Preprocessing
@@ -18,7 +19,7 @@ def total_stride(stem_stride):
 def check_architecture(depths, dims, stem_stride, drop_path_rate):
     """Raises a `ValueError` for an architecture that cannot be built."""
     for name, values in (("depths", depths), ("dims", dims)):
-        if len(values) != 4 or any(not isinstance(v, (int, np.integer)) or v < 1 for v in values):
+        if not isinstance(values, (tuple, list)) or len(values) != 4 or not all(map(is_positive_int, values)):
             raise ValueError(f"{name} must be four positive ints, one a stage. Received: {name}={values!r}")
     if stem_stride not in STEM_STRIDES:
         raise ValueError(f"stem_stride must be one of {STEM_STRIDES}. Received: stem_stride={stem_stride!r}")
@@ -34,19 +35,19 @@ def check_architecture(depths, dims, stem_stride, drop_path_rate):
 def make_input(input_shape, input_tensor, stem_stride):
     """The tensor a model starts from: `input_tensor`, checked, or a new `keras.Input`."""
     if input_tensor is None:
-        shape = (None, None, 3) if input_shape is None else tuple(input_shape)
+        shape = (None, None, 3) if input_shape is None else input_shape
     elif keras.backend.is_keras_tensor(input_tensor):
         shape = tuple(input_tensor.shape[1:])
     else:
         raise ValueError(f"input_tensor must be a symbolic Keras tensor. Received: input_tensor={input_tensor!r}")
     smallest = total_stride(stem_stride)
-    sides_fit = len(shape) == 3 and all(side is None or side >= smallest for side in shape[:2])
-    if not sides_fit or not shape[2] or shape[2] < 1:
+    is_shape = isinstance(shape, (tuple, list)) and len(shape) == 3 and is_positive_int(shape[2])
+    if not is_shape or any(s is not None and (not is_positive_int(s) or s < smallest) for s in shape[:2]):
         raise ValueError(
             f"input_shape must be (height, width, channels): height and width None or at least {smallest} "
             f"with stem_stride={stem_stride}, channels a positive int. Received: input_shape={shape}"
         )
-    return keras.Input(shape, name="images") if input_tensor is None else input_tensor
+    return keras.Input(tuple(shape), name="images") if input_tensor is None else input_tensor
 
 
 def stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, dtype):

@@ -4,6 +4,7 @@ import inspect
 
 import keras
 
+from keras_cnv2.arguments import positive_int
 from keras_cnv2.checkpoints import load_checkpoint
 from keras_cnv2.features import architecture_config, check_architecture, make_input, source_inputs, stages
 from keras_cnv2.layers.block import kernel_initializer
@@ -103,7 +104,7 @@ class ConvNeXtV2(keras.Model):
         self.depths = tuple(map(int, depths))
         self.dims = tuple(map(int, dims))
         self.include_top = include_top
-        self.classes = classes
+        self.classes = int(classes)
         self.classifier_activation = classifier_activation
         self.pooling = pooling
         self.class_names = None if class_names is None else tuple(class_names)
@@ -139,11 +140,11 @@ class ConvNeXtV2(keras.Model):
 
 def check_head(include_top, classes, pooling, class_names):
     """Raises a `ValueError` for a head that cannot be built."""
-    if include_top and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 1):
-        raise ValueError(f"classes must be a positive int. Received: classes={classes!r}")
+    if include_top:
+        positive_int("classes", classes)
     if pooling is not None and pooling not in POOLINGS:
         raise ValueError(f"pooling must be None or one of {tuple(POOLINGS)}. Received: pooling={pooling!r}")
-    if class_names is not None and (isinstance(class_names, str) or len(class_names) != classes):
+    if class_names is not None and (not isinstance(class_names, (tuple, list)) or len(class_names) != classes):
         raise ValueError(
             f"class_names must be a list of {classes} names, one a class. Received: class_names={class_names!r}"
         )

@@ -1,7 +1,8 @@
 """Patches, and which of them are hidden: pure functions. `hidden` is 1 where hidden, 0 where visible."""
 
+import math
+
 import keras
-import numpy as np
 from keras import ops
 
 
@@ -84,7 +85,7 @@ class VisiblePatches:
 
     def scatter(self, tokens):
         """`(N, V * p * p, C)` to `(N, h * p, w * p, C)`, zero where hidden."""
-        p, channels = int(np.sqrt(tokens.shape[1] // self.visible)), tokens.shape[2]
+        p, channels = math.isqrt(tokens.shape[1] // self.visible), tokens.shape[2]
         rows = ops.reshape(tokens, (-1, p * channels))
         shape = (self.batch_size * self.h * p * self.w, p * channels)
         grid = ops.scatter(self._rows(p)[:, None], rows, shape)

@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_cnv2.arguments import is_positive_int, positive_int
 from keras_cnv2.backbone import ConvNeXtV2Backbone
 from keras_cnv2.fcmae import encoders, masking
 from keras_cnv2.fcmae.mask_token import MaskToken
@@ -94,16 +95,16 @@ class FCMAE(keras.Model):
         self.stem_stride = backbone.stem_stride
         self.include_preprocessing = backbone.include_preprocessing
         self.patch = total_stride(self.stem_stride)
-        self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        self.image_size = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)
         self.mask_ratio = mask_ratio
-        self.decoder_dim = decoder_dim
-        self.decoder_depth = decoder_depth
+        self.decoder_dim = positive_int("decoder_dim", decoder_dim)
+        self.decoder_depth = positive_int("decoder_depth", decoder_depth)
         self.norm_pix_loss = norm_pix_loss
         self.encoder = encoder
         self.seed = seed
         self._check_arguments(channels, stem_stride, include_preprocessing)
 
-        height, width = self.image_size
+        height, width = self.image_size = tuple(map(int, self.image_size))
         self.grid = (height // self.patch, width // self.patch)
         self.visible = masking.count_visible(self.grid[0] * self.grid[1], mask_ratio)
         if not 0 < self.visible < self.grid[0] * self.grid[1]:
@@ -139,16 +140,14 @@ class FCMAE(keras.Model):
                     f"{name} must be left out or that of the backbone, {getattr(self, name)!r}. "
                     f"Received: {name}={received!r}"
                 )
-        if len(self.image_size) != 2 or any(not side or side % self.patch or side < 0 for side in self.image_size):
+        sides_fit = all(is_positive_int(side) and side % self.patch == 0 for side in self.image_size)
+        if len(self.image_size) != 2 or not sides_fit:
             raise ValueError(
                 f"image_size must be an int or (height, width), multiples of the patch of {self.patch} pixels. "
                 f"Received: image_size={self.image_size}"
             )
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio must be between 0 and 1. Received: mask_ratio={self.mask_ratio!r}")
-        for name in ("decoder_dim", "decoder_depth"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be a positive int. Received: {name}={getattr(self, name)!r}")
         if self.encoder not in encoders.ENCODERS:
             raise ValueError(f"encoder must be one of {tuple(encoders.ENCODERS)}. Received: encoder={self.encoder!r}")
 

@@ -1,5 +1,6 @@
 import keras
 
+from keras_cnv2.arguments import positive_int
 from keras_cnv2.layers.drop_path import DropPath
 from keras_cnv2.layers.grn import GRN
 from keras_cnv2.layers.masked_conv import MaskedDepthwiseConv2D, hide
@@ -39,9 +40,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
 
     def __init__(self, dim, drop_path_rate=0.0, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"dim must be a positive int. Received: dim={dim!r}")
-        self.dim = dim
+        self.dim = positive_int("dim", dim)
         self.drop_path_rate = drop_path_rate
         dtype = self.dtype_policy
         self.dwconv = MaskedDepthwiseConv2D(

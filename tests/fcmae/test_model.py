@@ -359,6 +359,7 @@ class TestConfig:
         [
             ("backbone", "small"),
             ("image_size", 100),
+            ("image_size", 64.0),
             ("image_size", (64, 0)),
             ("image_size", (64, 64, 3)),
             ("mask_ratio", 0.0),
