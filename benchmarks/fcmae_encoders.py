@@ -18,18 +18,17 @@ import tensorflow as tf
 import keras_cnv2
 
 
-def make_step(encoder, size, image_size, weights):
-    """Returns a function that runs one optimizer step on a batch and returns the loss."""
+def compiled(encoder, size, image_size):
+    """A new FCMAE that is ready for `train_on_batch`."""
     model = keras_cnv2.FCMAE(size, image_size=image_size, encoder=encoder)
-    if weights is not None:
-        keras_cnv2.load_checkpoint(model, weights)
     model.compile(optimizer=keras.optimizers.AdamW(1.5e-4, weight_decay=0.05, beta_2=0.95))
-    return model, lambda batch: model.train_on_batch(batch)
+    return model
 
 
-def time_once(step, batch):
+def time_step(model, batch):
+    """Runs one optimizer step. Returns its time in ms and its loss."""
     start = time.perf_counter()
-    loss = float(step(batch))
+    loss = float(model.train_on_batch(batch))
     return 1000 * (time.perf_counter() - start), loss
 
 
@@ -42,17 +41,18 @@ def main():
     args = parser.parse_args()
 
     keras.utils.set_random_seed(0)
-    dense, dense_step = make_step("dense", args.size, args.image_size, None)
-    _, visible_step = make_step("visible", args.size, args.image_size, keras_cnv2.state_dict(dense))
+    dense, visible = (compiled(encoder, args.size, args.image_size) for encoder in ("dense", "visible"))
+    keras_cnv2.load_checkpoint(visible, keras_cnv2.state_dict(dense))
     images = np.random.default_rng(0).uniform(0, 255, (args.batch, *dense.image_size, 3)).astype("float32")
     hidden = np.array(dense(images)["hidden"])
     batch = {"images": images, "hidden": hidden}
 
     rows = []
     for round_number in range(args.rounds + 2):  # the first two compile and warm up
-        dense_ms, dense_loss = time_once(dense_step, batch)
-        visible_ms, visible_loss = time_once(visible_step, batch)
-        np.testing.assert_allclose(visible_loss, dense_loss, rtol=1e-3)
+        dense_ms, dense_loss = time_step(dense, batch)
+        visible_ms, visible_loss = time_step(visible, batch)
+        # The first losses are equal but for rounding, which AdamW's steps then enlarge.
+        np.testing.assert_allclose(visible_loss, dense_loss, rtol=1e-3 if round_number else 1e-5)
         if round_number >= 2:
             rows.append((dense_ms, visible_ms, dense_ms / visible_ms))
             print(f"round {round_number - 1}: dense {dense_ms:.0f} ms, visible {visible_ms:.0f} ms", flush=True)
