@@ -49,7 +49,8 @@ def load_checkpoint(model, source):
             f"Received {len(problems)} misfits:\n  " + "\n  ".join(sorted(problems))
         )
     for name, (variable, layout) in wanted.items():
-        variable.assign(layout.to_keras(np.asarray(tensors[name], dtype="float32"), variable.shape))
+        tensor = np.asarray(tensors[name], dtype=keras.backend.result_type(variable.dtype, "float32"))
+        variable.assign(layout.to_keras(tensor, variable.shape))
     if fresh:
         logger.warning("%s: not in the checkpoint, keeps its initial values: %s", model.name, ", ".join(fresh))
     if dropped:
@@ -93,6 +94,9 @@ def _weights(model):
 
 def _from_official(tensors):
     """Takes the prefix of the encoder away, so that every checkpoint has the same names."""
+    twice = [name for name in tensors if ENCODER + name in tensors]
+    if twice:
+        raise ValueError(f'The checkpoint has tensors both with and without "{ENCODER}". Received: {twice}')
     return {name.removeprefix(ENCODER): tensor for name, tensor in tensors.items()}
 
 

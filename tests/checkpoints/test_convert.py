@@ -91,6 +91,13 @@ def test_other_float_types(dtype):
     np.testing.assert_array_equal(keras_cnv2.state_dict(model)["head.weight"], expected)
 
 
+def test_double_precision_is_kept():
+    model = classifier(dtype="float64")
+    tensors = {name: np.float64(value) + 1e-12 for name, value in pseudo(model).items()}
+    keras_cnv2.load_checkpoint(model, tensors)
+    np.testing.assert_array_equal(keras_cnv2.state_dict(model)["norm.bias"], tensors["norm.bias"])
+
+
 class TestParts:
     def test_encoder_into_a_classifier(self, caplog):
         source, target = fcmae(), classifier()
@@ -160,6 +167,12 @@ class TestMisfits:
             tensors["stages.0.0.pwconv1.weight"] = tensors["stages.0.0.pwconv1.weight"].T
 
         assert "shape: stages.0.0.pwconv1.weight is (8, 32), expected (32, 8)" in self.load(change)
+
+    def test_names_with_and_without_the_prefix(self):
+        model = backbone()
+        tensors = pseudo(model)
+        with pytest.raises(ValueError, match=r"both with and without.*Received: \['downsample_layers.0.0.bias'\]"):
+            keras_cnv2.load_checkpoint(model, {**tensors, "encoder.downsample_layers.0.0.bias": np.zeros(8)})
 
     def test_nothing(self):
         with pytest.raises(ValueError, match="missing: downsample_layers"):
