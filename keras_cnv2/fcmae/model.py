@@ -154,15 +154,13 @@ class FCMAE(keras.Model):
     def call(self, images, hidden=None, training=False):
         if isinstance(images, dict):
             images, hidden = images["images"], images.get("hidden", hidden)
-        images = ops.cast(images, "float32")
-        self._check_shape("images", images, (*self.image_size, self.channels))
+        images = self._fitting("images", images, (*self.image_size, self.channels))
         visible, valid = self.visible, None
         if hidden is None:
             seed = self._training_masks if training else self._evaluation_masks
             hidden = masking.random_hidden(ops.shape(images)[0], *self.grid, visible, seed)
         else:
-            hidden = ops.cast(hidden, "float32")
-            self._check_shape("hidden", hidden, self.grid)
+            hidden = self._fitting("hidden", hidden, self.grid)
             if self.encoder == "visible":
                 visible, valid = self._count_given(hidden)
 
@@ -175,12 +173,15 @@ class FCMAE(keras.Model):
         prediction = ops.reshape(self.pred(x), (-1, self.grid[0] * self.grid[1], self.pred.units))
         return {"prediction": prediction, "hidden": hidden, "features": features}
 
-    def _check_shape(self, name, tensor, expected):
-        if tuple(tensor.shape[1:]) != tuple(expected):
+    def _fitting(self, name, tensor, expected):
+        """The tensor as float32 `(N, *expected)`, checked; sizes that a dataset left open become known."""
+        sizes = tuple(tensor.shape)[1:]
+        if len(sizes) != len(expected) or any(size not in (None, e) for size, e in zip(sizes, expected)):
             raise ValueError(
                 f"{name} must have the shape (N, {', '.join(map(str, expected))}). "
                 f"Received: {name} of shape {tuple(tensor.shape)}"
             )
+        return ops.reshape(ops.cast(tensor, "float32"), (-1, *expected))
 
     def _count_given(self, hidden):
         """The number of visible patches of given masks and, where values are unknown, which images have it."""
@@ -218,7 +219,9 @@ class FCMAE(keras.Model):
         return ops.sum(error * hidden) / ops.maximum(ops.sum(hidden), 1)
 
     def _target_patches(self, images):
-        images = preprocess_input(images) if self.include_preprocessing else ops.cast(images, "float32")
+        images = self._fitting("images", images, (*self.image_size, self.channels))
+        if self.include_preprocessing:
+            images = preprocess_input(images)
         return masking.to_patches(images, self.patch)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):

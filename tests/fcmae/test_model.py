@@ -219,6 +219,21 @@ class TestTraining:
         assert np.isfinite(model.fit(x, batch_size=4, verbose=0).history["loss"]).all()
         np.testing.assert_array_equal(model.predict(x, verbose=0)["hidden"], hidden)
 
+    @pytest.mark.skipif(not TENSORFLOW, reason="a dataset of TensorFlow")
+    def test_dataset_that_does_not_tell_its_shapes(self):
+        import tensorflow as tf
+
+        def batches():
+            yield images(3, 16, 16)
+            yield images(2, 16, 16)
+
+        dataset = tf.data.Dataset.from_generator(
+            batches, output_signature=tf.TensorSpec((None, None, None, None), "float32")
+        )
+        model = small(16, mask_ratio=0.5)
+        model.compile("sgd")
+        assert np.isfinite(model.fit(dataset, shuffle=False, verbose=0).history["loss"]).all()
+
     @pytest.mark.backends
     def test_evaluate_is_fixed_by_the_seed(self):
         model = scramble(small(seed=3))
