@@ -1,0 +1,114 @@
+import keras
+import numpy as np
+import pytest
+
+import keras_cnv2
+from tests.fcmae.small import ENCODERS, SMALL, TENSORFLOW, images, numpy, scramble, small
+
+
+class TestTraining:
+    @pytest.mark.backends
+    @pytest.mark.parametrize("encoder", ENCODERS)
+    def test_fit_lowers_the_loss(self, encoder):
+        keras.utils.set_random_seed(0)
+        model = small(encoder=encoder, seed=0)
+        model.compile(keras.optimizers.Adam(1e-2))
+        ramps = np.broadcast_to(np.linspace(0, 1, 32)[:, None, None], (8, 32, 32, 3)) * images(8, 1, 1)
+        history = model.fit(ramps, epochs=20, batch_size=4, verbose=0).history["loss"]
+        assert history[-1] < 0.5 * history[0]
+
+    def test_every_variable_is_official_and_gets_a_gradient(self):
+        model = scramble(small())
+        names = keras_cnv2.state_dict(model)
+        assert len(names) == len(model.trainable_variables) == len(model.weights)
+        assert not any(name.removeprefix("encoder.").startswith(("norm.", "head.")) for name in names)
+        before = model.get_weights()
+        model.compile(keras.optimizers.SGD(1.0), run_eagerly=True)
+        model.train_on_batch(images())
+        still = [v.path for v, a, b in zip(model.weights, before, model.get_weights()) if (a == b).all()]
+        assert still == []
+
+    @pytest.mark.backends
+    def test_dictionary_with_masks(self):
+        model = small(16, mask_ratio=0.5)
+        hidden = np.tile([[[0, 1], [1, 0]]], (8, 1, 1)).astype("float32")
+        model.compile("sgd")
+        x = {"images": images(8, 16, 16), "hidden": hidden}
+        assert np.isfinite(model.fit(x, batch_size=4, verbose=0).history["loss"]).all()
+        np.testing.assert_array_equal(model.predict(x, verbose=0)["hidden"], hidden)
+
+    @pytest.mark.skipif(not TENSORFLOW, reason="a dataset of TensorFlow")
+    def test_dataset_that_does_not_tell_its_shapes(self):
+        import tensorflow as tf
+
+        def batches():
+            yield images(3, 16, 16)
+            yield images(2, 16, 16)
+
+        dataset = tf.data.Dataset.from_generator(
+            batches, output_signature=tf.TensorSpec((None, None, None, None), "float32")
+        )
+        model = small(16, mask_ratio=0.5)
+        model.compile("sgd")
+        assert np.isfinite(model.fit(dataset, shuffle=False, verbose=0).history["loss"]).all()
+
+    @pytest.mark.backends
+    def test_evaluate_is_fixed_by_the_seed(self):
+        model = scramble(small(seed=3))
+        model.compile("sgd")
+        x = images(6)
+        first = model.evaluate(x, batch_size=4, verbose=0)
+        model.fit(x, batch_size=4, verbose=0, validation_data=(x,), epochs=2)
+        scramble(model)
+        assert model.evaluate(x, batch_size=4, verbose=0) == first
+        one, two = (model.predict(x, batch_size=4, verbose=0)["hidden"] for _ in range(2))
+        np.testing.assert_array_equal(one, two)
+        assert (one[0] != one[4]).any()
+
+    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+    def test_mixed_precision(self, policy):
+        model = keras_cnv2.FCMAE("atto", 64, decoder_dim=16, dtype=policy)
+        model.compile("sgd", run_eagerly=True)
+        assert np.isfinite(model.train_on_batch(images(2, 64, 64)))
+        assert all(np.isfinite(w).all() for w in model.get_weights())
+
+    @pytest.mark.skipif(not TENSORFLOW, reason="compiles with TensorFlow's XLA")
+    @pytest.mark.parametrize("encoder", ENCODERS)
+    def test_one_step_under_xla(self, encoder):
+        import tensorflow as tf
+
+        model = scramble(small(encoder=encoder))
+        hidden = numpy(model(images())["hidden"])
+        x = {"images": images(), "hidden": hidden}
+        expected = float(model.reconstruction_loss(images(), model(images(), hidden=hidden)))
+        model.compile("sgd", jit_compile=True)
+        np.testing.assert_allclose(model.train_on_batch(tf.nest.map_structure(tf.constant, x)), expected, rtol=1e-4)
+        assert np.isfinite(model.train_on_batch(tf.constant(images())))
+
+    def test_drop_path_in_the_encoder(self):
+        backbone = keras_cnv2.ConvNeXtV2Backbone(**SMALL, stem_stride=1, drop_path_rate=0.5)
+        model = scramble(keras_cnv2.FCMAE(backbone, 32, decoder_dim=16))
+        hidden = numpy(model(images())["hidden"])
+        one, two, three = (
+            numpy(model(images(), hidden=hidden, training=training)["features"]) for training in (True, False, False)
+        )
+        assert (one != two).any()
+        np.testing.assert_array_equal(two, three)
+
+
+class TestFineTuning:
+    @pytest.mark.backends
+    def test_backbone_shares_its_weights(self):
+        model = small()
+        classifier = keras.Sequential([model.backbone, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
+        classifier.compile("sgd", "mse")
+        before = model.get_weights()
+        classifier.train_on_batch(images(), np.ones((4, 2)))
+        changed = [v.path for v, a, b in zip(model.weights, before, model.get_weights()) if (a != b).any()]
+        assert changed
+        assert {v.path for v in model.backbone.weights} >= {*changed}
+
+    def test_backbone_encodes_like_fcmae_without_masks(self):
+        model = scramble(small(encoder="dense"))
+        features = model(images(), hidden=np.zeros((4, 4, 4)))["features"]
+        np.testing.assert_allclose(numpy(model.backbone(images())), numpy(features), rtol=1e-4, atol=1e-5)
