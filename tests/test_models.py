@@ -92,13 +92,14 @@ class TestFamily:
         np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3, 0.4])
 
     def test_initial_values(self):
+        keras.utils.set_random_seed(0)
         model = keras_cnv2.ConvNeXtV2(**SMALL, classes=2000, head_init_scale=0.001)
         for weight in model.weights:
             values, name = keras.ops.convert_to_numpy(weight), weight.path
             if name == "head/kernel":
                 assert 1.9e-5 < values.std() < 2.1e-5
             elif name.endswith("kernel") and values.size > 3000:
-                assert 0.0195 < values.std() < 0.0205  # not cut at two standard deviations, which would give 0.0176
+                assert 0.019 < values.std() < 0.021  # not cut at two standard deviations, which would give 0.0176
             elif name.endswith("norm/gamma"):
                 assert (values == 1).all()
             elif not name.endswith("kernel"):
