@@ -67,11 +67,10 @@ def run(recipe, seed, folder):
     fcmae = loop.new_fcmae(recipe, train.images.shape[-1], seed)
     losses = loop.fit(fcmae, dataset, recipe.pretraining, callbacks(folder / "pretraining.csv"))["loss"]
     fcmae.save(folder / "fcmae.keras")
-    hidden = fcmae(test.images[:6])["hidden"]
-    painted = fcmae.reconstruct(test.images[:6], hidden=hidden)
-    pictures.reconstructions(
-        folder / "reconstructions.png", test.images[:6], keras.ops.convert_to_numpy(hidden), painted
-    )
+    examples = test.images[:6]
+    hidden = keras.ops.convert_to_numpy(fcmae(examples)["hidden"])
+    painted = fcmae.reconstruct(examples, hidden=hidden)
+    pictures.reconstructions(folder / "reconstructions.png", examples, hidden, painted)
     seconds.lap("pretraining")
 
     announce(2, "fine-tuning from the encoder")
@@ -92,11 +91,10 @@ def run(recipe, seed, folder):
 
     announce(3, f"evaluation on {len(test.images)} other images")
     probabilities = classifier.predict(test.images, verbose=0)
-    accuracy = float(np.mean(probabilities.argmax(-1) == test.labels))
+    predictions = probabilities.argmax(-1)
+    accuracy = float(np.mean(predictions == test.labels))
     title = f"{accuracy:.1%} of {len(test.labels)} test images"
-    pictures.confusion_matrix(
-        folder / "confusion_matrix.png", test.labels, probabilities.argmax(-1), CLASS_NAMES, title
-    )
+    pictures.confusion_matrix(folder / "confusion_matrix.png", test.labels, predictions, CLASS_NAMES, title)
     seconds.lap("evaluation")
 
     announce(4, "export as SavedModel, prediction in a new process")

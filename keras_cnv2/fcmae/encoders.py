@@ -9,7 +9,7 @@ from keras import ops
 from keras_cnv2.fcmae import masking
 
 
-def dense(backbone, images, hidden, visible):
+def encode_dense(backbone, images, hidden, visible):
     """All positions, with masks before and after each depthwise convolution and each block.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), appendix A.2.
@@ -23,7 +23,7 @@ def dense(backbone, images, hidden, visible):
     return x
 
 
-def visible(backbone, images, hidden, visible):
+def encode_visible(backbone, images, hidden, visible):
     """The visible patches alone; only the depthwise convolutions go back to the grid, for their neighbours."""
     patches = masking.VisiblePatches(hidden, visible)
     patch = images.shape[1] // hidden.shape[1]
@@ -32,16 +32,16 @@ def visible(backbone, images, hidden, visible):
     x = _stem(backbone, x)
     for stage in range(4):
         x = _downsample(backbone, stage, x)  # (N * V, p, p, C)
-        shape = (-1, *x.shape[1:])
-        x = ops.reshape(x, (-1, visible * x.shape[1] ** 2, x.shape[3]))  # (N, V * p * p, C)
+        small_images = (-1, *x.shape[1:])
+        tokens = ops.reshape(x, (-1, visible * x.shape[1] ** 2, x.shape[3]))  # (N, V * p * p, C)
         for block in _blocks(backbone, stage):
-            y = patches.gather(block.dwconv(patches.scatter(x)))
-            x = x + block.drop_path(block.mlp(y))
-        grid, x = x, ops.reshape(x, shape)
-    return patches.scatter(grid)
+            y = patches.gather(block.dwconv(patches.scatter(tokens)))
+            tokens = tokens + block.drop_path(block.mlp(y))
+        x = ops.reshape(tokens, small_images)
+    return patches.scatter(tokens)
 
 
-ENCODERS = {"visible": visible, "dense": dense}
+ENCODERS = {"visible": encode_visible, "dense": encode_dense}
 
 
 def _stem(backbone, images):
