@@ -5,6 +5,7 @@ from keras_cnv2.features import (
     STEM_STRIDES,
     architecture_config,
     check_architecture,
+    from_architecture_config,
     make_input,
     source_inputs,
     stages,
@@ -86,8 +87,4 @@ class ConvNeXtV2Backbone(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        trainable = config.pop("trainable", True)
-        model = cls(**config)
-        model.trainable = trainable
-        return model
+        return from_architecture_config(cls, config)

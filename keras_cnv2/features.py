@@ -110,3 +110,11 @@ def architecture_config(model):
         "drop_path_rate": model.drop_path_rate,
         "dtype": keras.dtype_policies.serialize(model.dtype_policy),
     }
+
+
+def from_architecture_config(cls, config):
+    """Builds a model of class `cls` from its `get_config`."""
+    arguments = {name: value for name, value in config.items() if name != "trainable"}
+    model = cls(**arguments)
+    model.trainable = config.get("trainable", True)
+    return model

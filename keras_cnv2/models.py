@@ -6,7 +6,14 @@ import keras
 
 from keras_cnv2.arguments import positive_int
 from keras_cnv2.checkpoints import load_checkpoint
-from keras_cnv2.features import architecture_config, check_architecture, make_input, source_inputs, stages
+from keras_cnv2.features import (
+    architecture_config,
+    check_architecture,
+    from_architecture_config,
+    make_input,
+    source_inputs,
+    stages,
+)
 from keras_cnv2.layers.block import kernel_initializer
 from keras_cnv2.sizes import get_size
 
@@ -131,11 +138,7 @@ class ConvNeXtV2(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        trainable = config.pop("trainable", True)
-        model = cls(**config)
-        model.trainable = trainable
-        return model
+        return from_architecture_config(cls, config)
 
 
 def check_head(include_top, classes, pooling, class_names):

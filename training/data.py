@@ -34,7 +34,7 @@ def digits(image_size):
 
 
 def batches(arrays, batch_size, seed, augment=None):
-    """An endlessly reshuffled pass after pass over the arrays, whole batches only.
+    """Whole batches of the arrays, in a new order each epoch.
 
     Args:
         arrays: Array of images, or tuple of images and labels.

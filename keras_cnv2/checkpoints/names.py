@@ -94,7 +94,7 @@ def path_in_model(key):
     """The Keras path of the weight that a Keras file calls "layer/i", counting; `None` if it is none of ours."""
     layer, _, index = key.rpartition("/")
     for weights in (("kernel", "bias"), ("gamma", "beta"), ("token",)):
-        paths = [f"{layer}/{weight}" for weight in weights]
-        if official_name(paths[0]):
-            return paths[int(index)]
+        paths = {str(i): f"{layer}/{weight}" for i, weight in enumerate(weights)}
+        if official_name(paths["0"]):
+            return paths.get(index)
     return None

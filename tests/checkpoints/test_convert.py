@@ -1,5 +1,6 @@
 import logging
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -212,6 +213,13 @@ class TestKerasFiles:
         # Keras numbers layers by their kind: without names, four blocks of a file with five would load in silence.
         classifier(depths=(1, 1, 2, 2)).save_weights(tmp_path / "m.weights.h5")
         with pytest.raises(ValueError, match=r"left over: stages\.3\.1\.dwconv\.weight"):
+            classifier(weights=tmp_path / "m.weights.h5")
+
+    def test_layer_with_more_weights_than_ours(self, tmp_path):
+        classifier().save_weights(tmp_path / "m.weights.h5")
+        with h5py.File(tmp_path / "m.weights.h5", "a") as file:
+            file["layers/dense/vars/2"] = np.zeros(5, "float32")  # as after quantization
+        with pytest.raises(ValueError, match="left over: head/2"):
             classifier(weights=tmp_path / "m.weights.h5")
 
     @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
