@@ -1,8 +1,10 @@
 """ConvNeXt V2 in Keras: layers, models, and self-supervised pre-training with FCMAE."""
 
 from keras_cnv2.backbone import ConvNeXtV2Backbone as ConvNeXtV2Backbone
+from keras_cnv2.checkpoints import CheckpointError as CheckpointError
 from keras_cnv2.checkpoints import load_checkpoint as load_checkpoint
 from keras_cnv2.checkpoints import state_dict as state_dict
+from keras_cnv2.classes import decode_predictions as decode_predictions
 from keras_cnv2.fcmae import FCMAE as FCMAE
 from keras_cnv2.layers import GRN as GRN
 from keras_cnv2.layers import ConvNeXtV2Block as ConvNeXtV2Block
@@ -17,6 +19,7 @@ from keras_cnv2.models import ConvNeXtV2Large as ConvNeXtV2Large
 from keras_cnv2.models import ConvNeXtV2Nano as ConvNeXtV2Nano
 from keras_cnv2.models import ConvNeXtV2Pico as ConvNeXtV2Pico
 from keras_cnv2.models import ConvNeXtV2Tiny as ConvNeXtV2Tiny
+from keras_cnv2.preprocessing import load_image as load_image
 from keras_cnv2.preprocessing import preprocess_input as preprocess_input
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
 import keras
 
-from keras_cnv2.checkpoints import load_checkpoint
+from keras_cnv2.checkpoints.weights import fetch_weights_for, load_weights
 from keras_cnv2.features import (
     STEM_STRIDES,
     architecture_config,
@@ -60,6 +60,7 @@ class ConvNeXtV2Backbone(keras.Model):
         if size is not None:
             depths, dims = get_size(size).depths, get_size(size).dims
         check_architecture(depths, dims, stem_stride, drop_path_rate)
+        source = fetch_weights_for(weights, depths, dims)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         images = make_input(input_shape, input_tensor, stem_stride)
         outputs = stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, policy)
@@ -78,8 +79,8 @@ class ConvNeXtV2Backbone(keras.Model):
         self.pyramid_level_inputs = {
             f"P{first + stage}": f"stages_{stage}_{depth - 1}" for stage, depth in enumerate(self.depths)
         }
-        if weights is not None:
-            load_checkpoint(self, weights)
+        if source is not None:
+            load_weights(self, source)
 
     def get_config(self):
         architecture = {"depths": self.depths, "dims": self.dims} if self.size is None else {"size": self.size}

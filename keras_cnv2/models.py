@@ -5,7 +5,7 @@ import inspect
 import keras
 
 from keras_cnv2.arguments import positive_int
-from keras_cnv2.checkpoints import load_checkpoint
+from keras_cnv2.checkpoints.weights import fetch_weights_for, load_weights
 from keras_cnv2.features import (
     architecture_config,
     check_architecture,
@@ -15,8 +15,11 @@ from keras_cnv2.features import (
     stages,
 )
 from keras_cnv2.layers.block import kernel_initializer
+from keras_cnv2.preprocessing import check_resize
 from keras_cnv2.sizes import get_size
 
+# The default: whoever gives another number asks for a head of their own.
+PUBLISHED_CLASSES = 1000
 POOLINGS = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
 
 
@@ -35,13 +38,20 @@ class ConvNeXtV2(keras.Model):
     Args:
         depths: Four ints, the blocks of each stage.
         dims: Four ints, the channels of each stage.
-        weights: `None` (random values) or the path of a `.keras` or `.weights.h5` file saved from such a model.
+        weights: `None` (random values), the tag of published weights of this size ("fcmae", "fcmae_ft_in1k",
+            "fcmae_ft_in22k_in1k", with "_384" or "_512"; "imagenet" is "fcmae_ft_in1k"), which are downloaded once, or
+            the path of a file as `keras_cnv2.load_checkpoint` takes it. With `classes` other than 1000 and than the
+            file's, the head keeps its random values. With channels other than three, see `load_checkpoint`.
         include_top: Bool, whether to end in pooling, LayerNorm and a dense layer of `classes`.
         classes: Int, the number of classes; with `include_top`.
         classifier_activation: Activation of the top: "softmax", `None` for logits, or anything Keras knows.
         pooling: Without the top: `None` gives the last stage's feature map `(N, H / s, W / s, dims[3])`, "avg" or
             "max" the pooled and LayerNorm-ed features `(N, dims[3])`.
-        class_names: Optional list of `classes` strings, kept with the model.
+        class_names: Optional list of `classes` strings, kept with the model. By default those of the weights.
+        image_size: Optional int, the side in pixels of the images that evaluation and prediction make of pictures. By
+            default that of a fixed square `input_shape`, or that of the weights. Kept with the model.
+        resize: Optional "crop" or "squash", how they make them, see `keras_cnv2.load_image`. By default as for the
+            weights. Kept with the model.
         include_preprocessing: Bool. If true, images are RGB in 0..255, of any dtype; otherwise already
             normalised, see `keras_cnv2.preprocess_input`.
         input_shape: (height, width, channels); height and width may be `None` (any size). Sizes that the stride
@@ -73,10 +83,12 @@ class ConvNeXtV2(keras.Model):
         dims,
         weights=None,
         include_top=True,
-        classes=1000,
+        classes=PUBLISHED_CLASSES,
         classifier_activation="softmax",
         pooling=None,
         class_names=None,
+        image_size=None,
+        resize=None,
         include_preprocessing=True,
         input_shape=(None, None, 3),
         input_tensor=None,
@@ -88,6 +100,8 @@ class ConvNeXtV2(keras.Model):
     ):
         check_architecture(depths, dims, stem_stride, drop_path_rate)
         check_head(include_top, classes, pooling, class_names)
+        check_resize(resize)
+        source = fetch_weights_for(weights, depths, dims)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         images = make_input(input_shape, input_tensor, stem_stride)
         x = stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, policy)[-1]
@@ -115,12 +129,14 @@ class ConvNeXtV2(keras.Model):
         self.classifier_activation = classifier_activation
         self.pooling = pooling
         self.class_names = None if class_names is None else tuple(class_names)
+        self.image_size = evaluation_size(image_size, images.shape)
+        self.resize = resize
         self.include_preprocessing = include_preprocessing
         self.stem_stride = stem_stride
         self.drop_path_rate = drop_path_rate
         self.head_init_scale = head_init_scale
-        if weights is not None:
-            load_checkpoint(self, weights)
+        if source is not None:
+            load_weights(self, source, other_classes=classes != PUBLISHED_CLASSES)
 
     def get_config(self):
         activation = self.classifier_activation
@@ -133,6 +149,8 @@ class ConvNeXtV2(keras.Model):
             "classifier_activation": keras.activations.serialize(activation) if callable(activation) else activation,
             "pooling": self.pooling,
             "class_names": self.class_names,
+            "image_size": self.image_size,
+            "resize": self.resize,
             "head_init_scale": self.head_init_scale,
         }
 
@@ -151,6 +169,19 @@ def check_head(include_top, classes, pooling, class_names):
         raise ValueError(
             f"class_names must be a list of {classes} names, one a class. Received: class_names={class_names!r}"
         )
+
+
+def evaluation_size(image_size, shape):
+    """The side of evaluation images of a model with this input shape, `None` if nothing says it."""
+    if image_size is not None:
+        positive_int("image_size", image_size)
+    height, width = shape[1:3]
+    fixed = height if height == width else None
+    if {height, width} - {None, image_size} and image_size is not None:
+        raise ValueError(
+            f"image_size must be left out or that of input_shape, {(height, width)}. Received: image_size={image_size}"
+        )
+    return fixed or image_size
 
 
 def _of_size(size):

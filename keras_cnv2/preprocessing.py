@@ -1,8 +1,26 @@
-"""Pixel values: from 0..255 to what the networks were trained on, and back."""
+"""Pictures: encoded bytes -> RGB -> a square image -> normalised values. Evaluation, prediction and serving share this.
+
+The published weights were evaluated on PIL's pixels. TensorFlow gives the same ones here: JPEG with the exact transform,
+and PIL's two passes of resizing, first along rows, then along columns, each rounded to whole grey levels.
+"""
+
+import os
+from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_cnv2.arguments import positive_int
+
+# The kinds of pictures that are read.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
+
+# How a picture becomes square: the centre of it, or all of it.
+RESIZES = ("crop", "squash")
+
+# What the centre crop keeps of the shortest side.
+CROP = 0.875
 
 # Of RGB values in 0..1 over ImageNet.
 MEAN = (0.485, 0.456, 0.406)
@@ -58,3 +76,131 @@ class Preprocessing(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+
+def default_resize(size):
+    """The way to make square images of `size` pixels where none is given: the paper's."""
+    return "crop" if size < 384 else "squash"
+
+
+def check_resize(resize):
+    """Raises a `ValueError` for an unknown way to resize."""
+    if resize is not None and resize not in RESIZES:
+        raise ValueError(f"resize must be None or one of {RESIZES}. Received: resize={resize!r}")
+
+
+def load_image(path_or_bytes, size=224, resize=None):
+    """Reads a picture as an image for evaluation and prediction.
+
+    The pixels are those of PIL, which the published weights were evaluated with, but for one grey level in about one
+    of ten thousand.
+
+    Args:
+        path_or_bytes: Path of a JPEG, PNG, BMP, WebP or GIF file, or the bytes of one. Alpha is dropped; of several
+            frames the first is taken.
+        size: Int, the side of the image in pixels.
+        resize: "crop": the shortest side becomes `int(size / 0.875)`, then the centre is cut out; "squash": both
+            sides become `size`; `None`: "crop" below 384 pixels, "squash" from there on. Bicubic, antialiased.
+
+    Returns:
+        A float32 array `(size, size, 3)` of whole numbers in 0..255.
+
+    Raises:
+        ValueError: If this is no such picture, or an argument is out of range.
+        OSError: If there is no file that can be read.
+    """
+    import tensorflow as tf
+
+    size = positive_int("size", size)
+    check_resize(resize)
+    is_path = isinstance(path_or_bytes, (str, os.PathLike))
+    contents = Path(path_or_bytes).read_bytes() if is_path else bytes(path_or_bytes)
+    received = os.fspath(path_or_bytes) if is_path else f"{len(contents)} bytes"
+    if _has_palette(contents):
+        raise ValueError(f"BMP files with a palette are not read, save it as PNG. Received: {received}")
+    try:
+        with tf.device("cpu"):
+            return to_square(decode(contents), size, resize).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(
+            f"Not a JPEG, PNG, BMP, WebP or GIF picture, or a damaged one. Received: {received}"
+        ) from error
+
+
+def _has_palette(contents):
+    """Whether this is a BMP of up to 256 colours other than greys; TensorFlow takes their numbers for grey levels."""
+    bits, palette = contents[28:30], contents[54:1078]
+    greys = bytes(part for level in range(256) for part in (level, level, level, 0))
+    return contents[:2] == b"BM" and bits in (b"\x01\x00", b"\x04\x00", b"\x08\x00") and palette != greys
+
+
+def decode(contents):
+    """The pixels of a picture, in graphs too.
+
+    Args:
+        contents: Scalar string tensor, an encoded JPEG, PNG, BMP, WebP or GIF.
+
+    Returns:
+        A uint8 tensor `(height, width, 3)`.
+    """
+    import tensorflow as tf
+
+    def starts(signature, at=0):
+        return tf.strings.substr(contents, at, len(signature)) == signature
+
+    pixels = tf.case(
+        [
+            # TensorFlow's default transform is faster, and off by a grey level.
+            (starts(b"\xff\xd8\xff"), lambda: tf.io.decode_jpeg(contents, 3, dct_method="INTEGER_ACCURATE")),
+            (starts(b"WEBP", at=8), lambda: _decode_webp(contents)),
+        ],
+        default=lambda: tf.io.decode_image(contents, 3, expand_animations=False),
+        exclusive=False,
+    )
+    return tf.ensure_shape(pixels, (None, None, 3))
+
+
+def _decode_webp(contents):
+    """`decode` for WebP, where TensorFlow wants to be told whether there is an alpha channel.
+
+    Left to find out, it writes beyond its memory for animations without alpha (seen in 2.21); told, it refuses them.
+    """
+    import tensorflow as tf
+
+    chunk = tf.strings.substr(contents, 12, 4)
+    flags = tf.io.decode_raw(tf.strings.substr(contents, 20, 5), tf.uint8)
+    flag = tf.where(chunk == b"VP8X", flags[0], flags[4])
+    has_alpha = (chunk != b"VP8 ") & (tf.bitwise.bitwise_and(flag, 0x10) > 0)
+    frames = tf.cond(has_alpha, lambda: tf.io.decode_webp(contents, 4), lambda: tf.io.decode_webp(contents, 3))
+    return frames[0, :, :, :3]
+
+
+def to_square(pixels, size, resize=None):
+    """Makes a square image of pixels, in graphs too.
+
+    Args:
+        pixels: Tensor `(height, width, 3)`, values in 0..255.
+        size, resize: As in `load_image`.
+
+    Returns:
+        A float32 tensor `(size, size, 3)`.
+    """
+    import tensorflow as tf
+
+    if (resize or default_resize(size)) == "squash":
+        return _resize(pixels, size, size)
+    height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
+    shortest, target = tf.minimum(height, width), int(size / CROP)
+    height, width = target * height // shortest, target * width // shortest
+    top, left = (height - size) // 2, (width - size) // 2
+    return _resize(pixels, height, width)[top : top + size, left : left + size]
+
+
+def _resize(pixels, height, width):
+    """Bicubic, antialiased, with PIL's order of passes and rounding."""
+    import tensorflow as tf
+
+    for shape in ((tf.shape(pixels)[0], width), (height, width)):
+        pixels = tf.image.resize(pixels, shape, "bicubic", antialias=True)
+        pixels = tf.clip_by_value(tf.floor(pixels + 0.5), 0, 255)
+    return pixels

@@ -38,3 +38,9 @@ def get_size(name):
     if not isinstance(name, str) or name not in SIZES:
         raise ValueError(f"Unknown size. Allowed: {', '.join(SIZES)}. Received: size={name!r}")
     return SIZES[name]
+
+
+def size_of(depths, dims):
+    """The name of the published size with these depths and dims, or `None`."""
+    given = (tuple(depths), tuple(dims))
+    return next((name for name, size in SIZES.items() if (size.depths, size.dims) == given), None)

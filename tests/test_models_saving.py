@@ -22,8 +22,10 @@ class TestConfig:
         "classifier_activation": None,
         "pooling": "max",
         "class_names": ("a", "b", "c", "d"),
+        "image_size": 96,
+        "resize": "squash",
         "include_preprocessing": False,
-        "input_shape": (64, 96, 5),
+        "input_shape": (96, 96, 5),
         "stem_stride": 2,
         "drop_path_rate": 0.3,
         "head_init_scale": 0.5,
@@ -71,10 +73,15 @@ class TestWeights:
         again = keras_cnv2.ConvNeXtV2(**SMALL, classes=4, weights=path)
         np.testing.assert_array_equal(predict(again), predict(model))
 
-    @pytest.mark.parametrize("weights", ["fcmae_ft_in1k", "imagenet", "model.bin", 3])
-    def test_unknown(self, weights):
-        with pytest.raises(ValueError, match=rf"\.keras or \.weights\.h5.*Received: {weights!r}"):
+    @pytest.mark.parametrize("weights", ["fcmae_ft_in1k", "imagenet", "model.txt", 3])
+    def test_size_without_published_weights(self, weights):
+        with pytest.raises(ValueError, match=rf"sizes atto, .*\.safetensors.*Received: weights={weights!r} with depths"):
             keras_cnv2.ConvNeXtV2(**SMALL, weights=weights)
+
+    @pytest.mark.parametrize("weights", ["fcmae_ft_in22k_in1k_512", "model.txt", 3])
+    def test_unknown(self, weights):
+        with pytest.raises(ValueError, match=rf"'atto'.*imagenet, fcmae, fcmae_ft_in1k; or.*Received: {weights!r}"):
+            keras_cnv2.ConvNeXtV2Atto(weights=weights)
 
     def test_no_file(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="Received"):

@@ -2,3 +2,4 @@
 
 from keras_cnv2.checkpoints.convert import load_checkpoint as load_checkpoint
 from keras_cnv2.checkpoints.convert import state_dict as state_dict
+from keras_cnv2.checkpoints.errors import CheckpointError as CheckpointError

@@ -1,60 +1,124 @@
 """Strict conversion between a model's weights and `{name: array}`, both ways."""
 
+import contextlib
 import logging
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from keras_cnv2.checkpoints.names import official_name, part_of, path_in_model
-from keras_cnv2.checkpoints.read import read
+from keras_cnv2.checkpoints import names
+from keras_cnv2.checkpoints.architecture import architecture_of
+from keras_cnv2.checkpoints.errors import CheckpointError
+from keras_cnv2.checkpoints.names import part_of
+from keras_cnv2.checkpoints.read import Contents, open_checkpoint
+from keras_cnv2.sizes import size_of
 
 logger = logging.getLogger(__name__)
 
-# What the official pre-training code puts before the names of its encoder.
-ENCODER = "encoder."
+STEM = "stem_conv/kernel"
+NAMINGS = ("official", "timm", "transformers")
+# timm builds these with 1x1 convolutions where the others have linear layers.
+CONV_MLP_SIZES = ("atto", "femto", "pico", "nano")
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+class Tensor(NamedTuple):
+    """One tensor of a checkpoint: its name there, its layout, and the array, NumPy's or a lazy one."""
+
+    name: str
+    layout: names.Layout
+    array: Any
+
+    @property
+    def shape_here(self):
+        return self.layout.shape_here(shape_of(self.array))
 
 
 def load_checkpoint(model, source):
     """Loads weights into a classifier, a backbone or an FCMAE, all or nothing.
 
-    Every tensor of the source is used and every weight of the model is set, with two exceptions, each told in one log
-    line: parts the model does not have are left out as a whole (a classifier's norm and head, FCMAE's decoder), and
-    parts the source does not have keep their initial values as a whole (the decoder, or the final norm and head).
+    The naming is found out: that of the official code (its dense models, and its pre-training checkpoints with sparse
+    or dense kernels), of timm, of transformers, or of a Keras file. Every tensor of the source is used and every
+    weight of the model is set, with three exceptions, each told in one log line: parts the model does not have are
+    left out as a whole (a classifier's norm and head, FCMAE's decoder); parts the source does not have keep their
+    initial values as a whole (the decoder, or the final norm and head); and a stem for three channels is summed for a
+    model of one channel, and repeated and scaled down for any other number, as timm does it.
+
+    The names of the classes and the evaluation size that a file carries become the model's where it has none.
 
     Args:
         model: A built Keras model with the layer names of this package.
-        source: The path of a `.keras` or `.weights.h5` file, or a mapping of official PyTorch names to float arrays
-            in PyTorch's layout: the dense names, for FCMAE's encoder with or without the prefix "encoder.", and
-            "proj", "mask_token", "decoder.0", "pred" for its decoder.
+        source: The path of a `.safetensors`, `.pt`, `.pth`, `.bin`, `.keras` or `.weights.h5` file, or a mapping of
+            names to float arrays. Nothing in a file is run.
 
     Raises:
-        ValueError: If anything is missing, left over, of another shape or not floating point. The message lists all
-            of it, and the model is left as it was.
+        CheckpointError: If the file cannot be read, or anything is missing, left over, of another shape or not
+            floating point. It is a `ValueError`. The message lists all of it, and the model is left as it was.
         FileNotFoundError: If the source is a path without a file.
     """
-    wanted = _weights(model)
-    tensors = _from_official(source) if isinstance(source, Mapping) else _from_keras(read(source))
-    fresh, dropped = _parts(wanted, tensors)
-    wanted = {name: weight for name, weight in wanted.items() if part_of(name) not in fresh}
-    tensors = {name: tensor for name, tensor in tensors.items() if part_of(name) not in dropped}
+    with opened(source) as contents:
+        load_contents(model, contents)
 
-    problems = [f"missing: {name}" for name in wanted if name not in tensors]
-    problems += [f"left over: {name}" for name in tensors if name not in wanted]
-    for name in wanted.keys() & tensors.keys():
-        problems += _misfits(name, tensors[name], *wanted[name])
+
+@contextlib.contextmanager
+def opened(source):
+    """Opens a path or a mapping as `Contents`."""
+    if isinstance(source, Mapping):
+        yield Contents(source)
+    else:
+        with open_checkpoint(source) as contents:
+            yield contents
+
+
+def load_contents(model, contents, other_classes=False):
+    """`load_checkpoint` from open contents.
+
+    Args:
+        model: The model.
+        contents: `Contents`.
+        other_classes: Bool, whether the model may have other classes than the checkpoint; its head then stays fresh.
+    """
+    variables = _variables(model)
+    dialect, tensors, left_over = translate(contents.tensors)
+    fresh, dropped = _parts(variables, tensors)
+    if other_classes and "head/kernel" in variables.keys() & tensors.keys():
+        shapes = (tuple(variables["head/kernel"].shape), tensors["head/kernel"].shape_here)
+        if shapes[0] != shapes[1]:
+            fresh, dropped = [*fresh, "head"], [*dropped, "head"]
+    variables = {path: variable for path, variable in variables.items() if part_of(path) not in fresh}
+    tensors = {path: tensor for path, tensor in tensors.items() if part_of(path) not in dropped}
+    metadata = {k: v for k, v in contents.metadata.items() if k != "class_names" or "head/bias" in variables}
+
+    problems = [f"missing: {dialect.name_of(path)[0]}" for path in variables if path not in tensors]
+    problems += [f"left over: {name}" for name in left_over]
+    problems += [f"left over: {tensor.name}" for path, tensor in tensors.items() if path not in variables]
+    for path in variables.keys() & tensors.keys():
+        problems += _misfits(path, tensors[path], variables[path])
+    if "class_names" in metadata and len(metadata["class_names"]) != variables["head/bias"].shape[0]:
+        problems.append(f"metadata: {len(metadata['class_names'])} class_names")
     if problems:
-        raise ValueError(
-            f"The checkpoint does not fit {model.name!r}, nothing was loaded. Check size, classes, channels and stem. "
+        raise CheckpointError(
+            f"The checkpoint ({dialect.name} naming) does not fit {model.name!r}, nothing was loaded. "
+            "Check size, classes, channels and stem. "
             f"Received {len(problems)} misfits:\n  " + "\n  ".join(sorted(problems))
         )
-    for name, (variable, layout) in wanted.items():
-        tensor = np.asarray(tensors[name], dtype=keras.backend.result_type(variable.dtype, "float32"))
-        variable.assign(layout.to_keras(tensor, variable.shape))
+
+    # All is read before anything is set: a file may turn out to be damaged only then.
+    arrays = {path: np.asarray(tensors[path].array) for path in variables}
+    for path, variable in variables.items():
+        array = np.asarray(arrays.pop(path), dtype=keras.backend.result_type(variable.dtype, "float32"))
+        variable.assign(_here(path, tensors[path], array, tuple(variable.shape)))
+    for name, value in metadata.items():
+        if getattr(model, name, value) is None:
+            setattr(model, name, tuple(value) if isinstance(value, list) else value)
     if fresh:
-        logger.warning("%s: not in the checkpoint, keeps its initial values: %s", model.name, ", ".join(fresh))
+        logger.warning("%s: not taken from the checkpoint, keeps its initial values: %s", model.name, ", ".join(fresh))
     if dropped:
         logger.info("%s: in the checkpoint, left out: %s", model.name, ", ".join(dropped))
+    if _other_channels(STEM, tensors.get(STEM), variables[STEM].shape):
+        logger.warning("%s: the stem's kernel was adapted to %d channels", model.name, variables[STEM].shape[2])
 
 
 def state_dict(model, naming="official"):
@@ -62,67 +126,110 @@ def state_dict(model, naming="official"):
 
     Args:
         model: A classifier, backbone or FCMAE.
-        naming: "official", the names of facebookresearch/ConvNeXt-V2; FCMAE's encoder has the prefix "encoder.".
+        naming: "official", the names of facebookresearch/ConvNeXt-V2 (FCMAE's encoder has the prefix "encoder.");
+            "timm", where atto to nano keep 1x1 convolutions; or "transformers". The last two have no decoder: of an
+            FCMAE they hold the encoder, and a log line says so.
 
     Returns:
         Dict from names to NumPy arrays in PyTorch's layout; `load_checkpoint` takes it.
 
     Raises:
-        ValueError: If the naming is unknown or the model has weights without an official name.
+        ValueError: If the naming is unknown or the model has weights that are not of this package.
     """
-    if naming != "official":
-        raise ValueError(f'naming must be "official". Received: naming={naming!r}')
-    weights = _weights(model)
-    prefix = ENCODER if any(part_of(name) == "decoder" for name in weights) else ""
+    variables = _variables(model)
+    dialect = _dialect(naming, variables)
+    translated = {path: dialect.name_of(path) for path in variables}
+    dropped = sorted({part_of(path) for path, found in translated.items() if found is None})
+    if dropped:
+        logger.warning("%s: has no names in %s, left out: %s", model.name, naming, ", ".join(dropped))
     return {
-        (prefix if part_of(name) == "encoder" else "") + name: layout.to_torch(keras.ops.convert_to_numpy(variable))
-        for name, (variable, layout) in weights.items()
+        found[0]: np.ascontiguousarray(found[1].to_there(keras.ops.convert_to_numpy(variables[path])))
+        for path, found in translated.items()
+        if found
     }
 
 
-def _weights(model):
-    """The model's weights: official name -> (variable, layout)."""
-    found = {variable.path: official_name(variable.path) for variable in model.weights}
-    unknown = [path for path, name in found.items() if name is None]
-    if unknown or not found:
+def translate(tensors):
+    """Finds out the dialect of `{name: array}`.
+
+    Returns:
+        The dialect; a dict from Keras paths to `Tensor`; a list of the names that mean nothing in the dialect.
+
+    Raises:
+        CheckpointError: If no name belongs to any dialect.
+    """
+    dialect = names.detect({name: shape_of(array) for name, array in tensors.items()})
+    if dialect is None:
+        raise CheckpointError(
+            "These weights are of no ConvNeXt V2 that is known here, nothing was loaded. "
+            f"Received: {len(tensors)} tensors called {[*tensors][:5]}"
+        )
+    found = {name: dialect.path_of(name) for name in tensors}
+    translated = {place[0]: Tensor(name, place[1], tensors[name]) for name, place in found.items() if place}
+    return dialect, translated, [name for name, place in found.items() if place is None]
+
+
+def shape_of(array):
+    """The shape of anything like an array, without reading it."""
+    return tuple(array.shape) if hasattr(array, "shape") else np.shape(array)
+
+
+def _variables(model):
+    """The model's weights by Keras path."""
+    variables = {variable.path: variable for variable in model.weights}
+    unknown = [path for path in variables if names.OFFICIAL.name_of(path) is None]
+    if unknown or not variables:
         raise ValueError(
             "Only models made of this package's layers, under their names, have checkpoints. "
             f"Received: model={model.name!r} with weights {unknown[:5]}"
         )
-    return {found[v.path][0]: (v, found[v.path][1]) for v in model.weights}
+    return variables
 
 
-def _from_official(tensors):
-    """Takes the prefix of the encoder away, so that every checkpoint has the same names."""
-    twice = [name for name in tensors if ENCODER + name in tensors]
-    if twice:
-        raise ValueError(f'The checkpoint has tensors both with and without "{ENCODER}". Received: {twice}')
-    return {name.removeprefix(ENCODER): tensor for name, tensor in tensors.items()}
+def _dialect(naming, variables):
+    """The dialect in which to write a model of these weights."""
+    if naming not in NAMINGS:
+        raise ValueError(f"naming must be one of {NAMINGS}. Received: naming={naming!r}")
+    architecture = architecture_of({path: tuple(variable.shape) for path, variable in variables.items()})
+    if naming == "official":
+        return names.OFFICIAL_FCMAE if architecture.decoder_dim else names.OFFICIAL
+    if naming == "transformers":
+        return names.TRANSFORMERS
+    conv_mlp = size_of(architecture.depths, architecture.dims) in CONV_MLP_SIZES
+    return names.TIMM_CONV_MLP if conv_mlp else names.TIMM
 
 
-def _from_keras(tensors):
-    """Gives the contents of a Keras file their official names and layout; what is unknown keeps its name."""
-    official = {}
-    for key, tensor in tensors.items():
-        path = path_in_model(key)
-        name, layout = official_name(path) if path else (key, None)
-        official[name] = layout.to_torch(tensor) if layout and tensor.ndim == len(layout.axes) else tensor
-    return official
-
-
-def _parts(wanted, tensors):
+def _parts(variables, tensors):
     """The parts that start fresh and the parts that are left out, as two lists."""
-    ours, theirs = ({part_of(name) for name in names} for names in (wanted, tensors))
+    ours, theirs = ({part_of(path) for path in paths} for paths in (variables, tensors))
     fresh = sorted(ours - theirs - {"encoder"})
     if "norm" in fresh and "head" in theirs:
         fresh.remove("norm")  # No file has a head without its norm: report it as missing.
     return fresh, sorted(theirs - ours - {"encoder"})
 
 
-def _misfits(name, tensor, variable, layout):
+def _misfits(path, tensor, variable):
     """What is wrong with one tensor, as a list of messages."""
-    expected, received = layout.torch_shape(variable.shape), tuple(np.shape(tensor))
-    if received != expected:
-        return [f"shape: {name} is {received}, expected {expected}"]
-    dtype = keras.backend.standardize_dtype(getattr(tensor, "dtype", None) or np.asarray(tensor).dtype)
-    return [] if keras.backend.is_float_dtype(dtype) else [f"dtype: {name} is {dtype}, expected floating point"]
+    expected, received = tensor.layout.shape_there(variable.shape), shape_of(tensor.array)
+    if received != expected and not _other_channels(path, tensor, variable.shape):
+        return [f"shape: {tensor.name} is {received}, expected {expected}"]
+    dtype = str(getattr(tensor.array, "dtype", None) or np.asarray(tensor.array).dtype).removeprefix("torch.")
+    return [] if dtype in FLOATS else [f"dtype: {tensor.name} is {dtype}, expected floating point"]
+
+
+def _other_channels(path, tensor, shape):
+    """Whether the tensor is the kernel of a stem for RGB, and the model's has any other number of channels."""
+    if path != STEM or tensor is None or len(shape_of(tensor.array)) != len(shape):
+        return False
+    height, width, channels, dim = tensor.shape_here
+    return channels == 3 != shape[2] and (height, width, dim) == (*shape[:2], shape[3])
+
+
+def _here(path, tensor, array, shape):
+    """The array in the layout of the model's variable of that shape."""
+    if not _other_channels(path, tensor, shape):
+        return tensor.layout.to_here(array, shape)
+    kernel, channels = tensor.layout.to_here(array, tensor.shape_here), shape[2]
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True)
+    return kernel[:, :, np.arange(channels) % 3] * (3 / channels)

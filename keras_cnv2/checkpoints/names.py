@@ -1,100 +1,268 @@
-"""What each weight is called elsewhere, one ordered table a dialect: the Keras path, the other name, the layout."""
+"""What each weight is called in each dialect, one ordered table a dialect: the Keras path, the other name, the layout."""
 
+import math
 import re
 from typing import NamedTuple
 
-import numpy as np
-
 
 class Layout(NamedTuple):
-    """How a Keras array is laid out in PyTorch: its axes in another order, between axes of length one."""
+    """How one array lies here and elsewhere, a letter an axis: `Layout("hwio", "oihw")`.
 
-    axes: tuple[int, ...]
-    ones_before: int = 0
-    ones_after: int = 0
+    "1" is an axis of length one. Axes in brackets lie elsewhere behind one another in a single axis.
+    """
 
-    def torch_shape(self, shape):
-        return (1,) * self.ones_before + tuple(shape[axis] for axis in self.axes) + (1,) * self.ones_after
+    ours: str
+    theirs: str
 
-    def to_torch(self, array):
-        return array.transpose(self.axes).reshape(self.torch_shape(array.shape))
+    @property
+    def groups(self):
+        """The letters of each axis elsewhere."""
+        return [bracket or axis for bracket, axis in re.findall(r"\((\w+)\)|(\w)", self.theirs)]
 
-    def to_keras(self, array, shape):
-        return array.reshape([shape[axis] for axis in self.axes]).transpose(np.argsort(self.axes))
+    def _sizes(self, shape):
+        return {axis: size for axis, size in zip(self.ours, shape) if axis != "1"}
+
+    def _order(self):
+        return [axis for axis in "".join(self.groups) if axis != "1"]
+
+    def shape_there(self, shape):
+        """The shape elsewhere of an array that has `shape` here."""
+        sizes = {**self._sizes(shape), "1": 1}
+        return tuple(math.prod(sizes[axis] for axis in group) for group in self.groups)
+
+    def shape_here(self, shape):
+        """The shape here of an array that has `shape` elsewhere; for layouts without brackets."""
+        sizes = {**dict(zip(self.groups, shape)), "1": 1}
+        return tuple(sizes[axis] for axis in self.ours)
+
+    def to_there(self, array):
+        axes, order = [*self._sizes(array.shape)], self._order()
+        flat = array.reshape([*self._sizes(array.shape).values()])
+        return flat.transpose([axes.index(axis) for axis in order]).reshape(self.shape_there(array.shape))
+
+    def to_here(self, array, shape):
+        sizes, order = self._sizes(shape), self._order()
+        array = array.reshape([sizes[axis] for axis in order])
+        return array.transpose([order.index(axis) for axis in sizes]).reshape(shape)
 
 
-VECTOR = Layout((0,))
-MATRIX = Layout((1, 0))  # (in, out) -> (out, in)
-POINTWISE = Layout((1, 0), ones_after=2)  # a dense layer here, a 1x1 convolution there
-CONV = Layout((3, 2, 0, 1))  # (h, w, in, out) -> (out, in, h, w)
-DEPTHWISE = Layout((2, 3, 0, 1))  # (h, w, channels, 1) -> (channels, 1, h, w)
-CHANNELS_LAST = Layout((0,), ones_before=3)  # (C,) -> (1, 1, 1, C)
-CHANNELS_FIRST = Layout((0,), ones_before=1, ones_after=2)  # (C,) -> (1, C, 1, 1)
+class Dialect:
+    """One way to name the weights.
+
+    Args:
+        name: What people call it.
+        rows: List of (Keras path, name, layout). "{0}" and "{1}" stand for numbers.
+    """
+
+    def __init__(self, name, rows):
+        self.name = name
+        self.rows = rows
+        self._by_path = [(_pattern(path), name, layout) for path, name, layout in rows]
+        self._by_name = [(_pattern(name), path, layout) for path, name, layout in rows]
+
+    def name_of(self, path):
+        """The name and the layout of the weight at a Keras path; `None` if it has none here."""
+        return _translate(path, self._by_path)
+
+    def path_of(self, name):
+        """The Keras path and the layout of the weight with this name; `None` if there is none."""
+        return _translate(name, self._by_name)
+
+    def knows(self, name, rank):
+        """Whether a tensor of this name and rank belongs to the dialect."""
+        found = self.path_of(name)
+        return found is not None and len(found[1].groups) == rank
+
+
+def _pattern(template):
+    return re.compile(re.sub(r"\\{\d\\}", r"(\\d+)", re.escape(template)), re.ASCII)
+
+
+def _translate(text, table):
+    for pattern, template, layout in table:
+        if match := pattern.fullmatch(text):
+            return template.format(*match.groups()), layout
+    return None
+
+
+VECTOR = Layout("c", "c")
+
+
+def _weights(first, layout, second="bias", second_layout=VECTOR):
+    """The two weights of a layer that has a kernel and a bias."""
+    return [("kernel", first, layout), ("bias", second, second_layout)]
+
+
+def _affine(gamma, beta, layout):
+    """The two weights of a layer that scales and shifts."""
+    return [("gamma", gamma, layout), ("beta", beta, layout)]
+
+
+CONV = _weights("weight", Layout("hwio", "oihw"))
+DEPTHWISE = _weights("weight", Layout("hwc1", "c1hw"))
+DENSE = _weights("weight", Layout("io", "oi"))
+POINTWISE = _weights("weight", Layout("io", "oi11"))  # a dense layer here, a 1x1 convolution there
+NORM = _affine("weight", "bias", VECTOR)
+GRN = _affine("gamma", "beta", Layout("c", "111c"))
+
+# MinkowskiEngine's: the positions of a kernel run over (column, row), biases are rows, layers are wrapped.
+SPARSE_CONV = _weights("kernel", Layout("hwio", "(wh)io"), second_layout=Layout("c", "1c"))
+SPARSE_DEPTHWISE = _weights("kernel", Layout("hwc1", "(wh)c"), second_layout=Layout("c", "1c"))
+SPARSE_DENSE = _weights("linear.weight", Layout("io", "oi"), "linear.bias")
+SPARSE_NORM = _affine("ln.weight", "ln.bias", VECTOR)
+SPARSE_GRN = _affine("gamma", "beta", Layout("c", "1c"))
 
 
 def _layer(ours, theirs, weights):
-    return [(f"{ours}/{keras_name}", f"{theirs}.{name}", layout) for keras_name, name, layout in weights]
+    return [(f"{ours}/{ours_too}", f"{theirs}.{name}", layout) for ours_too, name, layout in weights]
 
 
-def _affine(layout):
-    return [("kernel", "weight", layout), ("bias", "bias", VECTOR)]
+def _block(ours, theirs, **layers):
+    rows = (_layer(f"{ours}/{layer}", f"{theirs}.{name}", weights) for layer, (name, weights) in layers.items())
+    return [row for layer in rows for row in layer]
 
 
-def _block(ours, theirs):
+def _official_block(ours, theirs):
+    return _block(
+        ours,
+        theirs,
+        dwconv=("dwconv", DEPTHWISE),
+        norm=("norm", NORM),
+        pwconv1=("pwconv1", DENSE),
+        grn=("grn", GRN),
+        pwconv2=("pwconv2", DENSE),
+    )
+
+
+def _official_encoder(prefix):
     return [
-        *_layer(f"{ours}/dwconv", f"{theirs}.dwconv", _affine(DEPTHWISE)),
-        *_layer(f"{ours}/norm", f"{theirs}.norm", NORM),
-        *_layer(f"{ours}/pwconv1", f"{theirs}.pwconv1", _affine(MATRIX)),
-        *_layer(f"{ours}/grn", f"{theirs}.grn", GRN),
-        *_layer(f"{ours}/pwconv2", f"{theirs}.pwconv2", _affine(MATRIX)),
+        *_layer("stem_conv", f"{prefix}downsample_layers.0.0", CONV),
+        *_layer("stem_norm", f"{prefix}downsample_layers.0.1", NORM),
+        *_layer("downsample_{0}_norm", f"{prefix}downsample_layers.{{0}}.0", NORM),
+        *_layer("downsample_{0}_conv", f"{prefix}downsample_layers.{{0}}.1", CONV),
+        *_official_block("stages_{0}_{1}", f"{prefix}stages.{{0}}.{{1}}"),
     ]
 
 
-NORM = [("gamma", "weight", VECTOR), ("beta", "bias", VECTOR)]
-GRN = [("gamma", "gamma", CHANNELS_LAST), ("beta", "beta", CHANNELS_LAST)]
+HEAD = [*_layer("norm", "norm", NORM), *_layer("head", "head", DENSE)]
 
-# facebookresearch/ConvNeXt-V2: the dense models, and FCMAE's decoder. "{0}" and "{1}" are stage and block numbers.
-OFFICIAL = [
-    *_layer("stem_conv", "downsample_layers.0.0", _affine(CONV)),
-    *_layer("stem_norm", "downsample_layers.0.1", NORM),
-    *_layer("downsample_{0}_norm", "downsample_layers.{0}.0", NORM),
-    *_layer("downsample_{0}_conv", "downsample_layers.{0}.1", _affine(CONV)),
-    *_block("stages_{0}_{1}", "stages.{0}.{1}"),
-    *_layer("norm", "norm", NORM),
-    *_layer("head", "head", _affine(MATRIX)),
-    *_layer("proj", "proj", _affine(POINTWISE)),
-    ("mask_token/token", "mask_token", CHANNELS_FIRST),
-    *_block("decoder_{0}", "decoder.{0}"),
-    *_layer("pred", "pred", _affine(POINTWISE)),
+DECODER = [
+    *_layer("proj", "proj", POINTWISE),
+    ("mask_token/token", "mask_token", Layout("c", "1c11")),
+    *_official_block("decoder_{0}", "decoder.{0}"),
+    *_layer("pred", "pred", POINTWISE),
 ]
 
-# The parts a checkpoint may have or lack as a whole. All else is the encoder.
+# facebookresearch/ConvNeXt-V2: its dense models.
+OFFICIAL = Dialect("official", [*_official_encoder(""), *HEAD, *DECODER])
+
+# Its pre-training model with dense shapes. What we write for FCMAE.
+OFFICIAL_FCMAE = Dialect("official fcmae", [*_official_encoder("encoder."), *DECODER])
+
+# Its pre-training model as its code saves it.
+OFFICIAL_SPARSE = Dialect(
+    "official sparse fcmae",
+    [
+        *_layer("stem_conv", "encoder.downsample_layers.0.0", CONV),
+        *_layer("stem_norm", "encoder.downsample_layers.0.1", NORM),
+        *_layer("downsample_{0}_norm", "encoder.downsample_layers.{0}.0", SPARSE_NORM),
+        *_layer("downsample_{0}_conv", "encoder.downsample_layers.{0}.1", SPARSE_CONV),
+        *_block(
+            "stages_{0}_{1}",
+            "encoder.stages.{0}.{1}",
+            dwconv=("dwconv", SPARSE_DEPTHWISE),
+            norm=("norm", SPARSE_NORM),
+            pwconv1=("pwconv1", SPARSE_DENSE),
+            grn=("grn", SPARSE_GRN),
+            pwconv2=("pwconv2", SPARSE_DENSE),
+        ),
+        *DECODER,
+    ],
+)
+
+
+def _timm(name, pointwise):
+    return Dialect(
+        name,
+        [
+            *_layer("stem_conv", "stem.0", CONV),
+            *_layer("stem_norm", "stem.1", NORM),
+            *_layer("downsample_{0}_norm", "stages.{0}.downsample.0", NORM),
+            *_layer("downsample_{0}_conv", "stages.{0}.downsample.1", CONV),
+            *_block(
+                "stages_{0}_{1}",
+                "stages.{0}.blocks.{1}",
+                dwconv=("conv_dw", DEPTHWISE),
+                norm=("norm", NORM),
+                pwconv1=("mlp.fc1", pointwise),
+                grn=("mlp.grn", NORM),
+                pwconv2=("mlp.fc2", pointwise),
+            ),
+            *_layer("norm", "head.norm", NORM),
+            *_layer("head", "head.fc", DENSE),
+        ],
+    )
+
+
+TIMM = _timm("timm", DENSE)
+TIMM_CONV_MLP = _timm("timm with 1x1 convolutions", POINTWISE)
+
+TRANSFORMERS = Dialect(
+    "transformers",
+    [
+        *_layer("stem_conv", "convnextv2.embeddings.patch_embeddings", CONV),
+        *_layer("stem_norm", "convnextv2.embeddings.layernorm", NORM),
+        *_layer("downsample_{0}_norm", "convnextv2.encoder.stages.{0}.downsampling_layer.0", NORM),
+        *_layer("downsample_{0}_conv", "convnextv2.encoder.stages.{0}.downsampling_layer.1", CONV),
+        *_block(
+            "stages_{0}_{1}",
+            "convnextv2.encoder.stages.{0}.layers.{1}",
+            dwconv=("dwconv", DEPTHWISE),
+            norm=("layernorm", NORM),
+            pwconv1=("pwconv1", DENSE),
+            grn=("grn", _affine("weight", "bias", Layout("c", "111c"))),
+            pwconv2=("pwconv2", DENSE),
+        ),
+        *_layer("norm", "convnextv2.layernorm", NORM),
+        *_layer("head", "classifier", DENSE),
+    ],
+)
+
+
+def _keras_rows():
+    """A Keras file counts the weights of a layer: the i-th weight of "head" is "head/i"."""
+    count = {}
+    for path, _, layout in OFFICIAL.rows:
+        layer = path.rpartition("/")[0]
+        index = count[layer] = count.get(layer, -1) + 1
+        yield path, f"{layer}/{index}", Layout(layout.ours, layout.ours)
+
+
+KERAS = Dialect("keras", [*_keras_rows()])
+
+DIALECTS = (OFFICIAL, OFFICIAL_FCMAE, OFFICIAL_SPARSE, TIMM, TIMM_CONV_MLP, TRANSFORMERS, KERAS)
+
+# The parts of a model that a checkpoint may have or lack as a whole, by Keras path. All else is the encoder.
 PARTS = {
-    "norm": re.compile(r"norm\."),
-    "head": re.compile(r"head\."),
-    "decoder": re.compile(r"proj\.|mask_token$|decoder\.|pred\."),
+    "norm": re.compile(r"norm/"),
+    "head": re.compile(r"head/"),
+    "decoder": re.compile(r"(proj|mask_token|decoder_\d+|pred)/"),
 }
 
 
-def part_of(name):
-    """The part of the model that the official `name` belongs to: "encoder" or a key of `PARTS`."""
-    return next((part for part, pattern in PARTS.items() if pattern.match(name)), "encoder")
+def part_of(path):
+    """The part of the model that a Keras path belongs to: "encoder" or a key of `PARTS`."""
+    return next((part for part, pattern in PARTS.items() if pattern.match(path)), "encoder")
 
 
-def official_name(path):
-    """The official name and the layout of the weight at a Keras path; `None` if it has none."""
-    for ours, theirs, layout in OFFICIAL:
-        match = re.fullmatch(re.sub(r"\\{\d\\}", r"(\\d+)", re.escape(ours)), path)
-        if match:
-            return theirs.format(*match.groups()), layout
-    return None
+def detect(shapes):
+    """The dialect that knows most of the tensors, or `None` if none knows any.
 
-
-def path_in_model(key):
-    """The Keras path of the weight that a Keras file calls "layer/i", counting; `None` if it is none of ours."""
-    layer, _, index = key.rpartition("/")
-    for weights in (("kernel", "bias"), ("gamma", "beta"), ("token",)):
-        paths = {str(i): f"{layer}/{weight}" for i, weight in enumerate(weights)}
-        if official_name(paths["0"]):
-            return paths.get(index)
-    return None
+    Args:
+        shapes: Dict from names to shapes.
+    """
+    known = {
+        dialect: sum(dialect.knows(name, len(shape)) for name, shape in shapes.items()) for dialect in DIALECTS
+    }
+    best = max(known, key=known.get)
+    return best if known[best] else None

@@ -1,67 +1,77 @@
-"""Files to `{name: array}`. Nothing here knows a model."""
+"""Files to `{name: array}` and what else they tell. Nothing here knows a model."""
 
 import contextlib
 import os
-import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
-import h5py
-import ml_dtypes
-import numpy as np
+from keras_cnv2.checkpoints.errors import CheckpointError
+from keras_cnv2.checkpoints.lazy import damaged
+from keras_cnv2.checkpoints.read_keras import open_keras
+from keras_cnv2.checkpoints.read_safetensors import open_safetensors
+from keras_cnv2.checkpoints.read_torch import open_torch
 
-SUFFIXES = (".keras", ".weights.h5")
+READERS = {
+    ".keras": open_keras,
+    ".weights.h5": open_keras,
+    ".safetensors": open_safetensors,
+    ".pt": open_torch,
+    ".pth": open_torch,
+    ".bin": open_torch,
+}
 
 
-def read(path):
-    """Reads the weights in a file that Keras wrote, by the names of the layers that hold them.
+class Contents(NamedTuple):
+    """What a checkpoint holds.
 
     Args:
-        path: Path of a `.keras` or `.weights.h5` file.
-
-    Returns:
-        Dict from "layer/.../layer/i" to the i-th weight of that layer, a NumPy array. Names of models are left out,
-        so a backbone's layers are called the same alone and inside another model.
-
-    Raises:
-        ValueError: If `path` is no such path or the file is damaged.
-        FileNotFoundError: If there is no file.
+        tensors: Dict from names to arrays, NumPy's or lazy ones.
+        metadata: Dict, see `keras_cnv2.checkpoints.metadata`.
+        config: The configuration of the Keras model in a `.keras` file, or `None`.
     """
-    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
-    if not name.endswith(SUFFIXES):
-        raise ValueError(
-            f"Weights come from a path that ends in {' or '.join(SUFFIXES)} (this version knows no published weights "
-            f"by tag). Received: {path!r}"
-        )
-    if not os.path.isfile(name):
-        raise FileNotFoundError(f"There is no weights file at this path. Received: {path!r}")
-    try:
-        with _open_h5(name) as file:
-            return _tensors(file)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"The weights file is damaged or none that Keras wrote. Received: {path!r}") from error
+
+    tensors: Mapping
+    metadata: Mapping = {}
+    config: Mapping | None = None
+
+
+def is_path(source):
+    """Whether `source` is the path of a kind of file that is read here."""
+    return isinstance(source, os.PathLike) or (isinstance(source, str) and source.endswith(tuple(READERS)))
 
 
 @contextlib.contextmanager
-def _open_h5(path):
-    """Opens the HDF5 part of a Keras file."""
+def open_checkpoint(path):
+    """Opens a weights file. No code in it is run, and arrays are read when they are asked for, inside the context.
+
+    Args:
+        path: Path of a `.safetensors`, `.pt`, `.pth`, `.bin`, `.keras` or `.weights.h5` file.
+
+    Yields:
+        `Contents`.
+
+    Raises:
+        CheckpointError: If `path` is no such path, or the file is damaged or holds anything but weights.
+        FileNotFoundError: If there is no file.
+    """
+    name = os.fspath(path) if is_path(path) else ""
+    reader = next((reader for suffix, reader in READERS.items() if name.endswith(suffix)), None)
+    if reader is None:
+        raise CheckpointError(f"A path of weights ends in one of {', '.join(READERS)}. Received: {path!r}")
+    if not os.path.isfile(name):
+        raise FileNotFoundError(f"There is no weights file at this path. Received: {os.fspath(path)!r}")
     with contextlib.ExitStack() as stack:
-        source = path
-        if path.endswith(".keras"):
-            source = stack.enter_context(zipfile.ZipFile(path)).open("model.weights.h5")
-        yield stack.enter_context(h5py.File(source, "r"))
+        try:
+            yield _read(reader, Path(name), stack)
+        except CheckpointError as error:  # of the file itself, or of the model that it was meant for
+            raise CheckpointError(f"{name}: {error}") from error
 
 
-def _tensors(group, names=()):
-    """Walks Keras's tree of groups. A layer's group has a group `vars`, which carries the layer's name."""
-    tensors = {}
-    if "vars" in group:
-        for index, dataset in group["vars"].items():
-            half = dataset.attrs.get("dtype") == "bfloat16"
-            array = np.array(dataset, dtype=ml_dtypes.bfloat16 if half else None)
-            tensors["/".join((*names, index))] = array
-    for key, child in group.items():
-        if key in ("vars", "optimizer", "seed_generator") or not isinstance(child, h5py.Group):
-            continue
-        is_layer = "vars" in child and "layers" not in child
-        label = (child["vars"].attrs["name"],) if is_layer else ()
-        tensors.update(_tensors(child, (*names, *label)))
-    return tensors
+def _read(reader, path, stack):
+    try:
+        return Contents(*reader(path, stack))
+    except CheckpointError:
+        raise
+    except Exception as error:  # the libraries have many errors for damaged files
+        raise damaged(error) from error

@@ -104,7 +104,7 @@ class TestParts:
         source, target = fcmae(), classifier()
         before = snapshot(target)
         keras_cnv2.load_checkpoint(target, pseudo(source))
-        assert caplog.messages == [f"{target.name}: not in the checkpoint, keeps its initial values: head, norm"]
+        assert caplog.messages == [f"{target.name}: not taken from the checkpoint, keeps its initial values: head, norm"]
         loaded, expected = keras_cnv2.state_dict(target), pseudo(source)
         for name, value in loaded.items():
             if not name.startswith(("norm", "head")):
@@ -121,7 +121,7 @@ class TestParts:
     def test_encoder_alone_into_fcmae(self, caplog):
         target = fcmae()
         keras_cnv2.load_checkpoint(target, pseudo(backbone()))
-        assert caplog.messages == ["fcmae: not in the checkpoint, keeps its initial values: decoder"]
+        assert caplog.messages == ["fcmae: not taken from the checkpoint, keeps its initial values: decoder"]
 
 
 class TestMisfits:
@@ -158,7 +158,7 @@ class TestMisfits:
 
     @pytest.mark.parametrize("name", ["proj.bias", "mask_token", "decoder.0.grn.beta", "encoder.stages.0.0.norm.bias"])
     def test_half_a_decoder_or_encoder(self, name):
-        assert f"missing: {name.removeprefix('encoder.')}" in self.load(lambda t: t.pop(name), fcmae)
+        assert f"missing: {name}" in self.load(lambda t: t.pop(name), fcmae)
 
     def test_unknown_tensor(self):
         assert "left over: extra" in self.load(lambda t: t.update(extra=np.zeros(3, "float32")))
@@ -172,11 +172,11 @@ class TestMisfits:
     def test_names_with_and_without_the_prefix(self):
         model = backbone()
         tensors = pseudo(model)
-        with pytest.raises(ValueError, match=r"both with and without.*Received: \['downsample_layers.0.0.bias'\]"):
+        with pytest.raises(keras_cnv2.CheckpointError, match="left over: encoder.downsample_layers.0.0.bias"):
             keras_cnv2.load_checkpoint(model, {**tensors, "encoder.downsample_layers.0.0.bias": np.zeros(8)})
 
     def test_nothing(self):
-        with pytest.raises(ValueError, match="missing: downsample_layers"):
+        with pytest.raises(keras_cnv2.CheckpointError, match="of no ConvNeXt V2.*0 tensors"):
             keras_cnv2.load_checkpoint(backbone(), {})
 
 
@@ -212,7 +212,7 @@ class TestKerasFiles:
     def test_deeper_model(self, tmp_path):
         # Keras numbers layers by their kind: without names, four blocks of a file with five would load in silence.
         classifier(depths=(1, 1, 2, 2)).save_weights(tmp_path / "m.weights.h5")
-        with pytest.raises(ValueError, match=r"left over: stages\.3\.1\.dwconv\.weight"):
+        with pytest.raises(ValueError, match="left over: stages_3_1/dwconv/0"):
             classifier(weights=tmp_path / "m.weights.h5")
 
     def test_layer_with_more_weights_than_ours(self, tmp_path):
@@ -230,5 +230,5 @@ class TestKerasFiles:
         (model.save if suffix == ".keras" else model.save_weights)(path)
         content = path.read_bytes()
         path.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(ValueError, match="damaged or none that Keras wrote. Received"):
+        with pytest.raises(ValueError, match="damaged, cut off or not of the kind"):
             keras_cnv2.load_checkpoint(classifier(), path)

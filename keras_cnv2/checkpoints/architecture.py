@@ -1,0 +1,62 @@
+"""What model a set of weights belongs to, from names and shapes alone."""
+
+import re
+from dataclasses import dataclass
+
+from keras_cnv2.checkpoints.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The model that weights fit.
+
+    Args:
+        depths: Blocks of each stage.
+        dims: Channels of each stage.
+        stem_stride: Stride of the stem.
+        channels: Input channels.
+        has_norm: Whether there is the classifier's last LayerNorm.
+        classes: Number of classes, or `None` without a head.
+        decoder_dim: Width of FCMAE's decoder, or `None` without one.
+        decoder_depth: Its number of blocks.
+    """
+
+    depths: tuple[int, ...]
+    dims: tuple[int, ...]
+    stem_stride: int
+    channels: int
+    has_norm: bool
+    classes: int | None
+    decoder_dim: int | None
+    decoder_depth: int
+
+
+def architecture_of(shapes):
+    """Reads the architecture off the shapes of the weights.
+
+    Args:
+        shapes: Dict from Keras paths to shapes.
+
+    Raises:
+        CheckpointError: If too much is missing to tell.
+    """
+
+    def count(pattern):
+        return len({match[0] for path in shapes if (match := re.match(pattern, path))})
+
+    try:
+        stem = shapes["stem_conv/kernel"]
+        return Architecture(
+            depths=tuple(count(rf"stages_{stage}_\d+/") for stage in range(4)),
+            dims=tuple(shapes[f"stages_{stage}_0/norm/gamma"][0] for stage in range(4)),
+            stem_stride=stem[0],
+            channels=stem[2],
+            has_norm="norm/gamma" in shapes,
+            classes=shapes["head/bias"][0] if "head/bias" in shapes else None,
+            decoder_dim=shapes["proj/bias"][0] if "proj/bias" in shapes else None,
+            decoder_depth=count(r"decoder_\d+/"),
+        )
+    except (KeyError, IndexError) as error:
+        raise CheckpointError(
+            f"These weights are no whole ConvNeXt V2. Received: {len(shapes)} weights, none of shape and name {error}"
+        ) from error

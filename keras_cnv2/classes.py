@@ -1,0 +1,39 @@
+"""Names of classes: ImageNet's, and those behind a model's probabilities."""
+
+from functools import cache
+from importlib.resources import files
+
+import keras
+import numpy as np
+
+
+@cache
+def imagenet_classes():
+    """The names of ImageNet-1K's classes in the order of the published weights, a tuple of 1000 strings."""
+    rows = files("keras_cnv2").joinpath("imagenet_classes.tsv").read_text("utf-8").splitlines()
+    return tuple(row.split("\t")[2] for row in rows)
+
+
+def decode_predictions(probabilities, top=5, class_names=None):
+    """Names the most probable classes.
+
+    Args:
+        probabilities: Array or tensor `(N, classes)`, such as a classifier returns.
+        top: Int, how many classes to name, at most all.
+        class_names: List of one string a class, such as `model.class_names`; by default ImageNet's 1000.
+
+    Returns:
+        List of N lists of `top` pairs (name, probability), the most probable first.
+
+    Raises:
+        ValueError: If the shape or the number of names does not fit.
+    """
+    probabilities = np.asarray(keras.ops.convert_to_numpy(probabilities))
+    names = imagenet_classes() if class_names is None else tuple(class_names)
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(names):
+        raise ValueError(
+            f"probabilities must have the shape (N, {len(names)}), one column for each of class_names (by default "
+            f"ImageNet's). Received: probabilities of shape {probabilities.shape}"
+        )
+    ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    return [[(names[index], float(row[index])) for index in indices] for row, indices in zip(probabilities, ranked)]
