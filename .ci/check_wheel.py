@@ -1,6 +1,7 @@
 """What a user has who installed the wheel and nothing else."""
 
 import importlib.util
+import subprocess
 from importlib import metadata
 
 import numpy as np
@@ -12,4 +13,7 @@ for name in ("training", "weights", "tests", "benchmarks", "matplotlib", "sklear
     assert importlib.util.find_spec(name) is None, f"{name} came along"
 probabilities = keras_cnv2.ConvNeXtV2Atto(classes=3)(np.zeros((1, 64, 64, 3), "uint8"))
 assert probabilities.shape == (1, 3)
+assert keras_cnv2.decode_predictions(np.eye(1000)[:1], top=1) == [[("tench", 1.0)]]
+listed = subprocess.run(["keras-cnv2", "list"], capture_output=True, text=True, check=True).stdout
+assert "convnextv2_huge.fcmae_ft_in22k_in1k_512" in listed
 print("keras_cnv2", keras_cnv2.__version__, "works from its wheel")

@@ -3,6 +3,7 @@
 from keras_cnv2.backbone import ConvNeXtV2Backbone as ConvNeXtV2Backbone
 from keras_cnv2.checkpoints import CheckpointError as CheckpointError
 from keras_cnv2.checkpoints import load_checkpoint as load_checkpoint
+from keras_cnv2.checkpoints import save_checkpoint as save_checkpoint
 from keras_cnv2.checkpoints import state_dict as state_dict
 from keras_cnv2.classes import decode_predictions as decode_predictions
 from keras_cnv2.fcmae import FCMAE as FCMAE

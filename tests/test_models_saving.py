@@ -75,7 +75,7 @@ class TestWeights:
 
     @pytest.mark.parametrize("weights", ["fcmae_ft_in1k", "imagenet", "model.txt", 3])
     def test_size_without_published_weights(self, weights):
-        with pytest.raises(ValueError, match=rf"sizes atto, .*\.safetensors.*Received: weights={weights!r} with depths"):
+        with pytest.raises(ValueError, match=rf"sizes atto, .*\.pt.*Received: weights={weights!r} with depths"):
             keras_cnv2.ConvNeXtV2(**SMALL, weights=weights)
 
     @pytest.mark.parametrize("weights", ["fcmae_ft_in22k_in1k_512", "model.txt", 3])

@@ -42,7 +42,20 @@ def folders(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("block", BLOCKS[:2])
+def test_published_weights(folders, monkeypatch, tmp_path):
+    """The first example, with random weights in place of the download."""
+    keras_cnv2.save_checkpoint(keras_cnv2.ConvNeXtV2Tiny(), tmp_path / "tiny.safetensors", "timm")
+    monkeypatch.setattr("keras_cnv2.checkpoints.weights.download", lambda row: tmp_path / f"{row.size}.safetensors")
+    (tmp_path / "images" / "0.png").rename(tmp_path / "photo.jpg")
+    names = {}
+    *lines, last = BLOCKS[0].splitlines()
+    exec("\n".join([*lines, f"predictions = {last}"]), names)
+    assert names["model"].image_size == 384
+    assert len(names["predictions"]) == 5
+    assert {name for name, _ in names["predictions"]} < {*names["model"].class_names}
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if "fit(" in block])
 def test_examples(block, folders):
     assert sum(bool(line) for line in block.splitlines()) <= 10
     small = re.sub(r"epochs=\d+", "epochs=1", block).replace("224", "64")

@@ -28,6 +28,7 @@ def new_classifier(recipe, fcmae, class_names):
         input_shape=(recipe.image_size, recipe.image_size, fcmae.channels),
         classes=len(class_names),
         class_names=class_names,
+        resize=recipe.resize,
         drop_path_rate=recipe.drop_path,
         name="classifier",
     )

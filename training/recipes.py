@@ -39,6 +39,7 @@ class Recipe:
     Args:
         depths, dims, stem_stride: The architecture, see `keras_cnv2.ConvNeXtV2`.
         image_size: Height and width of the images, in pixels.
+        resize: How pictures become such images, "crop" or "squash", see `keras_cnv2.load_image`.
         mask_ratio, decoder_dim: See `keras_cnv2.FCMAE`.
         drop_path: Rate of stochastic depth when fine-tuning.
         shift: Largest random shift when fine-tuning, as a share of the image's side.
@@ -50,6 +51,7 @@ class Recipe:
     dims: tuple[int, int, int, int]
     stem_stride: int
     image_size: int
+    resize: str
     mask_ratio: float
     decoder_dim: int
     drop_path: float
@@ -65,6 +67,7 @@ QUICKSTART = Recipe(
     dims=(16, 32, 64, 128),
     stem_stride=1,
     image_size=32,
+    resize="squash",
     mask_ratio=0.6,
     decoder_dim=64,
     drop_path=0.0,

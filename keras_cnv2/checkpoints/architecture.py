@@ -35,7 +35,7 @@ def architecture_of(shapes):
     """Reads the architecture off the shapes of the weights.
 
     Args:
-        shapes: Dict from Keras paths to shapes.
+        shapes: Dict from Keras paths to shapes; those that are not known are `None`.
 
     Raises:
         CheckpointError: If too much is missing to tell.
@@ -56,7 +56,8 @@ def architecture_of(shapes):
             decoder_dim=shapes["proj/bias"][0] if "proj/bias" in shapes else None,
             decoder_depth=count(r"decoder_\d+/"),
         )
-    except (KeyError, IndexError) as error:
+    except (KeyError, TypeError) as error:
         raise CheckpointError(
-            f"These weights are no whole ConvNeXt V2. Received: {len(shapes)} weights, none of shape and name {error}"
+            "these weights are no whole ConvNeXt V2: a stem, a norm or a bias is missing or misshapen. "
+            f"Received: {len(shapes)} weights ({error})"
         ) from error

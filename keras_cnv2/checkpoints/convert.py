@@ -82,11 +82,7 @@ def load_contents(model, contents, other_classes=False):
     """
     variables = _variables(model)
     dialect, tensors, left_over = translate(contents.tensors)
-    fresh, dropped = _parts(variables, tensors)
-    if other_classes and "head/kernel" in variables.keys() & tensors.keys():
-        shapes = (tuple(variables["head/kernel"].shape), tensors["head/kernel"].shape_here)
-        if shapes[0] != shapes[1]:
-            fresh, dropped = [*fresh, "head"], [*dropped, "head"]
+    fresh, dropped = _parts(variables, tensors, other_classes)
     variables = {path: variable for path, variable in variables.items() if part_of(path) not in fresh}
     tensors = {path: tensor for path, tensor in tensors.items() if part_of(path) not in dropped}
     metadata = {k: v for k, v in contents.metadata.items() if k != "class_names" or "head/bias" in variables}
@@ -104,12 +100,8 @@ def load_contents(model, contents, other_classes=False):
             "Check size, classes, channels and stem. "
             f"Received {len(problems)} misfits:\n  " + "\n  ".join(sorted(problems))
         )
-
-    # All is read before anything is set: a file may turn out to be damaged only then.
-    arrays = {path: np.asarray(tensors[path].array) for path in variables}
-    for path, variable in variables.items():
-        array = np.asarray(arrays.pop(path), dtype=keras.backend.result_type(variable.dtype, "float32"))
-        variable.assign(_here(path, tensors[path], array, tuple(variable.shape)))
+    adapted = _other_channels(STEM, tensors[STEM], variables[STEM].shape)
+    _assign(variables, tensors)
     for name, value in metadata.items():
         if getattr(model, name, value) is None:
             setattr(model, name, tuple(value) if isinstance(value, list) else value)
@@ -117,7 +109,7 @@ def load_contents(model, contents, other_classes=False):
         logger.warning("%s: not taken from the checkpoint, keeps its initial values: %s", model.name, ", ".join(fresh))
     if dropped:
         logger.info("%s: in the checkpoint, left out: %s", model.name, ", ".join(dropped))
-    if _other_channels(STEM, tensors.get(STEM), variables[STEM].shape):
+    if adapted:
         logger.warning("%s: the stem's kernel was adapted to %d channels", model.name, variables[STEM].shape[2])
 
 
@@ -199,13 +191,17 @@ def _dialect(naming, variables):
     return names.TIMM_CONV_MLP if conv_mlp else names.TIMM
 
 
-def _parts(variables, tensors):
+def _parts(variables, tensors, other_classes):
     """The parts that start fresh and the parts that are left out, as two lists."""
     ours, theirs = ({part_of(path) for path in paths} for paths in (variables, tensors))
-    fresh = sorted(ours - theirs - {"encoder"})
-    if "norm" in fresh and "head" in theirs:
-        fresh.remove("norm")  # No file has a head without its norm: report it as missing.
-    return fresh, sorted(theirs - ours - {"encoder"})
+    fresh, dropped = ours - theirs - {"encoder"}, theirs - ours - {"encoder"}
+    if "head" in theirs:
+        fresh.discard("norm")  # No file has a head without its norm: report it as missing.
+    head = "head/kernel"
+    both_have_it = head in variables and head in tensors
+    if other_classes and both_have_it and tensors[head].shape_here != tuple(variables[head].shape):
+        fresh, dropped = fresh | {"head"}, dropped | {"head"}
+    return sorted(fresh), sorted(dropped)
 
 
 def _misfits(path, tensor, variable):
@@ -219,10 +215,18 @@ def _misfits(path, tensor, variable):
 
 def _other_channels(path, tensor, shape):
     """Whether the tensor is the kernel of a stem for RGB, and the model's has any other number of channels."""
-    if path != STEM or tensor is None or len(shape_of(tensor.array)) != len(shape):
+    if path != STEM or tensor.shape_here is None:
         return False
     height, width, channels, dim = tensor.shape_here
     return channels == 3 != shape[2] and (height, width, dim) == (*shape[:2], shape[3])
+
+
+def _assign(variables, tensors):
+    """Sets the variables. All is read before anything is set: a file may turn out to be damaged only then."""
+    arrays = {path: np.asarray(tensors[path].array) for path in variables}
+    for path, variable in variables.items():
+        array = np.asarray(arrays.pop(path), dtype=keras.backend.result_type(variable.dtype, "float32"))
+        variable.assign(_here(path, tensors[path], array, tuple(variable.shape)))
 
 
 def _here(path, tensor, array, shape):

@@ -22,3 +22,9 @@ def check_metadata(metadata):
     if not isinstance(metadata, dict) or any(not CHECKS[name](metadata[name]) for name in CHECKS.keys() & metadata):
         raise CheckpointError(f"the metadata of the weights make no sense. Received: {str(metadata)[:200]}")
     return {name: metadata[name] for name in CHECKS if name in metadata}
+
+
+def metadata_of(model):
+    """The metadata that a model carries."""
+    found = {name: getattr(model, name, None) for name in CHECKS}
+    return {name: value for name, value in found.items() if value is not None and CHECKS[name](value)}

@@ -1,4 +1,4 @@
-"""What each weight is called in each dialect, one ordered table a dialect: the Keras path, the other name, the layout."""
+"""What each weight is called elsewhere, one ordered table a dialect: the Keras path, the other name, the layout."""
 
 import math
 import re
@@ -31,7 +31,9 @@ class Layout(NamedTuple):
         return tuple(math.prod(sizes[axis] for axis in group) for group in self.groups)
 
     def shape_here(self, shape):
-        """The shape here of an array that has `shape` elsewhere; for layouts without brackets."""
+        """The shape here of an array of `shape` elsewhere; `None` if its rank is wrong or brackets leave it open."""
+        if "(" in self.theirs or len(self.groups) != len(shape):
+            return None
         sizes = {**dict(zip(self.groups, shape)), "1": 1}
         return tuple(sizes[axis] for axis in self.ours)
 
@@ -261,8 +263,6 @@ def detect(shapes):
     Args:
         shapes: Dict from names to shapes.
     """
-    known = {
-        dialect: sum(dialect.knows(name, len(shape)) for name, shape in shapes.items()) for dialect in DIALECTS
-    }
+    known = {dialect: sum(dialect.knows(name, len(shape)) for name, shape in shapes.items()) for dialect in DIALECTS}
     best = max(known, key=known.get)
     return best if known[best] else None

@@ -1,5 +1,6 @@
 """The argument `weights` of the models: a published tag or a path."""
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,8 +58,14 @@ def fetch_weights_for(weights, depths, dims):
     return fetch_weights(weights, size)
 
 
+@contextlib.contextmanager
+def open_weights(weights):
+    """Opens what `fetch_weights` returned, as `open_checkpoint` does."""
+    with open_checkpoint(weights.path) as contents:
+        yield contents._replace(metadata={**weights.metadata, **contents.metadata})
+
+
 def load_weights(model, weights, other_classes=False):
     """Loads what `fetch_weights` returned; `other_classes` as in `load_contents`."""
-    with open_checkpoint(weights.path) as contents:
-        metadata = {**weights.metadata, **contents.metadata}
-        load_contents(model, contents._replace(metadata=metadata), other_classes)
+    with open_weights(weights) as contents:
+        load_contents(model, contents, other_classes)

@@ -104,7 +104,8 @@ class TestParts:
         source, target = fcmae(), classifier()
         before = snapshot(target)
         keras_cnv2.load_checkpoint(target, pseudo(source))
-        assert caplog.messages == [f"{target.name}: not taken from the checkpoint, keeps its initial values: head, norm"]
+        message = "not taken from the checkpoint, keeps its initial values: head, norm"
+        assert caplog.messages == [f"{target.name}: {message}"]
         loaded, expected = keras_cnv2.state_dict(target), pseudo(source)
         for name, value in loaded.items():
             if not name.startswith(("norm", "head")):

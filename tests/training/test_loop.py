@@ -36,6 +36,7 @@ def test_classifier_starts_from_the_encoder():
     fcmae = loop.new_fcmae(RECIPE, 1, seed=0)
     classifier = loop.new_classifier(RECIPE, fcmae, ["a", "b", "c"])
     assert classifier.class_names == ("a", "b", "c")
+    assert (classifier.image_size, classifier.resize) == (16, "squash")
     ours, theirs = keras_cnv2.state_dict(classifier), keras_cnv2.state_dict(fcmae)
     shared = [name for name in ours if f"encoder.{name}" in theirs]
     assert len(shared) == len(ours) - 4

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from keras_cnv2.cli import main
 from training import data
 
 ROOT = Path(__file__).parent.parent.parent
@@ -68,6 +69,21 @@ def test_exported_model_is_the_classifier(run):
     served = saved_model.serve(test.images[:8].astype("float32"))
     probabilities = keras.saving.load_model(folder / "classifier.keras").predict(test.images[:8], verbose=0)
     np.testing.assert_allclose(served, probabilities, atol=1e-5)
+
+
+def test_command_predicts_what_the_classifier_does(run, tmp_path, capsys):
+    """The classifier's file alone knows names, size and resizing."""
+    import tensorflow as tf
+
+    folder, _ = run
+    _, test = data.digits(32)
+    for index, image in enumerate(test.images[:8]):
+        (tmp_path / f"{index}.png").write_bytes(tf.io.encode_png(image).numpy())
+    assert main(["predict", str(tmp_path), "--weights", str(folder / "classifier.keras"), "--top", "10", "--json"]) == 0
+    predicted = [{row["name"]: row["probability"] for row in r["predictions"]} for r in json.loads(capsys.readouterr().out)]
+    expected = keras.saving.load_model(folder / "classifier.keras").predict(test.images[:8], verbose=0)
+    received = [[named[name] for name in map(str, range(10))] for named in predicted]
+    np.testing.assert_allclose(received, expected, atol=1e-5)
 
 
 def test_config_and_progress(run):

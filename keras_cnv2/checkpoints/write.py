@@ -1,0 +1,45 @@
+"""A model's weights to a file that PyTorch users read."""
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from keras_cnv2.checkpoints.convert import state_dict
+from keras_cnv2.checkpoints.metadata import KEY, metadata_of
+
+
+def save_checkpoint(model, path, naming="official"):
+    """Writes a safetensors file that PyTorch users, timm, transformers and `load_checkpoint` read.
+
+    The names of the classes and how pictures become images go into its metadata, under "keras_cnv2", as JSON.
+
+    Args:
+        model: A classifier, backbone or FCMAE.
+        path: Path that ends in `.safetensors`. A file that is there is replaced when the new one is whole.
+        naming: As in `keras_cnv2.state_dict`.
+
+    Raises:
+        ValueError: If the path or the naming is none of these.
+        OSError: If the file cannot be written; what was there is left as it was.
+    """
+    from safetensors.numpy import save_file
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"A checkpoint's path ends in .safetensors. Received: {str(path)!r}")
+    tensors = state_dict(model, naming)
+    metadata = {"format": "pt", KEY: json.dumps(metadata_of(model))}  # "pt": what transformers asks for
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Gives the path of a temporary file beside `path` to write to, which then takes its place, or goes on an error."""
+    # In a folder of its own: the name, whose ending may matter, stays the same.
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        os.replace(temporary, path)

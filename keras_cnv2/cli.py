@@ -1,0 +1,203 @@
+"""The command `keras-cnv2`."""
+
+import argparse
+import json
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from keras_cnv2.checkpoints.convert import NAMINGS, translate
+from keras_cnv2.checkpoints.hub import is_cached
+from keras_cnv2.checkpoints.read import is_path
+from keras_cnv2.checkpoints.registry import CHECKPOINTS, find_checkpoint
+from keras_cnv2.checkpoints.weights import fetch_weights, open_weights
+from keras_cnv2.checkpoints.write import replacing, save_checkpoint
+from keras_cnv2.predict import find_pictures, predict
+from keras_cnv2.restore import read_architecture, restore_model
+from keras_cnv2.sizes import SIZES
+from keras_cnv2.verify import TOLERANCE, verify
+
+WEIGHTS = "path of a file, full name of a published checkpoint (see `list`), or tag of one"
+
+
+def main(argv=None):
+    """Runs the command.
+
+    Args:
+        argv: List of arguments; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    # Standard output is for results alone.
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written is left, and a download goes on when it is run again", file=sys.stderr)
+        return 130
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="keras-cnv2", description="ConvNeXt V2: published weights, predictions.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name, run):
+        added = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        added.set_defaults(run=run)
+        return added
+
+    command("list", run_list)
+    added = command("info", run_info)
+    added.add_argument("name", help=f"a size, or {WEIGHTS}")
+
+    added = command("predict", run_predict)
+    added.add_argument("images", nargs="+", metavar="IMAGE", help="picture, folder of pictures, or glob pattern")
+    added.add_argument("--model", choices=SIZES, help="size, where the tag leaves it open")
+    added.add_argument("--weights", help=f"{WEIGHTS} (default: imagenet, of tiny if no --model is given)")
+    added.add_argument("--top", type=_positive, default=5, help="classes to name (default: %(default)s)")
+    added.add_argument("--json", action="store_true", help="print one JSON list and nothing else")
+
+    added = command("convert", run_convert)
+    added.add_argument("source", metavar="IN", help=WEIGHTS)
+    added.add_argument("target", metavar="OUT", type=Path, help="path of a .safetensors, .keras or .weights.h5 file")
+    added.add_argument("--naming", choices=NAMINGS, default="official", help="of .safetensors (default: %(default)s)")
+    added.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+
+    added = command("verify", run_verify)
+    added.add_argument("image", metavar="IMAGE", help="000000039769.jpg of COCO val2017")
+    added.add_argument("--weights", nargs="+", help=f"each a {WEIGHTS} (default: all that have published logits)")
+    added.add_argument("--logits", nargs="+", type=float, help="what to expect (default: the published ones)")
+    return parser
+
+
+def _positive(text):
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a positive int. Received: {text}")
+    return int(text)
+
+
+def run_list(args):
+    """Print the table of sizes and the table of published checkpoints."""
+    sizes = [
+        (name, _spaced(size.depths), _spaced(size.dims), f"{size.parameters:,}", f"{size.gmacs:g} G")
+        for name, size in SIZES.items()
+    ]
+    checkpoints = [
+        (row.name, f"{row.image_size} {row.resize}", row.top1 or "-", row.licence, "yes" if is_cached(row) else "")
+        for row in CHECKPOINTS
+    ]
+    _print_table(("size", "depths", "dims", "parameters", "multiply-accumulates at 224"), sizes)
+    print()
+    _print_table(("checkpoint", "images", "top-1 %", "licence", "cached"), checkpoints)
+    return 0
+
+
+def run_info(args):
+    """Tell all about a size, a published checkpoint or a file of weights."""
+    if args.name in SIZES:
+        facts = asdict(SIZES[args.name])
+        facts["checkpoints"] = ", ".join(row.name for row in CHECKPOINTS if row.size == args.name)
+    elif is_path(args.name):
+        with open_weights(fetch_weights(args.name)) as contents:
+            naming = translate(contents.tensors)[0].name
+            facts = {"naming": naming, **asdict(read_architecture(contents)), **contents.metadata}
+    else:
+        row = find_checkpoint(args.name)
+        facts = {"name": row.name, **asdict(row), "cached": is_cached(row)}
+    shown = {name: value for name, value in facts.items() if value is not None}
+    _print_table(None, [(name, _short(value)) for name, value in shown.items()])
+    return 0
+
+
+def run_predict(args):
+    """Name the classes of pictures, the most probable first."""
+    size = args.model if args.model or args.weights else "tiny"
+    model = restore_model(args.weights or "imagenet", size)
+    if args.model and (model.depths, model.dims) != (SIZES[args.model].depths, SIZES[args.model].dims):
+        raise ValueError(f"The weights are of depths {model.depths}, dims {model.dims}. Received: --model {args.model}")
+
+    results, failed = [], 0
+    for path, predictions in predict(model, find_pictures(args.images), args.top):
+        if isinstance(predictions, Exception):
+            failed += 1
+            print(f"error: {path}: {predictions}", file=sys.stderr)
+        elif args.json:
+            named = [{"name": name, "probability": probability} for name, probability in predictions]
+            results.append({"path": str(path), "predictions": named})
+        else:
+            results.append(path)
+            print(path)
+            _print_table(None, [(f"  {100 * probability:5.1f} %", name) for name, probability in predictions])
+    if args.json:
+        print(json.dumps(results, ensure_ascii=False, indent=1))
+    if not results and not failed:
+        raise FileNotFoundError(f"No pictures there. Received: {' '.join(args.images)}")
+    return int(failed > 0)
+
+
+def run_convert(args):
+    """Write weights under other names, or into a Keras file."""
+    if args.target.exists() and not args.overwrite:
+        raise FileExistsError(f"There is a file already; --overwrite replaces it. Received: {args.target}")
+    save = _writer(args.target, args.naming)
+    model = restore_model(args.source)
+    save(model)
+    print(f"{args.target}: {model.count_params():,} weights")
+    return 0
+
+
+def _writer(target, naming):
+    """The function that writes a model to the path `target`."""
+
+    def save_keras(model):
+        with replacing(target) as temporary:
+            (model.save if target.suffix == ".keras" else model.save_weights)(temporary)
+
+    if target.name.endswith((".keras", ".weights.h5")):
+        return save_keras
+    if target.suffix == ".safetensors":
+        return lambda model: save_checkpoint(model, target, naming)
+    raise ValueError(f"OUT ends in .safetensors, .keras or .weights.h5. Received: {target}")
+
+
+def run_verify(args):
+    """Compare checkpoints with their published logits on a picture."""
+    names = args.weights or [row.name for row in CHECKPOINTS if row.logits]
+    print("| checkpoint | image | published | here | largest difference | |")
+    print("|---|---|---|---|---|---|")
+    failed = []
+    for name in names:
+        comparisons = verify(name, args.image, args.logits)
+        for c in comparisons:
+            verdict = "matches" if c.matches else "differs"
+            logits = " | ".join(" ".join(f"{value:.4f}" for value in values) for values in (c.expected, c.received))
+            print(f"| {c.name} | {c.image_size} {c.resize} | {logits} | {c.difference:.1e} | {verdict} |", flush=True)
+        if not any(c.matches for c in comparisons):
+            failed.append(name)
+    print(f"{len(names) - len(failed)} of {len(names)} match within {TOLERANCE:g}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def _print_table(titles, rows):
+    """Prints columns, each as wide as its widest cell."""
+    cells = [[str(cell) for cell in row] for row in ([titles] if titles else []) + [*rows]]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def _spaced(values):
+    return " ".join(map(str, values))
+
+
+def _short(value):
+    """A value on one line; of many names the first."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    return ", ".join(map(str, value[:10])) + (f", ... ({len(value)})" if len(value) > 10 else "")

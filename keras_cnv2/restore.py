@@ -1,0 +1,79 @@
+"""A model from its checkpoint alone."""
+
+from math import prod
+
+from keras_cnv2.backbone import ConvNeXtV2Backbone
+from keras_cnv2.checkpoints.architecture import architecture_of
+from keras_cnv2.checkpoints.convert import load_contents, shape_of, translate
+from keras_cnv2.checkpoints.errors import CheckpointError
+from keras_cnv2.checkpoints.weights import fetch_weights, open_weights
+from keras_cnv2.fcmae import FCMAE
+from keras_cnv2.models import ConvNeXtV2
+
+
+def restore_model(weights, size=None, classifier_activation=None):
+    """Builds the model that a checkpoint is of, and loads it.
+
+    Args:
+        weights: Path of a file, or tag or full name of a published checkpoint.
+        size: Name of the size, where a tag leaves it open.
+        classifier_activation: Activation of a classifier; by default the one its file names, else "softmax".
+
+    Returns:
+        A classifier, with or without its last dense layer, a backbone, or an FCMAE of 7 x 7 patches: what the
+        checkpoint holds. It takes images of any size in 0..255.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be had or read, or is not whole.
+    """
+    with open_weights(fetch_weights(weights, size)) as contents:
+        architecture = read_architecture(contents)
+        try:
+            model = _build(architecture, classifier_activation or _activation(contents))
+        except ValueError as error:  # a stem or an activation that there is not
+            raise CheckpointError(f"no model can be built for these weights. {error}") from error
+        load_contents(model, contents)
+    return model
+
+
+def read_architecture(contents):
+    """The architecture of open contents."""
+    _, tensors, _ = translate(contents.tensors)
+    architecture = architecture_of({path: tensor.shape_here for path, tensor in tensors.items()})
+    # Half of a model's weights, more or less, are the first dense layers of its blocks. Without them in the file, its
+    # model is not worth the memory: names and a few long vectors could claim a model of any size.
+    claimed = sum(4 * depth * dim**2 for depth, dim in zip(architecture.depths, architecture.dims))
+    held = sum(prod(shape_of(tensor.array)) for tensor in tensors.values())
+    if claimed > held:
+        raise CheckpointError(f"these weights are no whole ConvNeXt V2. Received: {held} numbers for {architecture}")
+    return architecture
+
+
+def _activation(contents):
+    """The activation that a Keras file names, "softmax" for logits and where nothing is said."""
+    activation = (contents.config or {}).get("config", {}).get("classifier_activation")
+    if activation is not None and not isinstance(activation, str):
+        raise CheckpointError(f"only activations of Keras are restored. Received: {activation!r}")
+    return "softmax" if activation in (None, "linear") else activation
+
+
+def _build(architecture, classifier_activation):
+    common = {
+        "depths": architecture.depths,
+        "dims": architecture.dims,
+        "input_shape": (None, None, architecture.channels),
+        "stem_stride": architecture.stem_stride,
+    }
+    if architecture.decoder_dim:
+        backbone = ConvNeXtV2Backbone(**common)
+        return FCMAE(
+            backbone,
+            image_size=7 * 8 * architecture.stem_stride,
+            decoder_dim=architecture.decoder_dim,
+            decoder_depth=architecture.decoder_depth,
+        )
+    if architecture.classes:
+        return ConvNeXtV2(**common, classes=architecture.classes, classifier_activation=classifier_activation)
+    if architecture.has_norm:
+        return ConvNeXtV2(**common, include_top=False, pooling="avg")
+    return ConvNeXtV2Backbone(**common)

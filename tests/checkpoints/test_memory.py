@@ -1,0 +1,52 @@
+"""What reading the largest model's weights costs in memory."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+# Files are made in one process and read in another, so that nothing of the making is left in memory, and one after the
+# other: each is 2.6 GB.
+MAKE = {
+    "huge.weights.h5": "keras_cnv2.ConvNeXtV2Huge().save_weights(path)",
+    "huge.safetensors": "keras_cnv2.save_checkpoint(keras_cnv2.ConvNeXtV2Huge(), path)",
+    "huge.pt": "torch.save({'model': load_file(source)}, path)",
+    "legacy.pt": "torch.save({'model': load_file(source)}, path, _use_new_zipfile_serialization=False)",
+    "half.safetensors": "save_file({name: t.half() for name, t in load_file(source).items()}, path)",
+}
+IMPORTS = "import sys; path, source = sys.argv[1:]; "
+KERAS, TORCH = "import keras_cnv2; ", "import torch; from safetensors.torch import load_file, save_file; "
+
+READ = """
+import os, re, sys
+import keras_cnv2
+
+def memory(name):
+    return int(re.search(name + r":\\s*(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+
+path = sys.argv[1]
+model = keras_cnv2.ConvNeXtV2Huge()
+before = memory("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
+keras_cnv2.load_checkpoint(model, path)
+print((memory("VmHWM") - before) / os.path.getsize(path))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_reading_huge_costs_little_more_than_the_file(tmp_path):
+    pytest.importorskip("torch")
+    source = tmp_path / "huge.safetensors"
+    costs = {}
+    for name, code in MAKE.items():
+        path = tmp_path / name
+        code = IMPORTS + (KERAS if "keras_cnv2" in code else TORCH) + code
+        subprocess.run([sys.executable, "-c", code, path, source], check=True)
+        run = subprocess.run([sys.executable, "-c", READ, path], check=True, capture_output=True, text=True)
+        costs[name] = float(run.stdout)
+        if path != source:
+            path.unlink()
+    print(costs)
+    assert max(costs.values()) <= 1.3, costs

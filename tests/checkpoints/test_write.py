@@ -1,0 +1,108 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import safetensors
+
+import keras_cnv2
+from tests.checkpoints.samples import FILES, backbone, classifier, fcmae, snapshot, unchanged
+
+NAMES = [f"sort {i}" for i in range(10)]
+
+
+def metadata(path):
+    with safetensors.safe_open(path, "np") as file:
+        return file.metadata()
+
+
+@pytest.mark.parametrize("make", [classifier, backbone, fcmae])
+def test_there_and_back(make, tmp_path):
+    source, target = make(), make()
+    keras_cnv2.save_checkpoint(source, tmp_path / "m.safetensors")
+    keras_cnv2.load_checkpoint(target, tmp_path / "m.safetensors")
+    assert unchanged(target, snapshot(source))
+
+
+def test_names_and_preprocessing_travel(tmp_path):
+    path = tmp_path / "m.safetensors"
+    model = classifier(class_names=NAMES, image_size=64, resize="squash")
+    keras_cnv2.save_checkpoint(model, path, "timm")
+    written = metadata(path)
+    assert written["format"] == "pt"
+    assert json.loads(written["keras_cnv2"]) == {"class_names": NAMES, "image_size": 64, "resize": "squash"}
+    again = classifier(weights=path)
+    assert (again.class_names, again.image_size, again.resize) == (tuple(NAMES), 64, "squash")
+    loaded = classifier()
+    keras_cnv2.load_checkpoint(loaded, path)
+    assert loaded.get_config()["class_names"] == tuple(NAMES)
+
+
+def test_what_the_user_says_wins(tmp_path):
+    path = tmp_path / "m.safetensors"
+    keras_cnv2.save_checkpoint(classifier(class_names=NAMES, image_size=64, resize="squash"), path)
+    mine = [name.upper() for name in NAMES]
+    again = classifier(weights=path, class_names=mine, image_size=128, resize="crop")
+    assert (again.class_names, again.image_size, again.resize) == (tuple(mine), 128, "crop")
+
+
+def test_they_travel_through_keras_files(tmp_path):
+    classifier(class_names=NAMES, image_size=64, resize="squash").save(tmp_path / "m.keras")
+    again = classifier(weights=tmp_path / "m.keras")
+    assert (again.class_names, again.image_size, again.resize) == (tuple(NAMES), 64, "squash")
+
+
+def test_encoder_has_none(tmp_path):
+    keras_cnv2.save_checkpoint(fcmae(), tmp_path / "m.safetensors")
+    assert json.loads(metadata(tmp_path / "m.safetensors")["keras_cnv2"]) == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["no json", "[1]", '{"class_names": "abc"}', '{"class_names": ["a"]}', '{"image_size": -1}', '{"resize": 3}'],
+)
+def test_senseless_metadata(content, tmp_path):
+    tensors = keras_cnv2.state_dict(classifier())
+    safetensors.numpy.save_file(tensors, tmp_path / "m.safetensors", {"keras_cnv2": content})
+    model = classifier()
+    before = snapshot(model)
+    with pytest.raises(keras_cnv2.CheckpointError, match=r"m\.safetensors"):
+        keras_cnv2.load_checkpoint(model, tmp_path / "m.safetensors")
+    assert unchanged(model, before)
+
+
+class TestErrors:
+    def test_suffix(self, tmp_path):
+        with pytest.raises(ValueError, match=r"ends in \.safetensors\. Received"):
+            keras_cnv2.save_checkpoint(classifier(), tmp_path / "m.pt")
+
+    def test_naming(self, tmp_path):
+        with pytest.raises(ValueError, match="Received: naming='theirs'"):
+            keras_cnv2.save_checkpoint(classifier(), tmp_path / "m.safetensors", "theirs")
+        assert [*tmp_path.iterdir()] == []
+
+    def test_failed_write_leaves_the_old_file(self, tmp_path, monkeypatch):
+        path = tmp_path / "m.safetensors"
+        keras_cnv2.save_checkpoint(classifier(), path)
+        before = path.read_bytes()
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            keras_cnv2.save_checkpoint(classifier(), path)
+        assert [*tmp_path.iterdir()] == [path]
+        assert path.read_bytes() == before
+
+    def test_no_such_folder(self, tmp_path):
+        with pytest.raises(FileNotFoundError):
+            keras_cnv2.save_checkpoint(classifier(), tmp_path / "none" / "m.safetensors")
+
+
+def test_half_precision_model(tmp_path):
+    model = classifier(weights=FILES / "official_dense.pt", dtype="bfloat16")
+    keras_cnv2.save_checkpoint(model, tmp_path / "m.safetensors")
+    again = classifier(weights=tmp_path / "m.safetensors")
+    for a, b in zip(again.weights, model.weights):
+        np.testing.assert_array_equal(np.asarray(a), np.float32(np.asarray(b)))

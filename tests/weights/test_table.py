@@ -1,0 +1,16 @@
+from pathlib import Path
+
+from keras_cnv2.checkpoints.registry import CHECKPOINTS
+from weights.table import README, table
+
+
+def test_readme_is_current():
+    assert README.read_text() == table(), "run python -m weights.table"
+
+
+def test_readme_has_every_row():
+    lines = [line for line in README.read_text().splitlines() if line.startswith("| ")]
+    assert len(lines) == 1 + len(CHECKPOINTS)
+    for row, line in zip(CHECKPOINTS, lines[1:]):
+        assert all(text in line for text in (row.size, f"`{row.tag}`", row.repository, row.official_file, row.resize))
+    assert Path(README).name == "README.md"

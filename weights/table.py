@@ -1,0 +1,57 @@
+"""Writes weights/README.md from the rows of the registry.
+
+python -m weights.table
+"""
+
+from pathlib import Path
+
+from keras_cnv2.checkpoints.registry import CHECKPOINTS
+from keras_cnv2.checkpoints.write import replacing
+from keras_cnv2.sizes import SIZES
+
+README = Path(__file__).with_name("README.md")
+
+TEXT = """# Published weights
+
+<!-- Made by `python -m weights.table` from keras_cnv2/checkpoints/registry.py. -->
+
+```python
+model = keras_cnv2.ConvNeXtV2{size}(weights="{tag}")
+```
+
+downloads one, once. "imagenet" stands for "fcmae_ft_in1k". `keras-cnv2 list` shows what is in the cache.
+Top-1 is the published accuracy on ImageNet-1K; without one it is an encoder from pre-training, without a head. Images
+are made of pictures as in `keras_cnv2.load_image`. The weights are Meta's and licensed {licences}: not for commercial
+use. `python -m weights.verify PICTURE` compares them with their published logits.
+
+| size | tag | parameters with a head | images | top-1 | source | official file |
+|---|---|---|---|---|---|---|
+{rows}
+"""
+
+
+def table():
+    """The text of weights/README.md."""
+    example = next(row for row in CHECKPOINTS if (row.size, row.image_size) == ("tiny", 384))
+    licences = " and ".join(sorted({row.licence for row in CHECKPOINTS}))
+    rows = "\n".join(map(_line, CHECKPOINTS))
+    return TEXT.format(size=example.size.capitalize(), tag=example.tag, licences=licences, rows=rows)
+
+
+def _line(row):
+    source = f"[{row.repository}](https://huggingface.co/{row.repository}/blob/main/{row.file})"
+    cells = (
+        row.size,
+        f"`{row.tag}`",
+        f"{SIZES[row.size].parameters / 1e6:.1f} M",
+        f"{row.image_size} {row.resize}",
+        "" if row.top1 is None else f"{row.top1:.1f} %",
+        source,
+        f"`{row.official_file}`",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    with replacing(README) as temporary:
+        temporary.write_text(table())

@@ -1,0 +1,13 @@
+"""Compares all published weights with their published logits, and prints a table.
+
+python -m weights.verify PICTURE
+
+PICTURE is 000000039769.jpg of COCO val2017. Downloads 12 GB. `keras-cnv2 verify` does the same for chosen ones.
+"""
+
+import sys
+
+from keras_cnv2.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["verify", *sys.argv[1:]]))
