@@ -39,7 +39,7 @@ def main(argv=None):
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: nothing half-written is left, and a download goes on when it is run again", file=sys.stderr)
+        print("interrupted: nothing half-written is left", file=sys.stderr)
         return 130
 
 

@@ -1,7 +1,7 @@
 """Pictures: encoded bytes -> RGB -> a square image -> normalised values. Evaluation, prediction and serving share this.
 
-The published weights were evaluated on PIL's pixels. TensorFlow gives the same ones here: JPEG with the exact transform,
-and PIL's two passes of resizing, first along rows, then along columns, each rounded to whole grey levels.
+The published weights were evaluated on PIL's pixels. TensorFlow gives the same ones here: JPEG with the exact
+transform, and PIL's two passes of resizing, first along rows, then along columns, each rounded to whole grey levels.
 """
 
 import os
@@ -145,14 +145,17 @@ def decode(contents):
     """
     import tensorflow as tf
 
+    # Filled up, as TensorFlow's error about too short a string quotes the bytes, and fails where they are no text.
+    head = tf.strings.join([tf.strings.substr(contents, 0, 32), bytes(32)])
+
     def starts(signature, at=0):
-        return tf.strings.substr(contents, at, len(signature)) == signature
+        return tf.strings.substr(head, at, len(signature)) == signature
 
     pixels = tf.case(
         [
             # TensorFlow's default transform is faster, and off by a grey level.
             (starts(b"\xff\xd8\xff"), lambda: tf.io.decode_jpeg(contents, 3, dct_method="INTEGER_ACCURATE")),
-            (starts(b"WEBP", at=8), lambda: _decode_webp(contents)),
+            (starts(b"WEBP", at=8), lambda: _decode_webp(contents, head)),
         ],
         default=lambda: tf.io.decode_image(contents, 3, expand_animations=False),
         exclusive=False,
@@ -160,17 +163,22 @@ def decode(contents):
     return tf.ensure_shape(pixels, (None, None, 3))
 
 
-def _decode_webp(contents):
+def _decode_webp(contents, head):
     """`decode` for WebP, where TensorFlow wants to be told whether there is an alpha channel.
 
     Left to find out, it writes beyond its memory for animations without alpha (seen in 2.21); told, it refuses them.
     """
     import tensorflow as tf
 
-    chunk = tf.strings.substr(contents, 12, 4)
-    flags = tf.io.decode_raw(tf.strings.substr(contents, 20, 5), tf.uint8)
+    chunk = tf.strings.substr(head, 12, 4)
+    flags = tf.io.decode_raw(tf.strings.substr(head, 20, 5), tf.uint8)
     flag = tf.where(chunk == b"VP8X", flags[0], flags[4])
     has_alpha = (chunk != b"VP8 ") & (tf.bitwise.bitwise_and(flag, 0x10) > 0)
+    animated = (chunk == b"VP8X") & (tf.bitwise.bitwise_and(flag, 0x02) > 0)
+    # The header alone says how large an animation is, up to 2**24 pixels a side: of a damaged one, more than fits into
+    # memory. Those above 2**26 pixels are refused likewise.
+    width, height = (tf.io.decode_raw(tf.strings.substr(head, at, 3) + bytes(5), tf.int64)[0] + 1 for at in (24, 27))
+    has_alpha &= ~animated | (width * height <= 2**26)
     frames = tf.cond(has_alpha, lambda: tf.io.decode_webp(contents, 4), lambda: tf.io.decode_webp(contents, 3))
     return frames[0, :, :, :3]
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_cnv2.checkpoints.errors import CheckpointError
 from keras_cnv2.checkpoints.read import is_path
-from keras_cnv2.checkpoints.registry import find_checkpoint, find_official_file
+from keras_cnv2.checkpoints.registry import find_checkpoint, find_file
 from keras_cnv2.predict import IMAGE_SIZE
 from keras_cnv2.preprocessing import load_image
 from keras_cnv2.restore import restore_model
@@ -58,7 +58,7 @@ def verify(weights, picture, logits=None):
     Raises:
         CheckpointError: If the checkpoint cannot be had or read, or has no published logits.
     """
-    row = find_official_file(Path(weights)) if is_path(weights) else find_checkpoint(weights)
+    row = find_file(Path(weights)) if is_path(weights) else find_checkpoint(weights)
     logits = logits or (row and row.logits)
     if not logits:
         raise CheckpointError(f"There are no published logits for these weights. Received: {weights!r}")

@@ -1,16 +1,23 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import tensorflow as tf
 
 import keras_cnv2
-from keras_cnv2.checkpoints.registry import CHECKPOINTS
+from keras_cnv2.checkpoints.registry import CHECKPOINTS, find_checkpoint
 from keras_cnv2.cli import main
 from keras_cnv2.sizes import SIZES
+from tests.checkpoints.hub_server import HubServer
 from tests.checkpoints.samples import FILES, classifier, snapshot, unchanged
 
+ROOT = Path(__file__).parents[1]
 FILE = str(FILES / "official_dense.pt")
 NAMES = [f"sort {i}" for i in range(10)]
 
@@ -141,6 +148,28 @@ class TestPredict:
         grey = tf.image.rgb_to_grayscale(image)
         expected = float(np.max(model(grey[None])))
         np.testing.assert_allclose(json.loads(out)[0]["predictions"][0]["probability"], expected, rtol=1e-3)
+
+    def test_download_keeps_standard_output_clean(self, pictures):
+        """The command as a user runs it, with a hub on this machine: licence and progress go to standard error."""
+        model = keras_cnv2.ConvNeXtV2Atto()
+        row = find_checkpoint("imagenet", "atto")
+        content = safetensors.numpy.save(keras_cnv2.state_dict(model, "timm"))
+        with HubServer({(row.repository, row.file): content}).running() as server:
+            hub = {"HF_ENDPOINT": server.url, "HF_HOME": str(pictures.parent / "home"), "no_proxy": "127.0.0.1"}
+            process = subprocess.run(
+                [sys.executable, "-c", "import sys; from keras_cnv2.cli import main; sys.exit(main())"]
+                + ["predict", "photos/a.jpg", "--model", "atto", "--json"],
+                env={**os.environ, **hub, "PYTHONPATH": str(ROOT)},
+                cwd=pictures.parent,
+                capture_output=True,
+                text=True,
+            )
+        assert process.returncode == 0, process.stderr
+        assert process.stderr.count("CC BY-NC 4.0") == 1
+        image = keras_cnv2.load_image(pictures / "a.jpg")
+        ((name, probability),) = keras_cnv2.decode_predictions(model(image[None]), top=1)[0]
+        first = json.loads(process.stdout)[0]["predictions"][0]
+        assert first == {"name": name, "probability": pytest.approx(probability, rel=1e-4)}
 
     def test_empty_folder(self, run, tmp_path):
         (tmp_path / "empty").mkdir()

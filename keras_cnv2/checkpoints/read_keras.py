@@ -4,14 +4,15 @@ Keras's own loader goes by order and kind of layers, and takes the wrong ones in
 """
 
 import json
-import zipfile
 
 import h5py
 import ml_dtypes
 import numpy as np
 
+from keras_cnv2.checkpoints.errors import CheckpointError
 from keras_cnv2.checkpoints.lazy import LazyArray
 from keras_cnv2.checkpoints.metadata import check_metadata
+from keras_cnv2.checkpoints.read_zip import open_zip
 
 
 def open_keras(path, stack):
@@ -22,10 +23,10 @@ def open_keras(path, stack):
     """
     source, config = path, None
     if path.suffix == ".keras":
-        archive = stack.enter_context(zipfile.ZipFile(path))
+        archive = open_zip(stack.enter_context(path.open("rb")), stack)
         config = json.loads(archive.read("config.json"))
         source = stack.enter_context(archive.open("model.weights.h5"))
-    tensors = _tensors(stack.enter_context(h5py.File(source, "r")))
+    tensors = _tensors(stack.enter_context(h5py.File(source, "r")), set())
     return tensors, _metadata(config), config
 
 
@@ -36,21 +37,40 @@ def _metadata(config):
     return check_metadata({name: value for name, value in arguments.items() if value is not None})
 
 
-def _tensors(group, names=()):
+def _tensors(group, seen, names=()):
     """Walks Keras's tree of groups. A layer's group has a group `vars`, which carries the layer's name."""
     tensors = {}
-    if "vars" in group:
-        tensors.update({"/".join((*names, index)): _lazy(dataset) for index, dataset in group["vars"].items()})
-    for key, child in group.items():
-        if key in ("vars", "optimizer", "seed_generator") or not isinstance(child, h5py.Group):
-            continue
-        is_layer = "vars" in child and "layers" not in child
-        label = (child["vars"].attrs["name"],) if is_layer else ()
-        tensors.update(_tensors(child, (*names, *label)))
+    for key, child in _members(group, seen):
+        if key == "vars":
+            tensors.update({"/".join((*names, index)): _lazy(dataset) for index, dataset in _members(child, seen)})
+        elif key not in ("optimizer", "seed_generator") and isinstance(child, h5py.Group):
+            is_layer = "vars" in child and "layers" not in child
+            label = (_member(child, "vars").attrs["name"],) if is_layer else ()
+            tensors.update(_tensors(child, seen, (*names, *label)))
     return tensors
 
 
+def _members(group, seen):
+    """Names and members of a group. None is met twice: few groups can hold each other along endlessly many paths."""
+    for key in group:
+        member = _member(group, key)
+        if member in seen:
+            raise CheckpointError("the file holds a group or an array twice, which Keras never writes.")
+        seen.add(member)
+        yield key, member
+
+
+def _member(group, key):
+    # HDF5 can refer to arrays in any file of this machine.
+    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+        raise CheckpointError("the file refers to weights elsewhere, which Keras never writes.")
+    return group[key]
+
+
 def _lazy(dataset):
+    stored = dataset.size * dataset.dtype.itemsize == dataset.id.get_storage_size()
+    if dataset.external or dataset.is_virtual or dataset.chunks or not stored:
+        raise CheckpointError("the file holds arrays that are elsewhere, compressed or cut, which Keras never writes.")
     # HDF5 has no bfloat16: Keras stores the bytes and says so in an attribute.
     dtype = np.dtype(ml_dtypes.bfloat16) if dataset.attrs.get("dtype") == "bfloat16" else dataset.dtype
     return LazyArray(dataset.shape, dtype, lambda: np.array(dataset, dtype=dtype))

@@ -120,6 +120,6 @@ def find_checkpoint(weights, size=None):
     )
 
 
-def find_official_file(path):
-    """The row whose official file is called as this path, or `None`."""
-    return next((row for row in CHECKPOINTS if path.name == row.official_file), None)
+def find_file(path):
+    """The row whose file has this path's name, the official one or the full name with its ending, or `None`."""
+    return next((row for row in CHECKPOINTS if path.name in (row.official_file, f"{row.name}.safetensors")), None)

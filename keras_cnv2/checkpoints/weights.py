@@ -8,7 +8,7 @@ from keras_cnv2.checkpoints.convert import load_contents
 from keras_cnv2.checkpoints.errors import CheckpointError
 from keras_cnv2.checkpoints.hub import download
 from keras_cnv2.checkpoints.read import READERS, is_path, open_checkpoint
-from keras_cnv2.checkpoints.registry import find_checkpoint, find_official_file
+from keras_cnv2.checkpoints.registry import find_checkpoint, find_file
 from keras_cnv2.sizes import SIZES, size_of
 
 
@@ -35,7 +35,7 @@ def fetch_weights(weights, size=None):
         CheckpointError: If there are no such weights, or they cannot be had.
     """
     if is_path(weights):
-        row, path = find_official_file(Path(weights)), Path(weights)
+        row, path = find_file(Path(weights)), Path(weights)
     else:
         row = find_checkpoint(weights, size)
         path = Path(download(row))

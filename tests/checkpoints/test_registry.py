@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from keras_cnv2 import CheckpointError
-from keras_cnv2.checkpoints.registry import CHECKPOINTS, find_checkpoint, find_official_file
+from keras_cnv2.checkpoints.registry import CHECKPOINTS, find_checkpoint, find_file
 from keras_cnv2.sizes import SIZES
 
 
@@ -62,6 +62,7 @@ class TestFind:
             find_checkpoint(weights, "atto")
 
     def test_official_file(self):
-        row = find_official_file(Path("somewhere/convnextv2_huge_22k_512_ema.pt"))
+        row = find_file(Path("somewhere/convnextv2_huge_22k_512_ema.pt"))
         assert (row.size, row.image_size) == ("huge", 512)
-        assert find_official_file(Path("other.pt")) is None
+        assert find_file(Path("convnextv2_huge.fcmae_ft_in22k_in1k_512.safetensors")) is row
+        assert find_file(Path("other.pt")) is None

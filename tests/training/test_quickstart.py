@@ -80,7 +80,8 @@ def test_command_predicts_what_the_classifier_does(run, tmp_path, capsys):
     for index, image in enumerate(test.images[:8]):
         (tmp_path / f"{index}.png").write_bytes(tf.io.encode_png(image).numpy())
     assert main(["predict", str(tmp_path), "--weights", str(folder / "classifier.keras"), "--top", "10", "--json"]) == 0
-    predicted = [{row["name"]: row["probability"] for row in r["predictions"]} for r in json.loads(capsys.readouterr().out)]
+    results = [result["predictions"] for result in json.loads(capsys.readouterr().out)]
+    predicted = [{row["name"]: row["probability"] for row in result} for result in results]
     expected = keras.saving.load_model(folder / "classifier.keras").predict(test.images[:8], verbose=0)
     received = [[named[name] for name in map(str, range(10))] for named in predicted]
     np.testing.assert_allclose(received, expected, atol=1e-5)

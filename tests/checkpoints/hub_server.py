@@ -1,0 +1,147 @@
+"""A Hugging Face hub on this machine: what `hf_hub_download` asks of the real one, and faults at will."""
+
+import contextlib
+import hashlib
+import math
+import re
+import socket
+import struct
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+ALWAYS = math.inf
+# With this, a socket that closes sends a reset in place of the orderly end.
+NO_LINGER = struct.pack("ii", 1, 0)
+
+
+class Request(NamedTuple):
+    """One request that the server got.
+
+    Args:
+        method: "HEAD" or "GET".
+        path: The path in the URL.
+        range: Its Range header, or `None`.
+    """
+
+    method: str
+    path: str
+    range: str | None
+
+
+class HubServer:
+    """The hub's files, its faults, and what was asked of it.
+
+    Args:
+        files: Dict from (repository, file) to bytes.
+
+    The faults are attributes:
+        down: Bool, whether every request is answered with 500.
+        strange: Bool, whether files come without the hub's headers, as from a login page or a wrong mirror.
+        broken_gets: How many GETs are still to be broken off, `ALWAYS` for all.
+        break_after: How many bytes of the body such a GET sends.
+        on_break: Called then, before the connection ends.
+        reset: Bool, whether the connection ends with a reset, not in order.
+    """
+
+    def __init__(self, files):
+        self.files = files
+        self.down = False
+        self.strange = False
+        self.broken_gets = 0
+        self.break_after = 0
+        self.on_break = lambda: None
+        self.reset = False
+        self.requests = []
+        self.url = None
+
+    @property
+    def ranges(self):
+        """The Range headers of the GETs of files, in order; `None` for a whole file."""
+        return [request.range for request in self.requests if request.method == "GET" and "/resolve/" in request.path]
+
+    @contextlib.contextmanager
+    def running(self):
+        """Answers requests at `url`, in a thread."""
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        server.hub = self
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        self.url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            yield self
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self):
+        self._answer()
+
+    def do_GET(self):
+        self._answer()
+
+    def log_message(self, *args):
+        """Requests are recorded, not printed."""
+
+    def handle(self):
+        with contextlib.suppress(ConnectionError):  # Clients may give up at any time.
+            super().handle()
+
+    def _answer(self):
+        hub = self.server.hub
+        hub.requests.append(Request(self.command, self.path, self.headers["Range"]))
+        place = re.fullmatch(r"/(.+)/resolve/main/(.+)", self.path)
+        if hub.down:
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR)
+        elif not place or place[1] not in {repository for repository, _ in hub.files}:
+            self._send(HTTPStatus.NOT_FOUND, {"X-Error-Code": "RepoNotFound"})
+        elif place.groups() not in hub.files:
+            self._send(HTTPStatus.NOT_FOUND, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+        else:
+            self._send_file(hub.files[place.groups()])
+
+    def _send_file(self, content):
+        headers = {
+            "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+            "X-Repo-Commit": COMMIT,
+            "Accept-Ranges": "bytes",
+        }
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+        if self.server.hub.strange:
+            self._send(HTTPStatus.OK, {}, content)
+        elif not wanted:
+            self._send(HTTPStatus.OK, headers, content)
+        elif (start := int(wanted[1])) < len(content):
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            self._send(HTTPStatus.PARTIAL_CONTENT, headers, content[start:])
+        else:
+            headers["Content-Range"] = f"bytes */{len(content)}"
+            self._send(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers)
+
+    def _send(self, status, headers=None, body=b""):
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": len(body)}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command == "GET":
+            self._send_body(body)
+
+    def _send_body(self, body):
+        hub = self.server.hub
+        if not hub.broken_gets or not body:
+            self.wfile.write(body)
+            return
+        hub.broken_gets -= 1
+        self.close_connection = True
+        self.wfile.write(body[: hub.break_after])
+        hub.on_break()
+        if hub.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+            self.connection.close()  # Here, for the server would first shut it down in order.

@@ -1,0 +1,311 @@
+"""Downloads against a hub on this machine; nothing here asks any other."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+from huggingface_hub import constants, file_download
+from safetensors.numpy import save
+
+import keras_cnv2
+from keras_cnv2 import models
+from keras_cnv2.checkpoints import hub
+from keras_cnv2.checkpoints.registry import find_checkpoint
+from keras_cnv2.classes import imagenet_classes
+from tests.checkpoints.hub_server import ALWAYS, HubServer
+from tests.golden import rule
+
+ROOT = Path(__file__).parents[2]
+ROW = find_checkpoint("fcmae_ft_in1k", "atto")
+PLACE = (ROW.repository, ROW.file)
+CONTENT = np.random.default_rng(0).bytes(300_000)
+CHUNK = 1000
+
+# Loads the published weights once for each argument, the path where it then tells what it got.
+LOAD = """
+import json, sys
+import numpy as np
+import keras_cnv2
+
+for path in sys.argv[1:]:
+    print("next load", file=sys.stderr)
+    model = keras_cnv2.ConvNeXtV2Atto(weights="fcmae_ft_in1k")
+    np.savez(path + ".npz", **keras_cnv2.state_dict(model))
+    with open(path + ".json", "w") as file:
+        json.dump([model.class_names, model.image_size, model.resize], file)
+"""
+
+
+def load(server, folder, *names, **variables):
+    """Runs `LOAD` in a process of its own, with the variables that the hub's library reads when it is imported."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGINGFACE_", "TRANSFORMERS_"))}
+    variables = {"HF_ENDPOINT": server.url, "HF_HOME": str(folder / "home"), "no_proxy": "127.0.0.1", **variables}
+    return subprocess.run(
+        [sys.executable, "-c", LOAD, *(str(folder / name) for name in names)],
+        env={**kept, **variables},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def assert_loaded(path, tensors):
+    """Asserts that a load got these weights bit for bit, and all that is known of them."""
+    with np.load(f"{path}.npz") as loaded:
+        assert [*loaded] == [*tensors]
+        for name, tensor in tensors.items():
+            assert loaded[name].dtype == tensor.dtype
+            assert loaded[name].tobytes() == tensor.tobytes(), name
+    class_names, image_size, resize = json.loads(Path(f"{path}.json").read_text())
+    assert class_names == [*imagenet_classes()]
+    assert len(class_names) == 1000
+    assert (image_size, resize) == (224, "crop")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("hub")
+
+
+@pytest.fixture(scope="module")
+def atto():
+    return keras_cnv2.ConvNeXtV2Atto()
+
+
+@pytest.fixture(scope="module")
+def tensors(atto):
+    """Official names -> pseudo-weights."""
+    return {name: rule.tensor(0, name, value.shape) for name, value in keras_cnv2.state_dict(atto).items()}
+
+
+@pytest.fixture(scope="module")
+def atto_server(atto, tensors):
+    keras_cnv2.load_checkpoint(atto, tensors)
+    with HubServer({PLACE: save(keras_cnv2.state_dict(atto, naming="timm"))}).running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def online(atto_server, folder):
+    """The process that loaded twice."""
+    return load(atto_server, folder, "first", "second")
+
+
+class TestWeightsArgument:
+    @pytest.mark.parametrize("name", ["first", "second"])
+    def test_weights_and_metadata(self, online, folder, name, tensors):
+        assert_loaded(folder / name, tensors)
+
+    def test_one_download(self, online, atto_server):
+        assert atto_server.ranges == [None]
+
+    def test_licence_is_told_once_a_load(self, online):
+        before, *loads = online.stderr.split("next load")
+        assert ["CC BY-NC 4.0" in before, *(load.count("CC BY-NC 4.0") for load in loads)] == [False, 1, 1]
+
+    def test_nothing_on_standard_output(self, online):
+        assert online.stdout == ""
+
+    def test_offline(self, online, atto_server, folder, tensors):
+        asked = [*atto_server.requests]
+        load(atto_server, folder, "offline", HF_HUB_OFFLINE="1")
+        assert_loaded(folder / "offline", tensors)
+        assert atto_server.requests == asked
+
+
+def forget_connections():
+    """The hub's library keeps connections, and in its older releases the offline mode with them."""
+    if hasattr(huggingface_hub.utils, "reset_sessions"):
+        huggingface_hub.utils.reset_sessions()
+    else:
+        huggingface_hub.close_session()
+
+
+@pytest.fixture
+def point_to(monkeypatch, tmp_path):
+    """A function that makes a URL the hub of this process, with an empty cache in `tmp_path`."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    # Smaller than the content: what arrives before a connection breaks is written in such pieces.
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
+    # Between attempts.
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+
+    def point(url):
+        template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        # Older releases have a copy.
+        monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+
+    forget_connections()
+    yield point
+    forget_connections()
+
+
+@pytest.fixture
+def server(point_to):
+    with HubServer({PLACE: CONTENT}).running() as server:
+        point_to(server.url)
+        yield server
+
+
+def refusal(monkeypatch):
+    """The message of the one error with which the model cannot be had, before anything of it is made."""
+
+    def made(*args):
+        pytest.fail("a model without its weights")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "make_input", made)
+        with pytest.raises(keras_cnv2.CheckpointError, match="could not be had") as error:
+            keras_cnv2.ConvNeXtV2Atto(weights=ROW.tag)
+    assert not hub.is_cached(ROW)
+    message = str(error.value)
+    assert "\n" not in message
+    for way_out in ("run it again", f"{ROW.file} of {ROW.repository}", "path", "HF_HOME", "HF_HUB_OFFLINE", "mirror"):
+        assert way_out in message
+    return message
+
+
+def assert_downloads():
+    assert not hub.is_cached(ROW)
+    path = Path(hub.download(ROW))
+    assert path.read_bytes() == CONTENT
+    assert hub.is_cached(ROW)
+
+
+def pieces(server):
+    """How many pieces were there already at the last GET, which either resumed or began anew."""
+    sent = server.ranges[-1]
+    start = 0 if sent is None else int(sent.removeprefix("bytes=").removesuffix("-"))
+    assert start % CHUNK == 0
+    return start // CHUNK
+
+
+class TestDownload:
+    def test_once(self, server):
+        assert_downloads()
+        assert Path(hub.download(ROW)).read_bytes() == CONTENT
+        assert server.ranges == [None]
+
+    @pytest.mark.parametrize("fault", ["down", "strange"])
+    def test_from_the_cache_while_the_hub_is_out_of_order(self, server, fault):
+        path = hub.download(ROW)
+        setattr(server, fault, True)
+        assert hub.download(ROW) == path
+
+    def test_from_the_cache_when_the_repository_is_gone(self, server):
+        path = hub.download(ROW)
+        server.files = {}
+        assert hub.download(ROW) == path
+
+
+class TestBrokenConnection:
+    @pytest.mark.parametrize("reset", [False, True])
+    def test_once(self, server, reset):
+        server.broken_gets, server.break_after, server.reset = 1, 100 * CHUNK + 500, reset
+        assert_downloads()
+        assert server.ranges[0] is None
+        assert len(server.ranges) == 2
+        assert pieces(server) in (0, 100)
+
+    # The hub's library goes on for as long as it gets anything, if a connection ends in order.
+    @pytest.mark.parametrize(("reset", "sent"), [(False, 0), (True, 0), (True, 40 * CHUNK + 500)])
+    def test_always(self, server, monkeypatch, reset, sent):
+        server.broken_gets, server.break_after, server.reset = ALWAYS, sent, reset
+        assert "the download broke off" in refusal(monkeypatch)
+        assert len(server.ranges) >= hub.ATTEMPTS
+
+        server.broken_gets = 0
+        server.requests.clear()
+        assert_downloads()
+        assert len(server.ranges) == 1
+        assert pieces(server) in ({0, 40 * hub.ATTEMPTS} if sent else {0})
+
+    def test_interrupt(self, server):
+        def interrupt():
+            threading.Event().wait(0.1)  # Till the download waits for more: elsewhere Python may drop the interrupt.
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        server.broken_gets, server.break_after, server.on_break = 1, 100 * CHUNK + 500, interrupt
+        with pytest.raises(KeyboardInterrupt):
+            hub.download(ROW)
+        assert len(server.ranges) == 1
+        assert_downloads()
+        assert pieces(server) in range(101)
+
+
+class TestRefusal:
+    def test_no_such_repository(self, server, monkeypatch):
+        server.files = {}
+        message = refusal(monkeypatch)
+        assert "no such repository or file" in message
+        assert "Repository Not Found" in message
+
+    def test_no_such_file(self, server, monkeypatch):
+        server.files = {(ROW.repository, "README.md"): b"# ConvNeXt V2"}
+        message = refusal(monkeypatch)
+        assert "no such repository or file" in message
+        assert "Entry Not Found" in message
+        assert server.ranges == []
+
+    def test_hub_that_is_down(self, server, monkeypatch):
+        server.down = True
+        message = refusal(monkeypatch)
+        assert "the hub cannot be reached or is out of order" in message
+        assert "500" in message
+        server.down = False
+        assert_downloads()
+
+    def test_not_a_hub(self, server, monkeypatch):
+        server.strange = True
+        message = refusal(monkeypatch)
+        assert "the hub cannot be reached or is out of order" in message
+        assert "Received: FileMetadataError" in message
+
+    def test_unreachable(self, point_to, monkeypatch):
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))  # Nobody listens, and nobody else gets the port.
+            point_to(f"http://127.0.0.1:{closed.getsockname()[1]}")
+            message = refusal(monkeypatch)
+        assert "the hub cannot be reached or is out of order" in message
+        assert "Connection refused" in message
+
+    def test_offline(self, server, monkeypatch):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert "not in the cache, and HF_HUB_OFFLINE forbids to ask" in refusal(monkeypatch)
+        assert server.requests == []
+
+
+class TestDisk:
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+    def test_full(self, server, monkeypatch):
+        http_get = file_download.http_get
+
+        def to_a_full_disk(url, temp_file, **kwargs):
+            with open("/dev/full", "wb") as full:
+                http_get(url, full, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(file_download, "http_get", to_a_full_disk)
+            assert "the disk is full" in refusal(monkeypatch)
+        assert server.ranges == [None]
+        assert_downloads()
+
+    def test_no_place_for_the_cache(self, server, monkeypatch, tmp_path):
+        (tmp_path / "file").touch()
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "cache"))
+        assert "the cache cannot be written" in refusal(monkeypatch)
+        assert server.ranges == []
