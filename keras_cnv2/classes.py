@@ -6,6 +6,8 @@ from importlib.resources import files
 import keras
 import numpy as np
 
+from keras_cnv2.arguments import positive_int
+
 
 @cache
 def imagenet_classes():
@@ -26,8 +28,9 @@ def decode_predictions(probabilities, top=5, class_names=None):
         List of N lists of `top` pairs (name, probability), the most probable first.
 
     Raises:
-        ValueError: If the shape or the number of names does not fit.
+        ValueError: If the shape or the number of names does not fit, or `top` is no positive int.
     """
+    positive_int("top", top)
     probabilities = np.asarray(keras.ops.convert_to_numpy(probabilities))
     names = imagenet_classes() if class_names is None else tuple(class_names)
     if probabilities.ndim != 2 or probabilities.shape[1] != len(names):

@@ -92,12 +92,12 @@ def check_resize(resize):
 def load_image(path_or_bytes, size=224, resize=None):
     """Reads a picture as an image for evaluation and prediction.
 
-    The pixels are those of PIL, which the published weights were evaluated with, but for one grey level in about one
-    of ten thousand.
+    The pixels are those of PIL, which the published weights were evaluated with, but for one grey level in a few of
+    ten thousand values.
 
     Args:
-        path_or_bytes: Path of a JPEG, PNG, BMP, WebP or GIF file, or the bytes of one. Alpha is dropped; of several
-            frames the first is taken.
+        path_or_bytes: Path of a JPEG, PNG, BMP, WebP or GIF file, or the bytes of one. Alpha is dropped; of a
+            GIF's frames the first is taken, animated WebP is not read.
         size: Int, the side of the image in pixels.
         resize: "crop": the shortest side becomes `int(size / 0.875)`, then the centre is cut out; "squash": both
             sides become `size`; `None`: "crop" below 384 pixels, "squash" from there on. Bicubic, antialiased.
@@ -121,9 +121,9 @@ def load_image(path_or_bytes, size=224, resize=None):
     try:
         with tf.device("cpu"):
             return to_square(decode(contents), size, resize).numpy()
-    except tf.errors.InvalidArgumentError as error:
+    except tf.errors.OpError as error:
         raise ValueError(
-            f"Not a JPEG, PNG, BMP, WebP or GIF picture, or a damaged one. Received: {received}"
+            f"Not a JPEG, PNG, BMP, WebP or GIF picture, or a damaged one, or too large. Received: {received}"
         ) from error
 
 
@@ -166,7 +166,8 @@ def decode(contents):
 def _decode_webp(contents, head):
     """`decode` for WebP, where TensorFlow wants to be told whether there is an alpha channel.
 
-    Left to find out, it writes beyond its memory for animations without alpha (seen in 2.21); told, it refuses them.
+    Left to find out, it writes beyond its memory for animations without alpha (seen in 2.21). Told that there are three
+    channels it refuses all animations, and with them headers that claim more pixels than fit into memory.
     """
     import tensorflow as tf
 
@@ -175,11 +176,8 @@ def _decode_webp(contents, head):
     flag = tf.where(chunk == b"VP8X", flags[0], flags[4])
     has_alpha = (chunk != b"VP8 ") & (tf.bitwise.bitwise_and(flag, 0x10) > 0)
     animated = (chunk == b"VP8X") & (tf.bitwise.bitwise_and(flag, 0x02) > 0)
-    # The header alone says how large an animation is, up to 2**24 pixels a side: of a damaged one, more than fits into
-    # memory. Those above 2**26 pixels are refused likewise.
-    width, height = (tf.io.decode_raw(tf.strings.substr(head, at, 3) + bytes(5), tf.int64)[0] + 1 for at in (24, 27))
-    has_alpha &= ~animated | (width * height <= 2**26)
-    frames = tf.cond(has_alpha, lambda: tf.io.decode_webp(contents, 4), lambda: tf.io.decode_webp(contents, 3))
+    four = has_alpha & ~animated
+    frames = tf.cond(four, lambda: tf.io.decode_webp(contents, 4), lambda: tf.io.decode_webp(contents, 3))
     return frames[0, :, :, :3]
 
 
@@ -195,20 +193,29 @@ def to_square(pixels, size, resize=None):
     """
     import tensorflow as tf
 
-    if (resize or default_resize(size)) == "squash":
-        return _resize(pixels, size, size)
-    height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
-    shortest, target = tf.minimum(height, width), int(size / CROP)
-    height, width = target * height // shortest, target * width // shortest
-    top, left = (height - size) // 2, (width - size) // 2
-    return _resize(pixels, height, width)[top : top + size, left : left + size]
+    height, width = tf.unstack(tf.shape(pixels, out_type=tf.int64)[:2])
+    scaled_height = scaled_width = tf.constant(size, tf.int64)
+    if (resize or default_resize(size)) == "crop":
+        shortest, target = tf.minimum(height, width), int(size / CROP)
+        scaled_height, scaled_width = target * height // shortest, target * width // shortest
+    pixels = _resize(pixels, (height, scaled_width), (height, size))
+    return tf.ensure_shape(_resize(pixels, (scaled_height, size), (size, size)), (size, size, 3))
 
 
-def _resize(pixels, height, width):
-    """Bicubic, antialiased, with PIL's order of passes and rounding."""
+def _resize(pixels, scaled, window):
+    """Resizes to the size `scaled` and cuts the centre of the size `window` out of it, without computing the rest.
+
+    Bicubic, antialiased, rounded to whole grey levels.
+    """
     import tensorflow as tf
 
-    for shape in ((tf.shape(pixels)[0], width), (height, width)):
-        pixels = tf.image.resize(pixels, shape, "bicubic", antialias=True)
-        pixels = tf.clip_by_value(tf.floor(pixels + 0.5), 0, 255)
-    return pixels
+    scaled, window = (tf.cast(tf.stack(shape), tf.int64) for shape in (scaled, window))
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=pixels[None],
+        size=tf.cast(window, tf.int32),
+        scale=tf.cast(scaled, tf.float32) / tf.cast(tf.shape(pixels)[:2], tf.float32),
+        translation=tf.cast(-((scaled - window) // 2), tf.float32),
+        kernel_type="keyscubic",
+        antialias=True,
+    )
+    return tf.clip_by_value(tf.floor(resized[0] + 0.5), 0, 255)
