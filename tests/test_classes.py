@@ -62,6 +62,11 @@ class TestDecodePredictions:
         probabilities = keras.ops.cast(PROBABILITIES, dtype)
         assert only_names(decode_predictions(probabilities, class_names=NAMES)) == [["b", "c", "a"], ["a", "c", "b"]]
 
+    @pytest.mark.parametrize("top", [0, -1, 1.5])
+    def test_impossible_top(self, top):
+        with pytest.raises(ValueError, match=f"top must be a positive int. Received: top={top}"):
+            decode_predictions(PROBABILITIES, top, NAMES)
+
     @pytest.mark.parametrize("top", [3, 4, 1000])
     def test_at_most_all(self, top):
         predictions = decode_predictions(PROBABILITIES, top, tuple(NAMES))

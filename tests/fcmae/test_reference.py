@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import keras_cnv2
-from keras_cnv2.checkpoints.names import official_name
+from keras_cnv2.checkpoints.names import OFFICIAL_FCMAE
 from tests import golden
 from tests.fcmae.small import ENCODERS, TENSORFLOW, numpy
 from tests.golden import rule
@@ -43,7 +43,8 @@ class TestReference:
         names = [*keras_cnv2.state_dict(model)]
         assert {f"grad_norm/{name}" for name in names} == {n for n in reference.files if n.startswith("grad_norm/")}
         for name, variable, gradient in zip(names, model.trainable_variables, gradients):
-            gradient = official_name(variable.path)[1].to_torch(gradient.numpy())
+            _, layout = OFFICIAL_FCMAE.name_of(variable.path)
+            gradient = layout.to_there(gradient.numpy())
             np.testing.assert_allclose(np.linalg.norm(gradient), reference[f"grad_norm/{name}"], rtol=1e-3)
             head = reference[f"grad_head/{name}"]
             # Four single values: compared with the largest of them, as one may be almost zero.

@@ -1,0 +1,112 @@
+"""Pickles, run without the module `pickle` and without trust.
+
+A pickle is a program for a small stack machine, which may import and call what it names. This machine knows only the
+instructions of containers, numbers and strings, and no names but those of the caller. It can change nothing but what
+it made itself: no attributes, and in dicts only keys that are quick to hash.
+"""
+
+import pickletools
+
+from keras_cnv2.checkpoints.errors import CheckpointError
+
+# Bytes. An instruction of one byte may build an object of a hundred, so the length bounds memory and time.
+# The longest pickle of a ConvNeXt V2, with all of its training, has a twentieth of this.
+LIMIT = 1 << 22
+
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+def run_pickle(file, names=None, load=None):
+    """What a pickle makes.
+
+    Args:
+        file: Binary file, at most `LIMIT` bytes; it is left behind the pickle.
+        names: Dict from the names that the pickle may use, "module.name", to functions and whatever else.
+        load: Function of what the pickle has instead of an object that lies outside of it.
+
+    Raises:
+        CheckpointError: If the pickle asks for any other name.
+    """
+    names, memo, stacks = names or {}, {}, [[]]
+    for instruction, argument, _ in pickletools.genops(file):
+        stack = stacks[-1]
+        match instruction.name:
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                return stack.pop()
+            case "NONE" | "NEWTRUE" | "NEWFALSE" as name:
+                stack.append(CONSTANTS[name])
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
+                stack.append(argument)
+            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8":
+                stack.append(argument)
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_DICT":
+                stack.append({})
+            case "MARK":
+                stacks.append([])
+            case "TUPLE":
+                stacks.pop()
+                stacks[-1].append(tuple(stack))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
+                stack.append(tuple([stack.pop() for _ in range(TUPLES[name])][::-1]))
+            case "APPEND":
+                item = stack.pop()
+                stack[-1].append(item)
+            case "APPENDS":
+                stacks.pop()
+                stacks[-1][-1].extend(stack)
+            case "SETITEM":
+                value, key = stack.pop(), stack.pop()
+                _set_items(stack[-1], [key, value])
+            case "SETITEMS":
+                stacks.pop()
+                _set_items(stacks[-1][-1], stack)
+            case "GLOBAL":
+                stack.append(_find(names, argument.replace(" ", ".")))
+            case "STACK_GLOBAL":
+                name, module = stack.pop(), stack.pop()
+                if not isinstance(name, str) or not isinstance(module, str):
+                    raise ValueError("a name is no string")
+                stack.append(_find(names, f"{module}.{name}"))
+            case "REDUCE" | "NEWOBJ":
+                arguments, function = stack.pop(), stack.pop()
+                stack.append(function(*arguments))
+            case "BUILD":
+                stack.pop()  # Attributes, of a Namespace and of a state dict: not needed.
+            case "BINPERSID":
+                stack.append(load(stack.pop()))
+            case name:
+                raise ValueError(f"unknown instruction {name} {argument}")
+
+
+def _find(names, name):
+    if name not in names:
+        raise CheckpointError(
+            f"the file asks for {name[:100]}, which no checkpoint needs and which may do harm; nothing of it was run. "
+            "Only tensors, containers, numbers, strings and argparse.Namespace are read. If you trust the file, "
+            "load it with PyTorch and save its state dict alone."
+        )
+    return names[name]
+
+
+def _set_items(target, items):
+    """Puts keys and values, one after the other, into a dict."""
+    if type(target) is not dict or len(items) % 2:
+        raise ValueError("items of no dict")
+    for key, value in zip(items[::2], items[1::2]):
+        # Tuples within tuples take ages to hash, and large ints can be chosen to collide.
+        if not isinstance(key, str) and not (type(key) is int and 0 <= key < 1 << 32):
+            raise ValueError(f"a key of a dict is of the type {type(key).__name__}")
+        target[key] = value
