@@ -19,6 +19,7 @@ from tests.checkpoints.samples import FILES, classifier, snapshot, unchanged
 
 ROOT = Path(__file__).parents[1]
 FILE = str(FILES / "official_dense.pt")
+COMMAND = "import sys; from keras_cnv2.cli import main; sys.exit(main())"
 NAMES = [f"sort {i}" for i in range(10)]
 
 
@@ -157,8 +158,7 @@ class TestPredict:
         with HubServer({(row.repository, row.file): content}).running() as server:
             hub = {"HF_ENDPOINT": server.url, "HF_HOME": str(pictures.parent / "home"), "no_proxy": "127.0.0.1"}
             process = subprocess.run(
-                [sys.executable, "-c", "import sys; from keras_cnv2.cli import main; sys.exit(main())"]
-                + ["predict", "photos/a.jpg", "--model", "atto", "--json"],
+                [sys.executable, "-c", COMMAND, "predict", "photos/a.jpg", "--model", "atto", "--json"],
                 env={**os.environ, **hub, "PYTHONPATH": str(ROOT)},
                 cwd=pictures.parent,
                 capture_output=True,
