@@ -14,6 +14,8 @@ from keras_cnv2.checkpoints.lazy import LazyArray
 from keras_cnv2.checkpoints.metadata import check_metadata
 from keras_cnv2.checkpoints.read_zip import open_zip
 
+CHUNK = 1 << 20
+
 
 def open_keras(path, stack):
     """Tensors, metadata and configuration in a file that Keras wrote.
@@ -25,6 +27,9 @@ def open_keras(path, stack):
     if path.suffix == ".keras":
         archive = open_zip(stack.enter_context(path.open("rb")), stack)
         config = json.loads(archive.read("config.json"))
+        with archive.open("model.weights.h5") as entry:
+            while entry.read(CHUNK):  # to the end, where the checksum is compared
+                pass
         source = stack.enter_context(archive.open("model.weights.h5"))
     tensors = _tensors(stack.enter_context(h5py.File(source, "r")), set())
     return tensors, _metadata(config), config

@@ -161,6 +161,7 @@ def _unpickle(file, check, read):
     names = {
         "collections.OrderedDict": lambda: {},
         "argparse.Namespace": lambda: {},
+        "__builtin__.set": lambda members: members,  # so called in the protocol that PyTorch writes
         "torch.Size": lambda sizes: sizes,
         "torch._utils._rebuild_tensor_v2": tensor,
         "torch._utils._rebuild_parameter": parameter,

@@ -433,6 +433,14 @@ class TestKeras:
         config = {"registered_name": "keras_cnv2>ConvNeXtV2", "config": arguments}
         assert_refused(write_keras(path, h5, json.dumps(config)), "the metadata of the weights make no sense")
 
+    def test_changed_number(self, path, h5):
+        write_keras(path, h5)
+        content, number = bytearray(path.read_bytes()), ARRAYS["head/0"].tobytes()[:16]
+        assert content.count(number) == 1
+        content[content.index(number)] ^= 1
+        path.write_bytes(content)
+        assert_refused(path, "Bad CRC-32")
+
     @pytest.mark.parametrize("missing", ["config.json", "model.weights.h5"])
     def test_missing_entry(self, path, h5, missing):
         with zipfile.ZipFile(path, "w") as archive:

@@ -135,6 +135,10 @@ class TestContents:
         contents = {"model": dict_of({"a": tensor()}), "optimizer": dict_of(optimizer), "args": arguments}
         assert load(write(dict_of({**contents, "epoch": plain(2**40), "big": plain(-5)}))).keys() == {"a"}
 
+    def test_set(self, write):
+        arguments = named("argparse.Namespace") + b")\x81" + dict_of({"gpus": plain({0, 1})}) + b"b"
+        assert load(write(dict_of({"model": dict_of({"a": tensor()}), "args": arguments}))).keys() == {"a"}
+
     def test_parameter(self, write):
         parameter = call("torch._utils._rebuild_parameter", tensor(), plain(True), call("collections.OrderedDict"))
         np.testing.assert_array_equal(load(write(dict_of({"a": parameter})))["a"], NUMBERS)
