@@ -71,6 +71,7 @@ class TestTraining:
         assert np.isfinite(model.train_on_batch(images(2, 64, 64)))
         assert all(np.isfinite(w).all() for w in model.get_weights())
 
+    @pytest.mark.slow
     @pytest.mark.skipif(not TENSORFLOW, reason="compiles with TensorFlow's XLA")
     @pytest.mark.parametrize("encoder", ENCODERS)
     def test_one_step_under_xla(self, encoder):
