@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -30,8 +29,7 @@ def main(argv=None):
     Returns:
         The exit code.
     """
-    # Standard output is for results alone.
-    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    # Standard output is for results alone; log lines go to standard error, as they do where nobody sets up logging.
     args = _parser().parse_args(argv)
     try:
         return args.run(args)
