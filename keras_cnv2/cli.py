@@ -6,13 +6,15 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import keras_cnv2
 from keras_cnv2.checkpoints.convert import NAMINGS, translate
 from keras_cnv2.checkpoints.hub import is_cached
 from keras_cnv2.checkpoints.read import is_path
 from keras_cnv2.checkpoints.registry import CHECKPOINTS, find_checkpoint
 from keras_cnv2.checkpoints.weights import fetch_weights, open_weights
-from keras_cnv2.checkpoints.write import replacing, save_checkpoint
-from keras_cnv2.predict import find_pictures, predict
+from keras_cnv2.checkpoints.write import check_target, replacing, save_checkpoint
+from keras_cnv2.predict import check_classifier, find_pictures, predict
+from keras_cnv2.preprocessing import load_image
 from keras_cnv2.restore import read_architecture, restore_model
 from keras_cnv2.sizes import SIZES
 from keras_cnv2.verify import TOLERANCE, verify
@@ -43,6 +45,7 @@ def main(argv=None):
 
 def _parser():
     parser = argparse.ArgumentParser(prog="keras-cnv2", description="ConvNeXt V2: published weights, predictions.")
+    parser.add_argument("--version", action="version", version=f"keras_cnv2 {keras_cnv2.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name, run):
@@ -75,7 +78,7 @@ def _parser():
 
 
 def _positive(text):
-    if not text.isdigit() or int(text) == 0:
+    if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"must be a positive int. Received: {text}")
     return int(text)
 
@@ -117,6 +120,7 @@ def run_predict(args):
     """Name the classes of pictures, the most probable first."""
     size = args.model if args.model or args.weights else "tiny"
     model = restore_model(args.weights or "imagenet", size)
+    check_classifier(model)
     if args.model and (model.depths, model.dims) != (SIZES[args.model].depths, SIZES[args.model].dims):
         raise ValueError(f"The weights are of depths {model.depths}, dims {model.dims}. Received: --model {args.model}")
 
@@ -130,7 +134,7 @@ def run_predict(args):
             results.append({"path": str(path), "predictions": named})
         else:
             results.append(path)
-            print(path)
+            print(_printable(path))
             _print_table(None, [(f"  {100 * probability:5.1f} %", name) for name, probability in predictions])
     if args.json:
         print(json.dumps(results, ensure_ascii=False, indent=1))
@@ -140,13 +144,15 @@ def run_predict(args):
 
 
 def run_convert(args):
-    """Write weights under other names, or into a Keras file."""
+    """Write weights under other names, or into a Keras file: of a classifier for images in 0..255, with softmax."""
+    if args.source.endswith(".keras") and args.target.suffix == ".keras":
+        raise ValueError(f"IN is a Keras file already. Received: {args.source}")
+    check_target(args.target)
     if args.target.exists() and not args.overwrite:
         raise FileExistsError(f"There is a file already; --overwrite replaces it. Received: {args.target}")
     save = _writer(args.target, args.naming)
-    model = restore_model(args.source)
-    save(model)
-    print(f"{args.target}: {model.count_params():,} weights")
+    save(restore_model(args.source))
+    print(args.target)
     return 0
 
 
@@ -166,12 +172,17 @@ def _writer(target, naming):
 
 def run_verify(args):
     """Compare checkpoints with their published logits on a picture."""
+    load_image(args.image)  # before anything is downloaded
     names = args.weights or [row.name for row in CHECKPOINTS if row.logits]
     print("| checkpoint | image | published | here | largest difference | |")
     print("|---|---|---|---|---|---|")
     failed = []
     for name in names:
-        comparisons = verify(name, args.image, args.logits)
+        try:
+            comparisons = verify(name, args.image, args.logits)
+        except (ValueError, OSError) as error:  # the other checkpoints go on
+            print(f"error: {error}", file=sys.stderr)
+            comparisons = []
         for c in comparisons:
             verdict = "matches" if c.matches else "differs"
             logits = " | ".join(" ".join(f"{value:.4f}" for value in values) for values in (c.expected, c.received))
@@ -184,10 +195,15 @@ def run_verify(args):
 
 def _print_table(titles, rows):
     """Prints columns, each as wide as its widest cell."""
-    cells = [[str(cell) for cell in row] for row in ([titles] if titles else []) + [*rows]]
+    cells = [[_printable(cell) for cell in row] for row in ([titles] if titles else []) + [*rows]]
     widths = [max(map(len, column)) for column in zip(*cells)]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def _printable(value):
+    """Text without what would steer a terminal: names of classes come from files."""
+    return "".join(character if character.isprintable() else "?" for character in str(value))
 
 
 def _spaced(values):

@@ -4,7 +4,8 @@ import inspect
 
 import keras
 
-from keras_cnv2.arguments import positive_int
+from keras_cnv2.arguments import is_positive_int, positive_int
+from keras_cnv2.checkpoints.metadata import MAX_IMAGE_SIZE
 from keras_cnv2.checkpoints.weights import fetch_weights_for, load_weights
 from keras_cnv2.features import (
     architecture_config,
@@ -13,6 +14,7 @@ from keras_cnv2.features import (
     make_input,
     source_inputs,
     stages,
+    total_stride,
 )
 from keras_cnv2.layers.block import kernel_initializer
 from keras_cnv2.preprocessing import check_resize
@@ -50,8 +52,8 @@ class ConvNeXtV2(keras.Model):
         class_names: Optional list of `classes` strings, kept with the model. By default those of the weights.
         image_size: Optional int, the side in pixels of the images that evaluation and prediction make of pictures. By
             default that of a fixed square `input_shape`, or that of the weights. Kept with the model.
-        resize: Optional "crop" or "squash", how they make them, see `keras_cnv2.load_image`. By default as for the
-            weights. Kept with the model.
+        resize: Optional "crop" or "squash", how they make them, see `keras_cnv2.load_image`. By default that of the
+            weights, if the image size is theirs. Kept with the model.
         include_preprocessing: Bool. If true, images are RGB in 0..255, of any dtype; otherwise already
             normalised, see `keras_cnv2.preprocess_input`.
         input_shape: (height, width, channels); height and width may be `None` (any size). Sizes that the stride
@@ -72,7 +74,9 @@ class ConvNeXtV2(keras.Model):
         Class scores `(N, classes)`, or features as `pooling` says.
 
     Raises:
-        ValueError: If an argument is out of range; the message names what was received and what is allowed.
+        ValueError: If an argument is out of range, or weights cannot be had, read or fitted (`CheckpointError`); the
+            message names what was received and what is allowed.
+        FileNotFoundError: If `weights` is a path without a file.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3.
     """
@@ -129,7 +133,7 @@ class ConvNeXtV2(keras.Model):
         self.classifier_activation = classifier_activation
         self.pooling = pooling
         self.class_names = None if class_names is None else tuple(class_names)
-        self.image_size = evaluation_size(image_size, images.shape)
+        self.image_size = evaluation_size(image_size, images.shape, stem_stride)
         self.resize = resize
         self.include_preprocessing = include_preprocessing
         self.stem_stride = stem_stride
@@ -165,23 +169,31 @@ def check_head(include_top, classes, pooling, class_names):
         positive_int("classes", classes)
     if pooling is not None and pooling not in POOLINGS:
         raise ValueError(f"pooling must be None or one of {tuple(POOLINGS)}. Received: pooling={pooling!r}")
-    if class_names is not None and (not isinstance(class_names, (tuple, list)) or len(class_names) != classes):
+    if class_names is None:
+        return
+    is_list = isinstance(class_names, (tuple, list)) and all(isinstance(name, str) for name in class_names)
+    if not is_list or len(class_names) != classes:
         raise ValueError(
-            f"class_names must be a list of {classes} names, one a class. Received: class_names={class_names!r}"
+            f"class_names must be a list of {classes} strings, one a class. Received: class_names={class_names!r}"
         )
 
 
-def evaluation_size(image_size, shape):
+def evaluation_size(image_size, shape, stem_stride):
     """The side of evaluation images of a model with this input shape, `None` if nothing says it."""
-    if image_size is not None:
-        positive_int("image_size", image_size)
-    height, width = shape[1:3]
-    fixed = height if height == width else None
-    if {height, width} - {None, image_size} and image_size is not None:
+    sides = set(shape[1:3])
+    if image_size is None:
+        return sides.pop() if len(sides) == 1 else None
+    smallest = total_stride(stem_stride)
+    if not is_positive_int(image_size) or not smallest <= image_size <= MAX_IMAGE_SIZE:
         raise ValueError(
-            f"image_size must be left out or that of input_shape, {(height, width)}. Received: image_size={image_size}"
+            f"image_size must be an int from {smallest} to {MAX_IMAGE_SIZE}. Received: image_size={image_size!r}"
         )
-    return fixed or image_size
+    if sides - {None, image_size}:
+        raise ValueError(
+            f"image_size must be left out or that of input_shape. Received: image_size={image_size}, "
+            f"input_shape={tuple(shape[1:])}"
+        )
+    return int(image_size)
 
 
 def _of_size(size):

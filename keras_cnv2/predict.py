@@ -1,12 +1,13 @@
 """Pictures to names of classes and probabilities."""
 
 import glob
+import os
 from pathlib import Path
 
 import numpy as np
 
 from keras_cnv2.classes import decode_predictions, imagenet_classes
-from keras_cnv2.models import PUBLISHED_CLASSES
+from keras_cnv2.models import PUBLISHED_CLASSES, ConvNeXtV2
 from keras_cnv2.preprocessing import SUFFIXES, load_image
 
 BATCH = 16
@@ -25,10 +26,11 @@ def find_pictures(arguments):
         arguments: Paths of files, of folders, which are searched with all that is in them, and glob patterns.
     """
     for argument in arguments:
-        matches = sorted(glob.glob(argument, recursive=True)) if not Path(argument).exists() else []
-        for path in map(Path, matches or [argument]):
-            if path.is_dir():
-                yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        matches = [] if os.path.lexists(argument) else sorted(glob.glob(argument, recursive=True))
+        for path in matches or [argument]:
+            if os.path.isdir(path):
+                files = (file for file in Path(path).rglob("*") if file.suffix.lower() in SUFFIXES)
+                yield from sorted(file for file in files if file.is_file())
             else:
                 yield path
 
@@ -49,11 +51,7 @@ def predict(model, paths, top=5):
     Raises:
         ValueError: If the model is no classifier of RGB or grey pictures.
     """
-    if not getattr(model, "include_top", False) or model.input_shape[-1] not in (1, 3):
-        raise ValueError(
-            "Predictions need a classifier of RGB or grey pictures; these weights are an encoder's, or of other "
-            f"channels. Received: model={model.name!r}, input_shape={model.input_shape}"
-        )
+    check_classifier(model)
     paths = list(paths)
     for start in range(0, len(paths), BATCH):
         batch = paths[start : start + BATCH]
@@ -65,6 +63,16 @@ def predict(model, paths, top=5):
             yield path, image if isinstance(image, Exception) else next(named)
 
 
+def check_classifier(model):
+    """Raises a `ValueError` if a model does not classify pictures."""
+    if not isinstance(model, ConvNeXtV2) or not model.include_top:
+        raise ValueError(f"These weights have no classes: they are an encoder's. Received: a {type(model).__name__}")
+    if model.input_shape[-1] not in (1, 3):
+        raise ValueError(
+            f"Pictures have one or three channels, the model has others. Received: input_shape={model.input_shape}"
+        )
+
+
 def class_names(model):
     """The names of a classifier's classes."""
     if model.class_names is not None:
@@ -74,9 +82,14 @@ def class_names(model):
     return tuple(f"class {index}" for index in range(model.classes))
 
 
+def load_image_for(model, path, size=None, resize=None):
+    """`load_image` with the size, the resizing and the channels of a model, where none are given."""
+    image = load_image(path, size or model.image_size or IMAGE_SIZE, resize or model.resize)
+    return image if model.input_shape[-1] == 3 else image @ np.float32(LUMA)[:, None]
+
+
 def _try_to_load(path, model):
     try:
-        image = load_image(path, model.image_size or IMAGE_SIZE, model.resize)
-        return image if model.input_shape[-1] == 3 else image @ np.float32(LUMA)[:, None]
+        return load_image_for(model, path)
     except (OSError, ValueError) as error:
         return error

@@ -114,6 +114,8 @@ def load_image(path_or_bytes, size=224, resize=None):
     size = positive_int("size", size)
     check_resize(resize)
     is_path = isinstance(path_or_bytes, (str, os.PathLike))
+    if not is_path and not isinstance(path_or_bytes, (bytes, bytearray, memoryview)):
+        raise ValueError(f"load_image takes a path or bytes. Received: {path_or_bytes!r}"[:500])
     contents = Path(path_or_bytes).read_bytes() if is_path else bytes(path_or_bytes)
     received = os.fspath(path_or_bytes) if is_path else f"{len(contents)} bytes"
     if _has_palette(contents):

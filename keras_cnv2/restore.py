@@ -10,6 +10,8 @@ from keras_cnv2.checkpoints.weights import fetch_weights, open_weights
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.models import ConvNeXtV2
 
+OUR_MODELS = tuple(f"keras_cnv2>{model.__name__}" for model in (ConvNeXtV2, ConvNeXtV2Backbone, FCMAE))
+
 
 def restore_model(weights, size=None, classifier_activation=None):
     """Builds the model that a checkpoint is of, and loads it.
@@ -24,10 +26,16 @@ def restore_model(weights, size=None, classifier_activation=None):
         checkpoint holds. It takes images of any size in 0..255.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be had or read, or is not whole.
+        CheckpointError: If the checkpoint cannot be had or read, is not whole, or is another Keras model's.
+        FileNotFoundError: If it is a path without a file.
     """
     with open_weights(fetch_weights(weights, size)) as contents:
         architecture = read_architecture(contents)
+        if contents.config and contents.config.get("registered_name") not in OUR_MODELS:
+            raise CheckpointError(
+                "the file holds another model, of which this one may be a part; load it with keras.saving.load_model. "
+                f"Received: {contents.config.get('registered_name')!r}"
+            )
         try:
             model = _build(architecture, classifier_activation or _activation(contents))
         except ValueError as error:  # a stem or an activation that there is not
@@ -37,7 +45,7 @@ def restore_model(weights, size=None, classifier_activation=None):
 
 
 def read_architecture(contents):
-    """The architecture of open contents."""
+    """The `Architecture` of open contents, or a `CheckpointError` if they hold too little for it."""
     _, tensors, _ = translate(contents.tensors)
     architecture = architecture_of({path: tensor.shape_here for path, tensor in tensors.items()})
     # Half of a model's weights, more or less, are the first dense layers of its blocks. Without them in the file, its
@@ -51,7 +59,7 @@ def read_architecture(contents):
 
 def _activation(contents):
     """The activation that a Keras file names, "softmax" for logits and where nothing is said."""
-    activation = (contents.config or {}).get("config", {}).get("classifier_activation")
+    activation = contents.config["config"].get("classifier_activation") if contents.config else None
     if activation is not None and not isinstance(activation, str):
         raise CheckpointError(f"only activations of Keras are restored. Received: {activation!r}")
     return "softmax" if activation in (None, "linear") else activation

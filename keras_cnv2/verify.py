@@ -8,8 +8,7 @@ import numpy as np
 from keras_cnv2.checkpoints.errors import CheckpointError
 from keras_cnv2.checkpoints.read import is_path
 from keras_cnv2.checkpoints.registry import find_checkpoint, find_file
-from keras_cnv2.predict import IMAGE_SIZE
-from keras_cnv2.preprocessing import load_image
+from keras_cnv2.predict import IMAGE_SIZE, check_classifier, load_image_for
 from keras_cnv2.restore import restore_model
 
 TOLERANCE = 1e-3
@@ -57,17 +56,22 @@ def verify(weights, picture, logits=None):
 
     Raises:
         CheckpointError: If the checkpoint cannot be had or read, or has no published logits.
+        ValueError: If it is no classifier, has fewer classes than there are logits, or the picture cannot be read.
+        OSError: If there is no such picture or file of weights.
     """
     row = find_file(Path(weights)) if is_path(weights) else find_checkpoint(weights)
     logits = logits or (row and row.logits)
     if not logits:
         raise CheckpointError(f"There are no published logits for these weights. Received: {weights!r}")
     model = restore_model(weights, classifier_activation="linear")
-    size = getattr(model, "image_size", None) or IMAGE_SIZE
+    check_classifier(model)
+    if len(logits) > model.classes:
+        raise ValueError(f"The model has {model.classes} classes. Received: {len(logits)} logits")
+    size = model.image_size or IMAGE_SIZE
     comparisons = []
     for resize in ("crop", "squash") if size < 384 else ("squash",):
-        outputs = model.predict_on_batch(load_image(picture, size, resize)[None])
-        received = tuple(map(float, np.ravel(outputs)[: len(logits)]))
+        outputs = model.predict_on_batch(load_image_for(model, picture, size, resize)[None])
+        received = tuple(map(float, outputs[0, : len(logits)]))
         name = row.name if row else Path(weights).name
         comparisons.append(Comparison(name, size, resize, tuple(logits), received))
     return comparisons

@@ -177,17 +177,42 @@ class TestPredict:
         assert (code, json.loads(out)) == (1, [])
         assert "error: No pictures there. Received: empty" in err
 
-    def test_encoder(self, run, pictures):
-        code, out, err = run("predict", "photos", "--weights", FILES / "timm_fcmae.safetensors", "--json")
+    @pytest.mark.parametrize("size", [[], ["--model", "tiny"]])
+    @pytest.mark.parametrize("name", ["timm_fcmae.safetensors", "official_fcmae_sparse.pt"])
+    def test_encoder(self, run, pictures, name, size):
+        code, out, err = run("predict", "photos", "--weights", FILES / name, "--json", *size)
         assert (code, out) == (1, "")
-        assert "error: Predictions need a classifier" in err
+        assert "error: These weights have no classes" in err
+
+    def test_other_channels(self, run, pictures):
+        classifier(input_shape=(None, None, 4)).save("m.keras")
+        code, _, err = run("predict", "photos", "--weights", "m.keras")
+        assert code == 1
+        assert "error: Pictures have one or three channels" in err
+
+    def test_names_do_not_steer_the_terminal(self, run, pictures):
+        keras_cnv2.save_checkpoint(classifier(class_names=["\x1b[2J"] * 10), "m.safetensors")
+        for command in (["predict", "photos/a.jpg", "--weights"], ["info"]):
+            _, out, _ = run(*command, "m.safetensors")
+            assert "\x1b" not in out
+            assert "?[2J" in out
+
+    def test_folder_called_like_a_picture(self, run, pictures):
+        (pictures / "odd.jpg").mkdir()
+        assert run("predict", "photos", "--weights", FILE)[0] == 0
+
+    def test_impossible_arguments(self, run, pictures):
+        code, out, err = run("predict", "", "x" * 5000, "photos/a.jpg", "--weights", FILE, "--json")
+        assert code == 1
+        assert err.count("error: ") == 2
+        assert [row["path"] for row in json.loads(out)] == ["photos/a.jpg"]
 
     def test_other_size(self, run, pictures):
         code, _, err = run("predict", "photos", "--model", "atto", "--weights", FILE)
         assert code == 1
         assert "Received: --model atto" in err
 
-    @pytest.mark.parametrize("top", ["0", "-1", "x"])
+    @pytest.mark.parametrize("top", ["0", "-1", "x", "²"])
     def test_top(self, run, top):
         code, _, err = run("predict", "a.jpg", "--weights", FILE, f"--top={top}")
         assert code == 2
@@ -293,11 +318,23 @@ class TestConvert:
         assert "error: " in err
         assert [*tmp_path.iterdir()] == []
 
+    def test_keras_file_into_a_keras_file(self, run, tmp_path):
+        """It would lose what a configuration has besides the architecture."""
+        classifier().save("m.keras")
+        code, _, err = run("convert", "m.keras", "again.keras")
+        assert code == 1
+        assert "IN is a Keras file already" in err
+        assert [path.name for path in tmp_path.iterdir()] == ["m.keras"]
+
     def test_bad_source(self, run, tmp_path):
         code, _, err = run("convert", FILES / "missing_tensor.safetensors", "m.safetensors")
         assert code == 1
         assert "missing: stages.2.blocks.1.mlp.grn.weight" in err
         assert [*tmp_path.iterdir()] == []
+
+
+def test_version(run):
+    assert run("--version")[:2] == (0, f"keras_cnv2 {keras_cnv2.__version__}\n")
 
 
 def test_interrupt(run, monkeypatch):

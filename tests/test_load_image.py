@@ -156,6 +156,11 @@ class TestBadInput:
         with pytest.raises(OSError, match=re.escape(str(tmp_path / name))):
             load_image(tmp_path / name)
 
+    @pytest.mark.parametrize("source", [None, 5, 10**10, ["a.png"]])
+    def test_neither_path_nor_bytes(self, source):
+        with pytest.raises(ValueError, match="takes a path or bytes. Received"):
+            load_image(source)
+
     @pytest.mark.parametrize("size", [0, -1, 2.0, True, None, "224"])
     def test_size(self, size):
         with pytest.raises(ValueError, match=f"size must be a positive int. Received: size={size!r}"):

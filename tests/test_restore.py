@@ -1,7 +1,9 @@
 """Models built from their checkpoints alone."""
 
 import logging
+import zipfile
 
+import keras
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -106,9 +108,23 @@ class TestBad:
         with pytest.raises(keras_cnv2.CheckpointError):
             restore_model(FILES / f"{name}.safetensors")
 
-    def test_other_keras_model(self, tmp_path):
-        import keras
+    def test_model_around_ours(self, tmp_path):
+        inputs = keras.Input((None, None, 3))
+        features = keras.layers.Rescaling(2.0)(inputs)
+        keras.Model(inputs, classifier()(features)).save(tmp_path / "m.keras")
+        with pytest.raises(keras_cnv2.CheckpointError, match="holds another model"):
+            restore_model(tmp_path / "m.keras")
 
+    @pytest.mark.parametrize("config", ['{"registered_name": "a", "config": []}', '{"config": null}', "3", "[]"])
+    def test_senseless_configuration(self, tmp_path, config):
+        classifier().save(tmp_path / "m.keras")
+        with zipfile.ZipFile(tmp_path / "m.keras") as source, zipfile.ZipFile(tmp_path / "n.keras", "w") as target:
+            for name in source.namelist():
+                target.writestr(name, config if name == "config.json" else source.read(name))
+        with pytest.raises(keras_cnv2.CheckpointError, match=r"n\.keras"):
+            restore_model(tmp_path / "n.keras")
+
+    def test_other_keras_model(self, tmp_path):
         keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "m.keras")
         with pytest.raises(keras_cnv2.CheckpointError, match=r"m\.keras: .*no ConvNeXt V2"):
             restore_model(tmp_path / "m.keras")

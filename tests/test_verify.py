@@ -38,6 +38,17 @@ def test_encoder_has_no_logits(picture):
         verify("convnextv2_atto.fcmae", picture)
 
 
+@pytest.mark.parametrize("name", ["official_fcmae_sparse.pt", "official_fcmae_dense.pt"])
+def test_encoder_file(picture, name):
+    with pytest.raises(ValueError, match="have no classes"):
+        verify(str(FILES / name), picture, (1.0,))
+
+
+def test_more_logits_than_classes(picture):
+    with pytest.raises(ValueError, match="has 10 classes. Received: 11 logits"):
+        verify(FILE, picture, (0.0,) * 11)
+
+
 class TestCommand:
     def run(self, capsys, picture, logits):
         code = main(["verify", picture, "--weights", FILE, "--logits", *map(str, logits)])
@@ -61,3 +72,13 @@ class TestCommand:
     def test_no_picture(self, capsys, tmp_path):
         assert main(["verify", str(tmp_path / "none.jpg"), "--weights", FILE, "--logits", "1"]) == 1
         assert "error: " in capsys.readouterr().err
+
+    def test_others_go_on(self, capsys, picture):
+        logits = map(str, golden.load("verify")["crop"][:5])
+        broken = str(FILES / "truncated.pt")
+        code = main(["verify", picture, "--weights", broken, FILE, "--logits", *logits])
+        output = capsys.readouterr()
+        assert code == 1
+        assert output.err.count("error: ") == 1
+        assert "| matches |" in output.out
+        assert "1 of 2 match" in output.err

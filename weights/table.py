@@ -24,7 +24,7 @@ Top-1 is the published accuracy on ImageNet-1K; without one it is an encoder fro
 are made of pictures as in `keras_cnv2.load_image`. The weights are Meta's and licensed {licences}: not for commercial
 use. `python -m weights.verify PICTURE` compares them with their published logits.
 
-| size | tag | parameters with a head | images | top-1 | source | official file |
+| size | tag | parameters | images | top-1 | source | official file |
 |---|---|---|---|---|---|---|
 {rows}
 """
@@ -43,13 +43,19 @@ def _line(row):
     cells = (
         row.size,
         f"`{row.tag}`",
-        f"{SIZES[row.size].parameters / 1e6:.1f} M",
+        f"{_parameters(row) / 1e6:.1f} M",
         f"{row.image_size} {row.resize}",
         "" if row.top1 is None else f"{row.top1:.1f} %",
         source,
         f"`{row.official_file}`",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _parameters(row):
+    size = SIZES[row.size]
+    norm, head = 2 * size.dims[-1], 1000 * size.dims[-1] + 1000
+    return size.parameters - (0 if row.has_head else norm + head)
 
 
 if __name__ == "__main__":

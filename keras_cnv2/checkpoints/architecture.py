@@ -1,6 +1,6 @@
 """What model a set of weights belongs to, from names and shapes alone."""
 
-import re
+import itertools
 from dataclasses import dataclass
 
 from keras_cnv2.checkpoints.errors import CheckpointError
@@ -37,24 +37,29 @@ def architecture_of(shapes):
     Args:
         shapes: Dict from Keras paths to shapes; those that are not known are `None`.
 
+    Returns:
+        An `Architecture`.
+
     Raises:
         CheckpointError: If too much is missing to tell.
     """
 
-    def count(pattern):
-        return len({match[0] for path in shapes if (match := re.match(pattern, path))})
+    def count(template):
+        """How many blocks there are, numbered from 0 on without a gap."""
+        first_weight = (f"{template.format(number)}/norm/gamma" for number in itertools.count())
+        return len([*itertools.takewhile(shapes.__contains__, first_weight)])
 
     try:
         stem = shapes["stem_conv/kernel"]
         return Architecture(
-            depths=tuple(count(rf"stages_{stage}_\d+/") for stage in range(4)),
+            depths=tuple(count(f"stages_{stage}_{{}}") for stage in range(4)),
             dims=tuple(shapes[f"stages_{stage}_0/norm/gamma"][0] for stage in range(4)),
             stem_stride=stem[0],
             channels=stem[2],
             has_norm="norm/gamma" in shapes,
             classes=shapes["head/bias"][0] if "head/bias" in shapes else None,
             decoder_dim=shapes["proj/bias"][0] if "proj/bias" in shapes else None,
-            decoder_depth=count(r"decoder_\d+/"),
+            decoder_depth=count("decoder_{}"),
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(

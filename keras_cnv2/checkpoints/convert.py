@@ -11,6 +11,7 @@ import numpy as np
 from keras_cnv2.checkpoints import names
 from keras_cnv2.checkpoints.architecture import architecture_of
 from keras_cnv2.checkpoints.errors import CheckpointError
+from keras_cnv2.checkpoints.metadata import adopt_metadata
 from keras_cnv2.checkpoints.names import part_of
 from keras_cnv2.checkpoints.read import Contents, open_checkpoint
 from keras_cnv2.sizes import size_of
@@ -42,11 +43,13 @@ def load_checkpoint(model, source):
     The naming is found out: that of the official code (its dense models, and its pre-training checkpoints with sparse
     or dense kernels), of timm, of transformers, or of a Keras file. Every tensor of the source is used and every
     weight of the model is set, with three exceptions, each told in one log line: parts the model does not have are
-    left out as a whole (a classifier's norm and head, FCMAE's decoder); parts the source does not have keep their
-    initial values as a whole (the decoder, or the final norm and head); and a stem for three channels is summed for a
-    model of one channel, and repeated and scaled down for any other number, as timm does it.
+    left out as a whole (a classifier's norm and head, FCMAE's decoder; of level INFO, the others WARNING); parts the
+    source does not have keep their initial values as a whole (the decoder, or the final norm and head); and a stem for
+    three channels is summed for a model of one channel, and repeated and scaled down for any other number, as timm
+    does it.
 
-    The names of the classes and the evaluation size that a file carries become the model's where it has none.
+    The names of the classes, the image size and the way to resize that a file carries become a classifier's where it
+    has none.
 
     Args:
         model: A built Keras model with the layer names of this package.
@@ -79,6 +82,9 @@ def load_contents(model, contents, other_classes=False):
         model: The model.
         contents: `Contents`.
         other_classes: Bool, whether the model may have other classes than the checkpoint; its head then stays fresh.
+
+    Raises:
+        CheckpointError: If they do not fit.
     """
     variables = _variables(model)
     dialect, tensors, left_over = translate(contents.tensors)
@@ -93,18 +99,15 @@ def load_contents(model, contents, other_classes=False):
     for path in variables.keys() & tensors.keys():
         problems += _misfits(path, tensors[path], variables[path])
     if "class_names" in metadata and len(metadata["class_names"]) != variables["head/bias"].shape[0]:
-        problems.append(f"metadata: {len(metadata['class_names'])} class_names")
+        problems.append(f"metadata: {len(metadata['class_names'])} class_names for another number of classes")
     if problems:
         raise CheckpointError(
             f"The checkpoint ({dialect.name} naming) does not fit {model.name!r}, nothing was loaded. "
-            "Check size, classes, channels and stem. "
-            f"Received {len(problems)} misfits:\n  " + "\n  ".join(sorted(problems))
+            f"{_advice(variables, tensors)}Received {len(problems)} misfits:\n  " + "\n  ".join(sorted(problems))
         )
     adapted = _other_channels(STEM, tensors[STEM], variables[STEM].shape)
     _assign(variables, tensors)
-    for name, value in metadata.items():
-        if getattr(model, name, value) is None:
-            setattr(model, name, tuple(value) if isinstance(value, list) else value)
+    adopt_metadata(model, metadata)
     if fresh:
         logger.warning("%s: not taken from the checkpoint, keeps its initial values: %s", model.name, ", ".join(fresh))
     if dropped:
@@ -150,7 +153,8 @@ def translate(tensors):
     Raises:
         CheckpointError: If no name belongs to any dialect.
     """
-    dialect = names.detect({name: shape_of(array) for name, array in tensors.items()})
+    are_names = all(isinstance(name, str) for name in tensors)
+    dialect = names.detect({name: shape_of(array) for name, array in tensors.items()}) if are_names else None
     if dialect is None:
         raise CheckpointError(
             "These weights are of no ConvNeXt V2 that is known here, nothing was loaded. "
@@ -202,6 +206,13 @@ def _parts(variables, tensors, other_classes):
     if other_classes and both_have_it and tensors[head].shape_here != tuple(variables[head].shape):
         fresh, dropped = fresh | {"head"}, dropped | {"head"}
     return sorted(fresh), sorted(dropped)
+
+
+def _advice(variables, tensors):
+    head = "head/bias"
+    if head in variables and head in tensors and (there := shape_of(tensors[head].array)) != variables[head].shape:
+        return f"The head is one of {there[0] if there else 'no'} classes, the model's of {variables[head].shape[0]}. "
+    return "Check size, channels and stem. "
 
 
 def _misfits(path, tensor, variable):

@@ -209,26 +209,32 @@ def _timm(name, pointwise):
 TIMM = _timm("timm", DENSE)
 TIMM_CONV_MLP = _timm("timm with 1x1 convolutions", POINTWISE)
 
-TRANSFORMERS = Dialect(
-    "transformers",
-    [
-        *_layer("stem_conv", "convnextv2.embeddings.patch_embeddings", CONV),
-        *_layer("stem_norm", "convnextv2.embeddings.layernorm", NORM),
-        *_layer("downsample_{0}_norm", "convnextv2.encoder.stages.{0}.downsampling_layer.0", NORM),
-        *_layer("downsample_{0}_conv", "convnextv2.encoder.stages.{0}.downsampling_layer.1", CONV),
-        *_block(
-            "stages_{0}_{1}",
-            "convnextv2.encoder.stages.{0}.layers.{1}",
-            dwconv=("dwconv", DEPTHWISE),
-            norm=("layernorm", NORM),
-            pwconv1=("pwconv1", DENSE),
-            grn=("grn", _affine("weight", "bias", Layout("c", "111c"))),
-            pwconv2=("pwconv2", DENSE),
-        ),
-        *_layer("norm", "convnextv2.layernorm", NORM),
-        *_layer("head", "classifier", DENSE),
-    ],
-)
+
+def _transformers(name, prefix):
+    return Dialect(
+        name,
+        [
+            *_layer("stem_conv", f"{prefix}embeddings.patch_embeddings", CONV),
+            *_layer("stem_norm", f"{prefix}embeddings.layernorm", NORM),
+            *_layer("downsample_{0}_norm", f"{prefix}encoder.stages.{{0}}.downsampling_layer.0", NORM),
+            *_layer("downsample_{0}_conv", f"{prefix}encoder.stages.{{0}}.downsampling_layer.1", CONV),
+            *_block(
+                "stages_{0}_{1}",
+                f"{prefix}encoder.stages.{{0}}.layers.{{1}}",
+                dwconv=("dwconv", DEPTHWISE),
+                norm=("layernorm", NORM),
+                pwconv1=("pwconv1", DENSE),
+                grn=("grn", _affine("weight", "bias", Layout("c", "111c"))),
+                pwconv2=("pwconv2", DENSE),
+            ),
+            *_layer("norm", f"{prefix}layernorm", NORM),
+            *_layer("head", "classifier", DENSE),
+        ],
+    )
+
+
+TRANSFORMERS = _transformers("transformers", "convnextv2.")
+TRANSFORMERS_BARE = _transformers("transformers without a head", "")  # its ConvNextV2Model
 
 
 def _keras_rows():
@@ -242,7 +248,7 @@ def _keras_rows():
 
 KERAS = Dialect("keras", [*_keras_rows()])
 
-DIALECTS = (OFFICIAL, OFFICIAL_FCMAE, OFFICIAL_SPARSE, TIMM, TIMM_CONV_MLP, TRANSFORMERS, KERAS)
+DIALECTS = (OFFICIAL, OFFICIAL_FCMAE, OFFICIAL_SPARSE, TIMM, TIMM_CONV_MLP, TRANSFORMERS, TRANSFORMERS_BARE, KERAS)
 
 # The parts of a model that a checkpoint may have or lack as a whole, by Keras path. All else is the encoder.
 PARTS = {

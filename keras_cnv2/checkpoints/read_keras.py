@@ -27,6 +27,8 @@ def open_keras(path, stack):
     if path.suffix == ".keras":
         archive = open_zip(stack.enter_context(path.open("rb")), stack)
         config = json.loads(archive.read("config.json"))
+        if not isinstance(config["config"], dict):
+            raise ValueError("no configuration of a model")
         with archive.open("model.weights.h5") as entry:
             while entry.read(CHUNK):  # to the end, where the checksum is compared
                 pass

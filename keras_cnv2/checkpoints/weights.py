@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_cnv2.checkpoints.convert import load_contents
+from keras_cnv2.checkpoints.convert import load_contents, shape_of, translate
 from keras_cnv2.checkpoints.errors import CheckpointError
 from keras_cnv2.checkpoints.hub import download
 from keras_cnv2.checkpoints.read import READERS, is_path, open_checkpoint
@@ -30,6 +30,9 @@ def fetch_weights(weights, size=None):
     Args:
         weights: Tag or full name of a published checkpoint, or a path.
         size: Name of the size that a tag is for.
+
+    Returns:
+        `Weights`.
 
     Raises:
         CheckpointError: If there are no such weights, or they cannot be had.
@@ -62,7 +65,11 @@ def fetch_weights_for(weights, depths, dims):
 def open_weights(weights):
     """Opens what `fetch_weights` returned, as `open_checkpoint` does."""
     with open_checkpoint(weights.path) as contents:
-        yield contents._replace(metadata={**weights.metadata, **contents.metadata})
+        known = dict(weights.metadata)
+        head = translate(contents.tensors)[1].get("head/bias")
+        if head and shape_of(head.array) != (len(known.get("class_names", ())),):
+            known.pop("class_names", None)  # a file of the user's own under a published name
+        yield contents._replace(metadata={**known, **contents.metadata})
 
 
 def load_weights(model, weights, other_classes=False):

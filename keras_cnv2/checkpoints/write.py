@@ -35,9 +35,18 @@ def save_checkpoint(model, path, naming="official"):
         save_file(tensors, temporary, metadata)
 
 
+def check_target(path):
+    """Raises an `OSError` if there cannot be a file at `path`."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no such folder to write to. Received: {path}")
+    if path.is_dir():
+        raise IsADirectoryError(f"There is a folder where the file should be. Received: {path}")
+
+
 @contextlib.contextmanager
 def replacing(path):
     """Gives the path of a temporary file beside `path` to write to, which then takes its place, or goes on an error."""
+    check_target(path)
     # In a folder of its own: the name, whose ending may matter, stays the same.
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
         temporary = Path(folder) / path.name

@@ -168,6 +168,22 @@ class TestNamings:
         assert unchanged(target, snapshot(model.backbone))
 
 
+def test_transformers_without_a_head():
+    """As its ConvNextV2Model names them."""
+    model = classifier(weights=FILES / "transformers.safetensors", include_top=False, pooling="avg")
+    tensors = keras_cnv2.state_dict(model, "transformers")
+    bare = {name.removeprefix("convnextv2."): tensor for name, tensor in tensors.items()}
+    assert "encoder.stages.0.layers.0.grn.weight" in bare
+    target = classifier(include_top=False, pooling="avg")
+    keras_cnv2.load_checkpoint(target, bare)
+    assert unchanged(target, snapshot(model))
+
+
+def test_names_that_are_no_strings():
+    with pytest.raises(keras_cnv2.CheckpointError, match="of no ConvNeXt V2"):
+        keras_cnv2.load_checkpoint(backbone(), {**keras_cnv2.state_dict(backbone()), 3: np.zeros(3)})
+
+
 def test_unknown_names():
     with pytest.raises(keras_cnv2.CheckpointError, match=r"of no ConvNeXt V2.*2 tensors called \['a', 'b'\]"):
         keras_cnv2.load_checkpoint(backbone(), {"a": np.zeros(3), "b": np.zeros(3)})

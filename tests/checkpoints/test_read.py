@@ -363,7 +363,7 @@ class TestWeightsH5:
             assert_refused(h5, DAMAGED)
 
 
-def write_keras(path, h5, config="{}", compress=(), level=1):
+def write_keras(path, h5, config='{"config": {}}', compress=(), level=1):
     """Writes a `.keras` file around a `.weights.h5` file; the entries named in `compress` are compressed."""
     entries = {"metadata.json": "{}", "config.json": config, "model.weights.h5": h5.read_bytes()}
     with zipfile.ZipFile(path, "w") as archive:
@@ -445,7 +445,7 @@ class TestKeras:
     def test_missing_entry(self, path, h5, missing):
         with zipfile.ZipFile(path, "w") as archive:
             for name, content in {
-                "config.json": '{"registered_name": "a"}',
+                "config.json": '{"registered_name": "a", "config": {}}',
                 "model.weights.h5": h5.read_bytes(),
             }.items():
                 if name != missing:

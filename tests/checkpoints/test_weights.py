@@ -1,11 +1,12 @@
 """The argument `weights`: which row it names, and what the model has of it."""
 
+import keras
 import numpy as np
 import pytest
 
 import keras_cnv2
 from keras_cnv2.checkpoints.registry import CHECKPOINTS
-from tests.checkpoints.samples import SMALL, snapshot, unchanged
+from tests.checkpoints.samples import FILES, SMALL, classifier, snapshot, unchanged
 
 
 @pytest.fixture
@@ -57,7 +58,9 @@ def test_features_of_a_classifier(downloads):
 
 def test_fixed_input_keeps_its_size(downloads):
     model = keras_cnv2.ConvNeXtV2Nano(weights="fcmae_ft_in22k_in1k_384", input_shape=(256, 256, 3))
-    assert (model.image_size, model.resize) == (256, "squash")
+    assert (model.image_size, model.resize) == (256, None)  # to squash belongs to 384
+    model = keras_cnv2.ConvNeXtV2Nano(weights="fcmae_ft_in22k_in1k_384", input_shape=(384, 384, 3))
+    assert (model.image_size, model.resize) == (384, "squash")
 
 
 def test_nothing_is_downloaded_for_a_model_without_published_weights(downloads):
@@ -72,10 +75,21 @@ def test_wrong_arguments_are_told_before_the_download(downloads):
     assert downloads == []
 
 
+@pytest.mark.parametrize("shape", [(64, 96, 3), (None, 64, 3), (96, None, 3), (64, 64, 3), (None, None, 3)])
+def test_models_with_metadata_survive_being_saved(shape, tmp_path):
+    keras_cnv2.save_checkpoint(classifier(image_size=96, resize="squash"), tmp_path / "m.safetensors")
+    model = classifier(weights=tmp_path / "m.safetensors", input_shape=shape)
+    assert model.image_size == {(64, 64, 3): 64, (None, None, 3): 96}.get(shape)
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    assert again.get_config() == model.get_config()
+    assert unchanged(again, snapshot(model))
+
+
 class TestImageSize:
-    @pytest.mark.parametrize("image_size", [0, -1, 2.5, "224"])
+    @pytest.mark.parametrize("image_size", [0, -1, 31, 4097, 96.5, "224"])
     def test_impossible(self, image_size):
-        with pytest.raises(ValueError, match=f"image_size must be a positive int. Received: image_size={image_size!r}"):
+        with pytest.raises(ValueError, match=f"int from 32 to 4096. Received: image_size={image_size!r}"):
             keras_cnv2.ConvNeXtV2(**SMALL, image_size=image_size)
 
     @pytest.mark.parametrize("shape", [(64, 64, 3), (96, 64, 3), (None, 64, 3)])
@@ -93,3 +107,17 @@ class TestImageSize:
     def test_resize(self):
         with pytest.raises(ValueError, match="Received: resize='pad'"):
             keras_cnv2.ConvNeXtV2(**SMALL, resize="pad")
+
+
+def test_own_file_under_a_published_name(tmp_path):
+    """The name tells the image size; its ImageNet names are not those of ten classes."""
+    path = tmp_path / "convnextv2_tiny.fcmae_ft_in22k_in1k_384.safetensors"
+    path.write_bytes((FILES / "timm_linear.safetensors").read_bytes())
+    model = classifier(weights=path)
+    assert (model.class_names, model.image_size) == (None, 384)
+
+
+@pytest.mark.parametrize("names", [[1, 2], "ab", ["a"], ["a", None]])
+def test_class_names_are_strings(names):
+    with pytest.raises(ValueError, match="class_names must be a list of 2 strings"):
+        classifier(classes=2, class_names=names)

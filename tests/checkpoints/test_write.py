@@ -44,6 +44,7 @@ def test_what_the_user_says_wins(tmp_path):
     mine = [name.upper() for name in NAMES]
     again = classifier(weights=path, class_names=mine, image_size=128, resize="crop")
     assert (again.class_names, again.image_size, again.resize) == (tuple(mine), 128, "crop")
+    assert classifier(weights=path, image_size=128).resize is None  # that of the file belongs to its size
 
 
 def test_they_travel_through_keras_files(tmp_path):
@@ -96,8 +97,14 @@ class TestErrors:
         assert path.read_bytes() == before
 
     def test_no_such_folder(self, tmp_path):
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(FileNotFoundError, match=r"no such folder.*Received: .*none/m\.safetensors"):
             keras_cnv2.save_checkpoint(classifier(), tmp_path / "none" / "m.safetensors")
+
+    def test_folder_in_the_place_of_the_file(self, tmp_path):
+        (tmp_path / "m.safetensors").mkdir()
+        with pytest.raises(IsADirectoryError, match=r"Received: .*m\.safetensors"):
+            keras_cnv2.save_checkpoint(classifier(), tmp_path / "m.safetensors")
+        assert len([*tmp_path.iterdir()]) == 1
 
 
 def test_half_precision_model(tmp_path):
