@@ -1,0 +1,42 @@
+"""What reading a file must be like."""
+
+import contextlib
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import keras_cnv2
+from keras_cnv2.checkpoints.read import open_checkpoint
+
+# Of the error for most of what can be wrong with a file.
+DAMAGED = "damaged, cut off or not of the kind"
+
+
+def read(path):
+    with open_checkpoint(path) as contents:
+        return contents
+
+
+def load(path):
+    with open_checkpoint(path) as contents:
+        return {name: np.array(tensor) for name, tensor in contents.tensors.items()}
+
+
+def assert_refused(path, match=None):
+    with pytest.raises(keras_cnv2.CheckpointError, match=match):
+        load(path)
+
+
+@contextlib.contextmanager
+def cheap(megabytes=32, seconds=20):
+    """Asserts that what happens in the context takes little memory and time."""
+    tracemalloc.start()
+    start = time.process_time()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < megabytes << 20
+        assert time.process_time() - start < seconds
+    finally:
+        tracemalloc.stop()
