@@ -137,7 +137,7 @@ def run_predict(args):
             print(_printable(path))
             _print_table(None, [(f"  {100 * probability:5.1f} %", name) for name, probability in predictions])
     if args.json:
-        print(json.dumps(results, ensure_ascii=False, indent=1))
+        print(json.dumps(results, indent=1))
     if not results and not failed:
         raise FileNotFoundError(f"No pictures there. Received: {' '.join(args.images)}")
     return int(failed > 0)

@@ -83,6 +83,14 @@ class TestPredict:
         assert [row["path"] for row in json.loads(out)] == found
         assert all(len(row["predictions"]) == 5 for row in json.loads(out))
 
+    def test_any_file_name(self, run, pictures):
+        name = os.fsdecode(b"photos/\xc3\xbc \xff.jpg")  # the last is no text
+        shutil.copy(pictures / "a.jpg", name)
+        _, out, _ = run("predict", name, "--weights", FILE, "--json")
+        assert [row["path"] for row in json.loads(out)] == [name]
+        _, out, _ = run("predict", name, "--weights", FILE)
+        assert out.splitlines()[0] == "photos/ü ?.jpg"
+
     def test_more_than_a_batch(self, run, pictures):
         for i in range(20):
             shutil.copy(pictures / "a.jpg", pictures / f"copy{i:02}.jpg")
