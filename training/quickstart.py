@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from tqdm.keras import TqdmCallback
 
+from keras_cnv2.checkpoints.metadata import metadata_of
 from training import data, loop, pictures, recipes, serve
 from training.runs import run_folder, versions, write_json
 
@@ -99,6 +100,9 @@ def run(recipe, seed, folder):
 
     announce(4, "export as SavedModel, prediction in a new process")
     classifier.export(folder / "saved_model", verbose=False)
+    extra = folder / "saved_model" / "assets.extra"  # TensorFlow's place for what goes along with a model
+    extra.mkdir()
+    write_json(extra / "keras_cnv2.json", metadata_of(classifier))
     served = serve.predict_in_new_process(folder / "saved_model", test.images)
     difference = float(np.abs(served - probabilities).max())
     if difference > EXPORT_TOLERANCE:

@@ -69,6 +69,8 @@ def test_exported_model_is_the_classifier(run):
     served = saved_model.serve(test.images[:8].astype("float32"))
     probabilities = keras.saving.load_model(folder / "classifier.keras").predict(test.images[:8], verbose=0)
     np.testing.assert_allclose(served, probabilities, atol=1e-5)
+    metadata = json.loads((folder / "saved_model" / "assets.extra" / "keras_cnv2.json").read_text())
+    assert metadata == {"class_names": [*map(str, range(10))], "image_size": 32, "resize": "squash"}
 
 
 def test_command_predicts_what_the_classifier_does(run, tmp_path, capsys):
