@@ -35,7 +35,9 @@ class ConvNeXtV2Backbone(keras.Model):
         The last stage's features, `(N, height / (8 * stem_stride), width / (8 * stem_stride), dims[3])`.
 
     Raises:
-        ValueError: If an argument is out of range; the message names what was received and what is allowed.
+        ValueError: If an argument is out of range, or weights cannot be had, read or fitted (`CheckpointError`); the
+            message names what was received and what is allowed.
+        FileNotFoundError: If `weights` is a path without a file.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3.
     """

@@ -209,6 +209,7 @@ def _parts(variables, tensors, other_classes):
 
 
 def _advice(variables, tensors):
+    """Where to look first when a checkpoint does not fit."""
     head = "head/bias"
     if head in variables and head in tensors and (there := shape_of(tensors[head].array)) != variables[head].shape:
         return f"The head is one of {there[0] if there else 'no'} classes, the model's of {variables[head].shape[0]}. "
