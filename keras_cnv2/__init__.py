@@ -20,6 +20,8 @@ from keras_cnv2.models import ConvNeXtV2Large as ConvNeXtV2Large
 from keras_cnv2.models import ConvNeXtV2Nano as ConvNeXtV2Nano
 from keras_cnv2.models import ConvNeXtV2Pico as ConvNeXtV2Pico
 from keras_cnv2.models import ConvNeXtV2Tiny as ConvNeXtV2Tiny
+from keras_cnv2.optim import LayerDecayAdamW as LayerDecayAdamW
+from keras_cnv2.optim import WarmupCosine as WarmupCosine
 from keras_cnv2.preprocessing import load_image as load_image
 from keras_cnv2.preprocessing import preprocess_input as preprocess_input
 

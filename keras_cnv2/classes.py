@@ -10,10 +10,20 @@ from keras_cnv2.arguments import positive_int
 
 
 @cache
+def _imagenet():
+    """Number, WordNet id and name of each class."""
+    rows = files("keras_cnv2").joinpath("imagenet_classes.tsv").read_text("utf-8").splitlines()
+    return tuple(tuple(row.split("\t")) for row in rows)
+
+
 def imagenet_classes():
     """The names of ImageNet-1K's classes in the order of the published weights, a tuple of 1000 strings."""
-    rows = files("keras_cnv2").joinpath("imagenet_classes.tsv").read_text("utf-8").splitlines()
-    return tuple(row.split("\t")[2] for row in rows)
+    return tuple(name for _, _, name in _imagenet())
+
+
+def imagenet_wnids():
+    """Their WordNet ids ("n01440764"), which are what ImageNet's folders are called."""
+    return tuple(wnid for _, wnid, _ in _imagenet())
 
 
 def decode_predictions(probabilities, top=5, class_names=None):

@@ -1,26 +1,32 @@
 """python -m training COMMAND"""
 
 import argparse
+import logging
 import os
 import sys
 
 
 def main(argv=None):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import of TensorFlow, below
-    from training import quickstart
+    from training import evaluate, finetune, pretrain, quickstart, recipes
 
     parser = argparse.ArgumentParser(prog="python -m training", description="Train ConvNeXt V2.")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("quickstart", help=quickstart.__doc__)
-    quickstart.add_arguments(command)
-    command.set_defaults(main=quickstart.main)
+    for module in (quickstart, pretrain, finetune, evaluate, recipes):
+        name, summary = module.__name__.removeprefix("training."), module.__doc__.split("\n\n")[0]
+        command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        module.add_arguments(command)
+        command.set_defaults(main=module.main)
     args = parser.parse_args(argv)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         args.main(args)
-    except FileExistsError as error:
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("KERAS_CNV2_TRACEBACK"):
+            raise
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted, nothing was written")
+        sys.exit("interrupted; the same command goes on from the last checkpoint")
 
 
 if __name__ == "__main__":

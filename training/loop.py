@@ -1,69 +1,160 @@
-"""Model, optimizer, `fit`. Imports no TensorFlow: it runs on any backend of Keras."""
+"""Model, optimizer, `fit`, and going on where a run was interrupted. Imports no TensorFlow: it runs on any backend.
+
+A source of data is any object with `size`, the number of training images, `training(recipe, first_batch, augmentation)`
+for endless batches from any batch on, as anything that Keras takes, `validation(recipe, batch_size)` for finite ones or
+`None`, and `clear_errors()`, a context: `training.arrays.Arrays`, or `Folder` and `Tfds` of `training.data`.
+"""
+
+import importlib.util
 
 import keras
 
 import keras_cnv2
+from training import checkpoints
+from training.callbacks import EvaluateAverages, Log, Position, ProgressLine, SaveCheckpoints, StopIfNotFinite
 
 
-def new_fcmae(recipe, channels, seed):
-    """The `keras_cnv2.FCMAE` that a recipe pre-trains, for images of `channels`, with masks drawn from `seed`."""
+def new_fcmae(recipe, channels):
+    """The `keras_cnv2.FCMAE` that a recipe pre-trains, for images of so many channels."""
     backbone = keras_cnv2.ConvNeXtV2Backbone(
-        depths=recipe.depths,
-        dims=recipe.dims,
+        **recipe.architecture,
         stem_stride=recipe.stem_stride,
+        drop_path_rate=recipe.drop_path,
         input_shape=(None, None, channels),
+        dtype=recipe.dtype,
         name="backbone",
     )
     return keras_cnv2.FCMAE(
-        backbone, recipe.image_size, mask_ratio=recipe.mask_ratio, decoder_dim=recipe.decoder_dim, seed=seed
+        backbone,
+        recipe.image_size,
+        mask_ratio=recipe.mask_ratio,
+        decoder_dim=recipe.decoder_dim,
+        decoder_depth=recipe.decoder_depth,
+        norm_pix_loss=recipe.norm_pix_loss,
+        seed=recipe.seed,
     )
 
 
-def new_classifier(recipe, fcmae, class_names):
-    """The `keras_cnv2.ConvNeXtV2` that a recipe fine-tunes: the encoder's weights are those of `fcmae`."""
-    classifier = keras_cnv2.ConvNeXtV2(
-        recipe.depths,
-        recipe.dims,
+def new_classifier(recipe, channels, class_names, weights=None, classifier_activation=None, dtype=None):
+    """The `keras_cnv2.ConvNeXtV2` that a recipe fine-tunes, for images of so many channels. It gives logits."""
+    return keras_cnv2.ConvNeXtV2(
+        **recipe.architecture,
+        weights=weights,
         stem_stride=recipe.stem_stride,
-        input_shape=(recipe.image_size, recipe.image_size, fcmae.channels),
+        input_shape=(recipe.image_size, recipe.image_size, channels),
         classes=len(class_names),
         class_names=class_names,
+        classifier_activation=classifier_activation,
         resize=recipe.resize,
         drop_path_rate=recipe.drop_path,
+        head_init_scale=recipe.head_init if weights else 1.0,  # as small a head would never get going from scratch
+        dtype=dtype or recipe.dtype,
         name="classifier",
     )
-    keras_cnv2.load_checkpoint(classifier, keras_cnv2.state_dict(fcmae))
-    return classifier
 
 
-def fit(model, dataset, schedule, callbacks=(), **compile_arguments):
-    """Compiles and fits a model.
+def freeze_encoder(classifier):
+    """Leaves only the final norm and the head to be trained."""
+    for layer in classifier.layers:
+        layer.trainable = layer.name in ("norm", "head")
+
+
+def rematerialize(model):
+    """Makes the blocks compute again what their gradients need, instead of keeping it."""
+    encoder = getattr(model, "backbone", model)
+    blocks = [layer for layer in encoder.layers if isinstance(layer, keras_cnv2.ConvNeXtV2Block)]
+    for block in [*blocks, *getattr(model, "decoder", [])]:
+        block.remat = True
+
+
+def adamw(recipe, steps_per_epoch):
+    """The optimizer of a recipe; its schedule counts the optimizer's own steps, not the accumulated ones."""
+    updates = steps_per_epoch // recipe.accumulation
+    ema = getattr(recipe, "ema", None)
+    return keras_cnv2.LayerDecayAdamW(
+        keras_cnv2.WarmupCosine(
+            recipe.lr,
+            steps=recipe.epochs * updates,
+            warmup_steps=recipe.warmup_epochs * updates,
+            min_learning_rate=recipe.min_lr,
+        ),
+        weight_decay=recipe.weight_decay,
+        beta_1=recipe.betas[0],
+        beta_2=recipe.betas[1],
+        layer_decay=getattr(recipe, "layer_decay", 1.0),
+        layer_decay_type=getattr(recipe, "layer_decay_type", "single"),
+        global_clipnorm=recipe.clip_norm,
+        use_ema=ema is not None,
+        ema_momentum=ema or 0.0,
+        gradient_accumulation_steps=recipe.accumulation if recipe.accumulation > 1 else None,
+    )
+
+
+def train(model, recipe, source, folder, augmentation=None, callbacks=(), **compile_arguments):
+    """Trains a model to the end of its recipe, from the newest checkpoint in the folder if there is one.
+
+    With `recipe.ema`, the model holds the averaged weights at the end.
 
     Args:
         model: The model.
-        dataset: Its batches, of known length; a new order each epoch is the dataset's affair.
-        schedule: The `training.recipes.Schedule`.
-        callbacks: Keras callbacks; they do the talking.
+        recipe: The `training.recipes.Recipe`.
+        source: The data, see above.
+        folder: Path of the run's folder: logs and checkpoints go there.
+        augmentation: Optional `training.augment.Augmentation`; with it, batches are images and targets.
+        callbacks: More Keras callbacks.
         **compile_arguments: Loss and metrics, for `model.compile`.
 
     Returns:
-        The metrics of each epoch: name -> list of floats.
+        The `training.checkpoints.Progress` at the end; its history has the metrics of each epoch.
+
+    Raises:
+        TrainingError: If the loss is not finite.
     """
-    model.compile(optimizer=adamw(schedule, model, len(dataset)), **compile_arguments)
-    history = model.fit(dataset, epochs=schedule.epochs, shuffle=False, callbacks=[*callbacks], verbose=0)
-    return history.history
+    steps = recipe.steps_per_epoch(source.size)
+    if recipe.remat:
+        rematerialize(model)
+    model.compile(adamw(recipe, steps), **compile_arguments)
+    model.optimizer.build(model.trainable_variables)
+    progress = checkpoints.restore(folder / "checkpoints", model)
 
-
-def adamw(schedule, model, steps_per_epoch):
-    """The optimizer of a schedule: warm-up and cosine at every step, no weight decay on weights of rank 1."""
-    warmup = schedule.warmup_epochs * steps_per_epoch
-    learning_rate = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else schedule.lr,
-        decay_steps=schedule.epochs * steps_per_epoch - warmup,
-        warmup_target=schedule.lr if warmup else None,
-        warmup_steps=warmup,
+    validation = source.validation(recipe, recipe.step_batch) if augmentation else None
+    metric = "val_accuracy" if validation is not None else "loss"
+    position = Position(progress.step, steps)
+    guard = StopIfNotFinite(position, folder / "checkpoints")
+    log = Log(folder, position, recipe.step_batch, progress.history)
+    saver = SaveCheckpoints(
+        folder / "checkpoints", position, log, guard, recipe.checkpoint_steps, metric, progress.best
     )
-    beta_1, beta_2 = schedule.betas
-    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=schedule.weight_decay, beta_1=beta_1, beta_2=beta_2)
-    optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if len(v.shape) == 1])
-    return optimizer
+    always = [position, guard, log, saver, ProgressLine(position, recipe.step_batch, recipe.epochs)]
+    with source.clear_errors():
+        model.fit(
+            source.training(recipe, progress.step, augmentation),
+            validation_data=validation,
+            steps_per_epoch=steps,
+            epochs=recipe.epochs,
+            initial_epoch=progress.step // steps,
+            shuffle=False,
+            callbacks=[*averages(recipe), *always, *tensorboard(folder), *callbacks],
+            verbose=0,
+        )
+    return checkpoints.Progress(position.step, tuple(log.history), saver.best)
+
+
+def averages(recipe):
+    """The callbacks that a moving average needs."""
+    return [EvaluateAverages()] if getattr(recipe, "ema", None) else []
+
+
+def tensorboard(folder):
+    """The callback that writes for TensorBoard, where that and the TensorFlow it writes with are installed."""
+    if not all(map(importlib.util.find_spec, ("tensorflow", "tensorboard"))):
+        return []
+    return [keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
+
+
+def with_softmax(classifier, recipe):
+    """A copy of a trained classifier that gives probabilities, in float32: what is saved and served."""
+    channels, names = classifier.input_shape[-1], classifier.class_names
+    copy = new_classifier(recipe, channels, names, classifier_activation="softmax", dtype="float32")
+    keras_cnv2.load_checkpoint(copy, keras_cnv2.state_dict(classifier))
+    return copy

@@ -5,15 +5,21 @@ from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
 
-def learning_curves(path, losses, accuracies):
-    """The loss of pre-training and the accuracy of fine-tuning, by epoch."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    panels = [("FCMAE pre-training", "loss", losses), ("fine-tuning", "training accuracy", accuracies)]
-    for axes, (title, label, values) in zip(figure.subplots(1, 2), panels):
-        axes.plot(range(1, len(values) + 1), values, marker=".")
-        axes.set(title=title, xlabel="epoch", ylabel=label)
+def learning_curves(path, panels):
+    """Metrics by epoch.
+
+    Args:
+        path: Where the PNG goes.
+        panels: Dict from a panel's label to its curves, a dict from their names to one value an epoch.
+    """
+    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
+    for axes, (label, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        for name, values in curves.items():
+            axes.plot(range(1, len(values) + 1), values, marker=".", label=name)
+        axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
+        axes.legend()
     figure.savefig(path, dpi=120)
 
 
@@ -41,12 +47,21 @@ def reconstructions(path, images, hidden, painted):
     figure.savefig(path, dpi=120)
 
 
-def confusion_matrix(path, labels, predictions, class_names, title):
-    """How often each class is taken for which."""
-    figure = Figure(figsize=(7, 7), layout="constrained")
+def confusion_matrix(path, matrix, class_names, title):
+    """How often each class is taken for which.
+
+    Args:
+        path: Where the PNG goes.
+        matrix: Array of counts, rows are labels, columns predictions.
+        class_names: One string a class.
+        title: String.
+    """
+    side = 3 + 0.4 * len(class_names)
+    figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
-    ConfusionMatrixDisplay.from_predictions(
-        labels, predictions, labels=range(len(class_names)), display_labels=class_names, ax=axes, colorbar=False
+    display = ConfusionMatrixDisplay(matrix, display_labels=class_names)
+    display.plot(
+        ax=axes, colorbar=False, xticks_rotation="vertical" if len(max(class_names, key=len)) > 3 else "horizontal"
     )
     axes.set_title(title)
     figure.savefig(path, dpi=120)

@@ -3,36 +3,26 @@
 import argparse
 import dataclasses
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
-from tqdm.keras import TqdmCallback
 
 from keras_cnv2.checkpoints.metadata import metadata_of
-from training import data, loop, pictures, recipes, serve
-from training.runs import run_folder, versions, write_json
+from training import finetune, pretrain, runs, serve
+from training.commands import add_run_options, folder_of, make_reproducible
+from training.recipes import FINETUNING, PRETRAINING
+from training.sources import open_source
 
-CLASS_NAMES = [str(digit) for digit in range(10)]
 # Served and Keras's own probabilities may differ by float32 rounding only.
 EXPORT_TOLERANCE = 1e-5
 
 
 def add_arguments(parser):
-    recipe = recipes.QUICKSTART
-    parser.add_argument("--name", type=folder_name, default="quickstart", help="of the run; no run is ever overwritten")
-    parser.add_argument("--runs", default="runs", help="folder of all runs (default: %(default)s)")
+    add_run_options(parser, "quickstart")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same result (default: %(default)s)")
-    for phase, schedule in (("pretrain", recipe.pretraining), ("finetune", recipe.finetuning)):
-        parser.add_argument(
-            f"--{phase}-epochs", type=positive_int, default=schedule.epochs, help="(default: %(default)s)"
-        )
-
-
-def folder_name(text):
-    if not text or Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"must be a plain folder name. Received: {text!r}")
-    return text
+    for phase, rows in (("pretrain", PRETRAINING), ("finetune", FINETUNING)):
+        epochs = rows["quickstart"].epochs
+        parser.add_argument(f"--{phase}-epochs", type=positive_int, default=epochs, help="(default: %(default)s)")
 
 
 def positive_int(text):
@@ -42,113 +32,68 @@ def positive_int(text):
 
 
 def main(args):
-    recipe = dataclasses.replace(
-        recipes.QUICKSTART,
-        pretraining=recipes.QUICKSTART.pretraining.with_epochs(args.pretrain_epochs),
-        finetuning=recipes.QUICKSTART.finetuning.with_epochs(args.finetune_epochs),
-    )
-    with run_folder(args.runs, args.name) as folder:
-        metrics = run(recipe, args.seed, folder)
-    print_summary(metrics, f"{args.runs}/{args.name}")
+    folder = folder_of(args)
+    pretraining = with_epochs(PRETRAINING["quickstart"], args.pretrain_epochs, args.seed)
+    finetuning = with_epochs(FINETUNING["quickstart"], args.finetune_epochs, args.seed)
+    finetuning = dataclasses.replace(finetuning, weights=str(folder / "pretraining"))
+    print_summary(run(pretraining, finetuning, folder), folder)
 
 
-def run(recipe, seed, folder):
-    """Runs the whole of it and writes the results into `folder`.
+def with_epochs(recipe, epochs, seed):
+    """The same for other epochs and another seed; the warm-up takes at most half of them."""
+    warmup = min(recipe.warmup_epochs, epochs // 2)
+    return dataclasses.replace(recipe, epochs=epochs, warmup_epochs=warmup, seed=seed)
+
+
+def run(pretraining, finetuning, folder):
+    """Runs the whole of it; an interrupted run goes on where it was.
 
     Returns:
         What is in metrics.json, a dict.
     """
-    make_reproducible(seed)
-    write_json(folder / "config.json", {**dataclasses.asdict(recipe), "seed": seed, "versions": versions()})
-    seconds = Stopwatch()
-    train, test = data.digits(recipe.image_size)
-
-    announce(1, f"pre-training on {len(train.images)} images without their labels")
-    dataset = data.batches(train.images, recipe.pretraining.batch_size, seed)
-    fcmae = loop.new_fcmae(recipe, train.images.shape[-1], seed)
-    losses = loop.fit(fcmae, dataset, recipe.pretraining, callbacks(folder / "pretraining.csv"))["loss"]
-    fcmae.save(folder / "fcmae.keras")
-    examples = test.images[:6]
-    hidden = keras.ops.convert_to_numpy(fcmae(examples)["hidden"])
-    painted = fcmae.reconstruct(examples, hidden=hidden)
-    pictures.reconstructions(folder / "reconstructions.png", examples, hidden, painted)
-    seconds.lap("pretraining")
-
-    announce(2, "fine-tuning from the encoder")
-    augment = data.shift_and_rotate(recipe.shift, recipe.rotation, seed)
-    dataset = data.batches(tuple(train), recipe.finetuning.batch_size, seed, augment)
-    classifier = loop.new_classifier(recipe, fcmae, CLASS_NAMES)
-    history = loop.fit(
-        classifier,
-        dataset,
-        recipe.finetuning,
-        callbacks(folder / "finetuning.csv"),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
-    classifier.save(folder / "classifier.keras")
-    pictures.learning_curves(folder / "learning_curves.png", losses, history["accuracy"])
-    seconds.lap("finetuning")
-
-    announce(3, f"evaluation on {len(test.images)} other images")
-    probabilities = classifier.predict(test.images, verbose=0)
-    predictions = probabilities.argmax(-1)
-    accuracy = float(np.mean(predictions == test.labels))
-    title = f"{accuracy:.1%} of {len(test.labels)} test images"
-    pictures.confusion_matrix(folder / "confusion_matrix.png", test.labels, predictions, CLASS_NAMES, title)
-    seconds.lap("evaluation")
-
-    announce(4, "export as SavedModel, prediction in a new process")
-    classifier.export(folder / "saved_model", verbose=False)
-    extra = folder / "saved_model" / "assets.extra"  # TensorFlow's place for what goes along with a model
-    extra.mkdir()
-    write_json(extra / "keras_cnv2.json", metadata_of(classifier))
-    served = serve.predict_in_new_process(folder / "saved_model", test.images)
-    difference = float(np.abs(served - probabilities).max())
-    if difference > EXPORT_TOLERANCE:
-        raise RuntimeError(f"The exported model's probabilities differ from Keras's by {difference:.1e}.")
-    seconds.lap("export")
-
+    runs.check_new(folder)
+    start = time.perf_counter()
+    announce(1, "pre-training on handwritten digits without their labels")
+    pretrained = runs.read_metrics(folder / "pretraining") or pretrain.run(pretraining, folder / "pretraining")
+    announce(2, "fine-tuning from the encoder, evaluation on other digits")
+    finetuned = runs.read_metrics(folder / "finetuning") or finetune.run(finetuning, folder / "finetuning")
+    announce(3, "export as SavedModel, prediction in a new process")
+    difference = export(folder, finetuning)
     metrics = {
-        "test_accuracy": accuracy,
-        "pretraining_loss_first_epoch": losses[0],
-        "pretraining_loss_last_epoch": losses[-1],
-        "finetuning_accuracy_last_epoch": history["accuracy"][-1],
+        "test_accuracy": finetuned["top1"],
+        "pretraining_loss_first_epoch": pretrained["first_loss"],
+        "pretraining_loss_last_epoch": pretrained["loss"],
+        "finetuning_accuracy_last_epoch": finetuned["accuracy"],
         "exported_max_difference": difference,
-        "parameters": classifier.count_params(),
-        "seconds": seconds.laps,
+        "parameters": finetuned["parameters"],
+        "seconds": round(time.perf_counter() - start, 1),
     }
-    write_json(folder / "metrics.json", metrics)
+    runs.write_json(folder / runs.METRICS, metrics)
     return metrics
 
 
-def make_reproducible(seed):
-    """Same seed, same numbers: all random generators, and operations whose sums have a fixed order."""
-    import tensorflow as tf
+def export(folder, recipe):
+    """Exports the classifier and lets a new process predict with it.
 
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
-
-
-def callbacks(csv):
-    """A progress bar over the epochs with the time left, and the metrics of each epoch as CSV."""
-    return [TqdmCallback(verbose=0), keras.callbacks.CSVLogger(str(csv))]
-
-
-class Stopwatch:
-    """Seconds of each part, in `laps`."""
-
-    def __init__(self):
-        self.laps = {}
-        self._start = time.perf_counter()
-
-    def lap(self, name):
-        now = time.perf_counter()
-        self.laps[name], self._start = round(now - self._start, 1), now
+    Returns:
+        The largest difference between served and Keras's own probabilities on the test images.
+    """
+    make_reproducible(recipe)
+    images = open_source(recipe).test.images
+    classifier = keras.saving.load_model(folder / "finetuning" / finetune.MODEL)
+    classifier.export(folder / "saved_model", verbose=False)
+    extra = folder / "saved_model" / "assets.extra"  # TensorFlow's place for what goes along with a model
+    extra.mkdir(exist_ok=True)
+    runs.write_json(extra / "keras_cnv2.json", metadata_of(classifier))
+    served = serve.predict_in_new_process(folder / "saved_model", images)
+    difference = float(np.abs(served - classifier.predict(images, verbose=0)).max())
+    if difference > EXPORT_TOLERANCE:
+        raise RuntimeError(f"The exported model's probabilities differ from Keras's by {difference:.1e}.")
+    return difference
 
 
 def announce(step, what):
-    print(f"[{step}/4] {what}", flush=True)
+    print(f"[{step}/3] {what}", flush=True)
 
 
 def print_summary(metrics, folder):
@@ -158,8 +103,8 @@ def print_summary(metrics, folder):
         f"{metrics['pretraining_loss_last_epoch']:.3f}",
         "parameters": f"{metrics['parameters']:,}",
         "served against Keras": f"{metrics['exported_max_difference']:.1e} largest difference",
-        "time": f"{sum(metrics['seconds'].values()):.0f} s",
-        "results": folder,
+        "time": f"{metrics['seconds']:.0f} s",
+        "results": str(folder),
     }
     width = max(map(len, rows))
     print("\n" + "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))

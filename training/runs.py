@@ -1,50 +1,105 @@
-"""A run's folder: complete or not there."""
+"""A run's folder: what ran, whether it is finished, and going on where it was interrupted."""
 
-import contextlib
+import dataclasses
 import json
+import logging
 import platform
-import tempfile
 from importlib import import_module
 from pathlib import Path
 
-PACKAGES = ("keras_cnv2", "keras", "tensorflow", "numpy")
+from keras_cnv2.checkpoints.write import replacing
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("keras_cnv2", "keras", "tensorflow", "jax", "torch", "numpy")
+CONFIG, METRICS = "config.json", "metrics.json"
 
 
-@contextlib.contextmanager
-def run_folder(runs, name):
-    """Gives a temporary folder to write into, which becomes `runs/name` when all went well and vanishes otherwise.
+class RunError(ValueError):
+    """A run that cannot start or go on."""
+
+
+def open_run(folder, recipe):
+    """Makes the folder of a new run, or takes that of an interrupted one to go on with.
+
+    The recipe (the seed in it) and the packages' versions go into config.json.
 
     Args:
-        runs: Path of the folder of all runs; made if it is not there.
-        name: Name of this run.
+        folder: Path of the run.
+        recipe: The recipe, a dataclass.
+
+    Returns:
+        The folder as a `Path`.
 
     Raises:
-        FileExistsError: If there is such a run. Nothing is ever overwritten.
+        FileExistsError: If there is a finished run, or anything but a run.
+        RunError: If the interrupted run there had another recipe.
     """
-    final = Path(runs) / name
-    check_new(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=final.parent) as temporary:
-        work = Path(temporary) / name
-        work.mkdir()
-        yield work
-        check_new(final)
-        work.rename(final)
+    folder = Path(folder)
+    check_new(folder)
+    config = {"kind": type(recipe).__name__, **json.loads(json.dumps(dataclasses.asdict(recipe)))}
+    if (folder / CONFIG).exists():
+        _check_same(folder, config)
+    elif folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"There is something else than a run; give another --name. Received: {folder}")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONFIG, {**config, "versions": versions()})
+    return folder
 
 
 def check_new(folder):
-    """Raises a `FileExistsError` if there is something at this path."""
-    if folder.exists():
-        raise FileExistsError(f"There is a run of this name; give another --name. Received: {folder}")
+    """Raises a `FileExistsError` if there is a finished run in this folder."""
+    if (Path(folder) / METRICS).exists():
+        raise FileExistsError(f"There is a finished run of this name; give another --name. Received: {folder}")
+
+
+def _check_same(folder, config):
+    """Raises a `RunError` if the run has another recipe; warns if it began with other packages."""
+    before = read_json(folder / CONFIG)
+    began_with = before.pop("versions", {})
+    names = sorted(before.keys() | config.keys())
+    changed = [f"{n}: {before.get(n)} then, {config.get(n)} now" for n in names if before.get(n) != config.get(n)]
+    if changed:
+        raise RunError(
+            "The interrupted run of this name had another recipe. Repeat its command to go on with it, or give another "
+            f"--name. Received: {folder} with " + "; ".join(changed)
+        )
+    if began_with != versions():
+        logger.warning("The run began with other packages: %s then, %s now", began_with, versions())
+
+
+def read_metrics(folder):
+    """The metrics of a finished run, or `None`."""
+    path = Path(folder) / METRICS
+    return read_json(path) if path.exists() else None
+
+
+def read_json(path):
+    """What a JSON file holds."""
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise RunError(f"This is no JSON file; remove it or its folder. Received: {path} ({error})") from error
 
 
 def write_json(path, content):
     """Writes `content` to a temporary name, then renames it."""
-    temporary = Path(f"{path}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path, text):
+    """Writes `text` to a temporary name, then renames it."""
+    with replacing(Path(path)) as temporary:
+        temporary.write_text(text)
 
 
 def versions():
     """The versions of Python and of the packages that decide the numbers."""
-    return {"python": platform.python_version()} | {name: import_module(name).__version__ for name in PACKAGES}
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = import_module(name).__version__
+        except ImportError:
+            continue
+    return found

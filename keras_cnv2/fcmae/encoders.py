@@ -4,6 +4,8 @@ Both take the backbone, images `(N, H, W, channels)`, masks `(N, h, w)` (1 = hid
 and return the last stage's features `(N, h, w, D)`, zero where hidden.
 """
 
+from functools import partial
+
 from keras import ops
 
 from keras_cnv2.fcmae import masking
@@ -35,10 +37,14 @@ def encode_visible(backbone, images, hidden, visible):
         small_images = (-1, *x.shape[1:])
         tokens = ops.reshape(x, (-1, visible * x.shape[1] ** 2, x.shape[3]))  # (N, V * p * p, C)
         for block in _blocks(backbone, stage):
-            y = patches.gather(block.dwconv(patches.scatter(tokens)))
-            tokens = tokens + block.drop_path(block.mlp(y))
+            branch = block.checkpointed(partial(_branch, block, patches))
+            tokens = tokens + block.drop_path(branch(tokens))
         x = ops.reshape(tokens, small_images)
     return patches.scatter(tokens)
+
+
+def _branch(block, patches, tokens):
+    return block.mlp(patches.gather(block.dwconv(patches.scatter(tokens))))
 
 
 ENCODERS = {"visible": encode_visible, "dense": encode_dense}

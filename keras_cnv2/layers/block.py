@@ -20,6 +20,9 @@ class ConvNeXtV2Block(keras.layers.Layer):
     With a mask, hidden positions count as zero throughout, GRN's statistics run over the visible positions of each
     image, and the output is zero where hidden.
 
+    With the attribute `remat` set to true, what the gradients need is computed again instead of kept (gradient
+    checkpointing); all but drop path, whose random numbers would be others.
+
     Args:
         dim: Int, the number of channels C.
         drop_path_rate: Float in `[0, 1)`, the probability that a sample skips the block while training.
@@ -42,6 +45,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
         super().__init__(**kwargs)
         self.dim = positive_int("dim", dim)
         self.drop_path_rate = drop_path_rate
+        self.remat = False
         dtype = self.dtype_policy
         self.dwconv = MaskedDepthwiseConv2D(
             7, depthwise_initializer=kernel_initializer(), data_format="channels_last", dtype=dtype, name="dwconv"
@@ -63,11 +67,15 @@ class ConvNeXtV2Block(keras.layers.Layer):
         self.pwconv2.build(wide)
 
     def call(self, x, hidden=None, training=None):
-        y = self.mlp(self.dwconv(x, hidden), hidden)
+        y = self.checkpointed(lambda x: self.mlp(self.dwconv(x, hidden), hidden))(x)
         y = self.drop_path(y, training=training)
         if hidden is None:
             return x + y
         return hide(x + y, hidden)
+
+    def checkpointed(self, function):
+        """The function of one tensor, made to keep nothing for its gradient where `remat` is set."""
+        return keras.remat(function) if self.remat else function
 
     def mlp(self, y, hidden=None):
         """Everything after the depthwise convolution: works position by position, but for GRN's statistics.

@@ -1,36 +1,74 @@
+import dataclasses
 import json
 
 import pytest
 
+from tests.training.small import finetuning, pretraining
 from training import runs
+from training.runs import RunError, open_run
 
 
-def test_appears_when_all_went_well(tmp_path):
-    with runs.run_folder(tmp_path / "runs", "a") as folder:
-        (folder / "x").write_text("1")
-        assert not (tmp_path / "runs" / "a").exists()
-    assert (tmp_path / "runs" / "a" / "x").read_text() == "1"
-    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["a"]
+def test_new_run_says_what_runs(tmp_path):
+    folder = open_run(tmp_path / "runs" / "a", finetuning(seed=3))
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["kind"], config["seed"], config["epochs"], config["betas"]) == ("Finetuning", 3, 2, [0.9, 0.99])
+    assert {"python", "keras_cnv2", "keras", "tensorflow", "numpy"} <= {*config["versions"]}
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_leaves_nothing_behind_otherwise(tmp_path, error):
-    def fail():
-        with runs.run_folder(tmp_path, "a") as folder:
-            (folder / "x").write_text("1")
-            raise error
-
-    with pytest.raises(error):
-        fail()
-    assert [*tmp_path.iterdir()] == []
+def test_interrupted_run_goes_on(tmp_path):
+    open_run(tmp_path / "a", pretraining())
+    (tmp_path / "a" / "log.csv").write_text("x")
+    open_run(tmp_path / "a", pretraining())
+    assert (tmp_path / "a" / "log.csv").read_text() == "x"
 
 
-def test_overwrites_nothing(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x").write_text("1")
-    with pytest.raises(FileExistsError, match=r"another --name. Received: .*a"), runs.run_folder(tmp_path, "a"):
-        pytest.fail("must not come to work")
-    assert (tmp_path / "a" / "x").read_text() == "1"
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (pretraining(epochs=3, seed=1), "epochs: 2 then, 3 now; seed: 0 then, 1 now"),
+        (finetuning(), "kind: Pretraining then, Finetuning now"),
+    ],
+)
+def test_another_recipe_is_refused(tmp_path, other, message):
+    open_run(tmp_path / "a", pretraining())
+    before = (tmp_path / "a" / "config.json").read_text()
+    with pytest.raises(RunError, match=message):
+        open_run(tmp_path / "a", other)
+    assert (tmp_path / "a" / "config.json").read_text() == before
+
+
+def test_finished_run_is_refused(tmp_path):
+    folder = open_run(tmp_path / "a", pretraining())
+    assert runs.read_metrics(folder) is None
+    runs.write_json(folder / "metrics.json", {"loss": 1.0})
+    assert runs.read_metrics(folder) == {"loss": 1.0}
+    with pytest.raises(FileExistsError, match=r"another --name. Received: .*a"):
+        open_run(tmp_path / "a", pretraining())
+
+
+def test_other_folders_are_left_alone(tmp_path):
+    (tmp_path / "x").write_text("1")
+    with pytest.raises(FileExistsError, match="something else than a run"):
+        open_run(tmp_path, pretraining())
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_damaged_configuration_is_told(tmp_path):
+    open_run(tmp_path / "a", pretraining())
+    (tmp_path / "a" / "config.json").write_text("{")
+    with pytest.raises(RunError, match=r"no JSON file.*config\.json"):
+        open_run(tmp_path / "a", pretraining())
+
+
+def test_other_versions_are_warned_of(tmp_path, caplog):
+    folder = open_run(tmp_path / "a", pretraining())
+    config = json.loads((folder / "config.json").read_text())
+    config["versions"]["keras"] = "2.0"
+    runs.write_json(folder / "config.json", config)
+    open_run(folder, pretraining())
+    assert "other packages" in caplog.text
+    assert "'keras': '2.0'" in caplog.text
 
 
 def test_write_json(tmp_path):
@@ -39,5 +77,8 @@ def test_write_json(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
-def test_versions():
-    assert {"python", "keras_cnv2", "keras", "tensorflow", "numpy"} == {*runs.versions()}
+def test_recipes_round_trip(tmp_path):
+    folder = open_run(tmp_path / "a", finetuning(clip_norm=1.0))
+    config = json.loads((folder / "config.json").read_text())
+    del config["kind"], config["versions"]
+    assert config == json.loads(json.dumps(dataclasses.asdict(finetuning(clip_norm=1.0))))

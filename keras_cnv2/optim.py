@@ -1,0 +1,340 @@
+"""The optimizer of the paper's recipes, AdamW with layer-wise learning-rate decay, and its schedule."""
+
+import math
+import re
+from collections import defaultdict
+from numbers import Integral, Real
+
+import keras
+from keras import ops
+
+# What the layer groups of 'group' were made for: the blocks of each stage of base, large and huge.
+GROUP_DEPTHS = {0: 3, 1: 3, 2: 27, 3: 3}
+GROUPS = 13
+
+LAYER_DECAY_TYPES = ("single", "group")
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises linearly from zero, then falls to a minimum along half a cosine, step by step.
+
+    ```
+    step < warmup_steps:  learning_rate * step / warmup_steps
+    afterwards:           min + (learning_rate - min) * (1 + cos(pi * progress)) / 2
+    ```
+
+    `progress` goes from 0 at the end of the warm-up to 1 at `steps`; from there on the minimum stays.
+
+    Args:
+        learning_rate: Positive float, the highest value: the paper's base learning rate * batch size / 256.
+        steps: Positive int, the optimizer steps of the whole training, those of the warm-up included.
+        warmup_steps: Int in `[0, steps]`.
+        min_learning_rate: Float in `[0, learning_rate]`.
+
+    Call arguments:
+        step: Int, or tensor of ints of any shape: optimizer steps done so far.
+
+    Returns:
+        A float32 tensor of the shape of `step`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), appendix A.1, "cosine decay" and "warmup epochs".
+    """
+
+    def __init__(self, learning_rate, steps, warmup_steps=0, min_learning_rate=0.0):
+        super().__init__()
+        _check("learning_rate", learning_rate, Real, "a positive number", lambda x: 0 < x < math.inf)
+        _check("steps", steps, Integral, "a positive int", lambda x: x > 0)
+        _check("warmup_steps", warmup_steps, Integral, f"an int in [0, steps={steps}]", lambda x: 0 <= x <= steps)
+        allowed = f"a number in [0, learning_rate={learning_rate}]"
+        _check("min_learning_rate", min_learning_rate, Real, allowed, lambda x: 0 <= x <= learning_rate)
+        self.learning_rate = float(learning_rate)
+        self.steps = int(steps)
+        self.warmup_steps = int(warmup_steps)
+        self.min_learning_rate = float(min_learning_rate)
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        rising = self.learning_rate * step / max(self.warmup_steps, 1)
+        remaining = ops.clip((self.steps - step) / max(self.steps - self.warmup_steps, 1), 0, 1)
+        # (1 + cos(pi * progress)) / 2, without its loss of digits near the end.
+        share = ops.square(ops.sin(math.pi / 2 * remaining))
+        falling = self.min_learning_rate + (self.learning_rate - self.min_learning_rate) * share
+        return ops.where(step < self.warmup_steps, rising, falling)
+
+    def get_config(self):
+        return {
+            "learning_rate": self.learning_rate,
+            "steps": self.steps,
+            "warmup_steps": self.warmup_steps,
+            "min_learning_rate": self.min_learning_rate,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class LayerDecayAdamW(keras.optimizers.Optimizer):
+    """AdamW as PyTorch computes it, with a learning rate that decays from the head down to the stem.
+
+    For each weight `w` with gradient `g`, at step `t` counted from 1, with `lr` its own learning rate:
+
+    ```
+    lr = learning_rate * multiplier
+    w -= lr * weight_decay * w
+    m += (1 - beta_1) * (g - m)
+    v += (1 - beta_2) * (g ** 2 - v)
+    w -= lr * m / (1 - beta_1 ** t) / (sqrt(v / (1 - beta_2 ** t)) + epsilon)
+    ```
+
+    The multiplier is `layer_decay` to the power of the layers above. It follows from the paths of the weights, which
+    may have prefixes, so any model with a ConvNeXt V2 in it will do. What lies above the stages (norm, head, decoder
+    of an FCMAE, layers of your own) has 1. Blocks are counted from the top: frozen layers at the bottom change
+    nothing, frozen stages at the top are not seen and not counted.
+
+    Weights of rank 1, biases, GRN and the mask token have no weight decay; `exclude_from_weight_decay` adds to these.
+
+    With `gradient_accumulation_steps`, the schedule and the moving average of the weights go by the updates of the
+    weights, not by the batches.
+
+    ```python
+    schedule = keras_cnv2.WarmupCosine(8e-4, steps=600 * 1251, min_learning_rate=1e-6)
+    optimizer = keras_cnv2.LayerDecayAdamW(schedule, weight_decay=0.3, layer_decay=0.9)
+    ```
+
+    Args:
+        learning_rate: Float, a `LearningRateSchedule`, or a function without arguments.
+        weight_decay: Float from 0 on, or `None` for no decay. Decoupled from the gradient, times the learning rate.
+        beta_1, beta_2: Floats in `[0, 1)`.
+        epsilon: Positive float.
+        layer_decay: Float in `(0, 1]`; 1 is no layer decay.
+        layer_decay_type: "single": each block is a layer, along with the downsampling before it. "group": stages 1, 2
+            and 4 and each three blocks of stage 3 are a layer, for depths (3, 3, 27, 3).
+        clipnorm, clipvalue, global_clipnorm: As in `keras.optimizers.AdamW`.
+        use_ema, ema_momentum, ema_overwrite_frequency: As in `keras.optimizers.AdamW`, but for the default momentum.
+        loss_scale_factor, gradient_accumulation_steps, name: As in `keras.optimizers.AdamW`.
+
+    Raises:
+        ValueError: If an argument is out of range; when built with "group", also if a stage has another depth.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), appendix A.1, "layer-wise lr decay"; Decoupled Weight Decay Regularization
+        (arXiv 1711.05101), algorithm 2.
+    """
+
+    def __init__(
+        self,
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        layer_decay=1.0,
+        layer_decay_type="single",
+        clipnorm=None,
+        clipvalue=None,
+        global_clipnorm=None,
+        use_ema=False,
+        ema_momentum=0.9999,
+        ema_overwrite_frequency=None,
+        loss_scale_factor=None,
+        gradient_accumulation_steps=None,
+        name="layer_decay_adamw",
+    ):
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+        )
+        if weight_decay is not None:
+            _check("weight_decay", weight_decay, Real, "None or a number from 0 on", lambda x: 0 <= x < math.inf)
+        for key, beta in (("beta_1", beta_1), ("beta_2", beta_2)):
+            _check(key, beta, Real, "a number in [0, 1)", lambda x: 0 <= x < 1)
+        _check("epsilon", epsilon, Real, "a positive number", lambda x: 0 < x < math.inf)
+        _check("layer_decay", layer_decay, Real, "a number in (0, 1]", lambda x: 0 < x <= 1)
+        if layer_decay_type not in LAYER_DECAY_TYPES:
+            raise ValueError(
+                f"layer_decay_type must be one of {LAYER_DECAY_TYPES}. Received: layer_decay_type={layer_decay_type!r}"
+            )
+        self.beta_1 = float(beta_1)
+        self.beta_2 = float(beta_2)
+        self.epsilon = float(epsilon)
+        self.layer_decay = float(layer_decay)
+        self.layer_decay_type = layer_decay_type
+
+    def build(self, variables):
+        if self.built:
+            return
+        layers = layers_above([_path(v) for v in variables], self.layer_decay_type)
+        super().build(variables)
+        self._multipliers = tuple(self.layer_decay**above for above in layers)
+        self._momentums, self._velocities = self.add_optimizer_variables(variables, ["momentum", "velocity"])
+
+    def multiplier(self, variable):
+        """The factor of the learning rate for a variable that the optimizer was built with, a float."""
+        return self._multipliers[self._get_variable_index(variable)]
+
+    def decays(self, variable):
+        """Whether a variable that the optimizer was built with has weight decay."""
+        # Under tf.distribute, the argument may be one replica's variable, which has no path.
+        variable = self._trainable_variables[self._get_variable_index(variable)]
+        return not _is_exempt(variable) and self._use_weight_decay(variable)
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        momentum, velocity = self._momentums[index], self._velocities[index]
+        dtype = keras.backend.result_type(variable.dtype, "float32")
+        g, w, m, v = (ops.cast(x, dtype) for x in (gradient, variable, momentum, velocity))
+        lr = ops.cast(learning_rate, dtype) * self._multipliers[index]
+
+        m = m + (g - m) * (1 - self.beta_1)
+        v = v + (ops.square(g) - v) * (1 - self.beta_2)
+        m_hat = m / self._bias_correction(self.beta_1, dtype)
+        v_hat = v / self._bias_correction(self.beta_2, dtype)
+        if self.weight_decay and self.decays(variable):
+            w = w * (1 - lr * self.weight_decay)
+        w = w - lr * m_hat / (ops.sqrt(v_hat) + self.epsilon)
+
+        for target, new in ((momentum, m), (velocity, v), (variable, w)):
+            self.assign(target, self._if_update(new, target))
+
+    def _bias_correction(self, beta, dtype):
+        """`1 - beta ** t`, to full precision also where the power is close to one."""
+        step = ops.cast(self.iterations + 1, dtype)
+        return -ops.expm1(step * (math.log(beta) if beta else -math.inf))
+
+    # From here on, what goes wrong in Keras (3.10 to 3.15). With gradient accumulation, it calls the schedule with
+    # batches, moves and applies the average of the weights at every batch, and fails under tf.distribute: replicas
+    # cannot synchronize inside of a branch. Nor can JAX assign there, so nothing branches here.
+
+    def _get_current_learning_rate(self):
+        if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            return self._learning_rate(self.iterations)
+        return super()._get_current_learning_rate()
+
+    def _if_update(self, new, old):
+        """`new` where the weights are updated, `old` while gradients accumulate."""
+        if not self.gradient_accumulation_steps:
+            return new
+        return ops.where((self._iterations + 1) % self.gradient_accumulation_steps == 0, new, old)
+
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        if self.gradient_accumulation_steps:
+            grads = [self._accumulate(*pair) for pair in zip(grads, trainable_variables)]
+        if keras.backend.backend() != "tensorflow":
+            grads = self._clip_gradients(grads)
+        self._backend_update_step(grads, trainable_variables, self.learning_rate)
+        if self.use_ema:
+            self._update_model_variables_moving_average(self._trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        # Part of the update step on TensorFlow. Only after it is the norm that of the whole batch, on all replicas.
+        grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars))
+        return [*zip(self._clip_gradients(grads), variables)]
+
+    def _accumulate(self, gradient, variable):
+        """Adds to the accumulated gradient; returns its mean, which is complete where the weights are updated."""
+        accumulator = self._accumulated_gradients[self._get_variable_index(variable)]
+        total = ops.add(accumulator, gradient)
+        accumulator.assign(self._if_update(ops.zeros_like(total), total))
+        return total / self.gradient_accumulation_steps
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        rate = ops.where(self.iterations == 0, 1.0, 1 - self.ema_momentum)
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average):
+            if average is None:  # a variable that is not trained by its gradient
+                continue
+            moved = average + ops.cast(rate, average.dtype) * (variable - average)
+            average.assign(self._if_update(moved, average))
+            if self.ema_overwrite_frequency:
+                overwrite = (self.iterations + 1) % self.ema_overwrite_frequency == 0
+                variable.assign(self._if_update(ops.where(overwrite, average, variable), variable))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+            "layer_decay": self.layer_decay,
+            "layer_decay_type": self.layer_decay_type,
+        }
+
+
+def layers_above(paths, layer_decay_type):
+    """How many layers' worth of learning-rate decay each weight has.
+
+    Args:
+        paths: The paths of all weights that are trained.
+        layer_decay_type: "single" or "group", as in `LayerDecayAdamW`.
+
+    Returns:
+        List of ints, 0 for what lies above the stages.
+
+    Raises:
+        ValueError: If the type is "group" and a stage has not the depth that groups are defined for.
+    """
+    places = [_place(path) for path in paths]
+    depths = defaultdict(int)
+    for stage, block in filter(None, places):
+        depths[stage] = max(depths[stage], block + 1)
+    if layer_decay_type == "group":
+        _check_group_depths(depths)
+        return [GROUPS - _group(*place) if place else 0 for place in places]
+    above = {stage: sum(depth for other, depth in depths.items() if other >= stage) for stage in depths}
+    return [above[place[0]] - max(place[1], 0) if place else 0 for place in places]
+
+
+BEFORE = -1  # the "block" of the stem and of the downsampling between stages
+PLACE = re.compile(
+    r"stem_(?:conv|norm)|downsample_(?P<before>[1-3])_(?:conv|norm)|stages_(?P<stage>[0-3])_(?P<block>\d+)"
+)
+
+
+def _place(path):
+    """The (stage, block) of a weight, `None` if it is not in the stem or a stage."""
+    for segment in path.split("/"):
+        if match := PLACE.fullmatch(segment):
+            stage, block = match["stage"] or match["before"] or 0, match["block"] or BEFORE
+            return int(stage), int(block)
+    return None
+
+
+def _group(stage, block):
+    """The layer group of a weight, 0 to 12, as the official code has them."""
+    if (stage, block) == (0, BEFORE):
+        return 0
+    return (1, 2, 3 + max(block, 0) // 3, 12)[stage]
+
+
+def _check_group_depths(depths):
+    # A stage without trained blocks, that is, a frozen one, shows no depth.
+    if any(depth and GROUP_DEPTHS.get(stage) != depth for stage, depth in depths.items()):
+        found = ", ".join(f"stage {stage}: {depth}" for stage, depth in sorted(depths.items()))
+        raise ValueError(
+            f"layer_decay_type='group' is defined for depths {tuple(GROUP_DEPTHS.values())} (base, large, huge); "
+            f"use 'single'. Received: weights with blocks up to {found}"
+        )
+
+
+def _is_exempt(variable):
+    """Whether a weight never has weight decay."""
+    *layers, name = _path(variable).split("/")
+    return len(variable.shape) <= 1 or name == "bias" or "grn" in layers or "mask_token" in layers
+
+
+def _path(variable):
+    return getattr(variable, "path", variable.name)
+
+
+def _check(name, value, kind, allowed, is_allowed):
+    if not isinstance(value, kind) or isinstance(value, bool) or not is_allowed(value):
+        raise ValueError(f"{name} must be {allowed}. Received: {name}={value!r}")

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from tests.training.small import finetuning, pretraining, source
+from training import arrays
+from training.augment import Augmentation
+
+pytestmark = pytest.mark.backends
+PLAIN = {"crop_area": (1.0, 1.0), "flip": False}
+
+
+def numbered(count):
+    """Images that are their own number."""
+    images = np.arange(count, dtype="uint8").reshape(-1, 1, 1, 1) * np.ones((1, 16, 16, 1), "uint8")
+    return arrays.Arrays(arrays.Split(images, np.arange(count) % 2), None, "ab")
+
+
+def take(batches, count, first=0):
+    return [batches[first + i] for i in range(count)]
+
+
+def test_digits_are_all_there_and_apart():
+    digits = arrays.digits(32)
+    assert digits.train.images.shape == (1437, 32, 32, 1)
+    assert digits.test.images.shape == (360, 32, 32, 1)
+    assert digits.train.images.dtype == "uint8"
+    assert digits.class_names == tuple("0123456789")
+    # Every tenth part of the test set is one class, give or take one image.
+    assert abs(np.bincount(digits.test.labels) - 36).max() <= 1
+    scans = load_digits()
+    known = {(scan.tobytes(), target) for scan, target in zip(scans.images, scans.target)}
+    small = arrays.digits(8).train
+    found = {(np.round(image[..., 0] / (255 / 16)).tobytes(), label) for image, label in zip(*small)}
+    assert found <= known
+
+
+def test_digits_are_always_split_alike():
+    for one, two in zip(arrays.digits(16).train, arrays.digits(16).train):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_an_epoch_has_every_image_at_most_once_in_a_new_order():
+    recipe = pretraining(**PLAIN, batch_size=4)
+    batches = numbered(10).training(recipe)
+    epochs = [np.concatenate(take(batches, 2, first))[:, 0, 0, 0] for first in (0, 2, 4)]
+    assert all(len({*epoch}) == 8 for epoch in epochs)
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert not np.array_equal(epochs[1], epochs[2])
+    other = np.concatenate(take(numbered(10).training(pretraining(**PLAIN, batch_size=4, seed=1)), 2))
+    assert not np.array_equal(other[:, 0, 0, 0], epochs[0])
+
+
+def test_goes_on_from_any_batch_as_if_never_interrupted():
+    recipe = finetuning(batch_size=8, accumulation=2)
+    augmentation = Augmentation(3, rand_augment=9.0, erasing=0.5, label_smoothing=0.1, mixup=0.5, cutmix=0.5)
+    whole = take(source().training(recipe, 0, augmentation), 9)
+    rest = take(source().training(recipe, 5, augmentation), 4)
+    for one, two in zip(whole[5:], rest):
+        assert one[0].shape == (4, 16, 16, 3)
+        assert one[1].shape == (4, 3)
+        np.testing.assert_array_equal(one[0], two[0])
+        np.testing.assert_array_equal(one[1], two[1])
+
+
+def test_crops_and_flips_change_images():
+    plain, changed = (source().training(pretraining(**fields))[0] for fields in (PLAIN, {}))
+    assert plain.shape == changed.shape
+    assert (np.abs(plain - changed).mean(axis=(1, 2, 3)) > 1).all()
+
+
+def test_validation_is_every_image_once():
+    validation = source(test=11).validation(None, 4)
+    batches = take(validation, validation.num_batches)
+    assert [len(images) for images, _ in batches] == [4, 4, 3]
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in batches]), source(test=11).test.images)
+    np.testing.assert_array_equal(np.concatenate([y for _, y in batches]).argmax(-1), np.arange(11) % 3)
+    assert source(test=0).validation(None, 4) is None
+
+
+def write(path, **arrays_):
+    np.savez(path, **arrays_)
+    return path
+
+
+def test_npz(tmp_path):
+    data = source()
+    path = write(
+        tmp_path / "a.npz",
+        train_images=data.train.images,
+        train_labels=data.train.labels,
+        test_images=data.test.images,
+        test_labels=data.test.labels,
+        class_names=["x", "y", "z"],
+    )
+    read = arrays.from_npz(path, 16)
+    assert read.class_names == ("x", "y", "z")
+    np.testing.assert_array_equal(read.train.images, data.train.images)
+    np.testing.assert_array_equal(read.test.labels, data.test.labels)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"train_images": np.zeros((4, 16, 16, 3))}, "train_images must be uint8 .*float64"),
+        ({"train_images": np.zeros((4, 8, 8, 3), "uint8")}, r"shape \(N, 16, 16, channels\).*\(4, 8, 8, 3\)"),
+        ({"train_labels": np.zeros(3, int)}, r"train_labels N ints.*\(3,\)"),
+        ({"train_labels": np.zeros(4)}, "train_labels N ints.*float64"),
+        ({"class_names": ["only"]}, "from 0 to 0.*from 0 to 1"),
+        ({"train_labels": np.array([0, 1, -1, 0])}, "labels from -1"),
+    ],
+)
+def test_bad_npz(tmp_path, changed, message):
+    good = {"train_images": np.zeros((4, 16, 16, 3), "uint8"), "train_labels": np.array([0, 1, 1, 0])}
+    with pytest.raises(ValueError, match=message):
+        arrays.from_npz(write(tmp_path / "a.npz", **{**good, **changed}), 16)
+
+
+def test_npz_without_training_images(tmp_path):
+    with pytest.raises(ValueError, match=r"needs train_images and train_labels.*\['x'\]"):
+        arrays.from_npz(write(tmp_path / "a.npz", x=np.zeros(3)), 16)

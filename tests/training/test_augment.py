@@ -1,0 +1,655 @@
+"""Distributions are compared over many draws, within five standard errors: a test that is right fails once in a million
+times, and, as draws depend on their keys alone, either always or never."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from PIL import Image, ImageEnhance, ImageOps
+
+from training import augment
+from training.augment import Augmentation, Draws
+
+pytestmark = pytest.mark.backends
+
+BACKEND = keras.backend.backend()
+tensorflow_only = pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.data computes with TensorFlow")
+jax_only = pytest.mark.skipif(BACKEND != "jax", reason="jax.jit computes with JAX")
+
+# ImageNet's statistics in 0..255.
+MEAN = 255 * np.float32([0.485, 0.456, 0.406])
+STD = 255 * np.float32([0.229, 0.224, 0.225])
+
+# How many draws a test takes; PyTorch makes them one by one.
+MANY = 300 if BACKEND == "torch" else 4000
+
+
+def many(function, count=MANY):
+    """The results of `function(Draws(7, i))` for i in `range(count)`, stacked, as NumPy arrays."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        dataset = tf.data.Dataset.range(count).map(lambda i: function(Draws(7, i)), num_parallel_calls=2)
+        return next(dataset.batch(count).as_numpy_iterator())
+
+    def run():
+        return ops.map(lambda i: function(Draws(7, i)), ops.arange(count, dtype="int32"))
+
+    if BACKEND == "jax":
+        import jax
+
+        run = jax.jit(run)
+    return keras.tree.map_structure(ops.convert_to_numpy, run())
+
+
+def assert_same_mean(values, reference):
+    """Two samples have the same mean and the same mean square."""
+    for power in (1, 2):
+        one, two = (np.asarray(sample, "float64") ** power for sample in (values, reference))
+        error = math.sqrt(one.var() / len(one) + two.var() / len(two))
+        assert abs(one.mean() - two.mean()) < 5 * error
+
+
+def assert_share(happened, probability):
+    error = math.sqrt(probability * (1 - probability) / len(happened))
+    assert abs(np.mean(happened) - probability) < 5 * error
+
+
+def picture(height=32, width=40, channels=3, seed=0):
+    """A uint8 image with smooth parts and rough ones, that leaves out the lowest and the highest values."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / (3 + c) + c) + np.cos(y / (4 + c)) for c in range(channels)]
+    image = 128 + 45 * np.stack(waves, -1) + random.normal(0, 12, (height, width, channels))
+    return np.clip(image, 11, 236).astype("uint8")
+
+
+class TestDraws:
+    def test_seeds_depend_on_key_and_count_alone(self):
+        one, two = Draws(3, 5), Draws(3, 5)
+        first, second = (ops.convert_to_numpy(one.next()).tolist() for _ in range(2))
+        assert first != second
+        assert ops.convert_to_numpy(two.next()).tolist() == first
+        assert ops.convert_to_numpy(two.next(ordered=False)).tolist() == second
+        for part in (np.int64(5), np.uint8(5), ops.convert_to_tensor(5, "int32"), ops.convert_to_tensor(5, "int64")):
+            assert ops.convert_to_numpy(Draws(3, part).next()).tolist() == first
+
+    def test_all_positions_and_counts_have_other_seeds(self):
+        positions = [*range(200), *(2**power + step for power in (31, 32, 33, 40, 62) for step in range(-2, 3))]
+        keys = [(seed, position) for seed in (0, 1) for position in positions] + [(), (0,), (0, 0, 0)]
+        seeds = {tuple(ops.convert_to_numpy(d.next()).tolist()) for d in (Draws(*k) for k in keys) for _ in range(4)}
+        seeds |= {tuple(ops.convert_to_numpy(Draws(*key).next()).tolist()) for key in keys}
+        # Sequences that were shifted against each other would share seeds.
+        assert len(seeds) == 4 * len(keys)
+
+    @pytest.mark.skipif(BACKEND == "jax", reason="JAX has no integers of 64 bits")
+    def test_large_tensors_count_in_full(self):
+        for position in (2**31 + 1, 2**32 + 1, 2**40 + 1):
+            seed = Draws(0, ops.convert_to_tensor(np.int64(position))).next()
+            np.testing.assert_array_equal(ops.convert_to_numpy(seed), ops.convert_to_numpy(Draws(0, position).next()))
+
+    def test_one_bit_of_the_key_changes_half_of_the_seed(self):
+        def bits(*key):
+            seed = ops.convert_to_numpy(Draws(*key).next()).astype("uint32")
+            return np.unpackbits(seed.view("uint8"))
+
+        changed = [bits(0, i) != bits(0, i ^ (1 << bit)) for i in range(20) for bit in range(0, 40, 4)]
+        assert_share(np.concatenate(changed), 0.5)
+
+    def test_draws_of_neighbours_are_independent(self):
+        values = many(
+            lambda draws: ops.stack([keras.random.uniform((1,), dtype="float32", seed=draws)[0] for _ in range(3)])
+        )
+        # 20 equally likely bins have a chi-square of mean 19 and variance 38.
+        counts = np.histogram(values[:, 0], 20, (0, 1))[0]
+        assert ((counts - MANY / 20) ** 2).sum() / (MANY / 20) < 19 + 5 * math.sqrt(38)
+        pairs = [(values[1:, 0], values[:-1, 0]), (values[1:, 0], values[:-1, 1]), (values[:, 0], values[:, 1])]
+        pairs += [(values[1:, 1], values[:-1, 2]), (values[:, 1], values[:, 2])]
+        for one, two in pairs:
+            assert abs(np.corrcoef(one, two)[0, 1]) < 5 / math.sqrt(MANY)
+
+
+class TestCrops:
+    @staticmethod
+    def reference(height, width, area, random):
+        """RandomResizedCrop in plain words."""
+        for _ in range(10):
+            pixels = height * width * random.uniform(*area)
+            ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+            crop_width, crop_height = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+            if 0 < crop_width <= width and 0 < crop_height <= height:
+                top = random.integers(0, height - crop_height, endpoint=True)
+                left = random.integers(0, width - crop_width, endpoint=True)
+                return top, left, crop_height, crop_width
+        ratio = min(max(width / height, 3 / 4), 4 / 3)
+        crop_width, crop_height = min(width, round(height * ratio)), min(height, round(width / ratio))
+        return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+    @pytest.mark.parametrize(("height", "width"), [(100, 150), (60, 200)])
+    def test_windows_are_distributed_as_in_the_reference(self, height, width):
+        area = (0.2, 1.0)
+        drawn = np.stack(many(lambda draws: augment.sample_crop(height, width, area, draws)), -1)
+        assert drawn.dtype == "int32"
+        random = np.random.default_rng(0)
+        reference = np.array([self.reference(height, width, area, random) for _ in range(20000)])
+
+        def features(boxes):
+            top, left, crop_height, crop_width = boxes.T
+            return {
+                "area": crop_height * crop_width / (height * width),
+                "log ratio": np.log(crop_width / crop_height),
+                "top": top / height,
+                "left": left / width,
+                "bottom": (top + crop_height) / height,
+                "right": (left + crop_width) / width,
+            }
+
+        drawn, reference = features(drawn), features(reference)
+        for name in drawn:
+            assert_same_mean(drawn[name], reference[name])
+            # Within what is possible, up to the rounding of sides to whole pixels.
+            assert drawn[name].min() >= reference[name].min() - 0.02
+            assert drawn[name].max() <= reference[name].max() + 0.02
+        for edge in ("top", "left"):
+            assert drawn[edge].min() >= 0
+        for edge in ("bottom", "right"):
+            assert drawn[edge].max() <= 1
+
+    def test_extreme_shapes_get_the_largest_centre_crop(self):
+        for position in range(3):
+            for shape, box in [((10, 1000), (0, 493, 10, 13)), ((1000, 10), (493, 0, 13, 10))]:
+                found = augment.sample_crop(*shape, (0.2, 1.0), Draws(0, position))
+                assert tuple(map(int, found)) == box
+
+    def test_the_largest_centre_crop_within_the_limits_is_everything(self):
+        drawn = np.stack(many(lambda draws: augment.sample_crop(40, 50, (1.0, 1.0), draws)), -1)
+        # A box of the same area fits if its ratio is between 50.5 ** 2 / 2000 and 2000 / 40.5 ** 2, and is less than a
+        # pixel smaller.
+        assert drawn[:, 2:].min(0).tolist() == [40, 49]
+        fits = math.log(50.5**2 * 40.5**2 / 2000**2) / math.log(16 / 9)
+        narrow = math.log(49.5**2 * 40.5**2 / 2000**2) / math.log(16 / 9)
+        assert_share(drawn[:, 3] == 49, (1 - (1 - fits) ** 10) * narrow / fits)
+        assert (drawn[drawn[:, 3] == 50] == (0, 0, 40, 50)).all()
+
+    def test_sides_may_be_tensors(self):
+        sides = [ops.convert_to_tensor(side, "int32") for side in (100, 150)]
+        for position in range(5):
+            one = augment.sample_crop(100, 150, (0.2, 1.0), Draws(0, position))
+            two = augment.sample_crop(*sides, (0.2, 1.0), Draws(0, position))
+            assert tuple(map(int, one)) == tuple(map(int, two))
+
+    def test_the_whole_image_stays_as_it_is(self):
+        images = picture()[None]
+        assert augment.resized_crops(images, (1.0, 1.0), Draws(0)) is images
+
+    def test_resized_crops_are_windows_resized_bilinearly(self):
+        count, height, width = 12, 40, 56
+        y, x = np.mgrid[:height, :width].astype("float32")
+        smooth = 128 + 60 * np.sin(x / 7) + 50 * np.cos(y / 5)
+        images = np.stack([np.stack([x, y, smooth], -1)] * count)
+        crops = ops.convert_to_numpy(augment.resized_crops(images, (0.2, 1.0), Draws(2)))
+        assert crops.shape == images.shape
+        boxes = set()
+        for columns, rows, found in np.moveaxis(crops, -1, 1):
+            # Bilinear interpolation of coordinates gives the coordinates that were looked up.
+            np.testing.assert_allclose(columns, columns[:1].repeat(height, 0), atol=1e-3)
+            np.testing.assert_allclose(rows, rows[:, :1].repeat(width, 1), atol=1e-3)
+            middle, middle_row = width // 2, height // 2
+            crop_width = (columns[0, middle + 4] - columns[0, middle - 4]) / 8 * width
+            crop_height = (rows[middle_row + 4, 0] - rows[middle_row - 4, 0]) / 8 * height
+            left = columns[0, middle] + 0.5 - (middle + 0.5) * crop_width / width
+            top = rows[middle_row, 0] + 0.5 - (middle_row + 0.5) * crop_height / height
+            box = np.array([top, left, crop_height, crop_width])
+            np.testing.assert_allclose(box, box.round(), atol=1e-2)
+            top, left, crop_height, crop_width = box.round().astype(int)
+            boxes.add((top, left, crop_height, crop_width))
+            assert 0 <= top <= top + crop_height <= height
+            assert 0 <= left <= left + crop_width <= width
+            # Half a pixel of rounding in either side.
+            assert 0.17 < crop_height * crop_width / (height * width) <= 1
+            assert 0.7 < crop_width / crop_height < 1.43
+            window = Image.fromarray(smooth[top : top + crop_height, left : left + crop_width])
+            # PIL's affine transform, and not its resizing, is bilinear without other weights at the borders.
+            expected = window.transform(
+                (width, height),
+                Image.Transform.AFFINE,
+                (crop_width / width, 0, 0, 0, crop_height / height, 0),
+                Image.Resampling.BILINEAR,
+            )
+            error = np.abs(found - expected)
+            # At its border the window alone lacks the neighbours, up to half a pixel away.
+            assert error.max() < 0.5 * (60 / 7 + 50 / 5)
+            edge_y, edge_x = (
+                math.ceil(0.5 * side / crop) for side, crop in ((height, crop_height), (width, crop_width))
+            )
+            assert error[edge_y:-edge_y, edge_x:-edge_x].max() < 0.01
+        assert len(boxes) > count // 2
+
+
+def test_half_of_the_images_are_flipped():
+    images = np.random.default_rng(0).integers(0, 256, (1000, 2, 3, 1)).astype("uint8")
+    flipped = ops.convert_to_numpy(augment.flips(images, Draws(1)))
+    assert flipped.dtype == "uint8"
+    mirrored, same = ((flipped == other).all((1, 2, 3)) for other in (images[:, :, ::-1], images))
+    assert (mirrored | same).all()
+    # Few images are their own mirror image.
+    assert_share(mirrored[mirrored != same], 0.5)
+    one = many(lambda draws: augment.flip(images[0], draws))
+    assert_share((one == images[0, :, ::-1]).all((1, 2, 3)), 0.5)
+    assert ((one == images[0, :, ::-1]).all((1, 2, 3)) | (one == images[0]).all((1, 2, 3))).all()
+
+
+# PIL's operations in timm's units.
+PIL = {
+    "AutoContrast": lambda image, amount: ImageOps.autocontrast(image),
+    "Equalize": lambda image, amount: ImageOps.equalize(image),
+    "Invert": lambda image, amount: ImageOps.invert(image),
+    "PosterizeIncreasing": lambda image, amount: posterize(image, 4 - int(abs(amount) * 4)),
+    "SolarizeIncreasing": lambda image, amount: ImageOps.solarize(image, 256 - int(abs(amount) * 256)),
+    "SolarizeAdd": lambda image, amount: image.point(
+        [min(255, value + int(abs(amount) * 110)) if value < 128 else value for value in range(256)] * len(image.mode)
+    ),
+    "ColorIncreasing": lambda image, amount: ImageEnhance.Color(image).enhance(factor(amount)),
+    "ContrastIncreasing": lambda image, amount: ImageEnhance.Contrast(image).enhance(factor(amount)),
+    "BrightnessIncreasing": lambda image, amount: ImageEnhance.Brightness(image).enhance(factor(amount)),
+    "SharpnessIncreasing": lambda image, amount: ImageEnhance.Sharpness(image).enhance(factor(amount)),
+    # timm's shears, and Pillow's rotation, keep to these.
+    "Rotate": lambda image, amount: image.rotate(30 * amount, Image.Resampling.BILINEAR),
+    "ShearX": lambda image, amount: affine(image, (1, 0.3 * amount, 0, 0, 1, 0)),
+    "ShearY": lambda image, amount: affine(image, (1, 0, 0, 0.3 * amount, 1, 0)),
+    "TranslateXRel": lambda image, amount: affine(image, (1, 0, 0.45 * amount * image.width, 0, 1, 0)),
+    "TranslateYRel": lambda image, amount: affine(image, (1, 0, 0, 0, 1, 0.45 * amount * image.height)),
+}
+GEOMETRY = ["Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel"]
+
+# By how much PIL's whole grey levels differ from exact ones: where it cuts off the fraction of the result, and where it
+# first rounds the image that is blended in (for contrast the grey image, then its mean).
+CUT_OFF = {"AutoContrast": 1, "ColorIncreasing": 1, "ContrastIncreasing": 1, "BrightnessIncreasing": 1}
+CUT_OFF["SharpnessIncreasing"] = 1
+ROUNDED = {"ColorIncreasing": 0.5, "ContrastIncreasing": 1, "SharpnessIncreasing": 0.5}
+
+
+def factor(amount):
+    return max(0.1, 1 + 0.9 * amount)
+
+
+def posterize(image, bits):
+    # Pillow 13 refuses to keep no bits; before, that gave black.
+    return ImageOps.posterize(image, bits) if bits else image.point(lambda value: 0)
+
+
+def affine(image, coefficients):
+    return image.transform(image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+
+
+def ours(name, image, amount):
+    operation = augment.OPERATIONS[name]
+    return ops.convert_to_numpy(operation(ops.cast(image, "float32"), ops.convert_to_tensor(amount, "float32")))
+
+
+class TestOperations:
+    def test_all_are_compared_with_pil(self):
+        assert {*augment.OPERATIONS} == {*PIL}
+        assert len(PIL) == 15
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("name", [name for name in PIL if name not in GEOMETRY])
+    def test_colours_are_those_of_pil(self, name, channels):
+        image = picture(channels=channels)
+        for amount in (-1.0, -0.5, -0.2, 0.0, 0.3, 0.77, 0.9, 1.0):
+            pil = PIL[name](Image.fromarray(image.squeeze(-1) if channels == 1 else image), amount)
+            found = ours(name, image, amount)
+            assert found.dtype == "float32"
+            difference = np.abs(found - np.asarray(pil, "float32").reshape(image.shape)).max()
+            # 1e-3: float32.
+            assert difference < 1e-3 + CUT_OFF.get(name, 0) + ROUNDED.get(name, 0) * abs(1 - factor(amount))
+
+    @pytest.mark.parametrize("name", ["AutoContrast", "Equalize"])
+    def test_a_channel_of_one_value_stays(self, name):
+        image = picture()
+        image[..., 1] = 70
+        found = ours(name, image, 0.5)
+        np.testing.assert_array_equal(found[..., 1], 70)
+        assert np.abs(found[..., 0] - image[..., 0]).max() > 5
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("name", GEOMETRY)
+    def test_geometry_is_that_of_pil(self, name, channels):
+        image = picture(channels=channels).astype("float32")
+        height, width, _ = image.shape
+        # PIL tells which pixels come from within, away from the border, where it does not fade.
+        inner = np.zeros((height, width), "float32")
+        inner[1:-1, 1:-1] = 1
+        for amount in (-1.0, -0.31, 0.0, 0.5, 0.9):
+            found = ours(name, image, amount)
+            known = np.asarray(PIL[name](Image.fromarray(inner), amount)) > 0.999
+            assert known.mean() > 0.3
+            for channel in range(channels):
+                pil = PIL[name](Image.fromarray(image[..., channel]), amount)
+                # 0.02: float32 coordinates, times the steepest slope.
+                np.testing.assert_allclose(found[..., channel][known], np.asarray(pil)[known], atol=0.02)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_new_pixels_have_the_mean_colour(self, channels):
+        mean = MEAN if channels == 3 else MEAN.mean(keepdims=True)
+        for name, axis in [("TranslateYRel", 0), ("TranslateXRel", 1)]:
+            image = picture(channels=channels)
+            for amount in (-1.0, 0.77):
+                found = np.moveaxis(ours(name, image, amount), axis, 0)
+                source = np.arange(len(found)) + 0.45 * amount * len(found)
+                outside = (source < -1) | (source > len(found))
+                assert outside.sum() >= 10
+                np.testing.assert_allclose(found[outside], np.broadcast_to(mean, found[outside].shape), atol=1e-3)
+
+    def test_shifts_by_whole_pixels_are_exact(self):
+        image = picture(40, 40).astype("float32")
+        for amount, shift in [(0.5, 9), (-1.0, -18), (0.0, 0)]:
+            expected = np.tile(MEAN, (40, 40, 1))
+            kept = slice(max(0, shift), 40 + min(0, shift)), slice(max(0, -shift), 40 + min(0, -shift))
+            expected[kept[1]] = image[kept[0]]
+            # 0.01: float32 coordinates.
+            np.testing.assert_allclose(ours("TranslateYRel", image, amount), expected, atol=0.01)
+            turned = ours("TranslateXRel", image.transpose(1, 0, 2), amount).transpose(1, 0, 2)
+            np.testing.assert_allclose(turned, expected, atol=0.01)
+
+
+class TestRandAugment:
+    def test_operations_are_equally_likely_and_applied_half_of_the_time(self, monkeypatch):
+        def marker(number):
+            return lambda image, amount: 16 * image + number
+
+        monkeypatch.setattr(augment, "OPERATIONS", {number: marker(number) for number in range(1, 16)})
+        marks = many(lambda draws: augment.rand_augment(np.zeros((1, 1, 1)), 9.0, 0.5, draws))
+        first, second = np.divmod(marks.ravel().astype(int), 16)
+        # One pick alone leaves its mark in the lower place.
+        assert_share((first > 0) & (second > 0), 0.25)
+        assert_share((first == 0) & (second == 0), 0.25)
+        alone = second[first == 0]
+        for picked in (first[first > 0], second[first > 0], alone[alone > 0]):
+            # A chi-square of 14 degrees of freedom has the mean 14 and the variance 28.
+            expected = len(picked) / 15
+            counts = np.bincount(picked, minlength=16)[1:]
+            assert ((counts - expected) ** 2).sum() / expected < 14 + 5 * math.sqrt(28)
+        # With replacement, and in any order.
+        assert_share(first[first > 0] == second[first > 0], 1 / 15)
+        assert_share(first[first > 0] < second[first > 0], 7 / 15)
+
+    @pytest.mark.parametrize(("magnitude", "spread"), [(9.0, 0.5), (1.0, 1.0)])
+    def test_levels_are_normal_within_limits(self, monkeypatch, magnitude, spread):
+        def amount_alone(image, amount):
+            return 0 * image + amount
+
+        monkeypatch.setattr(augment, "OPERATIONS", dict.fromkeys(range(15), amount_alone))
+        amounts = many(lambda draws: augment.rand_augment(np.full((1, 1, 1), 5.0), magnitude, spread, draws)).ravel()
+        amounts = amounts[amounts != 5]
+        assert_share(amounts[amounts != 0] > 0, 0.5)
+        expected = np.clip(np.random.default_rng(0).normal(magnitude, spread, 20000), 0, 10)
+        assert_same_mean(10 * abs(amounts), expected)
+        for limit in (0, 1):
+            assert_share(abs(amounts) == limit, np.mean(expected == 10 * limit) or 1e-9)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_images_stay_images(self, channels):
+        image = picture(channels=channels)
+        found = many(lambda draws: augment.rand_augment(image, 9.0, 0.5, draws), 200)
+        assert found.shape == (200, *image.shape)
+        assert found.dtype == "float32"
+        # 0.01: float32 in interpolation and in stretching.
+        assert -0.01 <= found.min() <= found.max() <= 255.01
+        changed = (np.abs(found - image) > 2).any((1, 2, 3))
+        # A quarter stays; greyscale images have no colour to change, small levels do little.
+        assert 0.5 < changed.mean() < 0.9
+        # As float the same image gives the same result.
+        one = augment.rand_augment(ops.cast(image, "float32"), 9.0, 0.5, Draws(7, 0))
+        np.testing.assert_allclose(ops.convert_to_numpy(one), found[0], atol=0.01)
+
+    def test_other_channels_are_refused(self):
+        with pytest.raises(ValueError, match=r"1 or 3 channels. Received: shape \(8, 8, 4\)"):
+            augment.rand_augment(np.zeros((8, 8, 4), "float32"), 9.0, 0.5, Draws(0))
+
+    def test_over_a_batch_every_image_has_draws_of_its_own(self):
+        image = picture(8, 8)
+        batch = ops.stack([image] * 8)
+        found = ops.convert_to_numpy(augment.over(self.augmented, batch, Draws(0, 1)))
+        assert found.shape == (8, 8, 8, 3)
+        assert len({one.tobytes() for one in found}) > 4
+        fewer = ops.convert_to_numpy(augment.over(self.augmented, batch[:3], Draws(0, 1)))
+        # 0.01: vectorised or not, float32.
+        np.testing.assert_allclose(fewer, found[:3], atol=0.01)
+
+    @staticmethod
+    def augmented(image, draws):
+        return augment.rand_augment(image, 9.0, 0.5, draws)
+
+
+class TestErase:
+    @staticmethod
+    def reference(height, width, random):
+        """The sides of the box of random erasing in plain words."""
+        for _ in range(10):
+            pixels = height * width * random.uniform(0.02, 1 / 3)
+            ratio = math.exp(random.uniform(math.log(0.3), math.log(1 / 0.3)))
+            box = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+            if 0 < box[0] < height and 0 < box[1] < width:
+                return box
+        return 0, 0
+
+    @staticmethod
+    def erased(shape, probability):
+        """Images that were 7 everywhere, and where they are no more."""
+        images = np.full((1, *shape), 7, "uint8")
+        found = many(lambda draws: augment.erase(images, probability, draws)[0])
+        assert found.dtype == "float32"
+        changed = found != 7
+        # All channels of a pixel or none.
+        np.testing.assert_array_equal(changed.all(-1), changed.any(-1))
+        return found, changed.any(-1)
+
+    def test_probability_is_that_of_each_image(self):
+        _, changed = self.erased((24, 32, 1), 0.25)
+        assert_share(changed.any((1, 2)), 0.25)
+
+    def test_boxes_are_distributed_as_in_the_reference(self):
+        height, width = 32, 40
+        _, changed = self.erased((height, width, 1), 1.0)
+        rows, columns = changed.any(2), changed.any(1)
+        np.testing.assert_array_equal(changed, rows[:, :, None] & columns[:, None, :])
+        box_height, box_width = rows.sum(1), columns.sum(1)
+        random = np.random.default_rng(0)
+        reference = np.array([self.reference(height, width, random) for _ in range(20000)])
+        assert_same_mean(box_height * box_width, reference.prod(1))
+        assert_same_mean(np.log(box_height / box_width), np.log(reference[:, 0] / reference[:, 1]))
+        # Anywhere: the space before and after the box is the same on average.
+        for lines, side in ((rows, height), (columns, width)):
+            before, after = lines.argmax(1), lines[:, ::-1].argmax(1)
+            assert (before + lines.sum(1) + after == side).all()
+            difference = before - after
+            assert abs(difference.mean()) < 5 * difference.std() / math.sqrt(len(difference))
+            assert before.min() == after.min() == 0
+
+    def test_noise_is_standard_normal_after_normalisation(self):
+        found, changed = self.erased((16, 16, 3), 1.0)
+        noise = (found[changed] - MEAN) / STD
+        count = len(noise)
+        assert (abs(noise.mean(0)) < 5 / math.sqrt(count)).all()
+        assert (abs(noise.var(0) - 1) < 5 * math.sqrt(2 / count)).all()
+        assert (abs((noise**4).mean(0) - 3) < 5 * math.sqrt(96 / count)).all()
+        # Not cut off, and drawn for each value.
+        assert found.min() < 0
+        assert found.max() > 255
+        correlation = np.corrcoef(np.concatenate([noise[1:], noise[:-1]], 1).T) - np.eye(6)
+        assert abs(correlation).max() < 5 / math.sqrt(count)
+
+    def test_images_of_a_batch_have_boxes_of_their_own(self):
+        found = ops.convert_to_numpy(augment.erase(np.full((6, 16, 16, 1), 7, "uint8"), 1.0, Draws(0)))
+        assert len({(one != 7).tobytes() for one in found}) == 6
+
+    def test_without_probability_nothing_happens(self):
+        images = picture()[None]
+        found = ops.convert_to_numpy(augment.erase(images, 0.0, Draws(0)))
+        assert found.dtype == "float32"
+        np.testing.assert_array_equal(found, images)
+
+
+def test_soft_labels():
+    found = ops.convert_to_numpy(augment.soft_labels(np.array([2, 0]), 5, 0.1))
+    assert found.dtype == "float32"
+    np.testing.assert_allclose(found, [[0.02, 0.02, 0.92, 0.02, 0.02], [0.92, 0.02, 0.02, 0.02, 0.02]], rtol=1e-6)
+    np.testing.assert_array_equal(ops.convert_to_numpy(augment.soft_labels(np.array([1]), 3, 0.0)), [[0, 1, 0]])
+
+
+class TestMix:
+    HEIGHT, WIDTH = 16, 24
+
+    @classmethod
+    def mixed(cls, mixup, cutmix):
+        """Batches of two images, 0 and 1 everywhere, of the classes 0 and 1: the first image, its label's own share."""
+        images = np.stack([np.full((cls.HEIGHT, cls.WIDTH, 1), value, "uint8") for value in (0, 1)])
+        images, labels = many(lambda draws: augment.mix(images, np.eye(2, dtype="float32"), mixup, cutmix, draws))
+        assert images.dtype == labels.dtype == "float32"
+        # Label mass stays, and both images share the same way.
+        np.testing.assert_allclose(labels.sum(-1), 1, atol=1e-6)
+        np.testing.assert_allclose(labels[:, 0], labels[:, 1, ::-1], atol=1e-6)
+        np.testing.assert_allclose(images[:, 0], 1 - images[:, 1], atol=1e-6)
+        # What an image keeps of itself, on average over its pixels, is what it keeps of its label.
+        np.testing.assert_allclose(labels[:, 0, 0], 1 - images[:, 0].mean((1, 2, 3)), atol=1e-5)
+        return images[:, 0, :, :, 0], labels[:, 0, 0]
+
+    def test_both_off_leaves_all_as_it_is(self):
+        images, labels = picture()[None], np.eye(1, 3, dtype="float32")
+        found = augment.mix(images, labels, 0.0, 0.0, Draws(0))
+        assert found[0] is images
+        assert found[1] is labels
+
+    @pytest.mark.parametrize("alpha", [0.3, 0.8])
+    def test_mixup_blends_by_a_beta_distributed_share(self, alpha):
+        images, own = self.mixed(alpha, 0.0)
+        np.testing.assert_allclose(images, np.tile(1 - own[:, None, None], (1, self.HEIGHT, self.WIDTH)), atol=1e-5)
+        assert_same_mean(own, np.random.default_rng(0).beta(alpha, alpha, 20000))
+
+    @pytest.mark.parametrize("alpha", [0.3, 1.0])
+    def test_cutmix_pastes_a_box(self, alpha):
+        images, own = self.mixed(0.0, alpha)
+        assert {*np.unique(images)} == {0.0, 1.0}
+        pasted = images == 1
+        rows, columns = pasted.any(2), pasted.any(1)
+        np.testing.assert_array_equal(pasted, rows[:, :, None] & columns[:, None, :])
+        # The label's share is that of the kept pixels to the last digits of float32.
+        np.testing.assert_allclose(own, 1 - pasted.mean((1, 2)), atol=2e-7)
+        random = np.random.default_rng(0)
+        assert_same_mean(own, [self.reference(alpha, random) for _ in range(20000)])
+        for lines in (rows, columns):
+            first, last = lines.argmax(1)[lines.any(1)], lines[:, ::-1].argmax(1)[lines.any(1)]
+            assert (lines.sum(1)[lines.any(1)] + first + last == lines.shape[1]).all()
+            assert first.min() == last.min() == 0
+
+    @classmethod
+    def reference(cls, alpha, random):
+        """The share that an image keeps in CutMix, in plain words."""
+        edges = []
+        cut = math.sqrt(1 - random.beta(alpha, alpha))
+        for side in (cls.HEIGHT, cls.WIDTH):
+            half, centre = int(side * cut) // 2, random.integers(0, side)
+            edges.append(min(side, centre + half) - max(0, centre - half))
+        return 1 - edges[0] * edges[1] / (cls.HEIGHT * cls.WIDTH)
+
+    def test_in_turns_a_batch_gets_one_of_them(self):
+        images, own = self.mixed(0.3, 1.0)
+        blended = ((images > 0) & (images < 1)).any((1, 2))
+        # With alpha 0.3 a share is closer to 0 or 1 than float32 shows in few of ten thousand batches.
+        assert_share(blended, 0.5)
+        random = np.random.default_rng(0)
+        # Of those: blended evenly, with mixup's shares.
+        np.testing.assert_allclose(images[blended].min((1, 2)), images[blended].max((1, 2)), atol=1e-6)
+        assert_same_mean(own[blended], random.beta(0.3, 0.3, 20000))
+        assert_same_mean(own[~blended], [self.reference(1.0, random) for _ in range(20000)])
+
+    def test_the_partner_is_the_batch_in_reverse(self):
+        images = np.arange(4, dtype="float32").reshape(4, 1, 1, 1) * np.ones((4, 2, 2, 3), "float32")
+        labels = np.eye(4, dtype="float32")
+        found, targets = augment.mix(images, labels, 0.8, 0.0, Draws(0))
+        own = float(targets[0, 0])
+        np.testing.assert_allclose(targets, own * labels + (1 - own) * labels[::-1], atol=1e-6)
+        np.testing.assert_allclose(found, own * images + (1 - own) * images[::-1], atol=1e-5)
+
+
+class TestAugmentation:
+    PAPER = Augmentation(10, rand_augment=9.0, erasing=0.25, label_smoothing=0.1, mixup=0.8, cutmix=1.0)
+
+    def test_everything_off(self):
+        images = np.stack([picture(seed=seed) for seed in range(2)])
+        augmentation = Augmentation(10)
+        assert augmentation.image(images, Draws(0)) is images
+        found, targets = augmentation.batch(images, np.array([3, 4]), Draws(0))
+        assert keras.backend.standardize_dtype(found.dtype) == "float32"
+        np.testing.assert_array_equal(ops.convert_to_numpy(found), images)
+        np.testing.assert_array_equal(ops.convert_to_numpy(targets), np.eye(10)[[3, 4]])
+
+    def test_an_image_is_rand_augmented(self):
+        image = picture(16, 16)
+        augmentation = Augmentation(10, rand_augment=9.0, rand_augment_std=0.2)
+        for position in range(3):
+            found = augmentation.image(image, Draws(0, position))
+            expected = augment.rand_augment(image, 9.0, 0.2, Draws(0, position))
+            np.testing.assert_array_equal(ops.convert_to_numpy(found), ops.convert_to_numpy(expected))
+
+    def test_a_batch_is_erased_then_mixed(self):
+        images = np.stack([np.full((16, 16, 3), value, "uint8") for value in (0, 200)])
+        augmentation = Augmentation(10, erasing=1.0, label_smoothing=0.1, mixup=1.0)
+        found, targets = (ops.convert_to_numpy(x) for x in augmentation.batch(images, np.array([3, 4]), Draws(0, 5)))
+        draws = Draws(0, 5)
+        expected = ops.convert_to_numpy(augment.erase(images, 1.0, draws))
+        expected, smooth = augment.mix(expected, augment.soft_labels(np.array([3, 4]), 10, 0.1), 1.0, 0.0, draws)
+        np.testing.assert_allclose(found, ops.convert_to_numpy(expected), atol=1e-3)
+        np.testing.assert_allclose(targets, ops.convert_to_numpy(smooth), atol=1e-6)
+        own = targets[0, 3] - 0.01
+        np.testing.assert_allclose(targets[0, [4, 0]], [0.91 - own, 0.01], atol=1e-6)
+
+    @tensorflow_only
+    def test_a_dataset_is_the_same_again_and_from_any_step_on(self):
+        import tensorflow as tf
+
+        images = np.stack([picture(seed=seed) for seed in range(8)])
+
+        def augmented(image, position):
+            draws = Draws(0, position)
+            top, left, height, width = augment.sample_crop(*image.shape[:2], (0.2, 1.0), draws)
+            image = tf.image.resize(image[top : top + height, left : left + width], (24, 24))
+            return self.PAPER.image(augment.flip(image, draws), draws)
+
+        def batches(start):
+            dataset = tf.data.Dataset.range(start, 24)
+            dataset = dataset.map(lambda i: augmented(tf.constant(images)[i % 8], i), num_parallel_calls=4)
+            dataset = dataset.batch(4).enumerate(start // 4)
+            return dataset.map(lambda i, x: self.PAPER.batch(x, tf.range(4), Draws(1, i)), num_parallel_calls=4)
+
+        dataset = batches(0)
+        first, second, resumed = ([*batches.as_numpy_iterator()] for batches in (dataset, dataset, batches(8)))
+        assert len(first) == 6
+        for one, two in zip(first + first[2:], second + resumed):
+            np.testing.assert_array_equal(one[0], two[0])
+            np.testing.assert_array_equal(one[1], two[1])
+        # Outside of a dataset as well, but for float32.
+        outside = tf.stack([augmented(tf.constant(images[i]), i) for i in range(4)])
+        outside, _ = self.PAPER.batch(outside, tf.range(4), Draws(1, 0))
+        np.testing.assert_allclose(outside, first[0][0], atol=0.05)
+
+    @jax_only
+    def test_jit_takes_positions_as_they_come(self):
+        import jax
+
+        images = np.stack([picture(16, 16, seed=seed) for seed in range(2)])
+
+        def step(position):
+            draws = Draws(0, position)
+            cropped = augment.flips(augment.resized_crops(images, (0.2, 1.0), draws), draws)
+            cropped = augment.over(self.PAPER.image, cropped, draws)
+            return self.PAPER.batch(cropped, np.array([3, 4]), draws)
+
+        compiled = jax.jit(step)
+        for position in (1, 2):
+            for one, two in zip(compiled(position), step(position)):
+                np.testing.assert_allclose(one, two, atol=0.05)
+        assert np.abs(compiled(1)[0] - compiled(2)[0]).max() > 10

@@ -1,0 +1,82 @@
+"""Runs that are killed at a random step and started again end with the weights of one that was not.
+
+The file is also the program that is killed: python -m tests.training.test_killed_run PHASE FOLDER [STEP]
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training import checkpoints
+
+ROOT = Path(__file__).parent.parent.parent
+STEPS = 24  # two epochs of 12
+
+
+def program(phase, folder, step=None):
+    import keras
+
+    from tests.training.small import finetuning, pretraining, source
+    from training import finetune, loop, pretrain
+    from training.commands import make_reproducible
+
+    fields = {"accumulation": 2, "drop_path": 0.2, "checkpoint_steps": 5, "dtype": "mixed_bfloat16"}
+    recipe = (
+        pretraining(**fields)
+        if phase == "pretrain"
+        else finetuning(
+            **fields, ema=0.9, rand_augment=9.0, erasing=0.25, label_smoothing=0.1, mixup=0.8, cutmix=1.0, clip_norm=1.0
+        )
+    )
+    module = pretrain if phase == "pretrain" else finetune
+    module.open_source = lambda *args, **kwargs: source(train=50, test=11)
+
+    class Kill(keras.callbacks.Callback):
+        left = step
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    if step:
+        train = loop.train
+        loop.train = lambda *args, callbacks=(), **kwargs: train(*args, callbacks=[*callbacks, Kill()], **kwargs)
+    make_reproducible(recipe)
+    module.run(recipe, Path(folder))
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "tests.training.test_killed_run", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["pretrain", "finetune"])
+def test_killed_run_ends_as_if_it_had_not_been(phase, tmp_path):
+    whole = start(phase, tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    step = random.randint(1, STEPS - 1)
+    killed = start(phase, tmp_path / "parts", step)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    again = start(phase, tmp_path / "parts")
+    assert again.returncode == 0, f"killed at step {step}: {again.stderr}"
+    one, two = (
+        checkpoints.read(tmp_path / name / "checkpoints" / checkpoints.NAME.format(STEPS))[0]
+        for name in ("whole", "parts")
+    )
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], atol=1e-6, err_msg=f"{name}, killed at step {step}")
+    assert not [*tmp_path.rglob(".writing-*")]
+
+
+if __name__ == "__main__":
+    _, phase, folder, *step = sys.argv
+    program(phase, folder, *map(int, step))

@@ -1,0 +1,173 @@
+"""Images that fit into memory, as a source of training on any backend of Keras. Imports no TensorFlow."""
+
+import contextlib
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from training import augment
+
+
+class Split(NamedTuple):
+    """Images `(N, H, W, channels)` uint8 in 0..255, their labels `(N,)` int32."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Arrays:
+    """Training and test images as a source of `training.loop`.
+
+    Args:
+        train: `Split`.
+        test: `Split`, or `None`.
+        class_names: One string a class.
+    """
+
+    def __init__(self, train, test, class_names):
+        self.train = train
+        self.test = test
+        self.class_names = tuple(class_names)
+        self.size = len(train.images)
+        self.channels = train.images.shape[-1]
+
+    def training(self, recipe, first_batch=0, augmentation=None):
+        """Endless batches from the given one on: images, or with an augmentation images and soft targets."""
+        return Batches(self.train, recipe, first_batch, augmentation)
+
+    def validation(self, recipe, batch_size):
+        """The test images in order, with one-hot labels; `None` if there are none."""
+        if self.test is None:
+            return None
+        return Ordered(self.test, batch_size, len(self.class_names))
+
+    def examples(self, recipe, count):
+        """The first test images, or training images if there is no test."""
+        return (self.test or self.train).images[:count]
+
+    def clear_errors(self):
+        """A context in which errors of the data are clear; there are none here."""
+        return contextlib.nullcontext()
+
+
+class Batches(keras.utils.PyDataset):
+    """Whole batches without end, in a new order each epoch; each is a function of seed and number alone.
+
+    Args:
+        split: `Split`.
+        recipe: The recipe: batch, seed, crops and flips.
+        first_batch: Number of the first batch.
+        augmentation: Optional `training.augment.Augmentation`.
+    """
+
+    num_batches = None
+
+    def __init__(self, split, recipe, first_batch=0, augmentation=None):
+        super().__init__()
+        self.split = split
+        self.recipe = recipe
+        self.first_batch = first_batch
+        self.augmentation = augmentation
+        self.steps = recipe.steps_per_epoch(len(split.images))
+        self._order = (None, None)
+
+    def __getitem__(self, index):
+        number, size = self.first_batch + index, self.recipe.step_batch
+        epoch, step = divmod(number, self.steps)
+        chosen = self._order_of(epoch)[step * size : (step + 1) * size]
+        draws = augment.Draws(self.recipe.seed, number)
+        images = augment.resized_crops(self.split.images[chosen], self.recipe.crop_area, draws)
+        if self.recipe.flip:
+            images = augment.flips(images, draws)
+        if self.augmentation is None:
+            return keras.ops.convert_to_numpy(images)
+        if self.augmentation.rand_augment:
+            images = augment.over(self.augmentation.image, images, draws)
+        batch = self.augmentation.batch(images, self.split.labels[chosen], draws)
+        return tuple(map(keras.ops.convert_to_numpy, batch))
+
+    def _order_of(self, epoch):
+        if self._order[0] != epoch:
+            rng = np.random.default_rng([self.recipe.seed, epoch])
+            self._order = (epoch, rng.permutation(len(self.split.images)))
+        return self._order[1]
+
+
+class Ordered(keras.utils.PyDataset):
+    """All images once, in order, the last batch as small as it comes, with one-hot labels."""
+
+    def __init__(self, split, batch_size, classes):
+        super().__init__()
+        self.split = split
+        self.batch_size = batch_size
+        self.classes = classes
+
+    @property
+    def num_batches(self):
+        return -(-len(self.split.images) // self.batch_size)
+
+    def __getitem__(self, index):
+        part = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        return self.split.images[part], np.eye(self.classes, dtype="float32")[self.split.labels[part]]
+
+
+def digits(image_size):
+    """Scikit-learn's handwritten digits (1797 real scans of 8 x 8), enlarged: 80 % for training, always the same.
+
+    Args:
+        image_size: Int, height and width in pixels.
+
+    Returns:
+        `Arrays`.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    scans = load_digits()
+    images = keras.ops.image.resize(scans.images[..., None] * (255 / 16), (image_size, image_size), "bicubic")
+    images = np.clip(np.rint(images), 0, 255).astype("uint8")
+    labels = scans.target.astype("int32")
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
+    parts = [Split(images[part], labels[part]) for part in (train, test)]
+    return Arrays(*parts, class_names=map(str, range(10)))
+
+
+def from_npz(path, image_size):
+    """Reads `Arrays` from an .npz file.
+
+    Args:
+        path: Path of a file with train_images `(N, H, W, channels)` uint8, train_labels `(N,)`, and optionally
+            test_images, test_labels and class_names.
+        image_size: Int, the height and width that the images must have.
+
+    Raises:
+        ValueError: If the file lacks these, or their shapes or types do not fit.
+        OSError: If there is no file that can be read.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    splits = {}
+    for split in ("train", "test"):
+        names = f"{split}_images", f"{split}_labels"
+        if not arrays.keys() >= {*names}:
+            splits[split] = None
+            continue
+        images, labels = (arrays[name] for name in names)
+        is_whole = np.issubdtype(labels.dtype, np.integer) and labels.shape == images.shape[:1]
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:3] != (image_size,) * 2 or not is_whole:
+            raise ValueError(
+                f"{names[0]} must be uint8 of shape (N, {image_size}, {image_size}, channels), {names[1]} N ints. "
+                f"Received: {path} with {images.dtype} {images.shape} and {labels.dtype} {labels.shape}"
+            )
+        splits[split] = Split(images, labels.astype("int32"))
+    if splits["train"] is None:
+        raise ValueError(f"An .npz file needs train_images and train_labels. Received: {path} with {sorted(arrays)}")
+    labels = np.concatenate([split.labels for split in splits.values() if split])
+    names = [str(name) for name in arrays.get("class_names", range(labels.max() + 1))]
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise ValueError(
+            f"labels must be from 0 to {len(names) - 1}, one of class_names. "
+            f"Received: {path} with labels from {labels.min()} to {labels.max()}"
+        )
+    return Arrays(splits["train"], splits["test"], names)

@@ -1,0 +1,544 @@
+"""Random changes of images and labels, as the paper's code makes them with timm.
+
+Images have values in 0..255, channels last. All of it runs on any backend of Keras, under `jax.jit` and in
+`tf.data.Dataset.map` (TensorFlow backend), and imports no TensorFlow. Randomness comes from `Draws` alone.
+
+What differs from timm:
+
+- Rotated, sheared, shifted and cropped images are interpolated bilinearly, not bicubically. Where a picture ends it
+  fades into the fill colour over one pixel, and a crop is interpolated with the pixels around it.
+- Images are float and are not rounded to whole grey levels after each operation.
+- New pixels get ImageNet's mean colour unrounded.
+
+What of Keras is not used, and why:
+
+- `keras.layers.RandAugment` draws its operations once for a batch, computes all eleven of them, has no fixed
+  magnitude with a spread, and turns images by up to half a turn.
+- `keras.layers.Equalization` computes another formula than PIL.
+- `keras.layers.RandomErasing` draws both sides of a box on their own, so that neither the area is uniform nor the
+  aspect ratio limited.
+- `keras.layers.MixUp` and `keras.layers.CutMix` hold a variable, so they cannot be made inside a dataset's `map`; they
+  draw a share and a partner for each image where timm draws one share for the batch and takes it in reverse; and
+  CutMix weighs labels by a window with broken sides, not by its pixels.
+"""
+
+import math
+import numbers
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_cnv2.preprocessing import pixel_statistics
+
+# The limits of the aspect ratio, width over height, of a crop and of an erased box.
+CROP_RATIO = (3 / 4, 4 / 3)
+ERASED_RATIO = (0.3, 1 / 0.3)
+
+# The share of an image that is erased.
+ERASED_AREA = (0.02, 1 / 3)
+
+# How often a box is drawn anew that does not fit into the image.
+ATTEMPTS = 10
+
+# RandAugment: the operations an image goes through, and the scale of their magnitude.
+PICKS = 2
+GREATEST_LEVEL = 10
+
+# Red, green and blue in grey (ITU-R BT.601).
+LUMA = (0.299, 0.587, 0.114)
+
+
+class Draws(keras.random.SeedGenerator):
+    """Seeds that depend on a key and on how many were drawn, and on nothing else.
+
+    Stands in for `keras.random.SeedGenerator` wherever Keras takes one as `seed`. There is no state to save: the same
+    key gives the same draws in any order, in parallel and after a restart. Different keys give unrelated draws.
+
+    Args:
+        *key: Ints or integer scalar tensors, e.g. a seed and the position of an image in the whole of training. Of
+            each, 64 bits count.
+    """
+
+    def __init__(self, *key):
+        # Without super().__init__(), which creates a variable.
+        self._state = _bits([0x9E3779B9, 0x7F4A7C15])
+        for part in key:
+            for word in _words(part):
+                self._state = _scramble(self._state, word)
+        self._calls = 0
+
+    def next(self, ordered=True):
+        """A new seed: two integers of 32 bits."""
+        self._calls += 1
+        return _scramble(self._state, _bits(self._calls))
+
+
+def _bits(values):
+    """Integers below 2**32 in a type that the backend computes with and takes for a seed."""
+    return ops.convert_to_tensor(np.array(values, "uint32" if keras.backend.backend() == "jax" else "int64"))
+
+
+def _words(part):
+    """The low and the high 32 bits of an integer."""
+    if isinstance(part, numbers.Integral):
+        return _bits(int(part) & 0xFFFFFFFF), _bits(int(part) >> 32 & 0xFFFFFFFF)
+    part = ops.convert_to_tensor(part)
+    wide = keras.backend.standardize_dtype(part.dtype) in ("int64", "uint64")
+    parts = (part, ops.right_shift(part, 32) if wide else ops.zeros_like(part))
+    mask = _bits(0xFFFFFFFF)
+    return tuple(ops.bitwise_and(ops.cast(x, mask.dtype), mask) for x in parts)
+
+
+def _scramble(state, word):
+    """Every bit of both changes half the bits of the result, and no two words give the same one."""
+    # The end of MurmurHash3.
+    x = ops.bitwise_xor(state, word)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = ops.bitwise_xor(x, ops.right_shift(x, shift))
+        x = ops.bitwise_and(x * _bits(factor), _bits(0xFFFFFFFF))
+    return ops.bitwise_xor(x, ops.right_shift(x, 16))
+
+
+def over(function, images, draws):
+    """Applies a function to every image of a batch.
+
+    On JAX all images at once, elsewhere one after the other, which saves the branches that an image does not take.
+
+    Args:
+        function: Takes an image `(H, W, C)` and its `Draws`, returns a tensor.
+        images: Tensor `(N, H, W, C)`.
+        draws: `Draws` of the batch.
+
+    Returns:
+        The results, stacked.
+    """
+    images = ops.convert_to_tensor(images)
+    seed = draws.next()
+    each = ops.vectorized_map if keras.backend.backend() == "jax" else ops.map
+    positions = ops.arange(ops.shape(images)[0], dtype="int32")
+    return each(lambda item: function(item[0], Draws(seed[0], seed[1], item[1])), (images, positions))
+
+
+def sample_crop(height, width, area, draws):
+    """Draws the window of a random resized crop.
+
+    Its share of the image is uniform in `area`, its aspect ratio log-uniform in `CROP_RATIO`. If none of ten such
+    windows fits into the image it is the largest one in the centre with an aspect ratio within the limits.
+
+    Args:
+        height, width: Of the image in pixels; ints or integer scalar tensors.
+        area: Pair of floats in `(0, 1]`.
+        draws: `Draws`.
+
+    Returns:
+        top, left, height and width in pixels, int32 scalars.
+    """
+    return tuple(ops.unstack(ops.cast(_crops((), height, width, area, draws), "int32"), 4))
+
+
+def resized_crops(images, area, draws):
+    """Random resized crops of a batch, in the size of the images.
+
+    Args:
+        images: Tensor `(N, H, W, C)`, values in 0..255, any dtype.
+        area: Pair of floats in `(0, 1]`, see `sample_crop`. (1.0, 1.0) leaves the images as they are.
+        draws: `Draws` of the batch.
+
+    Returns:
+        A float32 tensor `(N, H, W, C)`, or `images`.
+    """
+    if tuple(area) == (1.0, 1.0):
+        return images
+    images = ops.cast(images, "float32")
+    count, height, width = ops.shape(images)[:3]
+    top, left, crop_height, crop_width = ops.unstack(_crops((count,), height, width, area, draws), 4, axis=-1)
+    across = (crop_width / ops.cast(width, "float32"), 0, left)
+    down = (0, crop_height / ops.cast(height, "float32"), top)
+    return _affine(images, across + down, fill_mode="nearest")
+
+
+def _crops(shape, height, width, area, draws):
+    height, width = (ops.cast(side, "float32") for side in (height, width))
+    boxes = _boxes(shape, height, width, area, CROP_RATIO, draws)
+    low, high = CROP_RATIO
+    centre_height = ops.minimum(height, ops.round(width / low))
+    centre_width = ops.minimum(width, ops.round(height * high))
+    top, left = ((height - centre_height) // 2, (width - centre_width) // 2)
+    return ops.where(boxes[..., 2:3] > 0, boxes, ops.stack([top, left, centre_height, centre_width]))
+
+
+def _boxes(shape, height, width, area, ratio, draws, margin=0):
+    """Random boxes anywhere within an image.
+
+    Args:
+        shape: How many.
+        height, width: Of the image in pixels, float scalars.
+        area: Least and greatest share of the image, uniform.
+        ratio: Least and greatest width over height, log-uniform.
+        draws: `Draws`.
+        margin: By how many pixels a box is at least smaller than the image in height and width.
+
+    Returns:
+        Top, left, height and width in whole pixels, float32 `(*shape, 4)`: the first of `ATTEMPTS` that fits, or
+        zeros.
+    """
+    area_at, ratio_at, top_at, left_at = ops.unstack(
+        keras.random.uniform((*shape, ATTEMPTS, 4), dtype="float32", seed=draws), 4, axis=-1
+    )
+    pixels = height * width * (area[0] + (area[1] - area[0]) * area_at)
+    ratios = ops.exp(math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * ratio_at)
+    heights, widths = ops.round(ops.sqrt(pixels / ratios)), ops.round(ops.sqrt(pixels * ratios))
+    tops, lefts = ops.floor(top_at * (height - heights + 1)), ops.floor(left_at * (width - widths + 1))
+    fits = (heights >= 1) & (heights <= height - margin) & (widths >= 1) & (widths <= width - margin)
+    first = fits & (ops.cumsum(ops.cast(fits, "int32"), axis=-1) == 1)
+    boxes = ops.stack([tops, lefts, heights, widths], axis=-1)
+    return ops.sum(ops.where(first[..., None], boxes, 0.0), axis=-2)
+
+
+def _affine(images, coefficients, fill_mode):
+    """Takes output pixel (x, y) from (a x + b y + c, d x + e y + f), where whole numbers are the corners of pixels.
+
+    Args:
+        images: Float32 tensor `(H, W, C)` or `(N, H, W, C)`.
+        coefficients: a to f, scalars or tensors `(N,)`. Those of `PIL.Image.transform`.
+        fill_mode: What lies outside, see `keras.ops.image.affine_transform`.
+    """
+    one_each = ops.shape(images)[:-3]
+    a, b, c, d, e, f = (ops.broadcast_to(ops.cast(x, "float32"), one_each) for x in coefficients)
+    zero = ops.zeros_like(a)
+    # For Keras whole numbers are the centres of pixels.
+    transform = ops.stack([a, b, c + (a + b - 1) / 2, d, e, f + (d + e - 1) / 2, zero, zero], axis=-1)
+    return ops.image.affine_transform(images, transform, "bilinear", fill_mode, data_format="channels_last")
+
+
+def flip(image, draws):
+    """Mirrors an image `(H, W, C)` left to right, with probability 0.5."""
+    return flips(ops.convert_to_tensor(image)[None], draws)[0]
+
+
+def flips(images, draws):
+    """Mirrors images `(N, H, W, C)` left to right, each with probability 0.5."""
+    images = ops.convert_to_tensor(images)
+    mirrored = keras.random.uniform((ops.shape(images)[0], 1, 1, 1), dtype="float32", seed=draws) < 0.5
+    return ops.where(mirrored, ops.flip(images, axis=2), images)
+
+
+def rand_augment(image, magnitude, spread, draws):
+    """RandAugment with increasing severity, timm's "rand-m{magnitude}-mstd{spread}-inc1".
+
+    Two of the `OPERATIONS` in turn, drawn with replacement, each applied with probability 0.5 at a level of its own.
+
+    Args:
+        image: Tensor `(H, W, C)`, values in 0..255, one or three channels.
+        magnitude, spread: Mean and standard deviation of the levels, which are cut off at 0 and 10.
+        draws: `Draws` of the image.
+
+    Returns:
+        A float32 tensor `(H, W, C)`, values in 0..255.
+
+    Raises:
+        ValueError: For another number of channels.
+
+    Source: RandAugment (arXiv 1909.13719), section 3; the severity as in timm.
+    """
+    image = ops.cast(image, "float32")
+    if image.shape[-1] not in (1, 3):
+        raise ValueError(f"RandAugment takes images of 1 or 3 channels. Received: shape {tuple(image.shape)}")
+    operations = [*OPERATIONS.values()]
+    # Half of the time beyond the last operation, which stands for none.
+    picks = keras.random.randint((PICKS,), 0, 2 * len(operations), seed=draws)
+    branches = [*operations, lambda image, amount: image]
+    levels = keras.random.normal((PICKS,), magnitude, spread, dtype="float32", seed=draws)
+    sides = keras.random.uniform((PICKS,), dtype="float32", seed=draws)
+    amounts = ops.clip(levels / GREATEST_LEVEL, 0, 1) * ops.where(sides < 0.5, -1.0, 1.0)
+    for pick, amount in zip(ops.unstack(picks, PICKS), ops.unstack(amounts, PICKS)):
+        image = ops.switch(ops.minimum(pick, len(operations)), branches, image, amount)
+    return image
+
+
+# RandAugment's operations: functions of a float image (H, W, C) and of an amount in -1..1. Those that have no
+# direction look at its size only.
+
+
+def auto_contrast(image, amount):
+    """Stretches each channel to 0..255."""
+    return _AUTO_CONTRAST(image[None])[0]
+
+
+_AUTO_CONTRAST = keras.layers.AutoContrast(dtype="float32")
+
+
+def equalize(image, amount):
+    """Spreads the values of each channel so that all are about equally frequent; PIL's formula."""
+    channels = image.shape[-1]
+    # One histogram for all channels.
+    bins = ops.cast(ops.round(image), "int32") + 256 * ops.arange(channels, dtype="int32")
+    flat = ops.reshape(bins, (-1,))
+    counts = ops.reshape(ops.segment_sum(ops.ones_like(flat), flat, 256 * channels), (channels, 256))
+    below = ops.cumsum(counts, axis=1) - counts
+    step = ops.max(ops.where(counts > 0, below, 0), axis=1, keepdims=True) // 255
+    table = ops.where(step > 0, (step // 2 + below) // ops.maximum(step, 1), ops.arange(256, dtype="int32"))
+    table = ops.cast(ops.clip(table, 0, 255), "float32")
+    return ops.take(ops.reshape(table, (-1,)), bins, axis=0)
+
+
+def invert(image, amount):
+    """The negative."""
+    return 255 - image
+
+
+def rotate(image, amount):
+    """Turns counterclockwise, by up to 30 degrees."""
+    angle = amount * math.radians(30)
+    sin, cos = ops.sin(angle), ops.cos(angle)
+    x, y = (side / 2 for side in _sides(image))
+    return _moved(image, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y))
+
+
+def shear_x(image, amount):
+    """Shifts rows by up to 0.3 of their distance from the top."""
+    return _moved(image, (1, 0.3 * amount, 0, 0, 1, 0))
+
+
+def shear_y(image, amount):
+    """Shifts columns by up to 0.3 of their distance from the left."""
+    return _moved(image, (1, 0, 0, 0.3 * amount, 1, 0))
+
+
+def translate_x(image, amount):
+    """Shifts by up to 0.45 of the width."""
+    return _moved(image, (1, 0, 0.45 * amount * _sides(image)[0], 0, 1, 0))
+
+
+def translate_y(image, amount):
+    """Shifts by up to 0.45 of the height."""
+    return _moved(image, (1, 0, 0, 0, 1, 0.45 * amount * _sides(image)[1]))
+
+
+def _sides(image):
+    """Width and height."""
+    height, width = ops.shape(image)[:2]
+    return ops.cast(width, "float32"), ops.cast(height, "float32")
+
+
+def _moved(image, coefficients):
+    """`_affine` with the mean colour outside."""
+    mean, _ = pixel_statistics(image.shape[-1])
+    return _affine(image - mean, coefficients, fill_mode="constant") + mean
+
+
+def posterize(image, amount):
+    """Keeps 4 bits of each value, or up to 4 less."""
+    step = ops.cast(ops.left_shift(16, ops.cast(4 * ops.abs(amount), "int32")), "float32")
+    return ops.floor(image / step) * step
+
+
+def solarize(image, amount):
+    """Inverts values from 256, or up to 256 less, on."""
+    return ops.where(image < 256 - ops.floor(256 * ops.abs(amount)), image, 255 - image)
+
+
+def solarize_add(image, amount):
+    """Adds up to 110 to values below 128."""
+    return ops.where(image < 128, ops.minimum(image + ops.floor(110 * ops.abs(amount)), 255), image)
+
+
+def color(image, amount):
+    """Less or more saturated."""
+    return _enhanced(image, _grey(image), amount)
+
+
+def contrast(image, amount):
+    """Nearer to or farther from the mean grey."""
+    return _enhanced(image, ops.mean(_grey(image)), amount)
+
+
+def brightness(image, amount):
+    """Darker or brighter."""
+    return _enhanced(image, 0, amount)
+
+
+def sharpness(image, amount):
+    """Smoother or sharper, all but the outermost pixels."""
+    mean = ops.average_pool(image[None], 3, 1, "valid", data_format="channels_last")[0]
+    # A filter of 3 x 3 ones with a 5 in the middle.
+    smooth = (9 * mean + 4 * image[1:-1, 1:-1]) / 13
+    detail = ops.pad(image[1:-1, 1:-1] - smooth, ((1, 1), (1, 1), (0, 0)))
+    return _enhanced(image, image - detail, amount)
+
+
+def _enhanced(image, degenerate, amount):
+    factor = ops.maximum(1 + 0.9 * amount, 0.1)
+    return ops.clip(degenerate + factor * (image - degenerate), 0, 255)
+
+
+def _grey(image):
+    return ops.sum(image * ops.convert_to_tensor(LUMA, "float32"), -1, keepdims=True) if image.shape[-1] == 3 else image
+
+
+OPERATIONS = {
+    "AutoContrast": auto_contrast,
+    "Equalize": equalize,
+    "Invert": invert,
+    "Rotate": rotate,
+    "PosterizeIncreasing": posterize,
+    "SolarizeIncreasing": solarize,
+    "SolarizeAdd": solarize_add,
+    "ColorIncreasing": color,
+    "ContrastIncreasing": contrast,
+    "BrightnessIncreasing": brightness,
+    "SharpnessIncreasing": sharpness,
+    "ShearX": shear_x,
+    "ShearY": shear_y,
+    "TranslateXRel": translate_x,
+    "TranslateYRel": translate_y,
+}
+
+
+def erase(images, probability, draws):
+    """Random erasing: fills a box in some images with noise.
+
+    The box has a share of the image uniform in `ERASED_AREA`, and an aspect ratio log-uniform in `ERASED_RATIO`. The
+    noise is drawn for each value; after normalisation it is standard normal.
+
+    Args:
+        images: Tensor `(N, H, W, C)`, values in 0..255, any dtype.
+        probability: Float in `[0, 1]`, for each image.
+        draws: `Draws` of the batch.
+
+    Returns:
+        A float32 tensor `(N, H, W, C)`; the noise exceeds 0..255.
+
+    Source: Random Erasing (arXiv 1708.04896), section 3; the noise as timm's mode "pixel".
+    """
+    images = ops.cast(images, "float32")
+    if not probability:
+        return images
+    return over(lambda image, own: _erased(image, probability, own), images, draws)
+
+
+def _erased(image, probability, draws):
+    height, width, channels = ops.shape(image)
+    sides = (ops.cast(side, "float32") for side in (height, width))
+    box = _boxes((), *sides, ERASED_AREA, ERASED_RATIO, draws, margin=1)
+    top, left, box_height, box_width = ops.unstack(box, 4)
+
+    def with_noise():
+        mean, std = pixel_statistics(channels)
+        noise = mean + std * keras.random.normal(ops.shape(image), dtype="float32", seed=draws)
+        return ops.where(_within(height, width, top, left, top + box_height, left + box_width), noise, image)
+
+    # Noise takes longer than all the rest: it is drawn for the images that get some.
+    erases = keras.random.uniform((1,), dtype="float32", seed=draws)[0] < probability
+    return ops.cond(erases, with_noise, lambda: image)
+
+
+def _within(height, width, top, left, bottom, right):
+    """Which pixels lie in a box: booleans `(height, width, 1)`."""
+    rows, columns = (ops.arange(side, dtype="float32") for side in (height, width))
+    rows, columns = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
+    return rows[:, None, None] & columns[None, :, None]
+
+
+def soft_labels(labels, classes, smoothing):
+    """Smoothed targets: `smoothing / classes` for every class, and `1 - smoothing` more for the image's own.
+
+    Args:
+        labels: Integer tensor `(N,)`.
+        classes: Int.
+        smoothing: Float in `[0, 1)`.
+
+    Returns:
+        A float32 tensor `(N, classes)`.
+    """
+    return ops.one_hot(labels, classes, dtype="float32") * (1 - smoothing) + smoothing / classes
+
+
+def mix(images, labels, mixup, cutmix, draws):
+    """Mixes each image of a batch with another, and their labels by the share of each.
+
+    Mixup blends both images; CutMix pastes a box of the other one. With both on, the batch gets either with
+    probability 0.5. The share of a batch is drawn from Beta(alpha, alpha), the partners are the batch in reverse.
+
+    Args:
+        images: Tensor `(N, H, W, C)`, values in 0..255, any dtype.
+        labels: Float tensor `(N, classes)`.
+        mixup, cutmix: Alphas, floats from 0 (off).
+        draws: `Draws` of the batch.
+
+    Returns:
+        The images, float32, and the labels; both as they are if all is off.
+
+    Source: mixup (arXiv 1710.09412), section 2; CutMix (arXiv 1905.04899), section 3.1; in turns as in timm.
+    """
+    if not (mixup or cutmix):
+        return images, labels
+    images, labels = ops.cast(images, "float32"), ops.convert_to_tensor(labels)
+    _, height, width, _ = ops.shape(images)
+    turn, y, x = ops.unstack(keras.random.uniform((3,), dtype="float32", seed=draws), 3)
+    pasted = turn < (0.5 if mixup and cutmix else float(cutmix > 0))
+    alpha = ops.where(pasted, float(cutmix), float(mixup))
+    share = keras.random.beta((), alpha, alpha, dtype="float32", seed=draws)
+    own = ops.where(pasted, _outside_box(height, width, y, x, share), share)
+    own_label = ops.mean(own)
+    return (
+        own * images + (1 - own) * ops.flip(images, axis=0),
+        own_label * labels + (1 - own_label) * ops.flip(labels, axis=0),
+    )
+
+
+def _outside_box(height, width, y, x, share):
+    """CutMix's mask `(height, width, 1)`: 0 in a box around (y, x), given in 0..1, that is cut off at the borders."""
+    edges = []
+    for side, at in ((height, y), (width, x)):
+        side = ops.cast(side, "float32")
+        half = ops.floor(side * ops.sqrt(1 - share)) // 2
+        centre = ops.floor(side * at)
+        edges.append((ops.maximum(centre - half, 0), ops.minimum(centre + half, side)))
+    (top, bottom), (left, right) = edges
+    return 1 - ops.cast(_within(height, width, top, left, bottom, right), "float32")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What fine-tuning does to images and labels, but for crops and flips.
+
+    Args:
+        classes: How many there are.
+        rand_augment: Magnitude of RandAugment in 0..10, 0 to turn it off.
+        rand_augment_std: Standard deviation of the magnitude.
+        erasing: Probability of random erasing.
+        label_smoothing: In `[0, 1)`.
+        mixup: Alpha of mixup, 0 to turn it off.
+        cutmix: Alpha of CutMix, 0 to turn it off.
+    """
+
+    classes: int
+    rand_augment: float = 0.0
+    rand_augment_std: float = 0.5
+    erasing: float = 0.0
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def image(self, image, draws):
+        """What is drawn for an image `(H, W, C)` alone: RandAugment. Values in 0..255, also of the result."""
+        if not self.rand_augment:
+            return image
+        return rand_augment(image, self.rand_augment, self.rand_augment_std, draws)
+
+    def batch(self, images, labels, draws):
+        """What is done to a batch: erasing, then mixing.
+
+        Args:
+            images: Tensor `(N, H, W, C)`, values in 0..255, any dtype.
+            labels: Integer tensor `(N,)`.
+            draws: `Draws` of the batch.
+
+        Returns:
+            Images and soft targets `(N, classes)`, float32.
+        """
+        images = erase(images, self.erasing, draws)
+        return mix(images, soft_labels(labels, self.classes, self.label_smoothing), self.mixup, self.cutmix, draws)

@@ -1,0 +1,226 @@
+"""What happens around the steps of a run: Keras callbacks. They import no TensorFlow."""
+
+import csv
+import io
+import math
+import sys
+import time
+
+import keras
+from tqdm import tqdm
+
+from training import checkpoints, runs
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on."""
+
+
+class Position(keras.callbacks.Callback):
+    """Counts the steps of a run, and ends the epoch in which it was interrupted where it would have ended.
+
+    Keras counts steps within an epoch and begins every `fit` with a whole one. A run that goes on in mid-epoch has
+    fewer steps to do in the first: `stop_training` ends it, and is withdrawn before Keras would end the training.
+
+    Args:
+        step: Steps that were done before.
+        steps_per_epoch: Steps of a whole epoch.
+    """
+
+    def __init__(self, step, steps_per_epoch):
+        super().__init__()
+        self.step = step
+        self.steps_per_epoch = steps_per_epoch
+        self._in_part_of_an_epoch = step % steps_per_epoch > 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self._in_part_of_an_epoch and self.step % self.steps_per_epoch == 0:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._in_part_of_an_epoch:
+            self.model.stop_training = self._in_part_of_an_epoch = False
+
+
+class StopIfNotFinite(keras.callbacks.Callback):
+    """Ends the run at the first step whose loss is not finite.
+
+    A step's loss is looked at when the next one is under way, so that the device never waits for it.
+
+    Args:
+        position: The run's `Position`.
+        folder: The run's folder of checkpoints.
+
+    Raises:
+        TrainingError: From `fit`. It names the step and the last checkpoint.
+    """
+
+    def __init__(self, position, folder):
+        super().__init__()
+        self.position = position
+        self.folder = folder
+        self._last = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.check()
+        self._last = (self.position.step, logs["loss"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.check()
+
+    def check(self):
+        """Looks at the loss of the last step. Whoever is about to save what a step made calls this before."""
+        if self._last is None:
+            return
+        (step, loss), self._last = self._last, None
+        if math.isfinite(loss := float(loss)):
+            return
+        found = checkpoints.checkpoints(self.folder)
+        last = found[max(found)] if found else "none"
+        raise TrainingError(
+            f"The loss was {loss} at step {step}. The last good checkpoint is {last}. Begin another run with a lower "
+            "base_lr, a longer warm-up, clip_norm or another dtype."
+        )
+
+
+class EvaluateAverages(keras.callbacks.Callback):
+    """Puts the moving averages of the weights in their place while the model is evaluated.
+
+    Keras's SwapEMAWeights swaps by adding and subtracting, which leaves rounding errors in the weights that train on.
+    """
+
+    def on_test_begin(self, logs=None):
+        self._weights = [keras.ops.convert_to_numpy(v) for v in self.model.trainable_variables]
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+
+    def on_test_end(self, logs=None):
+        for variable, weight in zip(self.model.trainable_variables, self._weights):
+            variable.assign(weight)
+        self._weights = None
+
+
+class Log(keras.callbacks.Callback):
+    """Writes a line an epoch into log.csv and log.json, whole files each time, and keeps them as `history`.
+
+    Args:
+        folder: The run's folder.
+        position: The run's `Position`.
+        images: Images a step.
+        history: The lines of the epochs done before.
+    """
+
+    def __init__(self, folder, position, images, history=()):
+        super().__init__()
+        self.folder = folder
+        self.position = position
+        self.images = images
+        self.history = list(history)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start, self._first_step = time.perf_counter(), self.position.step
+        self._seconds = 0.0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._seconds = time.perf_counter() - self._start  # without the validation that may follow
+
+    def on_epoch_end(self, epoch, logs=None):
+        steps = self.position.step - self._first_step
+        row = {"epoch": epoch + 1, "step": self.position.step} | {name: float(value) for name, value in logs.items()}
+        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["images_per_second"] = round(steps * self.images / max(self._seconds, 1e-9), 1)
+        row["seconds"] = round(time.perf_counter() - self._start, 1)
+        self.history.append(row)
+        runs.write_json(self.folder / "log.json", self.history)
+        runs.write_text(self.folder / "log.csv", _csv(self.history))
+
+
+def _csv(rows):
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+class SaveCheckpoints(keras.callbacks.Callback):
+    """Saves the state at the end of each epoch, and every so many steps in between.
+
+    Args:
+        folder: The folder of checkpoints.
+        position: The run's `Position`.
+        log: The run's `Log`; it comes before this callback.
+        guard: The run's `StopIfNotFinite`.
+        every: Steps between checkpoints within an epoch.
+        monitor: Name of the metric that tells the best checkpoint: accuracies should be high, all else low.
+        best: Step of the best checkpoint so far, or `None`.
+    """
+
+    def __init__(self, folder, position, log, guard, every, monitor, best=None):
+        super().__init__()
+        self.folder = folder
+        self.position = position
+        self.log = log
+        self.guard = guard
+        self.every = every
+        self.monitor = monitor
+        self.best = best
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self.position.step
+        if step % self.every == 0 and step % self.position.steps_per_epoch:
+            self.guard.check()
+            self._save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        sign = -1 if self.monitor.endswith("accuracy") else 1
+        values = {row["step"]: sign * row[self.monitor] for row in self.log.history}
+        self.best = min(values, key=values.get)
+        self._save()
+
+    def _save(self):
+        if hasattr(self.model, "jax_state_sync"):  # JAX trains on copies of the variables
+            self.model.jax_state_sync()
+        progress = checkpoints.Progress(self.position.step, tuple(self.log.history), self.best)
+        checkpoints.save(self.folder, self.model, progress)
+
+
+class ProgressLine(keras.callbacks.Callback):
+    """One line for the whole run: epoch, metrics, images a second, time left.
+
+    Args:
+        position: The run's `Position`.
+        images: Images a step.
+        epochs: Epochs of the run.
+    """
+
+    def __init__(self, position, images, epochs):
+        super().__init__()
+        self.position = position
+        self.images = images
+        self.epochs = epochs
+
+    def on_train_begin(self, logs=None):
+        total = self.epochs * self.position.steps_per_epoch * self.images
+        done = self.position.step * self.images
+        seconds = 0.5 if sys.stderr.isatty() else 30  # a log file wants few lines
+        self._bar = tqdm(
+            total=total, initial=done, unit="img", unit_scale=True, dynamic_ncols=True, mininterval=seconds
+        )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._bar.set_description(f"epoch {epoch + 1}/{self.epochs}", refresh=False)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._bar.update(self.images):  # it was time to draw: only then is the device waited for
+            self._set(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._set(logs)
+        self._bar.refresh()
+
+    def on_train_end(self, logs=None):
+        self._bar.close()
+
+    def _set(self, logs):
+        self._bar.set_postfix({name: f"{float(value):.4g}" for name, value in logs.items()}, refresh=False)

@@ -1,0 +1,133 @@
+"""The state of a training run as a file: all of it, whole or not there.
+
+A checkpoint is a safetensors file: the variables of the model (the states of its random generators among them) and of
+the optimizer (the moving average and accumulated gradients among them), and as metadata the position and the history.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_cnv2.checkpoints.write import replacing
+
+logger = logging.getLogger(__name__)
+
+NAME = "step-{:010d}.safetensors"
+PATTERN = re.compile(r"step-(\d{10})\.safetensors")
+KEPT = 3
+
+
+class Progress(NamedTuple):
+    """How far a run has come.
+
+    Args:
+        step: Steps done; the data's position is the same number.
+        history: One dict of metrics an epoch done.
+        best: Step of the best checkpoint so far, or `None`.
+    """
+
+    step: int = 0
+    history: tuple = ()
+    best: int | None = None
+
+
+def save(folder, model, progress):
+    """Writes a checkpoint, then removes those that are neither among the last three nor the best.
+
+    Args:
+        folder: Path of the folder of checkpoints; made if it is not there.
+        model: The compiled model, its optimizer built.
+        progress: The `Progress`.
+
+    Returns:
+        The checkpoint's path.
+    """
+    from safetensors.numpy import save_file
+
+    folder.mkdir(exist_ok=True)
+    path = folder / NAME.format(progress.step)
+    arrays = {name: np.asarray(keras.ops.convert_to_numpy(v), order="C") for name, v in variables(model).items()}
+    content = {"progress": progress._asdict(), "checksums": {name: checksum(a) for name, a in arrays.items()}}
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, {"keras_cnv2": json.dumps(content)})
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+    found = checkpoints(folder)
+    for step in found.keys() - {*sorted(found)[-KEPT:], progress.best}:
+        found[step].unlink()
+    return path
+
+
+def restore(folder, model, newest=None):
+    """Loads the newest checkpoint that is whole into a model; damaged ones are named in the log and passed over.
+
+    Args:
+        folder: Path of the folder of checkpoints.
+        model: The compiled model, its optimizer built.
+        newest: Optional step; later checkpoints are not considered.
+
+    Returns:
+        The `Progress`; that of a new run if there is no checkpoint.
+    """
+    for leftover in folder.glob(".writing-*"):  # of a run that was killed while it wrote
+        shutil.rmtree(leftover, ignore_errors=True)
+    found = checkpoints(folder)
+    for step in sorted((step for step in found if newest is None or step <= newest), reverse=True):
+        try:
+            arrays, content = read(found[step])
+        except Exception as error:  # whatever safetensors, JSON or the disk raise for a damaged file
+            logger.warning("%s is damaged and passed over (%s)", found[step], error)
+            continue
+        assign(model, arrays, found[step])
+        progress = content["progress"]
+        return Progress(progress["step"], tuple(progress["history"]), progress["best"])
+    return Progress()
+
+
+def read(path):
+    """The arrays and the metadata of a checkpoint, checked to be as they were written."""
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        content = json.loads(file.metadata()["keras_cnv2"])
+    if {name: checksum(array) for name, array in arrays.items()} != content["checksums"]:
+        raise ValueError("its contents have changed since they were written")
+    return arrays, content
+
+
+def checkpoints(folder):
+    """The checkpoints of a folder: step -> path."""
+    names = {path: PATTERN.fullmatch(path.name) for path in Path(folder).glob("step-*")}
+    return {int(match[1]): path for path, match in names.items() if match}
+
+
+def variables(model):
+    """All that makes up the state of a compiled model: name -> variable."""
+    groups = {"model": model.variables, "optimizer": model.optimizer.variables}
+    # Numbered: paths are for people, and those of random generators depend on what else a process has built.
+    return {f"{group}/{number:05d}": v for group, vs in groups.items() for number, v in enumerate(vs)}
+
+
+def assign(model, arrays, path):
+    """Sets the variables of a model to the arrays of the checkpoint at `path`."""
+    expected = variables(model)
+    misfits = sorted(expected.keys() ^ arrays.keys()) + sorted(
+        name for name in expected.keys() & arrays.keys() if tuple(expected[name].shape) != arrays[name].shape
+    )
+    if misfits:
+        raise ValueError(f"The checkpoint is another model's or optimizer's. Received: {path}, misfits {misfits[:5]}")
+    for name, variable in expected.items():
+        variable.assign(arrays[name])
+
+
+def checksum(array):
+    return zlib.crc32(memoryview(array).cast("B") if array.size and array.ndim else array.tobytes())

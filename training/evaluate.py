@@ -1,0 +1,230 @@
+"""Evaluate a classifier on labelled pictures: top-1, top-5, accuracy of each class, images a second."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+from tqdm import tqdm
+
+from keras_cnv2.classes import imagenet_classes, imagenet_wnids
+from keras_cnv2.models import ConvNeXtV2
+from keras_cnv2.preprocessing import check_resize
+from keras_cnv2.restore import restore_model
+from training import runs
+from training.commands import weights_of
+from training.recipes import RecipeError
+from training.sources import open_source
+
+# More classes than this make no readable confusion matrix.
+MAX_MATRIX = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is evaluated; the fields are those of a recipe.
+
+    Args:
+        data, weights, model, image_size, resize, batch_size, max_unreadable: See `training.recipes.Recipe`. Image size
+            and resizing are by default those of the weights, else 224 and the paper's way.
+    """
+
+    data: str
+    weights: str
+    model: str | None = None
+    image_size: int | None = None
+    resize: str | None = None
+    batch_size: int = 64
+    max_unreadable: float = 0.01
+    # Of a folder without a validation split, everything is evaluated.
+    validation_share: float = 1.0
+    seed: int = 0
+
+
+class Scores(keras.metrics.Metric):
+    """Top-1, top-5 and each class's accuracy, exact over any number of batches and replicas.
+
+    Args:
+        columns: For each class of the labels, its number among the model's classes.
+        classes: The number of the model's classes.
+
+    Call arguments:
+        y_true: One-hot labels `(N, len(columns))`.
+        y_pred: Class scores `(N, classes)`.
+    """
+
+    def __init__(self, columns, classes, name="scores"):
+        super().__init__(name=name)
+        self.columns = np.asarray(columns)
+        self.classes = classes
+
+        def counts(name, *shape):
+            return self.add_variable(shape, "zeros", dtype="float32", name=name)
+
+        self.images = counts("images", len(columns))
+        self.correct = counts("correct", len(columns))
+        self.in_top5 = counts("in_top5")
+        self.matrix = counts("matrix", classes, classes) if classes <= MAX_MATRIX else None
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_true = ops.cast(y_true, "float32")
+        labels = ops.take(self.columns, ops.argmax(y_true, axis=-1))
+        predictions = ops.argmax(y_pred, axis=-1)
+        hits = ops.cast(ops.equal(labels, ops.cast(predictions, labels.dtype)), "float32")
+        self.images.assign_add(ops.sum(y_true, axis=0))
+        self.correct.assign_add(ops.sum(y_true * ops.expand_dims(hits, -1), axis=0))
+        top5 = ops.in_top_k(labels, y_pred, k=min(5, self.classes))
+        self.in_top5.assign_add(ops.sum(ops.cast(top5, "float32")))
+        if self.matrix is not None:
+            rows, columns = (ops.one_hot(numbers, self.classes) for numbers in (labels, predictions))
+            self.matrix.assign_add(ops.matmul(ops.transpose(rows), columns))
+
+    def result(self):
+        return ops.sum(self.correct) / ops.maximum(ops.sum(self.images), 1)
+
+    def reset_state(self):
+        for variable in self.variables:
+            variable.assign(ops.zeros_like(variable))
+
+
+class Clock(keras.callbacks.Callback):
+    """A progress bar, and the images a second from the end of the first batch on, when all is compiled."""
+
+    def __init__(self, scores):
+        super().__init__()
+        self.scores = scores
+        self.images_per_second = None
+        self._seen = 0
+
+    def on_test_begin(self, logs=None):
+        self._bar = tqdm(unit="img", desc="evaluating", dynamic_ncols=True, leave=False)
+
+    def on_test_batch_end(self, batch, logs=None):
+        images = int(np.sum(self._count()))
+        self._bar.update(images - self._bar.n)
+        if batch == 0:
+            self._first, self._start = images, time.perf_counter()
+        else:
+            self.images_per_second = (images - self._first) / (time.perf_counter() - self._start)
+
+    def on_test_end(self, logs=None):
+        self._bar.close()
+
+    def _count(self):
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
+        return ops.convert_to_numpy(self.scores.images)
+
+
+def add_arguments(parser):
+    parser.add_argument("--weights", required=True, help="a run's folder, a published tag or a file")
+    parser.add_argument("--model", help="the size that a published tag is for")
+    parser.add_argument("--data", required=True, help="as in `finetune`: the validation split, or all there is")
+    parser.add_argument("--image-size", type=int, help="by default that of the weights")
+    parser.add_argument("--resize", choices=("crop", "squash"), help="by default that of the weights")
+    parser.add_argument("--batch-size", type=int, default=64, help="(default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="where the figures go as well")
+
+
+def main(args):
+    given = {name: value for name, value in vars(args).items() if name in Evaluation.__dataclass_fields__}
+    scores = run(Evaluation(**given))
+    print_scores(scores)
+    if args.json:
+        runs.write_json(Path(args.json), scores)
+
+
+def run(evaluation):
+    """Evaluates a classifier on the validation split of a data set, or on all of it.
+
+    Args:
+        evaluation: `Evaluation`.
+
+    Returns:
+        A dict of figures: "top1", "top5", "images", "images_per_second" and "classes", a dict from the names of the
+        classes to their accuracies.
+
+    Raises:
+        RecipeError: If there is no classifier in the weights, or its classes are not those of the data.
+    """
+    check_resize(evaluation.resize)
+    classifier = restore_model(weights_of(evaluation, ("classifier.keras",)), evaluation.model)
+    if not isinstance(classifier, ConvNeXtV2) or not classifier.include_top:
+        raise RecipeError(
+            f"weights must be of a classifier; fine-tune these first. Received: weights={evaluation.weights}"
+        )
+    image_size = evaluation.image_size or classifier.image_size or 224
+    resize = evaluation.resize or (classifier.resize if image_size == classifier.image_size else None)
+    evaluation = replace(evaluation, image_size=image_size, resize=resize)
+    source = open_source(evaluation)
+    validation = source.validation(evaluation, evaluation.batch_size)
+    if validation is None:
+        raise RecipeError(f"data must have pictures to evaluate on. Received: data={evaluation.data}")
+    with source.clear_errors():
+        return evaluate(classifier, validation, source.class_names)[0]
+
+
+def evaluate(classifier, validation, class_names=None):
+    """Evaluates a classifier.
+
+    Args:
+        classifier: A `keras_cnv2.ConvNeXtV2` with its top; it is compiled anew.
+        validation: Finite batches of images and one-hot labels.
+        class_names: The names of the labels' classes, by default the classifier's.
+
+    Returns:
+        A dict of figures as `run` returns it, and the confusion matrix, rows are labels, as an array; `None` for more
+        than 50 classes.
+    """
+    names = class_names or classifier.class_names
+    scores = Scores(columns_of(names, classifier), classifier.classes)
+    clock = Clock(scores)
+    classifier.compile(loss=_no_loss, metrics=[scores])
+    classifier.evaluate(validation, callbacks=[clock], verbose=0)
+    images, correct = (ops.convert_to_numpy(v).astype(int) for v in (scores.images, scores.correct))
+    total = int(images.sum())
+    if not total:
+        raise RecipeError("data must have pictures to evaluate on. Received: none that can be read")
+    figures = {
+        "top1": float(correct.sum() / total),
+        "top5": float(ops.convert_to_numpy(scores.in_top5) / total),
+        "images": total,
+        "images_per_second": clock.images_per_second and round(clock.images_per_second, 1),
+        # A class without a picture has no accuracy.
+        "classes": {n: (float(c / i) if i else None) for n, c, i in zip(names, correct, images)},
+    }
+    return figures, None if scores.matrix is None else ops.convert_to_numpy(scores.matrix).astype(int)
+
+
+def _no_loss(y_true, y_pred):
+    """Keras wants one; labels and predictions may have different classes here."""
+    return ops.zeros_like(y_pred[:, 0])
+
+
+def columns_of(names, classifier):
+    """The numbers that classes of these names have among the classifier's.
+
+    ImageNet's folders are called by WordNet ids, the published classes by words.
+    """
+    ours = classifier.class_names or imagenet_classes()
+    if tuple(ours) == imagenet_classes() and {*names} <= {*imagenet_wnids()}:
+        ours = imagenet_wnids()
+    unknown = [name for name in names if name not in ours]
+    if unknown or len(ours) != classifier.classes:
+        raise RecipeError(
+            f"data must have classes that the weights know. Received: {len(unknown)} others, such as {unknown[:5]}; "
+            f"the weights know {len(ours)}, such as {[*ours][:5]}"
+        )
+    return [ours.index(name) for name in names]
+
+
+def print_scores(scores):
+    """Prints what `run` returns."""
+    rows = [(name, "no pictures" if a is None else f"{a:.2%}") for name, a in scores["classes"].items()]
+    width = max(len(name) for name, _ in rows)
+    print("\n".join(f"{name:<{width}}  {accuracy:>11}" for name, accuracy in rows))
+    rate = scores["images_per_second"]
+    print(f"top-1 {scores['top1']:.2%}, top-5 {scores['top5']:.2%} of {scores['images']} images", end="")
+    print(f", {rate:.0f} images/s" if rate else "")

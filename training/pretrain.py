@@ -1,0 +1,86 @@
+"""Pre-train an encoder with FCMAE on images alone."""
+
+import shutil
+
+import keras
+
+from keras_cnv2.checkpoints.weights import fetch_weights, load_weights
+from keras_cnv2.checkpoints.write import replacing
+from keras_cnv2.fcmae import masking
+from training import loop, options, pictures, runs
+from training.commands import add_run_options, folder_of, make_reproducible, weights_of
+from training.recipes import PRETRAINING
+from training.sources import open_source
+
+MODEL = "fcmae.keras"
+EXAMPLES = 6
+
+
+def add_arguments(parser):
+    add_run_options(parser, "pretrain")
+    options.add_options(parser, PRETRAINING, "images")
+
+
+def main(args):
+    recipe = options.chosen_recipe(args, PRETRAINING)
+    folder = folder_of(args)
+    metrics = run(recipe, folder)
+    print(f"loss {metrics['first_loss']:.4f} -> {metrics['loss']:.4f}, weights: {folder / MODEL}")
+
+
+def run(recipe, folder):
+    """Pre-trains to the end of a recipe, going on if the folder has an interrupted run of it.
+
+    Writes fcmae.keras, reconstructions.png, learning_curves.png, metrics.json, the logs and the checkpoints.
+
+    Returns:
+        What is in metrics.json, a dict.
+    """
+    source = open_source(recipe, labelled=False)
+    folder = runs.open_run(folder, recipe)
+    make_reproducible(recipe)
+    fcmae = loop.new_fcmae(recipe, source.channels)
+    if recipe.weights:
+        load_weights(fcmae, fetch_weights(weights_of(recipe), recipe.model))
+    reconstruct = Reconstruct(source.examples(recipe, EXAMPLES), folder, recipe)
+    progress = loop.train(fcmae, recipe, source, folder, callbacks=[reconstruct])
+    with replacing(folder / MODEL) as temporary:
+        fcmae.save(temporary)
+    losses = [row["loss"] for row in progress.history]
+    pictures.learning_curves(folder / "learning_curves.png", {"loss": {"training": losses}})
+    metrics = {"loss": losses[-1], "first_loss": losses[0], "parameters": fcmae.count_params()}
+    metrics["seconds"] = round(sum(row["seconds"] for row in progress.history), 1)
+    runs.write_json(folder / runs.METRICS, metrics)
+    return metrics
+
+
+class Reconstruct(keras.callbacks.Callback):
+    """Paints the same pictures under the same masks after epochs 1, 2, 4, 8 and so on, and after the last.
+
+    Writes reconstructions/epoch-NNNN.png, and reconstructions.png, which is the latest of them.
+
+    Args:
+        images: Array `(N, H, W, channels)`.
+        folder: The run's folder.
+        recipe: The run's recipe.
+    """
+
+    def __init__(self, images, folder, recipe):
+        super().__init__()
+        self.images = images
+        self.folder = folder
+        self.recipe = recipe
+
+    def on_epoch_end(self, epoch, logs=None):
+        done = epoch + 1
+        if done & (done - 1) and done < self.recipe.epochs:
+            return
+        visible, count = self.model.visible, len(self.images)
+        hidden = masking.random_hidden(count, *self.model.grid, visible, seed=self.recipe.seed)
+        hidden = keras.ops.convert_to_numpy(hidden)
+        painted = self.model.reconstruct(self.images, hidden=hidden)
+        path = self.folder / "reconstructions" / f"epoch-{done:04d}.png"
+        path.parent.mkdir(exist_ok=True)
+        pictures.reconstructions(path, self.images, hidden, painted)
+        with replacing(self.folder / "reconstructions.png") as latest:
+            shutil.copyfile(path, latest)

@@ -1,0 +1,43 @@
+"""The data set that a recipe names."""
+
+from pathlib import Path
+
+from training import arrays
+from training.recipes import RecipeError
+
+
+def open_source(recipe, labelled=True):
+    """Opens the data of a recipe.
+
+    Args:
+        recipe: The recipe, whose `data` says which.
+        labelled: Bool, whether classes are needed: without, a folder may hold pictures in any order.
+
+    Returns:
+        A source as `training.loop` describes it.
+
+    Raises:
+        RecipeError: If the recipe names none.
+        ValueError or OSError: If there are no such data, or they are not usable.
+    """
+    name = recipe.data
+    if name is None:
+        raise RecipeError(
+            "data must be a folder, tfds:NAME, digits or an .npz file; this recipe has none of its own. "
+            "Received: data=None"
+        )
+    if name == "digits":
+        return arrays.digits(recipe.image_size)
+    if name.endswith(".npz"):
+        return arrays.from_npz(name, recipe.image_size)
+    from training import data  # TensorFlow
+
+    if name.startswith("tfds:"):
+        return data.Tfds(name.removeprefix("tfds:"), labelled=labelled, max_unreadable=recipe.max_unreadable)
+    return data.Folder(
+        Path(name),
+        labelled=labelled,
+        validation_share=recipe.validation_share,
+        seed=recipe.seed,
+        max_unreadable=recipe.max_unreadable,
+    )
