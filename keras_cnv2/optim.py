@@ -197,11 +197,12 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
 
         m = m + (g - m) * (1 - self.beta_1)
         v = v + (ops.square(g) - v) * (1 - self.beta_2)
-        m_hat = m / self._bias_correction(self.beta_1, dtype)
-        v_hat = v / self._bias_correction(self.beta_2, dtype)
+        # m_hat and v_hat as factors on scalars, which saves two passes over the weight.
+        root = ops.sqrt(self._bias_correction(self.beta_2, dtype))
+        step = lr * root / self._bias_correction(self.beta_1, dtype)
         if self.weight_decay and self.decays(variable):
             w = w * (1 - lr * self.weight_decay)
-        w = w - lr * m_hat / (ops.sqrt(v_hat) + self.epsilon)
+        w = w - step * m / (ops.sqrt(v) + self.epsilon * root)
 
         for target, new in ((momentum, m), (velocity, v), (variable, w)):
             self.assign(target, self._if_update(new, target))
@@ -224,7 +225,8 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
         """`new` where the weights are updated, `old` while gradients accumulate."""
         if not self.gradient_accumulation_steps:
             return new
-        return ops.where((self._iterations + 1) % self.gradient_accumulation_steps == 0, new, old)
+        is_update = (self._iterations + 1) % self.gradient_accumulation_steps == 0
+        return ops.where(is_update, new, ops.convert_to_tensor(old))
 
     def _backend_apply_gradients(self, grads, trainable_variables):
         if self.gradient_accumulation_steps:
@@ -252,11 +254,12 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
         for variable, average in zip(trainable_variables, self._model_variables_moving_average):
             if average is None:  # a variable that is not trained by its gradient
                 continue
-            moved = average + ops.cast(rate, average.dtype) * (variable - average)
-            average.assign(self._if_update(moved, average))
+            w, old = ops.convert_to_tensor(variable), ops.convert_to_tensor(average)
+            moved = self._if_update(old + ops.cast(rate, old.dtype) * (w - old), old)
+            average.assign(moved)
             if self.ema_overwrite_frequency:
                 overwrite = (self.iterations + 1) % self.ema_overwrite_frequency == 0
-                variable.assign(self._if_update(ops.where(overwrite, average, variable), variable))
+                variable.assign(self._if_update(ops.where(overwrite, moved, w), w))
 
     def get_config(self):
         return {

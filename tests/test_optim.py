@@ -265,13 +265,14 @@ class TestSteps:
             epsilon=float(reference["epsilon"]),
             layer_decay=float(reference["layer_decay"]),
         )
+        apply = as_in_training(optimizer, model.trainable_variables)
         for seed in reference["grad_seeds"]:
             grads = []
             for v in model.trainable_variables:
                 name, layout = OFFICIAL.name_of(v.path)
                 there = rule.tensor(int(seed), f"grad/{name}", layout.shape_there(tuple(v.shape)))
-                grads.append(keras.ops.convert_to_tensor(layout.to_here(there, tuple(v.shape))))
-            optimizer.apply(grads, model.trainable_variables)
+                grads.append(layout.to_here(there, tuple(v.shape)))
+            apply(grads)
         received = keras_cnv2.state_dict(model)
         assert {f"weight/{name}" for name in received} == {name for name in reference if name.startswith("weight/")}
         for name, weight in received.items():
@@ -289,6 +290,14 @@ class TestSteps:
         for grads in updates:
             apply(grads)
         assert_close(values(variables), expected)
+
+    @pytest.mark.backends
+    def test_first_step_is_exact(self):
+        """It is the learning rate times g / (|g| + epsilon): the corrections take out what the betas put in."""
+        g = np.float32([1e-8, 3e-8, 1e-3, -1.0, 40.0])
+        variable = keras.Variable(np.zeros(5, "float32"), name="bias")
+        as_in_training(LayerDecayAdamW(1.0), [variable])([g])
+        np.testing.assert_allclose(values([variable])[0], -g / (abs(g) + 1e-8), rtol=1e-6)
 
     @pytest.mark.parametrize("weight_decay", [None, 0, 0.0])
     def test_no_weight_decay(self, weight_decay):
@@ -517,12 +526,15 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 import keras_cnv2
 
 rng = np.random.default_rng(0)
-images, labels = rng.integers(0, 256, (32, 32, 32, 3)).astype("uint8"), rng.integers(0, 4, 32)
+images, labels = rng.standard_normal((32, 8, 8, 4)).astype("float32"), rng.integers(0, 3, 32)
 
 def trained(strategy, dtype, **arguments):
     with strategy.scope():
         keras.utils.set_random_seed(0)
-        model = keras_cnv2.ConvNeXtV2((1, 1, 2, 1), (8, 16, 24, 32), classes=4, dtype=dtype)
+        keras.config.set_dtype_policy(dtype)
+        blocks = [keras_cnv2.ConvNeXtV2Block(4, name=f"stages_3_{i}") for i in range(2)]
+        head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, "softmax", dtype="float32")]
+        model = keras.Sequential([keras.Input((8, 8, 4)), *blocks, *head])
         schedule = keras_cnv2.WarmupCosine(0.01, steps=4, warmup_steps=1)
         optimizer = keras_cnv2.LayerDecayAdamW(schedule, weight_decay=0.3, layer_decay=0.7, **arguments)
         model.compile(optimizer, "sparse_categorical_crossentropy")

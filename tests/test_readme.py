@@ -69,3 +69,11 @@ def test_examples(block, folders):
         again = keras_cnv2.ConvNeXtV2Atto(weights="classifier.keras", classes=2)
         assert names["model"].class_names == ("cat", "dog")
         np.testing.assert_array_equal(again.get_weights()[0], names["model"].get_weights()[0])
+
+
+def test_optimizer():
+    (block,) = [block for block in BLOCKS if "LayerDecayAdamW" in block]
+    names = {"photos": range(20), "keras_cnv2": keras_cnv2}
+    exec(block, names)
+    assert names["optimizer"].gradient_accumulation_steps == 4
+    assert float(names["optimizer"].learning_rate) == 0

@@ -71,27 +71,45 @@ class Batches(keras.utils.PyDataset):
         self.augmentation = augmentation
         self.steps = recipe.steps_per_epoch(len(split.images))
         self._order = (None, None)
+        self._augment = compiled(self._changed)
 
     def __getitem__(self, index):
         number, size = self.first_batch + index, self.recipe.step_batch
         epoch, step = divmod(number, self.steps)
         chosen = self._order_of(epoch)[step * size : (step + 1) * size]
+        batch = self._augment(self.split.images[chosen], self.split.labels[chosen], np.int32(number))
+        return tuple(map(keras.ops.convert_to_numpy, batch)) if self.augmentation else keras.ops.convert_to_numpy(batch)
+
+    def _changed(self, images, labels, number):
+        """The batch as it is trained on."""
         draws = augment.Draws(self.recipe.seed, number)
-        images = augment.resized_crops(self.split.images[chosen], self.recipe.crop_area, draws)
+        images = augment.resized_crops(images, self.recipe.crop_area, draws)
         if self.recipe.flip:
             images = augment.flips(images, draws)
         if self.augmentation is None:
-            return keras.ops.convert_to_numpy(images)
+            return images
         if self.augmentation.rand_augment:
             images = augment.over(self.augmentation.image, images, draws)
-        batch = self.augmentation.batch(images, self.split.labels[chosen], draws)
-        return tuple(map(keras.ops.convert_to_numpy, batch))
+        return self.augmentation.batch(images, labels, draws)
 
     def _order_of(self, epoch):
         if self._order[0] != epoch:
             rng = np.random.default_rng([self.recipe.seed, epoch])
             self._order = (epoch, rng.permutation(len(self.split.images)))
         return self._order[1]
+
+
+def compiled(function):
+    """The function as a graph, where the backend has any: one operation at a time takes many times as long."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, autograph=False)
+    return function
 
 
 class Ordered(keras.utils.PyDataset):

@@ -12,8 +12,8 @@ What differs from timm:
 
 What of Keras is not used, and why:
 
-- `keras.layers.RandAugment` draws its operations once for a batch, computes all eleven of them, has no fixed
-  magnitude with a spread, and turns images by up to half a turn.
+- `keras.layers.RandAugment` draws its operations once for a batch (in Keras 3.10 once for a whole graph), computes all
+  eleven of them for each pick, has no fixed magnitude with a spread, and rotates by up to half a turn.
 - `keras.layers.Equalization` computes another formula than PIL.
 - `keras.layers.RandomErasing` draws both sides of a box on their own, so that neither the area is uniform nor the
   aspect ratio limited.

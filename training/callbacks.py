@@ -93,6 +93,9 @@ class EvaluateAverages(keras.callbacks.Callback):
     def on_test_begin(self, logs=None):
         self._weights = [keras.ops.convert_to_numpy(v) for v in self.model.trainable_variables]
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        for variable in self.model.trainable_variables:
+            # JAX puts the averages themselves there, and evaluation would use up their memory.
+            variable.assign(keras.ops.copy(keras.ops.convert_to_tensor(variable)))
 
     def on_test_end(self, logs=None):
         for variable, weight in zip(self.model.trainable_variables, self._weights):

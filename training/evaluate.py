@@ -86,7 +86,7 @@ class Scores(keras.metrics.Metric):
 
     def reset_state(self):
         for variable in self.variables:
-            variable.assign(ops.zeros_like(variable))
+            variable.assign(ops.zeros(variable.shape))
 
 
 class Clock(keras.callbacks.Callback):

@@ -238,6 +238,7 @@ class TestBrokenConnection:
         def interrupt():
             threading.Event().wait(0.1)  # Till the download waits for more: elsewhere Python may drop the interrupt.
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            threading.Event().wait(1)  # The connection breaks only after the interrupt was noticed.
 
         server.broken_gets, server.break_after, server.on_break = 1, 100 * CHUNK + 500, interrupt
         with pytest.raises(KeyboardInterrupt):

@@ -23,7 +23,7 @@ MEAN = 255 * np.float32([0.485, 0.456, 0.406])
 STD = 255 * np.float32([0.229, 0.224, 0.225])
 
 # How many draws a test takes; PyTorch makes them one by one.
-MANY = 300 if BACKEND == "torch" else 4000
+MANY = 300 if BACKEND == "torch" else 3000
 
 
 def many(function, count=MANY):
@@ -73,14 +73,13 @@ class TestDraws:
         assert first != second
         assert ops.convert_to_numpy(two.next()).tolist() == first
         assert ops.convert_to_numpy(two.next(ordered=False)).tolist() == second
-        for part in (np.int64(5), np.uint8(5), ops.convert_to_tensor(5, "int32"), ops.convert_to_tensor(5, "int64")):
+        for part in (np.int64(5), np.uint8(5), ops.convert_to_tensor(5, "int32"), ops.convert_to_tensor(5, "uint8")):
             assert ops.convert_to_numpy(Draws(3, part).next()).tolist() == first
 
     def test_all_positions_and_counts_have_other_seeds(self):
-        positions = [*range(200), *(2**power + step for power in (31, 32, 33, 40, 62) for step in range(-2, 3))]
+        positions = [*range(60), *(2**power + step for power in (31, 32, 33, 40, 62) for step in (-1, 0, 1))]
         keys = [(seed, position) for seed in (0, 1) for position in positions] + [(), (0,), (0, 0, 0)]
         seeds = {tuple(ops.convert_to_numpy(d.next()).tolist()) for d in (Draws(*k) for k in keys) for _ in range(4)}
-        seeds |= {tuple(ops.convert_to_numpy(Draws(*key).next()).tolist()) for key in keys}
         # Sequences that were shifted against each other would share seeds.
         assert len(seeds) == 4 * len(keys)
 
@@ -95,7 +94,7 @@ class TestDraws:
             seed = ops.convert_to_numpy(Draws(*key).next()).astype("uint32")
             return np.unpackbits(seed.view("uint8"))
 
-        changed = [bits(0, i) != bits(0, i ^ (1 << bit)) for i in range(20) for bit in range(0, 40, 4)]
+        changed = [bits(0, i) != bits(0, i ^ (1 << bit)) for i in range(10) for bit in range(0, 40, 4)]
         assert_share(np.concatenate(changed), 0.5)
 
     def test_draws_of_neighbours_are_independent(self):
@@ -410,14 +409,13 @@ class TestRandAugment:
             augment.rand_augment(np.zeros((8, 8, 4), "float32"), 9.0, 0.5, Draws(0))
 
     def test_over_a_batch_every_image_has_draws_of_its_own(self):
-        image = picture(8, 8)
-        batch = ops.stack([image] * 8)
+        batch = np.stack([picture(8, 8)] * 8)
         found = ops.convert_to_numpy(augment.over(self.augmented, batch, Draws(0, 1)))
         assert found.shape == (8, 8, 8, 3)
         assert len({one.tobytes() for one in found}) > 4
-        fewer = ops.convert_to_numpy(augment.over(self.augmented, batch[:3], Draws(0, 1)))
-        # 0.01: vectorised or not, float32.
-        np.testing.assert_allclose(fewer, found[:3], atol=0.01)
+        batch[3:] = picture(8, 8, seed=1)
+        others = ops.convert_to_numpy(augment.over(self.augmented, batch, Draws(0, 1)))
+        np.testing.assert_array_equal(others[:3], found[:3])
 
     @staticmethod
     def augmented(image, draws):
@@ -556,15 +554,14 @@ class TestMix:
         return 1 - edges[0] * edges[1] / (cls.HEIGHT * cls.WIDTH)
 
     def test_in_turns_a_batch_gets_one_of_them(self):
-        images, own = self.mixed(0.3, 1.0)
+        images, own = self.mixed(3.0, 0.2)
         blended = ((images > 0) & (images < 1)).any((1, 2))
-        # With alpha 0.3 a share is closer to 0 or 1 than float32 shows in few of ten thousand batches.
         assert_share(blended, 0.5)
         random = np.random.default_rng(0)
-        # Of those: blended evenly, with mixup's shares.
+        # All pixels alike, with mixup's shares, or a box with those of CutMix.
         np.testing.assert_allclose(images[blended].min((1, 2)), images[blended].max((1, 2)), atol=1e-6)
-        assert_same_mean(own[blended], random.beta(0.3, 0.3, 20000))
-        assert_same_mean(own[~blended], [self.reference(1.0, random) for _ in range(20000)])
+        assert_same_mean(own[blended], random.beta(3.0, 3.0, 20000))
+        assert_same_mean(own[~blended], [self.reference(0.2, random) for _ in range(20000)])
 
     def test_the_partner_is_the_batch_in_reverse(self):
         images = np.arange(4, dtype="float32").reshape(4, 1, 1, 1) * np.ones((4, 2, 2, 3), "float32")
@@ -587,13 +584,10 @@ class TestAugmentation:
         np.testing.assert_array_equal(ops.convert_to_numpy(found), images)
         np.testing.assert_array_equal(ops.convert_to_numpy(targets), np.eye(10)[[3, 4]])
 
-    def test_an_image_is_rand_augmented(self):
-        image = picture(16, 16)
+    def test_an_image_is_rand_augmented(self, monkeypatch):
+        monkeypatch.setattr(augment, "rand_augment", lambda *arguments: arguments)
         augmentation = Augmentation(10, rand_augment=9.0, rand_augment_std=0.2)
-        for position in range(3):
-            found = augmentation.image(image, Draws(0, position))
-            expected = augment.rand_augment(image, 9.0, 0.2, Draws(0, position))
-            np.testing.assert_array_equal(ops.convert_to_numpy(found), ops.convert_to_numpy(expected))
+        assert augmentation.image("image", "draws") == ("image", 9.0, 0.2, "draws")
 
     def test_a_batch_is_erased_then_mixed(self):
         images = np.stack([np.full((16, 16, 3), value, "uint8") for value in (0, 200)])
@@ -631,7 +625,7 @@ class TestAugmentation:
         for one, two in zip(first + first[2:], second + resumed):
             np.testing.assert_array_equal(one[0], two[0])
             np.testing.assert_array_equal(one[1], two[1])
-        # Outside of a dataset as well, but for float32.
+        # Outside of a dataset as well; 0.05: float32 coordinates.
         outside = tf.stack([augmented(tf.constant(images[i]), i) for i in range(4)])
         outside, _ = self.PAPER.batch(outside, tf.range(4), Draws(1, 0))
         np.testing.assert_allclose(outside, first[0][0], atol=0.05)
@@ -649,7 +643,8 @@ class TestAugmentation:
             return self.PAPER.batch(cropped, np.array([3, 4]), draws)
 
         compiled = jax.jit(step)
-        for position in (1, 2):
-            for one, two in zip(compiled(position), step(position)):
-                np.testing.assert_allclose(one, two, atol=0.05)
-        assert np.abs(compiled(1)[0] - compiled(2)[0]).max() > 10
+        one, two = compiled(1), compiled(2)
+        assert np.abs(one[0] - two[0]).max() > 10
+        for jitted, eager in zip(one, step(1)):
+            # 0.05: float32 coordinates.
+            np.testing.assert_allclose(jitted, eager, atol=0.05)

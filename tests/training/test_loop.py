@@ -1,6 +1,9 @@
 import csv
 import json
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,7 +15,6 @@ from training import checkpoints, loop
 from training.augment import Augmentation
 from training.callbacks import TrainingError
 
-pytestmark = pytest.mark.backends
 # Six steps of four images in an epoch of three batches: every boundary is crossed.
 FIELDS = {"accumulation": 2, "drop_path": 0.2, "checkpoint_steps": 4, "deterministic": False}
 # Eager steps save the time to trace them; test_killed_run has graphs.
@@ -79,6 +81,7 @@ def run(tmp_path_factory):
     return (*finetune(folder), folder)
 
 
+@pytest.mark.backends
 class TestOneRun:
     def test_logs(self, run):
         _, progress, folder = run
@@ -143,14 +146,13 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision(tmp_path, dtype):
-    if keras.backend.backend() == "torch" and dtype == "mixed_float16":
-        pytest.skip("PyTorch's CPU kernels lack float16 convolutions' gradients")
     model, progress = finetune(tmp_path / "run", dtype=dtype, epochs=1, warmup_epochs=0)
     assert np.isfinite(progress.history[0]["loss"])
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (dtype == "mixed_float16")
 
 
+@pytest.mark.backends
 def test_classifier_starts_from_the_encoder(tmp_path):
     fcmae = loop.new_fcmae(pretraining(), 3)
     fcmae.save(tmp_path / "fcmae.keras")
@@ -171,6 +173,7 @@ def test_head_is_not_made_small_from_scratch():
     assert np.abs(keras.ops.convert_to_numpy(kernel)).max() > 1e-3
 
 
+@pytest.mark.backends
 def test_frozen_encoder():
     classifier = loop.new_classifier(finetuning(), 3, ["a", "b", "c"])
     loop.freeze_encoder(classifier)
@@ -191,8 +194,6 @@ def test_schedule_counts_the_optimizer_s_steps():
 
 @pytest.mark.parametrize("kind", ["visible", "dense", "classifier"])
 def test_rematerialization_changes_no_gradient(kind):
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("the gradients are taken by TensorFlow; the other backends train with it in test_remat_trains")
     import tensorflow as tf
 
     keras.utils.set_random_seed(0)
@@ -221,10 +222,51 @@ def test_rematerialization_changes_no_gradient(kind):
         np.testing.assert_allclose(one, two, atol=1e-6)
 
 
-def test_remat_trains(tmp_path):
-    if keras.backend.backend() == "tensorflow":
-        pytest.skip("the gradients are compared above")
-    plain, _ = pretrain(tmp_path / "plain", epochs=1, warmup_epochs=0)
-    remat, _ = pretrain(tmp_path / "remat", epochs=1, warmup_epochs=0, remat=True)
-    for one, two in zip(weights(plain), weights(remat)):
-        np.testing.assert_allclose(one, two, atol=1e-5)
+@pytest.mark.backends
+@pytest.mark.parametrize("kind", ["fcmae", "classifier"])
+def test_rematerialized_model_trains_alike(kind):
+    images = source().train.images[:4].astype("float32")
+
+    def trained(remat):
+        keras.utils.set_random_seed(0)
+        if kind == "classifier":
+            model = loop.new_classifier(finetuning(), 3, ["a", "b", "c"])
+        else:
+            model = loop.new_fcmae(pretraining(), 3)
+        if remat:
+            loop.rematerialize(model)
+        model.compile("sgd", loss="mse", **EAGER)
+        model.train_on_batch(images, None if kind == "fcmae" else np.eye(3)[[0, 1, 2, 0]])
+        return weights(model)
+
+    for one, two in zip(trained(False), trained(True)):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+from pathlib import Path
+
+for name in ("tensorflow", "tensorboard", "tensorflow_datasets"):
+    sys.modules[name] = None  # as if it were not installed
+from tests.training.small import finetuning, pretraining, source
+from training import finetune, pretrain
+
+folder = Path(sys.argv[1])
+for module in (pretrain, finetune):
+    module.open_source = lambda *args, **kwargs: source()
+pretrain.run(pretraining(), folder / "fcmae")
+recipe = finetuning(weights=str(folder / "fcmae"), ema=0.9, rand_augment=9.0, mixup=0.8, cutmix=1.0, erasing=0.25)
+assert finetune.run(recipe, folder / "classifier")["images"] == 11
+assert not any(name.startswith("tensorflow.") for name in sys.modules)
+"""
+
+
+@pytest.mark.backends
+def test_recipes_run_without_tensorflow(tmp_path):
+    if keras.backend.backend() != "jax":
+        pytest.skip("JAX only")
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW, str(tmp_path)]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent.parent)
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "classifier" / "classifier.keras").exists()

@@ -1,107 +1,89 @@
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
+import training.__main__
 from keras_cnv2.cli import main
-from training import data
-
-ROOT = Path(__file__).parent.parent.parent
-
-
-def quickstart(*arguments):
-    command = [sys.executable, "-m", "training", "quickstart", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+from tests.training.conftest import command
+from training import arrays
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """One run with a small budget, as a user starts it."""
-    runs = tmp_path_factory.mktemp("runs")
-    process = quickstart("--runs", runs, "--name", "small", "--pretrain-epochs", 1, "--finetune-epochs", 2)
-    assert process.returncode == 0, process.stderr
-    return runs / "small", process
+def digits():
+    return arrays.digits(32).test
 
 
-def test_writes_everything(run):
-    folder, _ = run
-    assert {path.name for path in folder.iterdir()} == {
-        "config.json",
-        "metrics.json",
-        "pretraining.csv",
-        "finetuning.csv",
-        "learning_curves.png",
-        "reconstructions.png",
-        "confusion_matrix.png",
-        "fcmae.keras",
-        "classifier.keras",
-        "saved_model",
-    }
-    for picture in folder.glob("*.png"):
+def test_writes_everything(quickstart):
+    folder, _ = quickstart
+    assert {path.name for path in folder.iterdir()} == {"pretraining", "finetuning", "saved_model", "metrics.json"}
+    both = {"config.json", "metrics.json", "log.csv", "log.json", "tensorboard", "checkpoints", "learning_curves.png"}
+    found = {phase: {path.name for path in (folder / phase).iterdir()} for phase in ("pretraining", "finetuning")}
+    assert found["pretraining"] == both | {"fcmae.keras", "reconstructions", "reconstructions.png"}
+    assert found["finetuning"] - {"best.keras"} == both | {"classifier.keras", "confusion_matrix.png"}
+    pictures = [*folder.rglob("*.png")]
+    assert len(pictures) == 5
+    for picture in pictures:
         pixels = imread(picture)
         assert min(pixels.shape[:2]) > 300
         assert pixels.std() > 0.05, f"{picture} is empty"
 
 
-def test_metrics_are_those_of_the_saved_classifier(run):
-    folder, process = run
+def test_metrics_are_those_of_the_saved_classifier(quickstart):
+    folder, process = quickstart
     metrics = json.loads((folder / "metrics.json").read_text())
-    _, test = data.digits(32)
-    probabilities = keras.saving.load_model(folder / "classifier.keras").predict(test.images, verbose=0)
-    assert metrics["test_accuracy"] == np.mean(probabilities.argmax(-1) == test.labels)
+    classifier = keras.saving.load_model(folder / "finetuning" / "classifier.keras")
+    probabilities = classifier.predict(digits().images, verbose=0)
+    assert metrics["test_accuracy"] == np.mean(probabilities.argmax(-1) == digits().labels)
     assert f"{metrics['test_accuracy']:.2%}" in process.stdout
     assert metrics["exported_max_difference"] <= 1e-5
-    losses = [float(row.split(",")[1]) for row in (folder / "pretraining.csv").read_text().splitlines()[1:]]
-    assert losses == [metrics["pretraining_loss_first_epoch"]]
+    log = json.loads((folder / "pretraining" / "log.json").read_text())
+    assert [row["loss"] for row in log] == [metrics["pretraining_loss_first_epoch"]]
 
 
-def test_exported_model_is_the_classifier(run):
+def test_exported_model_is_the_classifier(quickstart):
     import tensorflow as tf
 
-    folder, _ = run
-    _, test = data.digits(32)
+    folder, _ = quickstart
     saved_model = tf.saved_model.load(folder / "saved_model")
-    served = saved_model.serve(test.images[:8].astype("float32"))
-    probabilities = keras.saving.load_model(folder / "classifier.keras").predict(test.images[:8], verbose=0)
-    np.testing.assert_allclose(served, probabilities, atol=1e-5)
+    served = saved_model.serve(digits().images[:8].astype("float32"))
+    classifier = keras.saving.load_model(folder / "finetuning" / "classifier.keras")
+    np.testing.assert_allclose(served, classifier.predict(digits().images[:8], verbose=0), atol=1e-5)
     metadata = json.loads((folder / "saved_model" / "assets.extra" / "keras_cnv2.json").read_text())
     assert metadata == {"class_names": [*map(str, range(10))], "image_size": 32, "resize": "squash"}
 
 
-def test_command_predicts_what_the_classifier_does(run, tmp_path, capsys):
+def test_command_predicts_what_the_classifier_does(quickstart, tmp_path, capsys):
     """The classifier's file alone knows names, size and resizing."""
     import tensorflow as tf
 
-    folder, _ = run
-    _, test = data.digits(32)
-    for index, image in enumerate(test.images[:8]):
+    weights = quickstart[0] / "finetuning" / "classifier.keras"
+    for index, image in enumerate(digits().images[:8]):
         (tmp_path / f"{index}.png").write_bytes(tf.io.encode_png(image).numpy())
-    assert main(["predict", str(tmp_path), "--weights", str(folder / "classifier.keras"), "--top", "10", "--json"]) == 0
+    assert main(["predict", str(tmp_path), "--weights", str(weights), "--top", "10", "--json"]) == 0
     results = [result["predictions"] for result in json.loads(capsys.readouterr().out)]
     predicted = [{row["name"]: row["probability"] for row in result} for result in results]
-    expected = keras.saving.load_model(folder / "classifier.keras").predict(test.images[:8], verbose=0)
+    expected = keras.saving.load_model(weights).predict(digits().images[:8], verbose=0)
     received = [[named[name] for name in map(str, range(10))] for named in predicted]
     np.testing.assert_allclose(received, expected, atol=1e-5)
 
 
-def test_config_and_progress(run):
-    folder, process = run
-    config = json.loads((folder / "config.json").read_text())
-    assert (config["pretraining"]["epochs"], config["finetuning"]["epochs"], config["seed"]) == (1, 2, 0)
-    assert config["versions"]["keras"] == keras.__version__
-    assert "[4/4]" in process.stdout
-    assert "1/1" in process.stderr
+def test_config_and_progress(quickstart):
+    folder, process = quickstart
+    for phase, kind, epochs in (("pretraining", "Pretraining", 1), ("finetuning", "Finetuning", 2)):
+        config = json.loads((folder / phase / "config.json").read_text())
+        assert (config["kind"], config["epochs"], config["seed"]) == (kind, epochs, 0)
+        assert config["versions"]["keras"] == keras.__version__
+    assert "[3/3]" in process.stdout
+    assert "epoch 2/2" in process.stderr
+    assert "img/s" in process.stderr
 
 
-def test_second_run_of_the_name_is_refused(run):
-    folder, _ = run
+def test_second_run_of_the_name_is_refused(quickstart):
+    folder, _ = quickstart
     before = (folder / "metrics.json").read_text()
-    process = quickstart("--runs", folder.parent, "--name", folder.name)
+    process = command("quickstart", "--runs", folder.parent, "--name", folder.name)
     assert process.returncode == 1
     assert "give another --name" in process.stderr
     assert "Traceback" not in process.stderr
@@ -109,16 +91,17 @@ def test_second_run_of_the_name_is_refused(run):
 
 
 @pytest.mark.parametrize("arguments", [("--pretrain-epochs", "0"), ("--name", "a/b"), ("--seeds", "3")])
-def test_bad_arguments(arguments):
-    process = quickstart(*arguments)
-    assert process.returncode == 2
-    assert arguments[1] in process.stderr
+def test_bad_arguments(arguments, capsys):
+    with pytest.raises(SystemExit) as error:
+        training.__main__.main(["quickstart", *arguments])
+    assert error.value.code == 2
+    assert arguments[1] in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_full_run_reaches_its_accuracy_twice_alike(tmp_path):
     for name in ("one", "two"):
-        process = quickstart("--runs", tmp_path, "--name", name)
+        process = command("quickstart", "--runs", tmp_path, "--name", name)
         assert process.returncode == 0, process.stderr
     one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
     assert one["test_accuracy"] >= 0.97

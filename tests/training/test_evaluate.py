@@ -1,0 +1,122 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_cnv2
+from keras_cnv2.classes import imagenet_classes, imagenet_wnids
+from tests.training.small import source
+from training import arrays
+from training.__main__ import main
+from training.evaluate import Scores, columns_of, evaluate
+from training.recipes import RecipeError
+
+
+def classifier(classes=3, **arguments):
+    keras.utils.set_random_seed(1)
+    return keras_cnv2.ConvNeXtV2(
+        (1, 1, 1, 1), (4, 6, 8, 10), classes=classes, stem_stride=1, input_shape=(16, 16, 3), **arguments
+    )
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("classes", [2, 7, 60])
+def test_scores_are_those_counted_by_hand(classes):
+    rng = np.random.default_rng(0)
+    columns = rng.permutation(classes)[: max(2, classes - 3)]
+    labels = rng.integers(0, len(columns), 50)
+    predictions = rng.random((50, classes)).astype("float32")
+    scores = Scores(columns, classes)
+    for part in (slice(0, 32), slice(32, 50)):
+        scores.update_state(np.eye(len(columns), dtype="float32")[labels[part]], predictions[part])
+    ranks = np.argsort(-predictions, axis=1)
+    hits = ranks[:, 0] == columns[labels]
+    convert = keras.ops.convert_to_numpy
+    assert float(scores.result()) == pytest.approx(hits.mean())
+    assert convert(scores.in_top5) == sum(columns[label] in rank[:5] for label, rank in zip(labels, ranks))
+    np.testing.assert_array_equal(convert(scores.images), np.bincount(labels, minlength=len(columns)))
+    np.testing.assert_array_equal(convert(scores.correct), np.bincount(labels[hits], minlength=len(columns)))
+    if classes > 50:
+        assert scores.matrix is None
+    else:
+        expected = np.zeros((classes, classes))
+        np.add.at(expected, (columns[labels], ranks[:, 0]), 1)
+        np.testing.assert_array_equal(convert(scores.matrix), expected)
+    scores.reset_state()
+    assert convert(scores.images).sum() == 0
+
+
+@pytest.mark.backends
+def test_partial_batches_count_exactly():
+    model = classifier(class_names=source().class_names)
+    test = source(test=11).test
+    figures, matrix = evaluate(model, source(test=11).validation(None, 4))
+    predictions = model.predict(test.images, verbose=0).argmax(-1)
+    assert figures["images"] == matrix.sum() == 11
+    assert figures["top1"] == pytest.approx(np.mean(predictions == test.labels))
+    assert figures["top5"] == 1
+    for number, name in enumerate(source().class_names):
+        mine = test.labels == number
+        assert figures["classes"][name] == pytest.approx(np.mean(predictions[mine] == number))
+
+
+def test_class_without_a_picture_has_no_accuracy():
+    model = classifier(class_names=["class 0", "class 1", "class 2"])
+    data = arrays.Arrays(source().train, arrays.Split(*(part[:2] for part in source().test)), source().class_names)
+    figures, _ = evaluate(model, data.validation(None, 2))
+    assert figures["classes"]["class 2"] is None
+    assert figures["images"] == 2
+
+
+class TestColumns:
+    def test_by_name(self):
+        assert columns_of(["c", "a"], classifier(class_names=["a", "b", "c"])) == [2, 0]
+
+    def test_imagenet_s_folders(self):
+        model = classifier(1000, class_names=imagenet_classes())
+        assert columns_of(imagenet_wnids()[5:8], model) == [5, 6, 7]
+        assert columns_of(imagenet_classes()[:2], model) == [0, 1]
+
+    def test_unknown_classes_are_named(self):
+        with pytest.raises(RecipeError, match=r"1 others, such as \['x'\]; the weights know 3"):
+            columns_of(["a", "x"], classifier(class_names=["a", "b", "c"]))
+
+
+class TestCommand:
+    def test_run_of_ours(self, quickstart, capsys, tmp_path):
+        folder, _ = quickstart
+        main(
+            [
+                "evaluate",
+                "--weights",
+                str(folder / "finetuning"),
+                "--data",
+                "digits",
+                "--json",
+                str(tmp_path / "a.json"),
+            ]
+        )
+        figures = json.loads((tmp_path / "a.json").read_text())
+        expected = json.loads((folder / "finetuning" / "metrics.json").read_text())
+        assert (figures["top1"], figures["top5"]) == (expected["top1"], expected["top5"])
+        assert figures["classes"] == expected["classes"]
+        text = capsys.readouterr().out
+        assert f"top-1 {figures['top1']:.2%}" in text
+        assert f"{figures['images_per_second']:.0f} images/s" in text
+        assert len(text.splitlines()) == 11
+
+    @pytest.mark.parametrize(
+        ("weights", "data", "message"),
+        [
+            ("pretraining", "digits", "a finished run.*pretraining without classifier.keras"),
+            ("finetuning", "nowhere", "nowhere"),
+        ],
+    )
+    def test_clear_errors(self, quickstart, weights, data, message):
+        with pytest.raises(SystemExit, match=f"(?s)^error: .*{message}"):
+            main(["evaluate", "--weights", str(quickstart[0] / weights), "--data", data])
+
+    def test_encoder_is_refused(self, quickstart):
+        with pytest.raises(SystemExit, match="weights must be of a classifier"):
+            main(["evaluate", "--weights", str(quickstart[0] / "pretraining" / "fcmae.keras"), "--data", "digits"])
