@@ -41,7 +41,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     Raises:
         ValueError: If an argument is out of range.
 
-    Source: ConvNeXt V2 (arXiv 2301.00808), appendix A.1, "cosine decay" and "warmup epochs".
+    Source: ConvNeXt V2 (arXiv 2301.00808), tables 8 to 13, "cosine decay" and "warmup epochs".
     """
 
     def __init__(self, learning_rate, steps, warmup_steps=0, min_learning_rate=0.0):
@@ -118,7 +118,7 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
     Raises:
         ValueError: If an argument is out of range; when built with "group", also if a stage has another depth.
 
-    Source: ConvNeXt V2 (arXiv 2301.00808), appendix A.1, "layer-wise lr decay"; Decoupled Weight Decay Regularization
+    Source: ConvNeXt V2 (arXiv 2301.00808), tables 9 to 13, "layer-wise lr decay"; Decoupled Weight Decay Regularization
         (arXiv 1711.05101), algorithm 2.
     """
 
