@@ -10,7 +10,8 @@ What differs from timm:
 - Images are float and are not rounded to whole grey levels after each operation.
 - New pixels get ImageNet's mean colour unrounded.
 
-What of Keras is not used, and why:
+What of Keras is not used, and why. Its image layers need TensorFlow to be installed on every backend, so none of them;
+but for that:
 
 - `keras.layers.RandAugment` draws its operations once for a batch (in Keras 3.10 once for a whole graph), computes all
   eleven of them for each pick, has no fixed magnitude with a spread, and rotates by up to half a turn.
@@ -215,7 +216,9 @@ def _affine(images, coefficients, fill_mode):
 
 def flip(image, draws):
     """Mirrors an image `(H, W, C)` left to right, with probability 0.5."""
-    return flips(ops.convert_to_tensor(image)[None], draws)[0]
+    image = ops.convert_to_tensor(image)
+    mirrored = keras.random.uniform((1,), dtype="float32", seed=draws)[0] < 0.5
+    return ops.cond(mirrored, lambda: ops.flip(image, axis=1), lambda: image)
 
 
 def flips(images, draws):
@@ -263,11 +266,10 @@ def rand_augment(image, magnitude, spread, draws):
 
 
 def auto_contrast(image, amount):
-    """Stretches each channel to 0..255."""
-    return _AUTO_CONTRAST(image[None])[0]
-
-
-_AUTO_CONTRAST = keras.layers.AutoContrast(dtype="float32")
+    """Stretches each channel to 0..255; one of a single grey stays as it is."""
+    lowest, highest = (extreme(image, axis=(0, 1), keepdims=True) for extreme in (ops.min, ops.max))
+    stretched = (image - lowest) * (255 / ops.maximum(highest - lowest, 1e-3))
+    return ops.where(highest > lowest, stretched, image)
 
 
 def equalize(image, amount):

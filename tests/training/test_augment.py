@@ -400,9 +400,6 @@ class TestRandAugment:
         changed = (np.abs(found - image) > 2).any((1, 2, 3))
         # A quarter stays; greyscale images have no colour to change, small levels do little.
         assert 0.5 < changed.mean() < 0.9
-        # As float the same image gives the same result.
-        one = augment.rand_augment(ops.cast(image, "float32"), 9.0, 0.5, Draws(7, 0))
-        np.testing.assert_allclose(ops.convert_to_numpy(one), found[0], atol=0.01)
 
     def test_other_channels_are_refused(self):
         with pytest.raises(ValueError, match=r"1 or 3 channels. Received: shape \(8, 8, 4\)"):
@@ -455,6 +452,9 @@ class TestErase:
         rows, columns = changed.any(2), changed.any(1)
         np.testing.assert_array_equal(changed, rows[:, :, None] & columns[:, None, :])
         box_height, box_width = rows.sum(1), columns.sum(1)
+        # Never all of a side.
+        assert box_height.max() < height
+        assert box_width.max() < width
         random = np.random.default_rng(0)
         reference = np.array([self.reference(height, width, random) for _ in range(20000)])
         assert_same_mean(box_height * box_width, reference.prod(1))
@@ -639,12 +639,15 @@ class TestAugmentation:
         def step(position):
             draws = Draws(0, position)
             cropped = augment.flips(augment.resized_crops(images, (0.2, 1.0), draws), draws)
-            cropped = augment.over(self.PAPER.image, cropped, draws)
-            return self.PAPER.batch(cropped, np.array([3, 4]), draws)
+            augmented = augment.over(self.PAPER.image, cropped, draws)
+            return cropped, *self.PAPER.batch(augmented, np.array([3, 4]), draws)
 
         compiled = jax.jit(step)
-        one, two = compiled(1), compiled(2)
-        assert np.abs(one[0] - two[0]).max() > 10
-        for jitted, eager in zip(one, step(1)):
-            # 0.05: float32 coordinates.
-            np.testing.assert_allclose(jitted, eager, atol=0.05)
+        one, again, two = compiled(1), compiled(1), compiled(2)
+        for part, same, other in zip(one, again, two):
+            np.testing.assert_array_equal(part, same)
+            assert np.abs(part - other).max() > 0.01
+        draws = Draws(0, 1)
+        eager = augment.flips(augment.resized_crops(images, (0.2, 1.0), draws), draws)
+        # 0.05: float32 coordinates.
+        np.testing.assert_allclose(one[0], eager, atol=0.05)

@@ -1,0 +1,169 @@
+"""Photographs to batches for pre-training: `training.data.Folder` and PIL in as many processes as cores, side by side.
+
+    python -m benchmarks.input_pipeline FOLDER [--batch 64] [--batches 12] [--rounds 7]
+
+FOLDER holds JPEGs in any arrangement. Both take a random resized crop of 20 to 100 % of the area, to 224 x 224, bicubic
+and antialiased, and mirror half of the images; that both make the same of the same crop is checked first. They run in
+turns. What is quoted is the median of the rounds' ratios, so that a noisy neighbour disturbs both alike.
+"""
+
+import argparse
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections import deque
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import PIL
+import tensorflow as tf
+from PIL import Image
+
+from training import augment, data
+
+SIZE = 224
+AREA = (0.2, 1.0)
+
+# Largest mean difference between both, in grey levels: over all images, and of one.
+TOLERANCE, TOLERANCE_OF_ONE = 0.5, 1.5
+
+
+def pil_crop(picture, box, mirrored):
+    """One image with PIL, as fast as it gets: resized from a part of the picture, without a copy of that part."""
+    top, left, height, width = box
+    image = picture.convert("RGB").resize((SIZE, SIZE), Image.BICUBIC, box=(left, top, left + width, top + height))
+    return np.asarray(image.transpose(Image.FLIP_LEFT_RIGHT) if mirrored else image)
+
+
+def pil_random_box(height, width, rng):
+    """torchvision's RandomResizedCrop: top, left, height and width."""
+    for _ in range(10):
+        area = rng.uniform(*AREA) * height * width
+        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        box = round((area / ratio) ** 0.5), round((area * ratio) ** 0.5)
+        if box[0] <= height and box[1] <= width:
+            return rng.integers(height - box[0] + 1), rng.integers(width - box[1] + 1), *box
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side, side
+
+
+class PilBatches:
+    """Batches of uint8 images from processes that write into shared memory.
+
+    Args:
+        paths: Of the pictures.
+        batch_size: Int.
+        processes: Int.
+    """
+
+    def __init__(self, paths, batch_size, processes):
+        context = multiprocessing.get_context("spawn")
+        shape = (2 * processes, batch_size, SIZE, SIZE, 3)
+        memory = context.RawArray("B", int(np.prod(shape)))
+        self.slots = np.frombuffer(memory, "uint8").reshape(shape)
+        self.pool = context.Pool(processes, _start_worker, (memory, shape, paths))
+        self.next = 0
+
+    def __iter__(self):
+        pending = deque(self._ask(slot) for slot in range(len(self.slots)))
+        try:
+            while True:
+                slot = pending.popleft().get()
+                yield self.slots[slot]
+                pending.append(self._ask(slot))
+        finally:
+            for result in pending:
+                result.wait()
+
+    def _ask(self, slot):
+        self.next += 1
+        return self.pool.apply_async(_fill, (slot, self.next))
+
+
+def _start_worker(memory, shape, paths):
+    global _worker
+    _worker = SimpleNamespace(slots=np.frombuffer(memory, "uint8").reshape(shape), paths=paths)
+
+
+def _fill(slot, number):
+    rng = np.random.default_rng(number)
+    images = _worker.slots[slot]
+    for image in images:
+        with Image.open(_worker.paths[rng.integers(len(_worker.paths))]) as picture:
+            image[:] = pil_crop(picture, pil_random_box(picture.height, picture.width, rng), rng.random() < 0.5)
+    return slot
+
+
+def check_same_images(paths):
+    """Raises an `AssertionError` unless both make the same of the same crops."""
+    differences = []
+    for number, path in enumerate(paths):
+        contents = tf.io.read_file(path)
+        ours = data.random_crop(contents, SIZE, AREA, True, augment.Draws(number))
+        draws = augment.Draws(number)
+        height, width, _ = tf.io.extract_jpeg_shape(contents).numpy()
+        box = [int(part) for part in augment.sample_crop(height, width, AREA, draws)]
+        mirrored = float(keras.random.uniform((), seed=draws)) < 0.5
+        with Image.open(path) as picture:
+            differences.append(np.abs(ours - pil_crop(picture, box, mirrored)).mean())
+    mean, largest = np.mean(differences), np.max(differences)
+    assert mean < TOLERANCE, f"{mean:.2f} grey levels apart"
+    assert largest < TOLERANCE_OF_ONE, f"{largest:.2f} grey levels apart"
+    print(f"{len(paths)} images: {mean:.2f} grey levels apart on average, at most {largest:.2f}", flush=True)
+
+
+def images_per_second(batches, count):
+    """Takes some batches to warm up, then `count` against the clock."""
+    batches = iter(batches)
+    for _ in range(3):
+        next(batches)
+    start = time.perf_counter()
+    images = sum(len(next(batches)) for _ in range(count))
+    return images / (time.perf_counter() - start)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", help="of JPEG files, in folders or not")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batches", type=int, default=12, help="of a round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--processes", type=int, default=data.CORES, help="of PIL (default: one a core)")
+    args = parser.parse_args()
+
+    paths = data.files_below(args.folder)
+    check_same_images(paths[:: -(-len(paths) // 100)])
+    recipe = SimpleNamespace(
+        image_size=SIZE,
+        crop_area=AREA,
+        flip=True,
+        seed=0,
+        step_batch=args.batch,
+        steps_per_epoch=lambda size: size // args.batch,
+    )
+    ours = data.Folder(args.folder, labelled=False).training(recipe)
+    theirs = PilBatches(paths, args.batch, args.processes)
+
+    rows = []
+    for round_number in range(args.rounds + 1):  # the first warms up
+        pair = [images_per_second(batches, args.batches) for batches in (ours, theirs)]
+        if round_number:
+            rows.append((*pair, pair[0] / pair[1]))
+            print(f"round {round_number}: Folder {pair[0]:.0f} images/s, PIL {pair[1]:.0f}", flush=True)
+    theirs.pool.terminate()
+
+    folder, pil, ratio = (statistics.median(column) for column in zip(*rows))
+    spread = f"{min(r[2] for r in rows):.2f} to {max(r[2] for r in rows):.2f}"
+    print(
+        f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}, ", end=""
+    )
+    print(f"PIL {PIL.__version__}")
+    print("\n| batch | Folder, images/s | PIL, images/s | times as fast (spread) |\n|---|---|---|---|")
+    print(f"| {args.batch} | {folder:.0f} | {pil:.0f} | {ratio:.2f} ({spread}) |")
+
+
+if __name__ == "__main__":
+    main()
