@@ -16,7 +16,6 @@ import time
 from collections import deque
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import PIL
 import tensorflow as tf
@@ -106,7 +105,7 @@ def check_same_images(paths):
         draws = augment.Draws(number)
         height, width, _ = tf.io.extract_jpeg_shape(contents).numpy()
         box = [int(part) for part in augment.sample_crop(height, width, AREA, draws)]
-        mirrored = float(keras.random.uniform((), seed=draws)) < 0.5
+        mirrored = bool(augment.flip(np.array([[[0], [1]]]), draws)[0, 0, 0])
         with Image.open(path) as picture:
             differences.append(np.abs(ours - pil_crop(picture, box, mirrored)).mean())
     mean, largest = np.mean(differences), np.max(differences)

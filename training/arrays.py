@@ -143,7 +143,8 @@ def digits(image_size):
     from sklearn.model_selection import train_test_split
 
     scans = load_digits()
-    images = keras.ops.image.resize(scans.images[..., None] * (255 / 16), (image_size, image_size), "bicubic")
+    images = (scans.images[..., None] * (255 / 16)).astype("float32")
+    images = keras.ops.convert_to_numpy(keras.ops.image.resize(images, (image_size, image_size), "bicubic"))
     images = np.clip(np.rint(images), 0, 255).astype("uint8")
     labels = scans.target.astype("int32")
     train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
