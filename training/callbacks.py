@@ -188,6 +188,11 @@ class SaveCheckpoints(keras.callbacks.Callback):
         checkpoints.save(self.folder, self.model, progress)
 
 
+def progress_bar(**options):
+    """A progress bar that counts images; a log file gets few lines of it."""
+    return tqdm(unit="img", dynamic_ncols=True, mininterval=0.5 if sys.stderr.isatty() else 30, **options)
+
+
 class ProgressLine(keras.callbacks.Callback):
     """One line for the whole run: epoch, metrics, images a second, time left.
 
@@ -206,10 +211,7 @@ class ProgressLine(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         total = self.epochs * self.position.steps_per_epoch * self.images
         done = self.position.step * self.images
-        seconds = 0.5 if sys.stderr.isatty() else 30  # a log file wants few lines
-        self._bar = tqdm(
-            total=total, initial=done, unit="img", unit_scale=True, dynamic_ncols=True, mininterval=seconds
-        )
+        self._bar = progress_bar(total=total, initial=done, unit_scale=True)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._bar.set_description(f"epoch {epoch + 1}/{self.epochs}", refresh=False)

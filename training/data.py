@@ -392,6 +392,8 @@ def _check_classes(train, validation, path):
     empty = [name for name, files in train.items() if not files]
     if empty:
         raise DataError(f"There are no pictures in the folders of these classes: {_quote(empty)}. Received: {path}")
+    if len(train) < 2:
+        raise DataError(f"There must be folders of two classes or more: {_quote([*train])}. Received: {path}")
     unknown = [name for name, files in validation.items() if files and name not in train]
     if unknown:
         raise DataError(f"Validation has classes that training lacks: {_quote(unknown)}. Received: {path}")

@@ -7,13 +7,13 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import ops
-from tqdm import tqdm
 
 from keras_cnv2.classes import imagenet_classes, imagenet_wnids
 from keras_cnv2.models import ConvNeXtV2
 from keras_cnv2.preprocessing import check_resize
 from keras_cnv2.restore import restore_model
 from training import runs
+from training.callbacks import progress_bar
 from training.commands import weights_of
 from training.recipes import RecipeError
 from training.sources import open_source
@@ -99,7 +99,7 @@ class Clock(keras.callbacks.Callback):
         self._seen = 0
 
     def on_test_begin(self, logs=None):
-        self._bar = tqdm(unit="img", desc="evaluating", dynamic_ncols=True, leave=False)
+        self._bar = progress_bar(desc="evaluating", leave=False)
 
     def on_test_batch_end(self, batch, logs=None):
         images = int(np.sum(self._count()))

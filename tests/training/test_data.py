@@ -103,6 +103,13 @@ class TestBadFolders:
         with pytest.raises(DataError, match=r"these classes: c\."):
             Folder(folder)
 
+    def test_one_class(self, folder):
+        """As where the folder above the right one was given."""
+        (folder / "val").rename(folder / "train" / "a" / "more")
+        (folder / "train").rename(folder / "photos")
+        with pytest.raises(DataError, match=r"two classes or more: photos\. Received: "):
+            Folder(folder)
+
     def test_unknown_class_in_validation(self, folder):
         write(folder / "val" / "x" / "0.jpg")
         with pytest.raises(DataError, match=r"training lacks: x\."):
