@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -95,24 +96,23 @@ def converter(annotation):
     return convert
 
 
+# Values that are words.
+WORDS = {types.NoneType: {"none": None}, bool: {"true": True, "false": False}}
+
+
 def _value(text, kind):
     """The text as one plain type. Raises a `ValueError` if it is none of that."""
-    if kind is types.NoneType or kind is bool:
-        return {types.NoneType: {"none": None}, bool: {"true": True, "false": False}}[kind][_key(text, kind)]
     parts = typing.get_args(kind)
     if parts:
         texts = text.split(",")
         if len(texts) != len(parts):
             raise ValueError(text)
         return tuple(_value(part, of) for part, of in zip(texts, parts))
+    if kind in WORDS:
+        if text.lower() not in WORDS[kind]:
+            raise ValueError(text)
+        return WORDS[kind][text.lower()]
     value = kind(text)
-    if value != value or value in (float("inf"), float("-inf")) or (kind is str and text in ("", "none")):
+    if (kind is float and not math.isfinite(value)) or (kind is str and text in ("", "none")):
         raise ValueError(text)
     return value
-
-
-def _key(text, kind):
-    allowed = ("none",) if kind is types.NoneType else ("true", "false")
-    if text.lower() not in allowed:
-        raise ValueError(text)
-    return text.lower()

@@ -236,7 +236,7 @@ class TestBrokenConnection:
 
     def test_interrupt(self, server):
         def interrupt():
-            threading.Event().wait(0.1)  # Till the download waits for more: elsewhere Python may drop the interrupt.
+            wait_until_blocked(threading.main_thread())  # on more data: elsewhere Python may drop the interrupt
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             threading.Event().wait(1)  # The connection breaks only after the interrupt was noticed.
 
@@ -246,6 +246,15 @@ class TestBrokenConnection:
         assert len(server.ranges) == 1
         assert_downloads()
         assert pieces(server) in range(101)
+
+
+def wait_until_blocked(thread):
+    """Returns when a thread has been at the same instruction for a while."""
+    places = [None]
+    while len(places) < 10 or len({*places[-10:]}) > 1:
+        frame = sys._current_frames()[thread.ident]
+        places.append((frame.f_code, frame.f_lasti))
+        threading.Event().wait(0.05)
 
 
 class TestRefusal:

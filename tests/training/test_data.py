@@ -2,6 +2,7 @@ import io
 import logging
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -115,6 +116,18 @@ class TestBadFolders:
         with pytest.raises(DataError, match=r"training lacks: x\."):
             Folder(folder)
 
+    def test_validation_without_classes(self, tmp_path):
+        write(tmp_path / "train" / "a" / "0.jpg")
+        write(tmp_path / "train" / "b" / "0.jpg")
+        write(tmp_path / "val" / "0.jpg")
+        with pytest.raises(DataError, match=r"folders of classes, as training. Received: .*val"):
+            Folder(tmp_path)
+
+    def test_other_backends(self, folder, monkeypatch):
+        monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+        with pytest.raises(DataError, match=r"train on arrays, in an \.npz file. Received: the backend jax"):
+            Folder(folder)
+
     def test_class_missing_in_validation(self, folder, caplog):
         shutil.rmtree(folder / "val" / "b")
         source = Folder(folder)
@@ -198,6 +211,14 @@ class TestCrop:
         difference = np.abs(self.crop(contents) - self.expected(contents))
         assert difference.mean() < 1
 
+    def test_sixteen_bits(self, tmp_path):
+        levels = photo(1)[..., 0]
+        contents = {}
+        for name, values in (("wide", levels.astype("uint16") * 257), ("narrow", levels)):
+            Image.fromarray(values).save(tmp_path / f"{name}.png")
+            contents[name] = (tmp_path / f"{name}.png").read_bytes()
+        assert np.abs(self.crop(contents["wide"]) - self.expected(contents["narrow"])).mean() < 1
+
     def test_cmyk(self, tmp_path):
         """Decoded in part as decoded in whole; PIL and TensorFlow differ about CMYK itself."""
         contents = write(tmp_path / "a.jpg", 1, "CMYK").read_bytes()
@@ -246,11 +267,13 @@ class TestUnreadable:
         (folder / "val" / "a" / "0.png").write_bytes(b"not a picture")
 
     def test_named_and_replaced(self, folder, caplog):
-        source = Folder(folder, max_unreadable=0.2)
-        batches = take(source.training(pretraining(**FIELDS)), 5)
+        batches = take(Folder(folder, max_unreadable=0.2).training(pretraining(**FIELDS)), 5)
         assert {len(batch) for batch in batches} == {4}
+        assert len({image.tobytes() for batch in batches[:2] for image in batch}) == 8
         assert [record.getMessage().count("2.jpg") for record in caplog.records] == [1]
         assert all(record.levelno == logging.WARNING for record in caplog.records)
+        rest = take(Folder(folder, max_unreadable=0.2).training(pretraining(**FIELDS), 1), 4)
+        np.testing.assert_array_equal(batches[1:], rest)
 
     def test_left_out_of_validation(self, folder, caplog):
         source = Folder(folder, max_unreadable=0.2)
@@ -269,6 +292,13 @@ class TestUnreadable:
         message = r"1 pictures of 13 cannot be read: .*2\.jpg.*Received: max_unreadable=0$"
         with pytest.raises(DataError, match=message), source.clear_errors():
             take(source.training(pretraining(**FIELDS)), 5)
+
+    def test_all(self, folder):
+        """As when a disk is gone: an error, whatever may be unreadable, and no search without end."""
+        source = Folder(folder, max_unreadable=1.0)
+        shutil.rmtree(folder / "train")
+        with pytest.raises(DataError, match="10 pictures of 13 cannot be read: .* and 5 more"), source.clear_errors():
+            take(source.training(pretraining(**FIELDS)), 1)
 
 
 @pytest.fixture(scope="module")
@@ -317,6 +347,26 @@ class TestTfds:
         rest = take(self.source(prepared).training(recipe, 3), 3)
         np.testing.assert_array_equal(whole[3:], rest)
         assert not np.array_equal(whole[:2], whole[2:4])
+
+    def test_order_is_the_recipes_alone(self, prepared):
+        """Whatever the seed of the process."""
+        batches = []
+        for seed in (1, 2):
+            tf.random.set_seed(seed)
+            batches.append(take(self.source(prepared).training(pretraining(**FIELDS)), 2))
+        np.testing.assert_array_equal(*batches)
+
+    def test_unreadable(self, prepared, caplog):
+        source = self.source(prepared, max_unreadable=0.1)
+        cut = tf.constant("small_shapes-train.tfrecord-00000-of-00001__3")
+
+        def damage(row):
+            image = tf.where(row["tfds_id"] == cut, tf.strings.substr(row["image"], 0, 50), row["image"])
+            return {**row, "image": image}
+
+        source._train = source._train.map(damage)
+        assert {len(batch) for batch in take(source.training(pretraining(**FIELDS)), 5)} == {4}
+        assert caplog.messages == [f"Left out, as it cannot be read: {cut.numpy().decode()}"]
 
     def test_unknown_name(self, tmp_path):
         with pytest.raises(DataError, match=r"no no_such_set.*Received: tfds:no_such_set"):
