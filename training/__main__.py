@@ -9,6 +9,7 @@ import sys
 def main(argv=None):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import of TensorFlow, below
     from training import evaluate, finetune, pretrain, quickstart, recipes
+    from training.callbacks import TrainingError
 
     parser = argparse.ArgumentParser(prog="python -m training", description="Train ConvNeXt V2.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -21,9 +22,7 @@ def main(argv=None):
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         args.main(args)
-    except (ValueError, OSError, RuntimeError) as error:
-        if os.environ.get("KERAS_CNV2_TRACEBACK"):
-            raise
+    except (ValueError, OSError, TrainingError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from the last checkpoint")

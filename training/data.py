@@ -438,15 +438,16 @@ class Tfds(Pictures):
 
         if not 0 <= validation_share < 1:
             raise DataError(f"validation_share must be from 0 to below 1. Received: {validation_share}")
-        builder = _prepared(name, data_dir)
-        info = builder.info
-        features, splits = info.features, info.splits
+        builder = _builder(name, data_dir)
+        features = builder.info.features
         known = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
         image = known.get("image")
         if not isinstance(image, tfds.features.Image) or image.np_dtype not in (np.uint8, np.uint16):
             raise DataError(f"{name} has no pictures by the name of image. Received: a data set of {features}")
         if labelled and not isinstance(known.get("label"), tfds.features.ClassLabel):
             raise DataError(f"{name} has no classes by the name of label. Received: a data set of {features}")
+        _prepare(builder, name)
+        splits = builder.info.splits
         if "train" not in splits:
             raise DataError(f"{name} has no split train. Received: a data set of {sorted(splits)}")
         train, validation = "train", next((split for split in VALIDATION_NAMES if split in splits), None)
@@ -500,31 +501,33 @@ class Tfds(Pictures):
         return tf.gather(names, keys % tf.size(names, tf.int64))
 
 
-def _prepared(name, data_dir):
+def _builder(name, data_dir):
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        return tfds.builder(name, data_dir=data_dir)
     except Exception as error:  # of many kinds
-        raise DataError(f"TensorFlow Datasets has no {name}: {_first_line(error)}. Received: tfds:{name}") from error
+        raise DataError(f"TensorFlow Datasets has no {name}: {_short(error)}. Received: tfds:{name}") from error
+
+
+def _prepare(builder, name):
     try:
         builder.download_and_prepare()
     except Exception as error:
         raise DataError(
-            f"{name} is not in {builder.data_path} and cannot be prepared: {_first_line(error)}. Received: tfds:{name}"
+            f"{name} is not in {builder.data_path} and cannot be prepared: {_short(error)}. Received: tfds:{name}"
         ) from error
-    return builder
 
 
-def _first_line(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+def _short(error):
+    return " ".join(str(error).split())[:500].rstrip(".") or type(error).__name__
 
 
 def random_crop(contents, size, area, flip, draws):
     """Decodes a random part of a picture and makes a square image of it, in graphs.
 
-    Of a JPEG only that part is decoded; if it is large, at a half, a quarter or an eighth of its size, which leaves at
-    least twice the pixels that the image has.
+    Of a JPEG only that part is decoded; if it is large, at a half, a quarter or an eighth of its size, in whole pixels
+    of that, as long as they are at least twice as many along each side as the image has.
 
     Args:
         contents: Scalar string tensor, an encoded JPEG, PNG, BMP, WebP or GIF.

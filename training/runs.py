@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from keras_cnv2.checkpoints.write import replacing
+from training.checkpoints import checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ class RunError(ValueError):
 def open_run(folder, recipe):
     """Makes the folder of a new run, or takes that of an interrupted one to go on with.
 
-    The recipe (the seed in it) and the packages' versions go into config.json.
+    The recipe (the seed in it) and the packages' versions go into config.json. A run that came to no checkpoint has
+    nothing to go on with and begins anew, with any recipe.
 
     Args:
         folder: Path of the run.
@@ -38,9 +40,9 @@ def open_run(folder, recipe):
     folder = Path(folder)
     check_new(folder)
     config = {"kind": type(recipe).__name__, **json.loads(json.dumps(dataclasses.asdict(recipe)))}
-    if (folder / CONFIG).exists():
+    if (folder / CONFIG).exists() and checkpoints(folder / "checkpoints"):
         _check_same(folder, config)
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).exists():
         raise FileExistsError(f"There is something else than a run; give another --name. Received: {folder}")
     else:
         folder.mkdir(parents=True, exist_ok=True)

@@ -368,6 +368,17 @@ class TestTfds:
         assert {len(batch) for batch in take(source.training(pretraining(**FIELDS)), 5)} == {4}
         assert caplog.messages == [f"Left out, as it cannot be read: {cut.numpy().decode()}"]
 
+    def test_not_of_pictures(self, tmp_path):
+        """Said before anything is downloaded."""
+        with pytest.raises(DataError, match="imdb_reviews has no pictures by the name of image"):
+            data.Tfds("imdb_reviews", data_dir=tmp_path)
+
+    def test_to_be_downloaded_by_hand(self, tmp_path):
+        with pytest.raises(
+            DataError, match=r"imagenet2012 is not in .* cannot be prepared: .*ILSVRC2012_img_train\.tar"
+        ):
+            data.Tfds("imagenet2012", data_dir=tmp_path)
+
     def test_unknown_name(self, tmp_path):
         with pytest.raises(DataError, match=r"no no_such_set.*Received: tfds:no_such_set"):
             data.Tfds("no_such_set", data_dir=tmp_path)

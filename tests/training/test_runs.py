@@ -16,8 +16,16 @@ def test_new_run_says_what_runs(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["config.json"]
 
 
+def interrupted(folder, recipe):
+    """A run that was interrupted after its first checkpoint."""
+    open_run(folder, recipe)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "step-0000000001.safetensors").touch()
+    return folder
+
+
 def test_interrupted_run_goes_on(tmp_path):
-    open_run(tmp_path / "a", pretraining())
+    interrupted(tmp_path / "a", pretraining())
     (tmp_path / "a" / "log.csv").write_text("x")
     open_run(tmp_path / "a", pretraining())
     assert (tmp_path / "a" / "log.csv").read_text() == "x"
@@ -31,11 +39,19 @@ def test_interrupted_run_goes_on(tmp_path):
     ],
 )
 def test_another_recipe_is_refused(tmp_path, other, message):
-    open_run(tmp_path / "a", pretraining())
+    interrupted(tmp_path / "a", pretraining())
     before = (tmp_path / "a" / "config.json").read_text()
     with pytest.raises(RunError, match=message):
         open_run(tmp_path / "a", other)
     assert (tmp_path / "a" / "config.json").read_text() == before
+
+
+def test_run_that_never_got_going_begins_anew(tmp_path):
+    """As after a mistake in the first command."""
+    open_run(tmp_path / "a", pretraining())
+    open_run(tmp_path / "a", finetuning(seed=5))
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert (config["kind"], config["seed"]) == ("Finetuning", 5)
 
 
 def test_finished_run_is_refused(tmp_path):
@@ -55,14 +71,14 @@ def test_other_folders_are_left_alone(tmp_path):
 
 
 def test_damaged_configuration_is_told(tmp_path):
-    open_run(tmp_path / "a", pretraining())
+    interrupted(tmp_path / "a", pretraining())
     (tmp_path / "a" / "config.json").write_text("{")
     with pytest.raises(RunError, match=r"no JSON file.*config\.json"):
         open_run(tmp_path / "a", pretraining())
 
 
 def test_other_versions_are_warned_of(tmp_path, caplog):
-    folder = open_run(tmp_path / "a", pretraining())
+    folder = interrupted(tmp_path / "a", pretraining())
     config = json.loads((folder / "config.json").read_text())
     config["versions"]["keras"] = "2.0"
     runs.write_json(folder / "config.json", config)
