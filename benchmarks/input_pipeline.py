@@ -1,4 +1,4 @@
-"""Photographs to batches for pre-training: `training.data.Folder` and PIL in as many processes as cores, side by side.
+"""Photographs to batches for pre-training: `Folder` and PIL in as many processes as cores, side by side.
 
     python -m benchmarks.input_pipeline FOLDER [--batch 64] [--batches 24] [--rounds 7]
 
@@ -22,7 +22,10 @@ import PIL
 import tensorflow as tf
 from PIL import Image
 
-from training import augment, data
+from training import augment
+from training.crops import random_crop
+from training.data import CORES
+from training.folders import Folder, files_below
 
 SIZE = 224
 AREA = (0.2, 1.0)
@@ -102,7 +105,7 @@ def check_same_images(paths):
     differences = []
     for number, path in enumerate(paths):
         contents = tf.io.read_file(path)
-        ours = data.random_crop(contents, SIZE, AREA, True, augment.Draws(number))
+        ours = random_crop(contents, SIZE, AREA, True, augment.Draws(number))
         draws = augment.Draws(number)
         height, width, _ = tf.io.extract_jpeg_shape(contents).numpy()
         box = [int(part) for part in augment.sample_crop(height, width, AREA, draws)]
@@ -131,10 +134,10 @@ def main():
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--batches", type=int, default=24, help="of a round")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--processes", type=int, default=data.CORES, help="of PIL (default: one a core)")
+    parser.add_argument("--processes", type=int, default=CORES, help="of PIL (default: one a core)")
     args = parser.parse_args()
 
-    paths = data.files_below(args.folder)
+    paths = files_below(args.folder)
     check_same_images(paths[:: -(-len(paths) // 100)])
     recipe = SimpleNamespace(
         image_size=SIZE,
@@ -144,7 +147,7 @@ def main():
         step_batch=args.batch,
         steps_per_epoch=lambda size: size // args.batch,
     )
-    ours = data.Folder(args.folder, labelled=False).training(recipe)
+    ours = Folder(args.folder, labelled=False).training(recipe)
     theirs = PilBatches(paths, args.batch, args.processes)
 
     rows = []

@@ -2,7 +2,7 @@
 
 A source of data is any object with `size`, the number of training images, `training(recipe, first_batch, augmentation)`
 for endless batches from any batch on, as anything that Keras takes, `validation(recipe, batch_size)` for finite ones or
-`None`, and `clear_errors()`, a context: `training.arrays.Arrays`, or `Folder` and `Tfds` of `training.data`.
+`None`, and `clear_errors()`, a context: `training.arrays.Arrays`, `training.folders.Folder` or `training.tfds.Tfds`.
 """
 
 import importlib.util

@@ -30,14 +30,16 @@ def open_source(recipe, labelled=True):
         return arrays.digits(recipe.image_size)
     if name.endswith(".npz"):
         return arrays.from_npz(name, recipe.image_size)
-    from training import data  # TensorFlow
-
+    # These need TensorFlow.
+    common = {
+        "labelled": labelled,
+        "validation_share": recipe.validation_share,
+        "max_unreadable": recipe.max_unreadable,
+    }
     if name.startswith("tfds:"):
-        return data.Tfds(name.removeprefix("tfds:"), labelled=labelled, max_unreadable=recipe.max_unreadable)
-    return data.Folder(
-        Path(name),
-        labelled=labelled,
-        validation_share=recipe.validation_share,
-        seed=recipe.seed,
-        max_unreadable=recipe.max_unreadable,
-    )
+        from training.tfds import Tfds
+
+        return Tfds(name.removeprefix("tfds:"), **common)
+    from training.folders import Folder
+
+    return Folder(Path(name), seed=recipe.seed, **common)

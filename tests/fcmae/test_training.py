@@ -8,7 +8,7 @@ from tests.fcmae.small import ENCODERS, SMALL, TENSORFLOW, images, numpy, scramb
 
 class TestTraining:
     @pytest.mark.backends
-    @pytest.mark.parametrize("encoder", ENCODERS)
+    @pytest.mark.parametrize("encoder", ["visible", pytest.param("dense", marks=pytest.mark.slow)])
     def test_fit_lowers_the_loss(self, encoder):
         model = small(encoder=encoder, seed=0)
         model.compile(keras.optimizers.Adam(1e-2))

@@ -10,9 +10,12 @@ from PIL import Image
 
 from keras_cnv2 import load_image
 from tests.training.small import finetuning, pretraining
-from training import augment, data
+from training import augment
 from training.augment import Augmentation
-from training.data import DataError, Folder
+from training.crops import random_crop
+from training.data import DataError
+from training.folders import Folder
+from training.tfds import Tfds
 
 FIELDS = {"image_size": 16, "batch_size": 4, "crop_area": (0.3, 1.0), "flip": True}
 
@@ -184,7 +187,7 @@ class TestCrop:
     """Against PIL's resize of the same box."""
 
     def crop(self, contents, size=16, area=(0.3, 1.0)):
-        return data.random_crop(contents, size, area, False, augment.Draws(3, 4)).numpy()
+        return random_crop(contents, size, area, False, augment.Draws(3, 4)).numpy()
 
     def expected(self, contents, size=16, area=(0.3, 1.0), grid=1):
         image = Image.open(io.BytesIO(contents)).convert("RGB")
@@ -237,8 +240,8 @@ class TestCrop:
 
     def test_flip(self, tmp_path):
         contents = write(tmp_path / "a.png").read_bytes()
-        images = [data.random_crop(contents, 16, (1.0, 1.0), True, augment.Draws(0, key)).numpy() for key in range(20)]
-        plain = data.random_crop(contents, 16, (1.0, 1.0), False, augment.Draws(0, 0)).numpy()
+        images = [random_crop(contents, 16, (1.0, 1.0), True, augment.Draws(0, key)).numpy() for key in range(20)]
+        plain = random_crop(contents, 16, (1.0, 1.0), False, augment.Draws(0, 0)).numpy()
         plain = [np.abs(image - plain).max() < 1e-3 for image in images]
         mirrored = [np.abs(image[:, ::-1] - images[plain.index(True)]).max() < 1e-3 for image in images]
         assert 3 < sum(plain) < 17
@@ -330,7 +333,7 @@ def prepared(tmp_path_factory):
 
 class TestTfds:
     def source(self, prepared, **arguments):
-        return data.Tfds("small_shapes", data_dir=prepared, **arguments)
+        return Tfds("small_shapes", data_dir=prepared, **arguments)
 
     def test_training_and_validation(self, prepared):
         source = self.source(prepared)
@@ -366,19 +369,27 @@ class TestTfds:
 
         source._train = source._train.map(damage)
         assert {len(batch) for batch in take(source.training(pretraining(**FIELDS)), 5)} == {4}
-        assert caplog.messages == [f"Left out, as it cannot be read: {cut.numpy().decode()}"]
+        messages = [record.getMessage() for record in caplog.records if record.name == "training.data"]
+        assert messages == [f"Left out, as it cannot be read: {cut.numpy().decode()}"]
 
     def test_not_of_pictures(self, tmp_path):
         """Said before anything is downloaded."""
         with pytest.raises(DataError, match="imdb_reviews has no pictures by the name of image"):
-            data.Tfds("imdb_reviews", data_dir=tmp_path)
+            Tfds("imdb_reviews", data_dir=tmp_path)
 
     def test_to_be_downloaded_by_hand(self, tmp_path):
         with pytest.raises(
             DataError, match=r"imagenet2012 is not in .* cannot be prepared: .*ILSVRC2012_img_train\.tar"
         ):
-            data.Tfds("imagenet2012", data_dir=tmp_path)
+            Tfds("imagenet2012", data_dir=tmp_path)
+
+    def test_share_is_held_out_where_there_is_no_validation_split(self, prepared, monkeypatch):
+        monkeypatch.setattr("training.tfds.VALIDATION_NAMES", ())
+        for share, sizes in {0.2: (8, 2), 0.0: (10, 0), 1.0: (0, 10)}.items():
+            source = self.source(prepared, validation_share=share)
+            assert (source.size, source.validation_size) == sizes
+        assert sum(len(images) for images, _ in take(source.validation(finetuning(**FIELDS), 4), 9)) == 10
 
     def test_unknown_name(self, tmp_path):
         with pytest.raises(DataError, match=r"no no_such_set.*Received: tfds:no_such_set"):
-            data.Tfds("no_such_set", data_dir=tmp_path)
+            Tfds("no_such_set", data_dir=tmp_path)

@@ -144,7 +144,8 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert sorted(checkpoints.checkpoints(tmp_path / "run" / "checkpoints")) == [4, 6]
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+# test_killed_run trains in bfloat16, too.
+@pytest.mark.parametrize("dtype", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"])
 def test_mixed_precision(tmp_path, dtype):
     model, progress = finetune(tmp_path / "run", dtype=dtype, epochs=1, warmup_epochs=0)
     assert np.isfinite(progress.history[0]["loss"])

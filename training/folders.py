@@ -1,0 +1,160 @@
+"""Folders of pictures as a source of training."""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_cnv2.preprocessing import SUFFIXES
+from training.data import VALIDATION_NAMES, DataError, Dataset, Pictures, quote
+
+logger = logging.getLogger(__name__)
+
+
+class Folder(Pictures):
+    """Pictures in folders.
+
+    Labelled, a class is a folder: PATH/train/CLASS/..., with validation pictures in PATH/val, /validation, /valid or
+    /test, the first that is there; or PATH/CLASS/.... Where there is no validation folder a share of each class is held
+    out. Without labels, all pictures below PATH/train, or below PATH where there is no such folder.
+
+    Args:
+        path: The folder. Symbolic links are followed, hidden files and folders left out.
+        labelled: Bool, whether classes are needed.
+        validation_share: Float from 0 to 1, the share to hold out; with 1 there is nothing to train on.
+        seed: Int, decides which pictures are held out.
+        max_unreadable: Largest share of all pictures that may be unreadable.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        DataError: If there are no pictures, or a class has none, or validation has a class that training lacks.
+    """
+
+    def __init__(self, path, labelled=True, validation_share=0.1, seed=0, max_unreadable=0.01):
+        path = Path(path)
+        if not path.is_dir():
+            raise FileNotFoundError(f"data must be a folder of pictures. Received: {path}")
+        if not 0 <= validation_share <= 1:
+            raise DataError(f"validation_share must be from 0 to 1. Received: {validation_share}")
+        class_names = None
+        if labelled:
+            train, validation = _labelled_files(path, validation_share, seed)
+            class_names = tuple(train)
+            _check_classes(validation if validation_share == 1 else train, validation, path)
+        else:
+            train, validation = {"": files_below(_training_folder(path))}, {}
+            if not train[""]:
+                raise DataError(f"There are no pictures ({', '.join(SUFFIXES)}) below this folder. Received: {path}")
+        numbers = {name: number for number, name in enumerate(train)}
+        pairs = [
+            [(file, numbers[name]) for name, files in split.items() for file in files] for split in (train, validation)
+        ]
+        super().__init__(*map(len, pairs), class_names, max_unreadable)
+        files, labels = zip(*pairs[0], *pairs[1])
+        with tf.device("cpu"):
+            self._files = tf.constant([os.fsencode(file) for file in files])
+            self._labels = tf.constant(labels, tf.int32)
+
+    def _epoch_rows(self, recipe, epoch):
+        order = tf.random.experimental.stateless_shuffle(tf.range(self.size, dtype=tf.int64), (recipe.seed, epoch))
+        return Dataset.from_tensor_slices(order).batch(recipe.step_batch)
+
+    def _validation_rows(self, batch_size):
+        return Dataset.range(self.size, self.size + self.validation_size).batch(batch_size)
+
+    def _example_rows(self, batch_size):
+        first, count = (self.size, self.validation_size) if self.validation_size else (0, self.size)
+        order = first + np.random.default_rng(0).permutation(count)
+        return Dataset.from_tensor_slices(order).batch(batch_size)
+
+    def _indices(self, rows, keys):
+        length = tf.size(rows, tf.int64)
+        following = (rows[0] + 1 + keys - length) % max(self.size, 1)
+        return tf.where(keys < length, tf.gather(rows, tf.minimum(keys, length - 1)), following)
+
+    def _open(self, rows, key):
+        index = self._indices(rows, key)
+        return tf.io.read_file(self._files[index]), self._labels[index]
+
+    def _names(self, rows, keys):
+        return tf.gather(self._files, self._indices(rows, keys))
+
+
+def _training_folder(path):
+    return path / "train" if (path / "train").is_dir() else path
+
+
+def _labelled_files(path, validation_share, seed):
+    """The training and the validation files: two dicts from class names to lists of paths."""
+    train = _classes(_training_folder(path))
+    if (path / "train").is_dir():
+        for folder in (path / name for name in VALIDATION_NAMES):
+            if folder.is_dir():
+                validation = _classes(folder)
+                if not any(validation.values()):
+                    raise DataError(f"Validation needs pictures in folders of classes, as training. Received: {folder}")
+                return train, validation
+    return _hold_out(train, path, validation_share, seed)
+
+
+def _classes(folder):
+    return {entry.name: files_below(entry.path) for entry in _entries(folder) if entry.is_dir()}
+
+
+def _entries(folder):
+    """What is in a folder, in the same order on every machine, but for what is hidden."""
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def files_below(folder, above=()):
+    """The paths of all pictures below a folder, in order."""
+    own = os.path.realpath(folder)
+    if own in above:  # a link that leads back
+        return []
+    files = []
+    for entry in _entries(folder):
+        if entry.is_dir():
+            files += files_below(entry.path, (*above, own))
+        elif entry.name.lower().endswith(SUFFIXES):
+            files.append(entry.path)
+    return files
+
+
+def _hold_out(classes, path, share, seed):
+    """Splits the files of each class in two, by a hash of their names: always alike, also when others are added."""
+
+    def rank(file):
+        return hashlib.sha256(
+            f"{seed}/{Path(file).relative_to(path).as_posix()}".encode(errors="surrogateescape")
+        ).digest()
+
+    train, held_out = {}, {}
+    for name, files in classes.items():
+        # Of both at least one, but for shares that say otherwise.
+        count = round(share * len(files)) if share in (0, 1) else min(max(round(share * len(files)), 1), len(files) - 1)
+        chosen = {*sorted(files, key=rank)[:count]}
+        train[name] = [file for file in files if file not in chosen]
+        if chosen:
+            held_out[name] = [file for file in files if file in chosen]
+    return train, held_out
+
+
+def _check_classes(train, validation, path):
+    if not any(train.values()):
+        loose = "; labelled=False takes pictures without" if files_below(_training_folder(path)) else ""
+        raise DataError(f"There are no pictures ({', '.join(SUFFIXES)}) in folders of classes{loose}. Received: {path}")
+    empty = [name for name, files in train.items() if not files]
+    if empty:
+        raise DataError(f"There are no pictures in the folders of these classes: {quote(empty)}. Received: {path}")
+    if len(train) < 2:
+        raise DataError(f"There must be folders of two classes or more: {quote([*train])}. Received: {path}")
+    unknown = [name for name, files in validation.items() if files and name not in train]
+    if unknown:
+        raise DataError(f"Validation has classes that training lacks: {quote(unknown)}. Received: {path}")
+    missing = [name for name in train if not validation.get(name)]
+    if validation and missing:
+        logger.warning("There are no validation pictures of these classes: %s", quote(missing))

@@ -1,0 +1,121 @@
+"""TensorFlow Datasets as a source of training."""
+
+import numpy as np
+import tensorflow as tf
+
+from training.data import VALIDATION_NAMES, DataError, Pictures
+
+
+class Tfds(Pictures):
+    """A data set of TensorFlow Datasets with a feature "image", and "label" for its classes.
+
+    Its "train" split, with a validation or else its test split; where there is neither, a share is held out. Prepared,
+    and downloaded, if it is not. Pictures stay encoded until they are cropped.
+
+    Args:
+        name: As `tfds.builder` takes it: "cifar10", "name/config:version".
+        data_dir: Folder of prepared data sets; `None` for the usual one.
+        labelled: Bool, whether classes are needed.
+        validation_share: Float from 0 to 1, the share to hold out; with 1 there is nothing to train on.
+        max_unreadable: Largest share of all pictures that may be unreadable.
+        shuffle_buffer: How many encoded pictures are kept in memory to take the next one from.
+
+    Raises:
+        DataError: If there is no such data set, it cannot be prepared, or it lacks what is needed.
+    """
+
+    def __init__(
+        self,
+        name,
+        data_dir=None,
+        labelled=True,
+        validation_share=0.1,
+        max_unreadable=0.01,
+        shuffle_buffer=10_000,
+    ):
+        import tensorflow_datasets as tfds
+
+        if not 0 <= validation_share <= 1:
+            raise DataError(f"validation_share must be from 0 to 1. Received: {validation_share}")
+        builder = _builder(name, data_dir)
+        features = builder.info.features
+        known = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+        image = known.get("image")
+        if not isinstance(image, tfds.features.Image) or image.np_dtype not in (np.uint8, np.uint16):
+            raise DataError(f"{name} has no pictures by the name of image. Received: a data set of {features}")
+        if labelled and not isinstance(known.get("label"), tfds.features.ClassLabel):
+            raise DataError(f"{name} has no classes by the name of label. Received: a data set of {features}")
+        _prepare(builder, name)
+        splits = builder.info.splits
+        if "train" not in splits:
+            raise DataError(f"{name} has no split train. Received: a data set of {sorted(splits)}")
+        validation = next((split for split in VALIDATION_NAMES if split in splits), None)
+        images = splits["train"].num_examples
+        held_out = 0 if validation else round(validation_share * images)
+        wanted = {"image", "label"} if labelled else {"image"}
+        decoders = tfds.decode.PartialDecoding(wanted, {"image": tfds.decode.SkipDecoding()})
+        read = tfds.ReadConfig(try_autocache=False, add_tfds_id=True)
+
+        def rows(split):
+            return builder.as_dataset(split=split, decoders=decoders, read_config=read, shuffle_files=False)
+
+        super().__init__(
+            images - held_out,
+            splits[validation].num_examples if validation else held_out,
+            tuple(features["label"].names) if labelled else None,
+            max_unreadable,
+        )
+        self._train = rows(f"train[{held_out}:]") if self.size else None
+        self._validation = rows(validation or f"train[:{held_out}]") if self.validation_size else None
+        self._shuffle_buffer = shuffle_buffer
+
+    def _epoch_rows(self, recipe, epoch):
+        # `Dataset.shuffle` takes no tensor as seed, the operation under it does; two zeros would mean any seed.
+        flat = tf.nest.flatten(self._train.element_spec)
+        shuffled = tf.raw_ops.ShuffleDataset(
+            input_dataset=tf.data.experimental.to_variant(self._train),
+            buffer_size=self._shuffle_buffer,
+            seed=recipe.seed + 1,
+            seed2=epoch,
+            output_types=[spec.dtype for spec in flat],
+            output_shapes=[spec.shape for spec in flat],
+            reshuffle_each_iteration=False,
+        )
+        shuffled = tf.data.experimental.from_variant(shuffled, self._train.element_spec)
+        return shuffled.batch(recipe.step_batch)
+
+    def _validation_rows(self, batch_size):
+        return self._validation.batch(batch_size)
+
+    def _example_rows(self, batch_size):
+        return (self._validation or self._train).batch(batch_size)
+
+    def _open(self, rows, key):
+        row = tf.nest.map_structure(lambda column: column[key % tf.shape(column, tf.int64)[0]], rows)
+        return row["image"], tf.cast(row.get("label", -1), tf.int32)
+
+    def _names(self, rows, keys):
+        names = rows["tfds_id"]
+        return tf.gather(names, keys % tf.size(names, tf.int64))
+
+
+def _builder(name, data_dir):
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except Exception as error:  # of many kinds
+        raise DataError(f"TensorFlow Datasets has no {name}: {_short(error)}. Received: tfds:{name}") from error
+
+
+def _prepare(builder, name):
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        raise DataError(
+            f"{name} is not in {builder.data_path} and cannot be prepared: {_short(error)}. Received: tfds:{name}"
+        ) from error
+
+
+def _short(error):
+    return " ".join(str(error).split())[:500].rstrip(".") or type(error).__name__
