@@ -25,6 +25,7 @@ from PIL import Image
 from training import augment
 from training.crops import random_crop
 from training.data import CORES
+from training.draws import Draws
 from training.folders import Folder, files_below
 
 SIZE = 224
@@ -105,8 +106,8 @@ def check_same_images(paths):
     differences = []
     for number, path in enumerate(paths):
         contents = tf.io.read_file(path)
-        ours = random_crop(contents, SIZE, AREA, True, augment.Draws(number))
-        draws = augment.Draws(number)
+        ours = random_crop(contents, SIZE, AREA, True, Draws(number))
+        draws = Draws(number)
         height, width, _ = tf.io.extract_jpeg_shape(contents).numpy()
         box = [int(part) for part in augment.sample_crop(height, width, AREA, draws)]
         mirrored = float(keras.random.uniform((), seed=draws)) < 0.5

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from training import augment
+from training.draws import Draws
 
 
 class Split(NamedTuple):
@@ -82,7 +83,7 @@ class Batches(keras.utils.PyDataset):
 
     def _changed(self, images, labels, number):
         """The batch as it is trained on."""
-        draws = augment.Draws(self.recipe.seed, number)
+        draws = Draws(self.recipe.seed, number)
         images = augment.resized_crops(images, self.recipe.crop_area, draws)
         if self.recipe.flip:
             images = augment.flips(images, draws)

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cnv2.preprocessing import decode, to_square
-from training import augment
 from training.crops import random_crop
+from training.draws import Draws
 
 Dataset = tf.data.Dataset
 logger = logging.getLogger(__name__)
@@ -106,18 +106,18 @@ class Pictures:
         def load_batch(number, rows):
             def load(key):
                 contents, label = self._open(rows, key)
-                draws = augment.Draws(recipe.seed, number, key)
+                draws = Draws(recipe.seed, number, key)
                 return random_crop(contents, recipe.image_size, recipe.crop_area, recipe.flip, draws), label
 
             def change(key, image, label):
-                draws = augment.Draws(recipe.seed, number, key, 0)
+                draws = Draws(recipe.seed, number, key, 0)
                 return key, tf.ensure_shape(augmentation.image(image, draws), image.shape), label
 
             if augmentation is None:
                 images, _ = self._load(rows, load, recipe.step_batch)
                 return images
             images, labels = self._load(rows, load, recipe.step_batch, change)
-            return augmentation.batch(images, labels, augment.Draws(recipe.seed, number))
+            return augmentation.batch(images, labels, Draws(recipe.seed, number))
 
         steps = recipe.steps_per_epoch(self.size)
 

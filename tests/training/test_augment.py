@@ -10,7 +10,9 @@ from keras import ops
 from PIL import Image, ImageEnhance, ImageOps
 
 from training import augment
-from training.augment import Augmentation, Draws
+from training.augment import Augmentation
+from training.draws import Draws
+from training.rand_augment import OPERATIONS
 
 pytestmark = pytest.mark.backends
 
@@ -284,13 +286,13 @@ def affine(image, coefficients):
 
 
 def ours(name, image, amount):
-    operation = augment.OPERATIONS[name]
+    operation = OPERATIONS[name]
     return ops.convert_to_numpy(operation(ops.cast(image, "float32"), ops.convert_to_tensor(amount, "float32")))
 
 
 class TestOperations:
     def test_all_are_compared_with_pil(self):
-        assert {*augment.OPERATIONS} == {*PIL}
+        assert {*OPERATIONS} == {*PIL}
         assert len(PIL) == 15
 
     @pytest.mark.parametrize("channels", [1, 3])
@@ -359,7 +361,7 @@ class TestRandAugment:
         def marker(number):
             return lambda image, amount: 16 * image + number
 
-        monkeypatch.setattr(augment, "OPERATIONS", {number: marker(number) for number in range(1, 16)})
+        monkeypatch.setattr("training.rand_augment.OPERATIONS", {number: marker(number) for number in range(1, 16)})
         marks = many(lambda draws: augment.rand_augment(np.zeros((1, 1, 1)), 9.0, 0.5, draws))
         first, second = np.divmod(marks.ravel().astype(int), 16)
         # One pick alone leaves its mark in the lower place.
@@ -380,7 +382,7 @@ class TestRandAugment:
         def amount_alone(image, amount):
             return 0 * image + amount
 
-        monkeypatch.setattr(augment, "OPERATIONS", dict.fromkeys(range(15), amount_alone))
+        monkeypatch.setattr("training.rand_augment.OPERATIONS", dict.fromkeys(range(15), amount_alone))
         amounts = many(lambda draws: augment.rand_augment(np.full((1, 1, 1), 5.0), magnitude, spread, draws)).ravel()
         amounts = amounts[amounts != 5]
         assert_share(amounts[amounts != 0] > 0, 0.5)

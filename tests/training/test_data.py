@@ -14,6 +14,7 @@ from training import augment
 from training.augment import Augmentation
 from training.crops import random_crop
 from training.data import DataError
+from training.draws import Draws
 from training.folders import Folder
 from training.tfds import Tfds
 
@@ -187,11 +188,11 @@ class TestCrop:
     """Against PIL's resize of the same box."""
 
     def crop(self, contents, size=16, area=(0.3, 1.0)):
-        return random_crop(contents, size, area, False, augment.Draws(3, 4)).numpy()
+        return random_crop(contents, size, area, False, Draws(3, 4)).numpy()
 
     def expected(self, contents, size=16, area=(0.3, 1.0), grid=1):
         image = Image.open(io.BytesIO(contents)).convert("RGB")
-        box = augment.sample_crop(image.height, image.width, area, augment.Draws(3, 4))
+        box = augment.sample_crop(image.height, image.width, area, Draws(3, 4))
         top, left, height, width = (int(number) // grid * grid for number in box)
         return np.asarray(image.crop((left, top, left + width, top + height)).resize((size, size), Image.BICUBIC))
 
@@ -240,8 +241,8 @@ class TestCrop:
 
     def test_flip(self, tmp_path):
         contents = write(tmp_path / "a.png").read_bytes()
-        images = [random_crop(contents, 16, (1.0, 1.0), True, augment.Draws(0, key)).numpy() for key in range(20)]
-        plain = random_crop(contents, 16, (1.0, 1.0), False, augment.Draws(0, 0)).numpy()
+        images = [random_crop(contents, 16, (1.0, 1.0), True, Draws(0, key)).numpy() for key in range(20)]
+        plain = random_crop(contents, 16, (1.0, 1.0), False, Draws(0, 0)).numpy()
         plain = [np.abs(image - plain).max() < 1e-3 for image in images]
         mirrored = [np.abs(image[:, ::-1] - images[plain.index(True)]).max() < 1e-3 for image in images]
         assert 3 < sum(plain) < 17
