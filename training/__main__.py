@@ -10,6 +10,7 @@ def main(argv=None):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import of TensorFlow, below
     from training import evaluate, finetune, pretrain, quickstart, recipes
     from training.callbacks import TrainingError
+    from training.preemption import EXIT_CODE, Preempted
 
     parser = argparse.ArgumentParser(prog="python -m training", description="Train ConvNeXt V2.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -24,6 +25,9 @@ def main(argv=None):
         args.main(args)
     except (ValueError, OSError, TrainingError) as error:
         sys.exit(f"error: {error}")
+    except Preempted:
+        print("ended by SIGTERM; the same command goes on from here", file=sys.stderr)
+        sys.exit(EXIT_CODE)
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from the last checkpoint")
 

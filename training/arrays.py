@@ -8,6 +8,7 @@ import numpy as np
 
 from training import augment
 from training.draws import Draws
+from training.shares import WHOLE
 
 
 class Split(NamedTuple):
@@ -31,17 +32,18 @@ class Arrays:
         self.test = test
         self.class_names = tuple(class_names)
         self.size = len(train.images)
+        self.validation_size = len(test.images) if test else 0
         self.channels = train.images.shape[-1]
 
-    def training(self, recipe, first_batch=0, augmentation=None):
+    def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
         """Endless batches from the given one on: images, or with an augmentation images and soft targets."""
-        return Batches(self.train, recipe, first_batch, augmentation)
+        return Batches(self.train, recipe, first_batch, augmentation, share)
 
-    def validation(self, recipe, batch_size):
-        """The test images in order, with one-hot labels; `None` if there are none."""
+    def validation(self, recipe, batch_size, share=WHOLE):
+        """The test images in order, with one-hot labels and weights; `None` if there are none."""
         if self.test is None:
             return None
-        return Ordered(self.test, batch_size, len(self.class_names))
+        return Ordered(self.test, batch_size, len(self.class_names), share)
 
     def examples(self, recipe, count):
         """The first test images, or training images if there is no test."""
@@ -60,16 +62,19 @@ class Batches(keras.utils.PyDataset):
         recipe: The recipe: batch, seed, crops and flips.
         first_batch: Number of the first batch.
         augmentation: Optional `training.augment.Augmentation`.
+        share: `training.shares.Share`, the part of each batch that is given out. All of it is made: mixup and CutMix
+            find the same partners in it however many workers there are.
     """
 
     num_batches = None
 
-    def __init__(self, split, recipe, first_batch=0, augmentation=None):
+    def __init__(self, split, recipe, first_batch=0, augmentation=None, share=WHOLE):
         super().__init__()
         self.split = split
         self.recipe = recipe
         self.first_batch = first_batch
         self.augmentation = augmentation
+        self.part = share.of(recipe.step_batch)
         self.steps = recipe.steps_per_epoch(len(split.images))
         self._order = (None, None)
         self._augment = compiled(self._changed)
@@ -79,7 +84,7 @@ class Batches(keras.utils.PyDataset):
         epoch, step = divmod(number, self.steps)
         chosen = self._order_of(epoch)[step * size : (step + 1) * size]
         batch = self._augment(self.split.images[chosen], self.split.labels[chosen], np.int32(number))
-        return tuple(map(keras.ops.convert_to_numpy, batch)) if self.augmentation else keras.ops.convert_to_numpy(batch)
+        return keras.tree.map_structure(lambda column: keras.ops.convert_to_numpy(column)[self.part], batch)
 
     def _changed(self, images, labels, number):
         """The batch as it is trained on."""
@@ -89,7 +94,7 @@ class Batches(keras.utils.PyDataset):
             images = augment.flips(images, draws)
         if self.augmentation is None:
             return images
-        if self.augmentation.rand_augment:
+        if self.augmentation.rand_augment or self.augmentation.erasing:
             images = augment.over(self.augmentation.image, images, draws)
         return self.augmentation.batch(images, labels, draws)
 
@@ -114,21 +119,31 @@ def compiled(function):
 
 
 class Ordered(keras.utils.PyDataset):
-    """All images once, in order, the last batch as small as it comes, with one-hot labels."""
+    """All images once, in order, with one-hot labels and weights, which are 0 where the last batch has no more images.
 
-    def __init__(self, split, batch_size, classes):
+    Args:
+        split: `Split`.
+        batch_size: Int.
+        classes: Int, the number of classes.
+        share: `training.shares.Share`, the part of each batch that is given out.
+    """
+
+    def __init__(self, split, batch_size, classes, share=WHOLE):
         super().__init__()
         self.split = split
         self.batch_size = batch_size
         self.classes = classes
+        self.part = share.of(batch_size)
 
     @property
     def num_batches(self):
         return -(-len(self.split.images) // self.batch_size)
 
     def __getitem__(self, index):
-        part = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        return self.split.images[part], np.eye(self.classes, dtype="float32")[self.split.labels[part]]
+        places = np.arange(index * self.batch_size, (index + 1) * self.batch_size)[self.part]
+        weights = (places < len(self.split.images)).astype("float32")
+        places = np.minimum(places, len(self.split.images) - 1)
+        return self.split.images[places], np.eye(self.classes, dtype="float32")[self.split.labels[places]], weights
 
 
 def digits(image_size):

@@ -155,29 +155,23 @@ def flips(images, draws):
     return ops.where(mirrored, ops.flip(images, axis=2), images)
 
 
-def erase(images, probability, draws):
-    """Random erasing: fills a box in some images with noise.
+def erase(image, probability, draws):
+    """Random erasing: with some probability, fills a box in the image with noise.
 
     The box has a share of the image uniform in `ERASED_AREA`, and an aspect ratio log-uniform in `ERASED_RATIO`. The
     noise is drawn for each value; after normalisation it is standard normal.
 
     Args:
-        images: Tensor `(N, H, W, C)`, values in 0..255, any dtype.
-        probability: Float in `[0, 1]`, for each image.
-        draws: `Draws` of the batch.
+        image: Tensor `(H, W, C)`, values in 0..255, any dtype.
+        probability: Float in `[0, 1]`.
+        draws: `Draws` of the image.
 
     Returns:
-        A float32 tensor `(N, H, W, C)`; the noise exceeds 0..255.
+        A float32 tensor `(H, W, C)`; the noise exceeds 0..255.
 
     Source: Random Erasing (arXiv 1708.04896), section 3; the noise as timm's mode "pixel".
     """
-    images = ops.cast(images, "float32")
-    if not probability:
-        return images
-    return over(lambda image, own: _erased(image, probability, own), images, draws)
-
-
-def _erased(image, probability, draws):
+    image = ops.cast(image, "float32")
     height, width, channels = ops.shape(image)
     sides = (ops.cast(side, "float32") for side in (height, width))
     box = _boxes((), *sides, ERASED_AREA, ERASED_RATIO, draws, margin=1)
@@ -282,13 +276,13 @@ class Augmentation:
     cutmix: float = 0.0
 
     def image(self, image, draws):
-        """What is drawn for an image `(H, W, C)` alone: RandAugment. Values in 0..255, also of the result."""
-        if not self.rand_augment:
-            return image
-        return rand_augment(image, self.rand_augment, self.rand_augment_std, draws)
+        """What is drawn for an image `(H, W, C)` in 0..255 alone: RandAugment, then erasing, beyond 0..255."""
+        if self.rand_augment:
+            image = rand_augment(image, self.rand_augment, self.rand_augment_std, draws)
+        return erase(image, self.erasing, draws) if self.erasing else image
 
     def batch(self, images, labels, draws):
-        """What is done to a batch: erasing, then mixing.
+        """What is done to a batch: soft labels and mixing.
 
         Args:
             images: Tensor `(N, H, W, C)`, values in 0..255, any dtype.
@@ -298,5 +292,5 @@ class Augmentation:
         Returns:
             Images and soft targets `(N, classes)`, float32.
         """
-        images = erase(images, self.erasing, draws)
+        images = ops.cast(images, "float32")
         return mix(images, soft_labels(labels, self.classes, self.label_smoothing), self.mixup, self.cutmix, draws)

@@ -50,7 +50,7 @@ class StopIfNotFinite(keras.callbacks.Callback):
 
     Args:
         position: The run's `Position`.
-        folder: The run's folder of checkpoints.
+        folder: The run's folder of checkpoints; `None` on a worker that has none.
 
     Raises:
         TrainingError: From `fit`. It names the step and the last checkpoint.
@@ -76,8 +76,8 @@ class StopIfNotFinite(keras.callbacks.Callback):
         (step, loss), self._last = self._last, None
         if math.isfinite(loss := float(loss)):
             return
-        found = checkpoints.checkpoints(self.folder)
-        last = found[max(found)] if found else "none"
+        found = checkpoints.checkpoints(self.folder) if self.folder else {}
+        last = found[max(found)] if found else "the chief's" if not self.folder else "none"
         raise TrainingError(
             f"The loss was {loss} at step {step}. The last good checkpoint is {last}. Begin another run with a lower "
             "base_lr, a longer warm-up, clip_norm or another dtype."
@@ -107,7 +107,7 @@ class Log(keras.callbacks.Callback):
     """Writes a line an epoch into log.csv and log.json, whole files each time, and keeps them as `history`.
 
     Args:
-        folder: The run's folder.
+        folder: The run's folder; `None` for nothing to be written.
         position: The run's `Position`.
         images: Images a step.
         history: The lines of the epochs done before.
@@ -134,6 +134,8 @@ class Log(keras.callbacks.Callback):
         row["images_per_second"] = round(steps * self.images / max(self._seconds, 1e-9), 1)
         row["seconds"] = round(time.perf_counter() - self._start, 1)
         self.history.append(row)
+        if self.folder is None:
+            return
         runs.write_json(self.folder / "log.json", self.history)
         runs.write_text(self.folder / "log.csv", _csv(self.history))
 
@@ -150,7 +152,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
     """Saves the state at the end of each epoch, and every so many steps in between.
 
     Args:
-        folder: The folder of checkpoints.
+        folder: The folder of checkpoints; `None` for nothing to be saved.
         position: The run's `Position`.
         log: The run's `Log`; it comes before this callback.
         guard: The run's `StopIfNotFinite`.
@@ -172,16 +174,19 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         step = self.position.step
         if step % self.every == 0 and step % self.position.steps_per_epoch:
-            self.guard.check()
-            self._save()
+            self.save()
 
     def on_epoch_end(self, epoch, logs=None):
         sign = -1 if self.monitor.endswith("accuracy") else 1
         values = {row["step"]: sign * row[self.monitor] for row in self.log.history}
         self.best = min(values, key=values.get)
-        self._save()
+        self.save()
 
-    def _save(self):
+    def save(self):
+        """Saves the state as it is between two steps."""
+        self.guard.check()
+        if self.folder is None:
+            return
         if hasattr(self.model, "jax_state_sync"):  # JAX trains on copies of the variables
             self.model.jax_state_sync()
         progress = checkpoints.Progress(self.position.step, tuple(self.log.history), self.best)

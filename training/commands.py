@@ -1,17 +1,42 @@
 """What the commands have in common: the run's name, its seed, the weights it starts from."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import keras
 
 from training import runs
+from training.distribute import STRATEGIES, open_devices
+from training.sources import open_source
 
 
 def add_run_options(parser, name):
     """Adds the options that say where a run is kept."""
     parser.add_argument("--name", type=folder_name, default=name, help="of the run (default: %(default)s)")
     parser.add_argument("--runs", default="runs", help="folder of all runs (default: %(default)s)")
+
+
+def add_device_options(parser):
+    """Adds the options that say where a run computes."""
+    group = parser.add_argument_group("devices, see docs/distribute.md")
+    group.add_argument(
+        "--strategy",
+        choices=STRATEGIES,
+        default="auto",
+        help="one device, all GPUs of this machine, several machines, TPUs, or whatever there is (default: auto)",
+    )
+    group.add_argument(
+        "--cluster",
+        help="the machines: tf_config, slurm[:PORT], kubernetes:job-name=NAME,workers=N[,port=P] or "
+        "HOST:PORT,HOST:PORT,...; by default what TF_CONFIG or SLURM says. For tpu its name or local",
+    )
+    group.add_argument("--task", type=int, help="which of a list of machines this is, from 0")
+
+
+def devices_of(args):
+    """The devices that were asked for."""
+    return open_devices(args.strategy, args.cluster, args.task)
 
 
 def folder_name(text):
@@ -32,6 +57,34 @@ def make_reproducible(recipe):
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+
+
+def start_run(recipe, folder, devices, labelled=True):
+    """Opens data, weights and the chief's folder of a run; on all workers or on none.
+
+    Args:
+        recipe: The recipe, the same on all workers.
+        folder: Path of the run.
+        devices: `training.devices.Devices`.
+        labelled: Bool, whether classes are needed.
+
+    Returns:
+        The source of data, and a path or tag of the weights to start from or `None`.
+
+    Raises:
+        TrainingError: If another worker fails, or has another recipe, other data or other packages.
+        ValueError or OSError: If there is something wrong with recipe, data, weights or folder.
+    """
+    with devices.agreement() as facts:
+        devices.check_batch_size(recipe.batch_size, recipe.accumulation)
+        source = open_source(recipe, labelled)
+        weights = weights_of(recipe) if recipe.weights else None
+        if devices.is_chief:
+            runs.open_run(folder, recipe)
+        facts.update(recipe=dataclasses.asdict(recipe), images=source.size, classes=source.class_names)
+        facts.update(validation_images=source.validation_size, versions=runs.versions())
+    make_reproducible(recipe)
+    return source, weights
 
 
 def weights_of(recipe, finished=("fcmae.keras", "classifier.keras")):

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_cnv2.preprocessing import decode, to_square
 from training.crops import random_crop
 from training.draws import Draws
+from training.shares import WHOLE
 
 Dataset = tf.data.Dataset
 logger = logging.getLogger(__name__)
@@ -65,12 +66,12 @@ class Pictures:
 
     # What a subclass has. Its `rows` are tensors that stand for the pictures of a batch.
 
-    def _epoch_rows(self, recipe, epoch):
-        """The rows of the training batches of an epoch, in its order: a `Dataset`, of a scalar tensor."""
+    def _epochs(self, recipe, share):
+        """A function from an epoch, a scalar tensor, to a worker's rows of its batches in their order: a `Dataset`."""
         raise NotImplementedError
 
     def _validation_rows(self, batch_size):
-        """All validation rows once: a `Dataset`."""
+        """All validation rows once, for all workers: a `Dataset`."""
         raise NotImplementedError
 
     def _example_rows(self, batch_size):
@@ -85,17 +86,21 @@ class Pictures:
         """What a person knows these pictures by: a string tensor."""
         raise NotImplementedError
 
-    def training(self, recipe, first_batch=0, augmentation=None):
+    def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
         """All batches from one on, without end: random resized crops, in a new order each epoch.
+
+        What becomes of a picture depends on its place in the batch, not on the worker that loads it. Only mixup and
+        CutMix find their partners within a worker's part.
 
         Args:
             recipe: The `training.recipes.Recipe`.
             first_batch: Number of the first batch. None of those before is decoded.
             augmentation: Optional `training.augment.Augmentation`.
+            share: `training.shares.Share`, the part of each batch that is loaded.
 
         Returns:
-            A `Dataset` of float32 images `(step_batch, image_size, image_size, 3)` in 0..255; with an augmentation, of
-            such images and float32 targets `(step_batch, classes)`.
+            A `Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255, N the share's part of
+            `recipe.step_batch`; with an augmentation, of such images and float32 targets `(N, classes)`.
 
         Raises:
             DataError: If there is an augmentation, but no labels.
@@ -103,47 +108,62 @@ class Pictures:
         if augmentation is not None and self.class_names is None:
             raise DataError("Pictures without labels train without augmentation. Received: labelled=False")
 
+        part = share.of(recipe.step_batch)
+        count = part.stop - part.start
+
         def load_batch(number, rows):
             def load(key):
                 contents, label = self._open(rows, key)
-                draws = Draws(recipe.seed, number, key)
+                draws = Draws(recipe.seed, number, part.start + key)
                 return random_crop(contents, recipe.image_size, recipe.crop_area, recipe.flip, draws), label
 
             def change(key, image, label):
-                draws = Draws(recipe.seed, number, key, 0)
+                draws = Draws(recipe.seed, number, part.start + key, 0)
                 return key, tf.ensure_shape(augmentation.image(image, draws), image.shape), label
 
             if augmentation is None:
-                images, _ = self._load(rows, load, recipe.step_batch)
+                images, _ = self._load(rows, load, count)
                 return images
-            images, labels = self._load(rows, load, recipe.step_batch, change)
-            return augmentation.batch(images, labels, Draws(recipe.seed, number))
+            images, labels = self._load(rows, load, count, change)
+            return augmentation.batch(images, labels, Draws(recipe.seed, number, share.worker, 1))
 
         steps = recipe.steps_per_epoch(self.size)
+        rows_of = self._epochs(recipe, share)
 
         def of_epoch(epoch):
-            batches = self._epoch_rows(recipe, epoch).take(steps).enumerate(epoch * steps)
+            batches = rows_of(epoch).take(steps).enumerate(epoch * steps)
             return batches.skip(tf.maximum(first_batch - epoch * steps, 0))
 
         batches = Dataset.range(first_batch // steps, np.iinfo("int64").max).flat_map(of_epoch)
         # Two at a time, so that no core is idle when a batch is nearly done.
         return batches.map(load_batch, num_parallel_calls=2, deterministic=True).prefetch(1)
 
-    def validation(self, recipe, batch_size):
+    def validation(self, recipe, batch_size, share=WHOLE):
         """Every validation image once, as in evaluation, with its label.
 
         Args:
             recipe: The `training.recipes.Recipe`.
-            batch_size: Int; the last batch is as small as it comes.
+            batch_size: Int. All batches are whole, for the sake of static shapes; empty places have the weight 0.
+            share: `training.shares.Share`, the part of each batch that is loaded.
 
         Returns:
-            A `Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255 and one-hot float32 labels
-            `(N, classes)`; `None` if there are no validation images, or no labels.
+            A `Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255, one-hot float32 labels
+            `(N, classes)` and float32 weights `(N,)`, N the share's part of `batch_size`; `None` if there are no
+            validation images, or no labels.
         """
         if not self.validation_size or self.class_names is None:
             return None
-        images = self._squares(self._validation_rows(batch_size), recipe).batch(batch_size)
-        return images.map(lambda image, label: (image, tf.one_hot(label, len(self.class_names)))).prefetch(1)
+        part = share.of(batch_size)
+
+        def load_batch(rows):
+            rows = tf.nest.map_structure(lambda column: column[part], rows)
+            images, labels = self._load_squares(rows, recipe)
+            weights = tf.ones(tf.shape(labels), tf.float32)
+            columns = images, tf.one_hot(labels, len(self.class_names)), weights
+            return tuple(_filled(column, part.stop - part.start) for column in columns)
+
+        rows = self._validation_rows(batch_size)
+        return rows.map(load_batch, num_parallel_calls=2, deterministic=True).prefetch(1)
 
     def examples(self, recipe, count):
         """Always the same images, from validation if there is any.
@@ -158,9 +178,9 @@ class Pictures:
         Raises:
             DataError: If there are fewer.
         """
-        images = self._squares(self._example_rows(count), recipe).map(lambda image, label: image)
+        batches = self._example_rows(count).map(lambda rows: self._load_squares(rows, recipe)[0])
         with self.clear_errors():
-            images = [*images.take(count).as_numpy_iterator()]
+            images = [*batches.unbatch().take(count).as_numpy_iterator()]
         if len(images) < count:
             raise DataError(f"There are fewer than {count} pictures that can be read. Received: {len(images)}")
         return np.stack(images)
@@ -179,23 +199,20 @@ class Pictures:
     def _allowed(self):
         return int(self.max_unreadable * (self.size + self.validation_size))
 
-    def _squares(self, batches, recipe):
-        """Images as in evaluation and labels, one by one."""
+    def _load_squares(self, rows, recipe):
+        """Images as in evaluation and labels, as many as can be read."""
 
-        def load_batch(rows):
-            def load(key):
-                contents, label = self._open(rows, key)
-                return to_square(decode(contents), recipe.image_size, recipe.resize), label
+        def load(key):
+            contents, label = self._open(rows, key)
+            return to_square(decode(contents), recipe.image_size, recipe.resize), label
 
-            return self._load(rows, load)
-
-        return batches.map(load_batch, num_parallel_calls=2, deterministic=True).unbatch()
+        return self._load(rows, load)
 
     def _load(self, rows, load, count=None, change=None):
         """Loads a batch in parallel, without the pictures that cannot be read.
 
         Args:
-            rows: The batch's rows.
+            rows: The batch's rows, there may be none.
             load: From the number of a row to image and label; it raises an error if the picture cannot be read.
             count: How many pictures there must be, with others in the place of those that cannot be read. `None`: as
                 many as can be read.
@@ -215,12 +232,12 @@ class Pictures:
         loaded = loaded.concatenate(keys.skip(length).map(load_one)).ignore_errors().take(length)
         if change:
             loaded = loaded.map(change, num_parallel_calls=CORES, deterministic=True)
-        batch = loaded.batch(length)
+        batch = loaded.batch(tf.maximum(length, 1))
         nothing = tf.nest.map_structure(lambda spec: tf.zeros((0, *spec.shape[1:]), spec.dtype), batch.element_spec)
         keys, images, labels = batch.concatenate(Dataset.from_tensors(nothing)).take(1).get_single_element()
 
         found = tf.size(keys, tf.int64)
-        tried = tf.range(tf.where(found == length, tf.reduce_max(keys) + 1, tries))
+        tried = tf.range(tf.where(found == length, tf.reduce_max(tf.pad(keys + 1, [(0, 1)])), tries))
         reported = tf.cond(
             found < tf.size(tried, tf.int64),
             lambda: tf.numpy_function(self._report, [self._names(rows, tried), keys, count or 0], tf.int64),
@@ -253,6 +270,12 @@ class Pictures:
                 )
                 raise self.failure
             return np.int64(len(self._unreadable))
+
+
+def _filled(column, count):
+    """The column with zeros at its end, `count` long."""
+    missing = [(0, count - tf.shape(column)[0]), *[(0, 0)] * (column.shape.rank - 1)]
+    return tf.ensure_shape(tf.pad(column, missing), (count, *column.shape[1:]))
 
 
 def quote(names):

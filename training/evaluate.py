@@ -1,7 +1,7 @@
 """Evaluate a classifier on labelled pictures: top-1, top-5, accuracy of each class, images a second."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import keras
@@ -14,7 +14,8 @@ from keras_cnv2.preprocessing import check_resize
 from keras_cnv2.restore import restore_model
 from training import runs
 from training.callbacks import progress_bar
-from training.commands import weights_of
+from training.commands import add_device_options, devices_of, weights_of
+from training.devices import ONE_DEVICE
 from training.recipes import RecipeError
 from training.sources import open_source
 
@@ -53,6 +54,7 @@ class Scores(keras.metrics.Metric):
     Call arguments:
         y_true: One-hot labels `(N, len(columns))`.
         y_pred: Class scores `(N, classes)`.
+        sample_weight: 1 for each sample that counts, 0 for each that does not `(N,)`; `None` if all do.
     """
 
     def __init__(self, columns, classes, name="scores"):
@@ -72,14 +74,15 @@ class Scores(keras.metrics.Metric):
         y_true = ops.cast(y_true, "float32")
         labels = ops.take(self.columns, ops.argmax(y_true, axis=-1))
         predictions = ops.argmax(y_pred, axis=-1)
-        hits = ops.cast(ops.equal(labels, ops.cast(predictions, labels.dtype)), "float32")
-        self.images.assign_add(ops.sum(y_true, axis=0))
+        counts = ops.ones(ops.shape(labels)) if sample_weight is None else ops.cast(sample_weight, "float32")
+        hits = counts * ops.cast(ops.equal(labels, ops.cast(predictions, labels.dtype)), "float32")
+        self.images.assign_add(ops.sum(y_true * ops.expand_dims(counts, -1), axis=0))
         self.correct.assign_add(ops.sum(y_true * ops.expand_dims(hits, -1), axis=0))
         top5 = ops.in_top_k(labels, y_pred, k=min(5, self.classes))
-        self.in_top5.assign_add(ops.sum(ops.cast(top5, "float32")))
+        self.in_top5.assign_add(ops.sum(counts * ops.cast(top5, "float32")))
         if self.matrix is not None:
             rows, columns = (ops.one_hot(numbers, self.classes) for numbers in (labels, predictions))
-            self.matrix.assign_add(ops.matmul(ops.transpose(rows), columns))
+            self.matrix.assign_add(ops.matmul(ops.transpose(rows * ops.expand_dims(counts, -1)), columns))
 
     def result(self):
         return ops.sum(self.correct) / ops.maximum(ops.sum(self.images), 1)
@@ -90,32 +93,34 @@ class Scores(keras.metrics.Metric):
 
 
 class Clock(keras.callbacks.Callback):
-    """A progress bar, and the images a second from the end of the first batch on, when all is compiled."""
+    """A progress bar, and the images a second from the end of the first batch on, when all is compiled.
 
-    def __init__(self, scores):
+    Args:
+        images: Int, all images.
+        batch_size: Int.
+        visible: Bool, whether there is a bar.
+    """
+
+    def __init__(self, images, batch_size, visible=True):
         super().__init__()
-        self.scores = scores
+        self.images = images
+        self.batch_size = batch_size
+        self.visible = visible
         self.images_per_second = None
-        self._seen = 0
 
     def on_test_begin(self, logs=None):
-        self._bar = progress_bar(desc="evaluating", leave=False)
+        self._bar = progress_bar(desc="evaluating", total=self.images, leave=False, disable=not self.visible)
+        self._start = None
 
     def on_test_batch_end(self, batch, logs=None):
-        images = int(np.sum(self._count()))
-        self._bar.update(images - self._bar.n)
-        if batch == 0:
-            self._first, self._start = images, time.perf_counter()
-        else:
-            self.images_per_second = (images - self._first) / (time.perf_counter() - self._start)
+        self._bar.update(min((batch + 1) * self.batch_size, self.images) - self._bar.n)
+        self._start = self._start or time.perf_counter()
 
     def on_test_end(self, logs=None):
+        # All is computed by now, as `logs` hold numbers.
+        if (rest := self.images - self.batch_size) > 0:
+            self.images_per_second = rest / (time.perf_counter() - self._start)
         self._bar.close()
-
-    def _count(self):
-        if hasattr(self.model, "jax_state_sync"):
-            self.model.jax_state_sync()
-        return ops.convert_to_numpy(self.scores.images)
 
 
 def add_arguments(parser):
@@ -126,21 +131,25 @@ def add_arguments(parser):
     parser.add_argument("--resize", choices=("crop", "squash"), help="by default that of the weights")
     parser.add_argument("--batch-size", type=int, default=64, help="(default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="where the figures go as well")
+    add_device_options(parser)
 
 
 def main(args):
     given = {name: value for name, value in vars(args).items() if name in Evaluation.__dataclass_fields__}
-    scores = run(Evaluation(**given))
-    print_scores(scores)
-    if args.json:
-        runs.write_json(Path(args.json), scores)
+    devices = devices_of(args)
+    scores = run(Evaluation(**given), devices)
+    if devices.is_chief:
+        print_scores(scores)
+        if args.json:
+            runs.write_json(Path(args.json), scores)
 
 
-def run(evaluation):
+def run(evaluation, devices=ONE_DEVICE):
     """Evaluates a classifier on the validation split of a data set, or on all of it.
 
     Args:
         evaluation: `Evaluation`.
+        devices: `training.devices.Devices`.
 
     Returns:
         A dict of figures: "top1", "top5", "images", "images_per_second" and "classes", a dict from the names of the
@@ -150,7 +159,12 @@ def run(evaluation):
         RecipeError: If there is no classifier in the weights, or its classes are not those of the data.
     """
     check_resize(evaluation.resize)
-    classifier = restore_model(weights_of(evaluation, ("classifier.keras",)), evaluation.model)
+    devices.check_batch_size(evaluation.batch_size)
+    with devices.agreement() as facts:
+        weights = weights_of(evaluation, ("classifier.keras",))
+        facts.update(evaluation=asdict(evaluation), versions=runs.versions())
+    with devices.scope():
+        classifier = restore_model(weights, evaluation.model)
     if not isinstance(classifier, ConvNeXtV2) or not classifier.include_top:
         raise RecipeError(
             f"weights must be of a classifier; fine-tune these first. Received: weights={evaluation.weights}"
@@ -158,31 +172,36 @@ def run(evaluation):
     image_size = evaluation.image_size or classifier.image_size or 224
     resize = evaluation.resize or (classifier.resize if image_size == classifier.image_size else None)
     evaluation = replace(evaluation, image_size=image_size, resize=resize)
-    source = open_source(evaluation)
-    validation = source.validation(evaluation, evaluation.batch_size)
-    if validation is None:
+    with devices.agreement() as facts:
+        source = open_source(evaluation)
+        facts.update(images=source.validation_size, classes=source.class_names)
+    if not source.validation_size:
         raise RecipeError(f"data must have pictures to evaluate on. Received: data={evaluation.data}")
-    with source.clear_errors():
-        return evaluate(classifier, validation, source.class_names)[0]
+    return evaluate(classifier, source, evaluation, evaluation.batch_size, devices)[0]
 
 
-def evaluate(classifier, validation, class_names=None):
-    """Evaluates a classifier.
+def evaluate(classifier, source, recipe, batch_size, devices=ONE_DEVICE):
+    """Evaluates a classifier on the validation images of a source.
 
     Args:
-        classifier: A `keras_cnv2.ConvNeXtV2` with its top; it is compiled anew.
-        validation: Finite batches of images and one-hot labels.
-        class_names: The names of the labels' classes, by default the classifier's.
+        classifier: A `keras_cnv2.ConvNeXtV2` with its top, made in the devices' scope; it is compiled anew.
+        source: A source of data as `training.loop` describes it.
+        recipe: What `source.validation` takes.
+        batch_size: Int, images a step on all devices together.
+        devices: `training.devices.Devices`.
 
     Returns:
         A dict of figures as `run` returns it, and the confusion matrix, rows are labels, as an array; `None` for more
         than 50 classes.
     """
-    names = class_names or classifier.class_names
-    scores = Scores(columns_of(names, classifier), classifier.classes)
-    clock = Clock(scores)
-    classifier.compile(loss=_no_loss, metrics=[scores])
-    classifier.evaluate(validation, callbacks=[clock], verbose=0)
+    names = source.class_names
+    with devices.scope():
+        scores = Scores(columns_of(names, classifier), classifier.classes)
+        classifier.compile(loss=_no_loss, weighted_metrics=[scores])
+    clock = Clock(source.validation_size, batch_size, visible=devices.is_chief)
+    validation = devices.batches(lambda share: source.validation(recipe, batch_size, share))
+    with source.clear_errors(), devices.clear_errors():
+        classifier.evaluate(validation, steps=-(-source.validation_size // batch_size), callbacks=[clock], verbose=0)
     images, correct = (ops.convert_to_numpy(v).astype(int) for v in (scores.images, scores.correct))
     total = int(images.sum())
     if not total:

@@ -8,10 +8,10 @@ import numpy as np
 from keras_cnv2.checkpoints.write import replacing
 from training import checkpoints, loop, options, pictures, runs
 from training.augment import Augmentation
-from training.commands import add_run_options, folder_of, make_reproducible, weights_of
+from training.commands import add_device_options, add_run_options, devices_of, folder_of, start_run
+from training.devices import ONE_DEVICE
 from training.evaluate import evaluate, print_scores
 from training.recipes import FINETUNING
-from training.sources import open_source
 
 logger = logging.getLogger(__name__)
 
@@ -20,32 +20,33 @@ MODEL = "classifier.keras"
 
 def add_arguments(parser):
     add_run_options(parser, "finetune")
+    add_device_options(parser)
     options.add_options(parser, FINETUNING, "images")
 
 
 def main(args):
     recipe = options.chosen_recipe(args, FINETUNING)
     folder = folder_of(args)
-    metrics = run(recipe, folder)
+    metrics = run(recipe, folder, devices_of(args))
+    if metrics is None:
+        return
     if "top1" in metrics:
         print_scores(metrics)
     print(f"weights: {folder / MODEL}")
 
 
-def run(recipe, folder):
+def run(recipe, folder, devices=ONE_DEVICE):
     """Trains to the end of a recipe, going on if the folder has an interrupted run of it.
 
     Writes classifier.keras (with `recipe.ema` the averaged weights), best.keras if another epoch was the best one,
     learning_curves.png, confusion_matrix.png, metrics.json, the logs and the checkpoints.
 
     Returns:
-        What is in metrics.json, a dict.
+        What is in metrics.json, a dict; `None` on all workers but the chief.
     """
-    source = open_source(recipe)
-    weights = weights_of(recipe) if recipe.weights else None
-    folder = runs.open_run(folder, recipe)
-    make_reproducible(recipe)
-    classifier = loop.new_classifier(recipe, source.channels, source.class_names, weights)
+    source, weights = start_run(recipe, folder, devices)
+    with devices.scope():
+        classifier = loop.new_classifier(recipe, source.channels, source.class_names, weights)
     if recipe.frozen:
         loop.freeze_encoder(classifier)
     progress = loop.train(
@@ -63,16 +64,24 @@ def run(recipe, folder):
             cutmix=recipe.cutmix,
         ),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        devices=devices,
+        metrics=loop.classifier_metrics,
     )
-    trained = loop.with_softmax(classifier, recipe)
-    save(trained, folder / MODEL)
+    with devices.scope():
+        trained = loop.with_softmax(classifier, recipe)
+    if devices.is_chief:
+        save(trained, folder / MODEL)  # before evaluation compiles it
+    scores = {}
+    if source.validation_size:
+        scores, matrix = evaluate(trained, source, recipe, recipe.step_batch, devices)
+    if not devices.is_chief:
+        return None
     _draw_curves(progress.history, folder)
     metrics = {"accuracy": progress.history[-1]["accuracy"], "parameters": trained.count_params()}
     metrics["seconds"] = round(sum(row["seconds"] for row in progress.history), 1)
-    validation = source.validation(recipe, recipe.step_batch)
-    if validation is not None:
-        metrics |= _judge(trained, validation, folder)
+    if scores:
+        metrics |= scores
+        _draw_matrix(matrix, scores, source.class_names, folder)
         if progress.best != progress.step:
             checkpoints.restore(folder / "checkpoints", classifier, progress.best)
             classifier.optimizer.finalize_variable_values(classifier.trainable_variables)
@@ -88,13 +97,10 @@ def save(model, path):
         model.save(temporary)
 
 
-def _judge(classifier, validation, folder):
-    """The metrics of the finished classifier, and its confusion matrix as a picture."""
-    scores, matrix = evaluate(classifier, validation)
+def _draw_matrix(matrix, scores, class_names, folder):
     if matrix is not None:
         title = f"{scores['top1']:.1%} of {scores['images']} images"
-        pictures.confusion_matrix(folder / "confusion_matrix.png", matrix, classifier.class_names, title)
-    return scores
+        pictures.confusion_matrix(folder / "confusion_matrix.png", matrix, class_names, title)
 
 
 def _draw_curves(history, folder):

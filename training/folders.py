@@ -58,9 +58,14 @@ class Folder(Pictures):
             self._files = tf.constant([os.fsencode(file) for file in files])
             self._labels = tf.constant(labels, tf.int32)
 
-    def _epoch_rows(self, recipe, epoch):
-        order = tf.random.experimental.stateless_shuffle(tf.range(self.size, dtype=tf.int64), (recipe.seed, epoch))
-        return Dataset.from_tensor_slices(order).batch(recipe.step_batch)
+    def _epochs(self, recipe, share):
+        part = share.of(recipe.step_batch)
+
+        def rows_of(epoch):
+            order = tf.random.experimental.stateless_shuffle(tf.range(self.size, dtype=tf.int64), (recipe.seed, epoch))
+            return Dataset.from_tensor_slices(order).batch(recipe.step_batch).map(lambda rows: rows[part])
+
+        return rows_of
 
     def _validation_rows(self, batch_size):
         return Dataset.range(self.size, self.size + self.validation_size).batch(batch_size)

@@ -1,8 +1,9 @@
 """Model, optimizer, `fit`, and going on where a run was interrupted. Imports no TensorFlow: it runs on any backend.
 
 A source of data is any object with `size`, the number of training images, `training(recipe, first_batch, augmentation)`
-for endless batches from any batch on, as anything that Keras takes, `validation(recipe, batch_size)` for finite ones or
-`None`, and `clear_errors()`, a context: `training.arrays.Arrays`, `training.folders.Folder` or `training.tfds.Tfds`.
+for endless batches from any batch on, `validation(recipe, batch_size)` for finite ones or `None`, each with a further
+argument for the `training.shares.Share` of them, and as anything that Keras takes; `validation_size`, and
+`clear_errors()`, a context: `training.arrays.Arrays`, `training.folders.Folder` or `training.tfds.Tfds`.
 """
 
 import importlib.util
@@ -12,6 +13,8 @@ import keras
 import keras_cnv2
 from training import checkpoints
 from training.callbacks import EvaluateAverages, Log, Position, ProgressLine, SaveCheckpoints, StopIfNotFinite
+from training.devices import ONE_DEVICE
+from training.preemption import EndWhenTold
 
 
 def new_fcmae(recipe, channels):
@@ -90,54 +93,88 @@ def adamw(recipe, steps_per_epoch):
     )
 
 
-def train(model, recipe, source, folder, augmentation=None, callbacks=(), **compile_arguments):
+def train(
+    model,
+    recipe,
+    source,
+    folder,
+    augmentation=None,
+    callbacks=(),
+    devices=ONE_DEVICE,
+    metrics=None,
+    **compile_arguments,
+):
     """Trains a model to the end of its recipe, from the newest checkpoint in the folder if there is one.
 
     With `recipe.ema`, the model holds the averaged weights at the end.
 
     Args:
-        model: The model.
+        model: The model, made in the devices' scope.
         recipe: The `training.recipes.Recipe`.
         source: The data, see above.
-        folder: Path of the run's folder: logs and checkpoints go there.
+        folder: Path of the run's folder: logs and checkpoints go there, those of the chief alone.
         augmentation: Optional `training.augment.Augmentation`; with it, batches are images and targets.
-        callbacks: More Keras callbacks.
-        **compile_arguments: Loss and metrics, for `model.compile`.
+        callbacks: More Keras callbacks, for the chief.
+        devices: `training.devices.Devices`.
+        metrics: Optional function that makes a list of metrics.
+        **compile_arguments: The loss, for `model.compile`.
 
     Returns:
         The `training.checkpoints.Progress` at the end; its history has the metrics of each epoch.
 
     Raises:
-        TrainingError: If the loss is not finite.
+        TrainingError: If the loss is not finite, or another worker has died.
+        Preempted: If a SIGTERM came; the state is saved.
     """
     steps = recipe.steps_per_epoch(source.size)
     if recipe.remat:
         rematerialize(model)
-    model.compile(adamw(recipe, steps), **compile_arguments)
-    model.optimizer.build(model.trainable_variables)
-    progress = checkpoints.restore(folder / "checkpoints", model)
+    with devices.scope():
+        model.compile(adamw(recipe, steps), weighted_metrics=metrics() if metrics else None, **compile_arguments)
+        model.optimizer.build(model.trainable_variables)
+    progress = restore(model, folder, devices)
 
-    validation = source.validation(recipe, recipe.step_batch) if augmentation else None
-    metric = "val_accuracy" if validation is not None else "loss"
+    validates = augmentation is not None and source.validation_size > 0
+    written = folder if devices.is_chief else None
+    saved = folder / "checkpoints" if devices.is_chief else None
+    metric = "val_accuracy" if validates else "loss"
     position = Position(progress.step, steps)
-    guard = StopIfNotFinite(position, folder / "checkpoints")
-    log = Log(folder, position, recipe.step_batch, progress.history)
-    saver = SaveCheckpoints(
-        folder / "checkpoints", position, log, guard, recipe.checkpoint_steps, metric, progress.best
-    )
-    always = [position, guard, log, saver, ProgressLine(position, recipe.step_batch, recipe.epochs)]
-    with source.clear_errors():
+    guard = StopIfNotFinite(position, saved)
+    log = Log(written, position, recipe.step_batch, progress.history)
+    saver = SaveCheckpoints(saved, position, log, guard, recipe.checkpoint_steps, metric, progress.best)
+    everywhere = [*averages(recipe), position, guard, log, saver]
+    shown = [ProgressLine(position, recipe.step_batch, recipe.epochs), *tensorboard(folder), *callbacks]
+    last = EndWhenTold(saver, devices)
+    with last.listening(), source.clear_errors(), devices.clear_errors():
         model.fit(
-            source.training(recipe, progress.step, augmentation),
-            validation_data=validation,
+            devices.batches(lambda share: source.training(recipe, progress.step, augmentation, share)),
+            validation_data=devices.batches(lambda share: source.validation(recipe, recipe.step_batch, share))
+            if validates
+            else None,
+            validation_steps=-(-source.validation_size // recipe.step_batch) if validates else None,
             steps_per_epoch=steps,
             epochs=recipe.epochs,
             initial_epoch=progress.step // steps,
             shuffle=False,
-            callbacks=[*averages(recipe), *always, *tensorboard(folder), *callbacks],
+            callbacks=[*everywhere, *(shown if devices.is_chief else []), last],
             verbose=0,
         )
     return checkpoints.Progress(position.step, tuple(log.history), saver.best)
+
+
+def restore(model, folder, devices):
+    """Loads the newest checkpoint of the chief's folder into the model of every worker.
+
+    Returns:
+        The `training.checkpoints.Progress`.
+    """
+    progress = checkpoints.Progress()
+    with devices.agreement():
+        if devices.is_chief:
+            progress = checkpoints.restore(folder / "checkpoints", model)
+    devices.copy_from_chief(checkpoints.variables(model).values())
+    step, history, best = devices.gather(progress)[0]
+    return checkpoints.Progress(step, tuple(history), best)
 
 
 def averages(recipe):
@@ -150,6 +187,11 @@ def tensorboard(folder):
     if not all(map(importlib.util.find_spec, ("tensorflow", "tensorboard"))):
         return []
     return [keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
+
+
+def classifier_metrics():
+    """Accuracy, and the loss: Keras's own also counts the empty places in the last batch of an evaluation."""
+    return [keras.metrics.CategoricalCrossentropy(name="loss", from_logits=True), "accuracy"]
 
 
 def with_softmax(classifier, recipe):

@@ -8,9 +8,15 @@ from keras_cnv2.checkpoints.weights import fetch_weights, load_weights
 from keras_cnv2.checkpoints.write import replacing
 from keras_cnv2.fcmae import masking
 from training import loop, options, pictures, runs
-from training.commands import add_run_options, folder_of, make_reproducible, weights_of
+from training.commands import (
+    add_device_options,
+    add_run_options,
+    devices_of,
+    folder_of,
+    start_run,
+)
+from training.devices import ONE_DEVICE
 from training.recipes import PRETRAINING
-from training.sources import open_source
 
 MODEL = "fcmae.keras"
 EXAMPLES = 6
@@ -18,32 +24,35 @@ EXAMPLES = 6
 
 def add_arguments(parser):
     add_run_options(parser, "pretrain")
+    add_device_options(parser)
     options.add_options(parser, PRETRAINING, "images")
 
 
 def main(args):
     recipe = options.chosen_recipe(args, PRETRAINING)
     folder = folder_of(args)
-    metrics = run(recipe, folder)
-    print(f"loss {metrics['first_loss']:.4f} -> {metrics['loss']:.4f}, weights: {folder / MODEL}")
+    metrics = run(recipe, folder, devices_of(args))
+    if metrics:
+        print(f"loss {metrics['first_loss']:.4f} -> {metrics['loss']:.4f}, weights: {folder / MODEL}")
 
 
-def run(recipe, folder):
+def run(recipe, folder, devices=ONE_DEVICE):
     """Pre-trains to the end of a recipe, going on if the folder has an interrupted run of it.
 
     Writes fcmae.keras, reconstructions.png, learning_curves.png, metrics.json, the logs and the checkpoints.
 
     Returns:
-        What is in metrics.json, a dict.
+        What is in metrics.json, a dict; `None` on all workers but the chief.
     """
-    source = open_source(recipe, labelled=False)
-    folder = runs.open_run(folder, recipe)
-    make_reproducible(recipe)
-    fcmae = loop.new_fcmae(recipe, source.channels)
-    if recipe.weights:
-        load_weights(fcmae, fetch_weights(weights_of(recipe), recipe.model))
-    reconstruct = Reconstruct(source.examples(recipe, EXAMPLES), folder, recipe)
-    progress = loop.train(fcmae, recipe, source, folder, callbacks=[reconstruct])
+    source, weights = start_run(recipe, folder, devices, labelled=False)
+    with devices.scope():
+        fcmae = loop.new_fcmae(recipe, source.channels)
+    if weights:
+        load_weights(fcmae, fetch_weights(weights, recipe.model))
+    reconstruct = [Reconstruct(source.examples(recipe, EXAMPLES), folder, recipe)] if devices.is_chief else []
+    progress = loop.train(fcmae, recipe, source, folder, callbacks=reconstruct, devices=devices)
+    if not devices.is_chief:
+        return None
     with replacing(folder / MODEL) as temporary:
         fcmae.save(temporary)
     losses = [row["loss"] for row in progress.history]

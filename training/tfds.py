@@ -1,5 +1,7 @@
 """TensorFlow Datasets as a source of training."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -56,39 +58,47 @@ class Tfds(Pictures):
         decoders = tfds.decode.PartialDecoding(wanted, {"image": tfds.decode.SkipDecoding()})
         read = tfds.ReadConfig(try_autocache=False, add_tfds_id=True)
 
-        def rows(split):
-            return builder.as_dataset(split=split, decoders=decoders, read_config=read, shuffle_files=False)
-
         super().__init__(
             images - held_out,
             splits[validation].num_examples if validation else held_out,
             tuple(features["label"].names) if labelled else None,
             max_unreadable,
         )
-        self._train = rows(f"train[{held_out}:]") if self.size else None
-        self._validation = rows(validation or f"train[:{held_out}]") if self.validation_size else None
+        self._training_split = f"train[{held_out}:]"
+        self._validation_split = validation or f"train[:{held_out}]"
         self._shuffle_buffer = shuffle_buffer
+        self._read = functools.partial(builder.as_dataset, decoders=decoders, read_config=read, shuffle_files=False)
 
-    def _epoch_rows(self, recipe, epoch):
-        # `Dataset.shuffle` takes no tensor as seed, the operation under it does; two zeros would mean any seed.
-        flat = tf.nest.flatten(self._train.element_spec)
-        shuffled = tf.raw_ops.ShuffleDataset(
-            input_dataset=tf.data.experimental.to_variant(self._train),
-            buffer_size=self._shuffle_buffer,
-            seed=recipe.seed + 1,
-            seed2=epoch,
-            output_types=[spec.dtype for spec in flat],
-            output_shapes=[spec.shape for spec in flat],
-            reshuffle_each_iteration=False,
-        )
-        shuffled = tf.data.experimental.from_variant(shuffled, self._train.element_spec)
-        return shuffled.batch(recipe.step_batch)
+    def _epochs(self, recipe, share):
+        import tensorflow_datasets as tfds
+
+        # A worker reads a part of the files, the same in all epochs: were each to read all, more workers would be no
+        # faster.
+        rows = self._read(split=tfds.even_splits(self._training_split, share.workers)[share.worker])
+        flat = tf.nest.flatten(rows.element_spec)
+
+        def rows_of(epoch):
+            # `Dataset.shuffle` takes no tensor as seed, the operation under it does; two zeros would mean any seed.
+            shuffled = tf.raw_ops.ShuffleDataset(
+                input_dataset=tf.data.experimental.to_variant(rows),
+                buffer_size=self._shuffle_buffer,
+                seed=recipe.seed + 1,
+                seed2=epoch,
+                output_types=[spec.dtype for spec in flat],
+                output_shapes=[spec.shape for spec in flat],
+                reshuffle_each_iteration=False,
+            )
+            shuffled = tf.data.experimental.from_variant(shuffled, rows.element_spec)
+            return shuffled.batch(recipe.step_batch // share.workers)
+
+        return rows_of
 
     def _validation_rows(self, batch_size):
-        return self._validation.batch(batch_size)
+        return self._read(split=self._validation_split).batch(batch_size)
 
     def _example_rows(self, batch_size):
-        return (self._validation or self._train).batch(batch_size)
+        split = self._validation_split if self.validation_size else self._training_split
+        return self._read(split=split).batch(batch_size)
 
     def _open(self, rows, key):
         row = tf.nest.map_structure(lambda column: column[key % tf.shape(column, tf.int64)[0]], rows)

@@ -2,8 +2,9 @@
 
 import math
 
-import keras
 from keras import ops
+
+from keras_cnv2 import replicas
 
 
 def count_visible(patches, mask_ratio):
@@ -16,7 +17,7 @@ def random_hidden(batch_size, height, width, visible, seed):
 
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1, "Masking".
     """
-    noise = keras.random.uniform((batch_size, height * width), seed=seed)
+    noise = replicas.uniform((batch_size, height * width), seed)
     ranks = ops.argsort(ops.argsort(noise, axis=1), axis=1)
     return ops.cast(ops.reshape(ranks >= visible, (-1, height, width)), "float32")
 

@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_cnv2 import replicas
 from keras_cnv2.arguments import is_positive_int, positive_int
 from keras_cnv2.backbone import ConvNeXtV2Backbone
 from keras_cnv2.fcmae import encoders, masking
@@ -226,7 +227,8 @@ class FCMAE(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         images = x["images"] if isinstance(x, dict) else x
-        return self.reconstruction_loss(images, y_pred)
+        _, count = replicas.replica()  # their gradients are added up
+        return self.reconstruction_loss(images, y_pred) / count
 
     def evaluate(self, *args, **kwargs):
         self._evaluation_masks.state.assign(self._first_masks)

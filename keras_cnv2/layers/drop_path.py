@@ -1,6 +1,8 @@
 import keras
 from keras import ops
 
+from keras_cnv2 import replicas
+
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class DropPath(keras.layers.Layer):
@@ -40,7 +42,8 @@ class DropPath(keras.layers.Layer):
         if not training or self.rate == 0:
             return x
         per_sample = (ops.shape(x)[0],) + (1,) * (len(x.shape) - 1)
-        return keras.random.dropout(x, self.rate, noise_shape=per_sample, seed=self.seed_generator)
+        kept = replicas.uniform(per_sample, self.seed_generator) >= self.rate
+        return x * ops.cast(ops.cast(kept, "float32") / (1 - self.rate), x.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -5,6 +6,7 @@ from sklearn.datasets import load_digits
 from tests.training.small import finetuning, pretraining, source
 from training import arrays
 from training.augment import Augmentation
+from training.shares import Share
 
 pytestmark = pytest.mark.backends
 PLAIN = {"crop_area": (1.0, 1.0), "flip": False}
@@ -72,10 +74,56 @@ def test_crops_and_flips_change_images():
 def test_validation_is_every_image_once():
     validation = source(test=11).validation(None, 4)
     batches = take(validation, validation.num_batches)
-    assert [len(images) for images, _ in batches] == [4, 4, 3]
-    np.testing.assert_array_equal(np.concatenate([x for x, _ in batches]), source(test=11).test.images)
-    np.testing.assert_array_equal(np.concatenate([y for _, y in batches]).argmax(-1), np.arange(11) % 3)
+    assert {len(column) for batch in batches for column in batch} == {4}
+    images, labels, weights = (np.concatenate(column) for column in zip(*batches))
+    np.testing.assert_array_equal(weights, [1] * 11 + [0])
+    np.testing.assert_array_equal(images[:11], source(test=11).test.images)
+    np.testing.assert_array_equal(labels[:11].argmax(-1), np.arange(11) % 3)
     assert source(test=0).validation(None, 4) is None
+
+
+def assert_parts_make(whole, parts, workers):
+    """The parts of all workers put together are the batches of one, and as many of each."""
+    assert len(parts) == workers
+    for batch, *of_workers in zip(whole, *parts, strict=True):
+        sizes = {len(column) for part in of_workers for column in keras.tree.flatten(part)}
+        assert sizes == {len(keras.tree.flatten(batch)[0]) // workers}
+        together = keras.tree.map_structure(lambda *columns: np.concatenate(columns), *of_workers)
+        keras.tree.map_structure(np.testing.assert_array_equal, together, batch)
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [None, Augmentation(3, erasing=0.5, label_smoothing=0.1, mixup=0.5, cutmix=0.5)],
+    ids=["crops", "augmentation"],
+)
+def test_shares_of_training(augmentation):
+    """Also mixed as by one worker."""
+    recipe = finetuning(batch_size=8, accumulation=2)
+    # Over the end of the epoch, after six batches.
+    whole = take(source().training(recipe, 0, augmentation), 8)
+    for workers in (2, 4):
+        shares = [Share(worker, workers) for worker in range(workers)]
+        parts = [take(source().training(recipe, 0, augmentation, share), 8) for share in shares]
+        assert_parts_make(whole, parts, workers)
+    rest = take(source().training(recipe, 5, augmentation, Share(1, 4)), 3)
+    for one, two in zip(parts[1][5:], rest, strict=True):
+        keras.tree.map_structure(np.testing.assert_array_equal, one, two)
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(4, 2), (4, 4), (8, 4)])
+def test_shares_of_validation(batch_size, workers):
+    """Five images: in the last batch some workers have none at all."""
+    whole = source(test=5).validation(None, batch_size)
+    shares = [source(test=5).validation(None, batch_size, Share(worker, workers)) for worker in range(workers)]
+    assert [share.num_batches for share in shares] == [-(-5 // batch_size)] * workers
+    parts = [take(share, share.num_batches) for share in shares]
+    assert_parts_make(take(whole, whole.num_batches), parts, workers)
+    images, labels, weights = (np.concatenate(column) for column in zip(*(batch for part in parts for batch in part)))
+    assert weights.sum() == 5
+    assert {image.tobytes() for image in images[weights == 1]} == {image.tobytes() for image in whole.split.images}
+    assert labels[weights == 1].sum(axis=0).tolist() == [2, 2, 1]
+    assert not parts[-1][-1][2].any()
 
 
 def write(path, **arrays_):

@@ -436,8 +436,8 @@ class TestErase:
     @staticmethod
     def erased(shape, probability):
         """Images that were 7 everywhere, and where they are no more."""
-        images = np.full((1, *shape), 7, "uint8")
-        found = many(lambda draws: augment.erase(images, probability, draws)[0])
+        image = np.full(shape, 7, "uint8")
+        found = many(lambda draws: augment.erase(image, probability, draws))
         assert found.dtype == "float32"
         changed = found != 7
         # All channels of a pixel or none.
@@ -483,14 +483,14 @@ class TestErase:
         assert abs(correlation).max() < 5 / math.sqrt(count)
 
     def test_images_of_a_batch_have_boxes_of_their_own(self):
-        found = ops.convert_to_numpy(augment.erase(np.full((6, 16, 16, 1), 7, "uint8"), 1.0, Draws(0)))
+        images = np.full((6, 16, 16, 1), 7, "uint8")
+        found = ops.convert_to_numpy(augment.over(Augmentation(10, erasing=1.0).image, images, Draws(0)))
         assert len({(one != 7).tobytes() for one in found}) == 6
 
     def test_without_probability_nothing_happens(self):
-        images = picture()[None]
-        found = ops.convert_to_numpy(augment.erase(images, 0.0, Draws(0)))
+        found = ops.convert_to_numpy(augment.erase(picture(), 0.0, Draws(0)))
         assert found.dtype == "float32"
-        np.testing.assert_array_equal(found, images)
+        np.testing.assert_array_equal(found, picture())
 
 
 def test_soft_labels():
@@ -586,18 +586,21 @@ class TestAugmentation:
         np.testing.assert_array_equal(ops.convert_to_numpy(found), images)
         np.testing.assert_array_equal(ops.convert_to_numpy(targets), np.eye(10)[[3, 4]])
 
-    def test_an_image_is_rand_augmented(self, monkeypatch):
+    def test_an_image_is_rand_augmented_then_erased(self, monkeypatch):
         monkeypatch.setattr(augment, "rand_augment", lambda *arguments: arguments)
+        monkeypatch.setattr(augment, "erase", lambda *arguments: arguments)
         augmentation = Augmentation(10, rand_augment=9.0, rand_augment_std=0.2)
         assert augmentation.image("image", "draws") == ("image", 9.0, 0.2, "draws")
+        augmentation = Augmentation(10, rand_augment=9.0, erasing=0.25)
+        assert augmentation.image("image", "draws") == (("image", 9.0, 0.5, "draws"), 0.25, "draws")
 
-    def test_a_batch_is_erased_then_mixed(self):
+    def test_a_batch_is_mixed(self):
         images = np.stack([np.full((16, 16, 3), value, "uint8") for value in (0, 200)])
-        augmentation = Augmentation(10, erasing=1.0, label_smoothing=0.1, mixup=1.0)
+        augmentation = Augmentation(10, label_smoothing=0.1, mixup=1.0)
         found, targets = (ops.convert_to_numpy(x) for x in augmentation.batch(images, np.array([3, 4]), Draws(0, 5)))
-        draws = Draws(0, 5)
-        expected = ops.convert_to_numpy(augment.erase(images, 1.0, draws))
-        expected, smooth = augment.mix(expected, augment.soft_labels(np.array([3, 4]), 10, 0.1), 1.0, 0.0, draws)
+        expected = images.astype("float32")
+        smooth = augment.soft_labels(np.array([3, 4]), 10, 0.1)
+        expected, smooth = augment.mix(expected, smooth, 1.0, 0.0, Draws(0, 5))
         np.testing.assert_allclose(found, ops.convert_to_numpy(expected), atol=1e-3)
         np.testing.assert_allclose(targets, ops.convert_to_numpy(smooth), atol=1e-6)
         own = targets[0, 3] - 0.01

@@ -16,6 +16,7 @@ from training.crops import random_crop
 from training.data import DataError
 from training.draws import Draws
 from training.folders import Folder
+from training.shares import Share
 from training.tfds import Tfds
 
 FIELDS = {"image_size": 16, "batch_size": 4, "crop_area": (0.3, 1.0), "flip": True}
@@ -48,6 +49,25 @@ def take(dataset, count):
     return [*dataset.take(count).as_numpy_iterator()]
 
 
+def parts_of(load, workers, count):
+    """The batches of each worker; `load` takes a share."""
+    return [take(load(Share(worker, workers)), count) for worker in range(workers)]
+
+
+def put_together(parts):
+    return [keras.tree.map_structure(lambda *columns: np.concatenate(columns), *batch) for batch in zip(*parts)]
+
+
+def assert_same(ones, twos):
+    assert len(ones) == len(twos)
+    for one, two in zip(ones, twos):
+        keras.tree.map_structure(np.testing.assert_array_equal, one, two)
+
+
+def prints_of(images):
+    return [image.round().tobytes() for image in images]
+
+
 class TestLayouts:
     def test_train_and_val(self, folder):
         source = Folder(folder)
@@ -61,15 +81,16 @@ class TestLayouts:
         train = folder / "train"
         source = Folder(train, validation_share=0.2)
         assert (source.size, source.validation_size) == (8, 2)
-        labels = [label for _, labels in take(source.validation(finetuning(**FIELDS), 4), 9) for label in labels]
-        np.testing.assert_array_equal(np.sum(labels, axis=0), [1, 1])
+        ((_, labels, weights),) = take(source.validation(finetuning(**FIELDS), 4), 9)
+        np.testing.assert_array_equal(weights, [1, 1, 0, 0])
+        np.testing.assert_array_equal(labels[:2].sum(axis=0), [1, 1])
         assert Folder(train, validation_share=0.0).validation(finetuning(**FIELDS), 4) is None
 
     def test_all_for_evaluation(self, folder):
         source = Folder(folder / "train", validation_share=1.0)
         assert (source.size, source.validation_size, source.class_names) == (0, 10, ("a", "b"))
         batches = take(source.validation(finetuning(**FIELDS), 4), 9)
-        assert [len(images) for images, _ in batches] == [4, 4, 2]
+        assert [weights.sum() for *_, weights in batches] == [4, 4, 2]
 
     def test_without_labels_pictures_may_lie_anywhere(self, tmp_path):
         for path in ("a.jpg", "b/c.PNG", "b/d/e.jpeg", ".hidden/f.jpg", "notes.txt"):
@@ -136,8 +157,8 @@ class TestBadFolders:
         shutil.rmtree(folder / "val" / "b")
         source = Folder(folder)
         assert "no validation pictures of these classes: b" in caplog.text
-        (_, labels), *_ = take(source.validation(finetuning(**FIELDS), 4), 1)
-        np.testing.assert_array_equal(labels, [[1, 0], [1, 0]])
+        (_, labels, _), *_ = take(source.validation(finetuning(**FIELDS), 4), 1)
+        np.testing.assert_array_equal(labels, [[1, 0], [1, 0], [0, 0], [0, 0]])
 
 
 class TestTraining:
@@ -252,11 +273,13 @@ class TestCrop:
 class TestValidation:
     def test_every_picture_once_as_in_evaluation(self, folder):
         batches = take(Folder(folder).validation(finetuning(**FIELDS), 2), 5)
-        assert [images.shape for images, _ in batches] == [(2, 16, 16, 3), (1, 16, 16, 3)]
-        images, labels = (np.concatenate(part) for part in zip(*batches))
+        assert [images.shape for images, *_ in batches] == [(2, 16, 16, 3)] * 2
+        images, labels, weights = (np.concatenate(part) for part in zip(*batches))
         paths = sorted((folder / "val").rglob("*.png"))
-        np.testing.assert_array_equal(images, [load_image(path, 16, "squash") for path in paths])
-        np.testing.assert_array_equal(labels.argmax(-1), [path.parent.name == "b" for path in paths])
+        np.testing.assert_array_equal(images[:3], [load_image(path, 16, "squash") for path in paths])
+        np.testing.assert_array_equal(labels, [[1, 0], [1, 0], [0, 1], [0, 0]])
+        np.testing.assert_array_equal(weights, [1, 1, 1, 0])
+        assert not images[3].any()
 
     def test_examples_are_always_the_same(self, folder):
         one, two = (Folder(folder).examples(pretraining(**FIELDS), 3) for _ in range(2))
@@ -281,8 +304,10 @@ class TestUnreadable:
 
     def test_left_out_of_validation(self, folder, caplog):
         source = Folder(folder, max_unreadable=0.2)
-        images = [len(images) for images, _ in take(source.validation(finetuning(**FIELDS), 2), 9)]
-        assert sum(images) == 2
+        images, labels, weights = zip(*take(source.validation(finetuning(**FIELDS), 2), 9))
+        np.testing.assert_array_equal(weights, [[1, 0], [1, 0]])
+        assert not np.any([batch[1] for batch in images])
+        np.testing.assert_array_equal(labels, [[[1, 0], [0, 0]], [[0, 1], [0, 0]]])
         assert "0.png" in caplog.text
 
     def test_vanished(self, folder, caplog):
@@ -303,6 +328,92 @@ class TestUnreadable:
         shutil.rmtree(folder / "train")
         with pytest.raises(DataError, match="10 pictures of 13 cannot be read: .* and 5 more"), source.clear_errors():
             take(source.training(pretraining(**FIELDS)), 1)
+
+
+class TestShares:
+    """Of folders: the parts of all workers make the batches of one."""
+
+    # Two epochs and a half.
+    RECIPE = finetuning(**{**FIELDS, "batch_size": 8}, accumulation=2)
+    AUGMENTATION = Augmentation(2, erasing=0.5, label_smoothing=0.1)
+
+    @pytest.fixture
+    def five(self, folder):
+        """Five pictures of validation."""
+        for number in (3, 4):
+            write(folder / "val" / "b" / f"{number}.png", number)
+        return folder
+
+    @pytest.fixture
+    def shaded(self, folder):
+        """Each training picture is known by its brightness, its crops by the slope."""
+        for path in (folder / "train").rglob("*.jpg"):
+            row = np.linspace(10, 26, 40) + 20 * int(path.stem)
+            Image.fromarray(np.tile(row[None, :, None], (40, 1, 3)).astype("uint8")).save(path, quality=95)
+        return folder
+
+    def numbers(self, images):
+        return [round((image.mean() - 18) / 20) for image in images]
+
+    @pytest.mark.parametrize(("workers", "augmentation"), [(4, None), (2, AUGMENTATION)], ids=["crops", "augmentation"])
+    def test_training(self, folder, workers, augmentation):
+        source = Folder(folder)
+        whole = take(source.training(self.RECIPE, 0, augmentation), 5)
+        parts = parts_of(lambda share: source.training(self.RECIPE, 0, augmentation, share), workers, 5)
+        assert_same(put_together(parts), whole)
+        sizes = {len(column) for part in parts for batch in part for column in keras.tree.flatten(batch)}
+        assert sizes == {4 // workers}
+
+    def test_goes_on_from_any_batch_as_if_never_interrupted(self, folder):
+        def load(first_batch):
+            return Folder(folder).training(self.RECIPE, first_batch, self.AUGMENTATION, Share(1, 2))
+
+        assert_same(take(load(3), 2), take(load(0), 5)[3:])
+
+    @pytest.mark.parametrize(("batch_size", "workers"), [(4, 2), (4, 4), (8, 4)])
+    def test_validation(self, five, batch_size, workers):
+        """In the last batch some have no picture at all."""
+        source = Folder(five)
+        whole = take(source.validation(self.RECIPE, batch_size), 9)
+        parts = parts_of(lambda share: source.validation(self.RECIPE, batch_size, share), workers, 9)
+        assert [len(part) for part in parts] == [-(-5 // batch_size)] * workers
+        assert {images.shape for part in parts for images, *_ in part} == {(batch_size // workers, 16, 16, 3)}
+        assert_same(put_together(parts), whole)
+        weights = np.concatenate([weights for *_, weights in whole])
+        np.testing.assert_array_equal(weights, np.arange(len(weights)) < 5)
+        assert not parts[-1][-1][2].any()
+
+    @pytest.mark.parametrize("workers", [2, 4])
+    def test_unreadable_in_training(self, shaded, caplog, workers):
+        """In the first batch of the first worker; with 4 it is the only picture of the part."""
+        source = Folder(shaded, max_unreadable=0.1)
+        parts = [source.training(self.RECIPE, 0, None, Share(worker, workers)) for worker in range(2)]
+        before = [take(part, 2) for part in parts]
+        damaged, *others = self.numbers(before[0][0])
+        (path,) = (shaded / "train").rglob(f"{damaged}.jpg")
+        path.write_bytes(b"\xff\xd8\xff" + bytes(100))
+        after = [take(part, 2) for part in parts]
+        assert_same(after[0][1:], before[0][1:])
+        assert_same(after[1:], before[1:])
+        batch = self.numbers(after[0][0])
+        assert (len(batch), batch[:-1]) == (4 // workers, others)
+        assert batch[-1] not in (damaged, *others)
+        assert [record.getMessage().count(path.name) for record in caplog.records] == [1]
+
+    @pytest.mark.parametrize("batch_size", [4, 8])
+    def test_unreadable_in_validation(self, five, caplog, batch_size):
+        """With 4 it is the only picture of the part."""
+        source = Folder(five, max_unreadable=0.1)
+        parts = [source.validation(self.RECIPE, batch_size, Share(worker, 4)) for worker in range(4)]
+        before = [take(part, 9) for part in parts]
+        (five / "val" / "a" / "0.png").write_bytes(b"not a picture")
+        after = [take(part, 9) for part in parts]
+        assert_same(after[0][1:], before[0][1:])
+        assert_same(after[1:], before[1:])
+        for column, old in zip(after[0][0], before[0][0]):
+            np.testing.assert_array_equal(column, [*old[1:], np.zeros_like(old[0])])
+        assert sum(weights.sum() for part in after for *_, weights in part) == 4
+        assert [record.getMessage().count("0.png") for record in caplog.records] == [1]
 
 
 @pytest.fixture(scope="module")
@@ -342,7 +453,7 @@ class TestTfds:
         recipe = finetuning(**FIELDS)
         images, targets = take(source.training(recipe, 0, Augmentation(2)), 1)[0]
         assert (images.shape, targets.shape) == ((4, 16, 16, 3), (4, 2))
-        assert [len(images) for images, _ in take(source.validation(recipe, 2), 9)] == [2, 1]
+        assert [[*weights] for *_, weights in take(source.validation(recipe, 2), 9)] == [[1, 1], [1, 0]]
         assert take(self.source(prepared, labelled=False).training(recipe), 1)[0].shape == (4, 16, 16, 3)
 
     def test_goes_on_from_any_batch_as_if_never_interrupted(self, prepared):
@@ -368,10 +479,44 @@ class TestTfds:
             image = tf.where(row["tfds_id"] == cut, tf.strings.substr(row["image"], 0, 50), row["image"])
             return {**row, "image": image}
 
-        source._train = source._train.map(damage)
+        read = source._read
+        source._read = lambda split: read(split=split).map(damage)
         assert {len(batch) for batch in take(source.training(pretraining(**FIELDS)), 5)} == {4}
         messages = [record.getMessage() for record in caplog.records if record.name == "training.data"]
         assert messages == [f"Left out, as it cannot be read: {cut.numpy().decode()}"]
+
+    @pytest.mark.parametrize(("batch_size", "workers"), [(4, 2), (9, 3)])
+    def test_no_two_workers_train_on_the_same_pictures(self, prepared, batch_size, workers):
+        """Ten pictures: the parts of three workers are not alike, and one has none to spare."""
+        plain = {**FIELDS, "batch_size": batch_size, "crop_area": (1.0, 1.0), "flip": False}
+        recipe, source = pretraining(**plain), self.source(prepared)
+        steps = recipe.steps_per_epoch(10)
+        parts = parts_of(lambda share: source.training(recipe, 0, None, share), workers, 2 * steps)
+        assert {len(batch) for part in parts for batch in part} == {batch_size // workers}
+        for epoch in (slice(steps), slice(steps, 2 * steps)):
+            prints = [prints_of(batch) for part in parts for batch in part[epoch]]
+            assert len({*np.ravel(prints)}) == steps * batch_size
+
+    def test_share_goes_on_from_any_batch_as_if_never_interrupted(self, prepared):
+        def load(first_batch):
+            return self.source(prepared).training(pretraining(**FIELDS), first_batch, None, Share(1, 2))
+
+        assert_same(take(load(3), 3), take(load(0), 6)[3:])
+
+    @pytest.mark.parametrize("batch_size", [2, 4])
+    def test_shares_of_validation(self, prepared, batch_size):
+        """With 2 the second worker has no picture in the last batch."""
+        source, recipe = self.source(prepared), finetuning(**FIELDS)
+        parts = parts_of(lambda share: source.validation(recipe, batch_size, share), 2, 9)
+        assert [len(part) for part in parts] == [-(-3 // batch_size)] * 2
+        assert {len(column) for part in parts for batch in part for column in batch} == {batch_size // 2}
+        images, labels, weights = (np.concatenate(column) for column in zip(*parts[0], *parts[1]))
+        expected = source.examples(recipe, 3)
+        assert sorted(prints_of(images[weights == 1])) == sorted(prints_of(expected))
+        assert len({*prints_of(expected)}) == 3
+        assert labels[weights == 1].sum(axis=0).tolist() == [2, 1]
+        assert not images[weights == 0].any()
+        assert not labels[weights == 0].any()
 
     def test_not_of_pictures(self, tmp_path):
         """Said before anything is downloaded."""
@@ -389,7 +534,7 @@ class TestTfds:
         for share, sizes in {0.2: (8, 2), 0.0: (10, 0), 1.0: (0, 10)}.items():
             source = self.source(prepared, validation_share=share)
             assert (source.size, source.validation_size) == sizes
-        assert sum(len(images) for images, _ in take(source.validation(finetuning(**FIELDS), 4), 9)) == 10
+        assert sum(weights.sum() for *_, weights in take(source.validation(finetuning(**FIELDS), 4), 9)) == 10
 
     def test_unknown_name(self, tmp_path):
         with pytest.raises(DataError, match=r"no no_such_set.*Received: tfds:no_such_set"):

@@ -51,7 +51,7 @@ def test_scores_are_those_counted_by_hand(classes):
 def test_partial_batches_count_exactly():
     model = classifier(class_names=source().class_names)
     test = source(test=11).test
-    figures, matrix = evaluate(model, source(test=11).validation(None, 4))
+    figures, matrix = evaluate(model, source(test=11), None, 4)
     predictions = model.predict(test.images, verbose=0).argmax(-1)
     assert figures["images"] == matrix.sum() == 11
     assert figures["top1"] == pytest.approx(np.mean(predictions == test.labels))
@@ -64,7 +64,7 @@ def test_partial_batches_count_exactly():
 def test_class_without_a_picture_has_no_accuracy():
     model = classifier(class_names=["class 0", "class 1", "class 2"])
     data = arrays.Arrays(source().train, arrays.Split(*(part[:2] for part in source().test)), source().class_names)
-    figures, _ = evaluate(model, data.validation(None, 2))
+    figures, _ = evaluate(model, data, None, 2)
     assert figures["classes"]["class 2"] is None
     assert figures["images"] == 2
 

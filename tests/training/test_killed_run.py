@@ -23,7 +23,7 @@ def program(phase, folder, step=None):
     import keras
 
     from tests.training.small import finetuning, pretraining, source
-    from training import finetune, loop, pretrain
+    from training import commands, finetune, loop, pretrain
     from training.commands import make_reproducible
 
     fields = {"accumulation": 2, "drop_path": 0.2, "checkpoint_steps": 5, "dtype": "mixed_bfloat16"}
@@ -35,7 +35,7 @@ def program(phase, folder, step=None):
         )
     )
     module = pretrain if phase == "pretrain" else finetune
-    module.open_source = lambda *args, **kwargs: source(train=50, test=11)
+    commands.open_source = lambda *args, **kwargs: source(train=50, test=11)
 
     class Kill(keras.callbacks.Callback):
         left = step

@@ -19,7 +19,7 @@ from training.callbacks import TrainingError
 FIELDS = {"accumulation": 2, "drop_path": 0.2, "checkpoint_steps": 4, "deterministic": False}
 # Eager steps save the time to trace them; test_killed_run has graphs.
 EAGER = {"run_eagerly": keras.backend.backend() == "tensorflow"}
-LOSS = {"loss": keras.losses.CategoricalCrossentropy(from_logits=True), "metrics": ["accuracy"], **EAGER}
+LOSS = {"loss": keras.losses.CategoricalCrossentropy(from_logits=True), "metrics": loop.classifier_metrics, **EAGER}
 
 
 class StopAt(keras.callbacks.Callback):
@@ -110,9 +110,9 @@ class TestOneRun:
     def test_validates_with_the_averaged_weights(self, run):
         model, progress, _ = run
         batches = source().validation(None, 4)
-        images = np.concatenate([batches[i][0] for i in range(3)])
-        labels = np.concatenate([batches[i][1] for i in range(3)])
-        accuracy = np.mean(model.predict(images, verbose=0).argmax(-1) == labels.argmax(-1))
+        images, labels, weights = (np.concatenate(column) for column in zip(*(batches[i] for i in range(3))))
+        right = model.predict(images, verbose=0).argmax(-1) == labels.argmax(-1)
+        accuracy = np.average(right, weights=weights)
         assert progress.history[-1]["val_accuracy"] == pytest.approx(accuracy)
 
     def test_finished_run_trains_no_further(self, run):
@@ -248,11 +248,10 @@ from pathlib import Path
 for name in ("tensorflow", "tensorboard", "tensorflow_datasets"):
     sys.modules[name] = None  # as if it were not installed
 from tests.training.small import finetuning, pretraining, source
-from training import finetune, pretrain
+from training import commands, finetune, pretrain
 
 folder = Path(sys.argv[1])
-for module in (pretrain, finetune):
-    module.open_source = lambda *args, **kwargs: source()
+commands.open_source = lambda *args, **kwargs: source()
 pretrain.run(pretraining(), folder / "fcmae")
 recipe = finetuning(weights=str(folder / "fcmae"), ema=0.9, rand_augment=9.0, mixup=0.8, cutmix=1.0, erasing=0.25)
 assert finetune.run(recipe, folder / "classifier")["images"] == 11

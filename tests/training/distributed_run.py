@@ -1,0 +1,56 @@
+"""A worker of test_distribute.py: training with recipes for models of a few thousand numbers.
+
+python -m tests.training.distributed_run all STRATEGY REPLICAS DATA FOLDER
+    pre-trains, fine-tunes and evaluates on so many logical devices of this machine
+
+python -m tests.training.distributed_run eager|dies COMMAND [OPTION...]
+    a command of `python -m training`, with eager steps: there is nothing to trace. With "dies" the process is killed
+    by SIGKILL while it writes its second checkpoint.
+"""
+
+import itertools
+import os
+import signal
+import sys
+from pathlib import Path
+
+import tensorflow as tf
+
+from tests.training.small import finetuning, pretraining
+from training import checkpoints, distribute, evaluate, finetune, loop, pretrain, recipes, runs
+from training.__main__ import main
+
+PRETRAINING = pretraining(drop_path=0.2, checkpoint_steps=2)
+FINETUNING = finetuning(
+    drop_path=0.2, checkpoint_steps=4, accumulation=2, ema=0.9, clip_norm=1.0, layer_decay=0.9, erasing=0.25, mixup=0.8
+)
+
+
+def everything(strategy, replicas, data, folder):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(replicas))
+    devices = distribute.open_devices(strategy)
+    folder = Path(folder)
+    fields = {"data": data, "weights": str(folder / "pretraining")}
+    pretrain.run(pretraining(**(vars(PRETRAINING) | {"data": data})), folder / "pretraining", devices)
+    devices.gather("ready")  # once the chief has saved
+    finetune.run(finetuning(**(vars(FINETUNING) | fields)), folder / "finetuning", devices)
+    devices.gather("ready")
+    chosen = evaluate.Evaluation(data=data, weights=str(folder / "finetuning"), image_size=16, batch_size=4)
+    scores = evaluate.run(chosen, devices)
+    if devices.is_chief:
+        runs.write_json(folder / "scores.json", scores)
+
+
+def command(mode, *arguments):
+    recipes.PRETRAINING["small"] = PRETRAINING
+    train = loop.train
+    loop.train = lambda *given, **named: train(*given, **named, run_eagerly=True)
+    if mode == "dies":
+        times, fsync = itertools.count(1), os.fsync
+        checkpoints.os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL) if next(times) == 2 else fsync(file)
+    main([*arguments])
+
+
+if __name__ == "__main__":
+    (everything if sys.argv[1] == "all" else command)(*sys.argv[1 + (sys.argv[1] == "all") :])

@@ -1,0 +1,218 @@
+"""Runs on several devices, by several workers, and with workers that die. All workers are on this machine."""
+
+import json
+import signal
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from tests.training.small import source
+from tests.workers import Workers
+from training import checkpoints
+from training.devices import ONE_DEVICE, Devices
+from training.distribute import open_devices
+from training.preemption import EXIT_CODE
+from training.recipes import RecipeError
+
+PROGRAM = ["-m", "tests.training.distributed_run"]
+
+# Within so many seconds after a death the others have ended: docs/distribute.md says so.
+END = 30
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """An .npz file of 26 training images and 11 for the test."""
+    path = tmp_path_factory.mktemp("data") / "data.npz"
+    train, test = source().train, source().test
+    arrays = {f"train_{name}": array for name, array in train._asdict().items()}
+    np.savez(path, **arrays, **{f"test_{name}": array for name, array in test._asdict().items()})
+    return path
+
+
+def pretrain(mode, data, folder, *options):
+    """The command of 4 epochs of 3 steps, with a checkpoint at least every 2 steps."""
+    fixed = ["--recipe", "small", "--epochs", 4, "--data", data, "--runs", folder]
+    return [*PROGRAM, mode, "pretrain", *fixed, *options]
+
+
+@pytest.fixture(scope="module")
+def one(data, tmp_path_factory):
+    """The folder of all phases on one device."""
+    folder = tmp_path_factory.mktemp("one")
+    with Workers(folder, [[*PROGRAM, "all", "one", 1, data, folder]]) as workers:
+        workers.succeed(150)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A run of one device that nothing happened to."""
+    folder = tmp_path_factory.mktemp("whole")
+    with Workers(folder, [pretrain("eager", data, folder)]) as workers:
+        workers.succeed(120)
+    return folder / "pretrain"
+
+
+def state(run):
+    """All arrays of the last checkpoint of a run: name -> array."""
+    found = checkpoints.checkpoints(run / "checkpoints")
+    return checkpoints.read(found[max(found)])[0]
+
+
+def assert_same(one, two):
+    one, two = state(one), state(two)
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+class TestNumbers:
+    """Losses, weights and counts do not depend on how many devices there are."""
+
+    @pytest.mark.parametrize(("strategy", "workers", "replicas"), [("mirrored", 1, 2), ("multiworker", 2, 1)])
+    def test_those_of_one_device(self, one, data, tmp_path, strategy, workers, replicas):
+        command = [*PROGRAM, "all", strategy, replicas, data, tmp_path]
+        with Workers(tmp_path, [command] * workers) as processes:
+            processes.succeed(240)
+        for phase in ("pretraining", "finetuning"):
+            assert_same(one / phase, tmp_path / phase)
+            expected, found = (json.loads((folder / phase / "log.json").read_text()) for folder in (one, tmp_path))
+            for row, other in zip(expected, found, strict=True):
+                timing = {"seconds", "images_per_second"}
+                values, others = ({k: v for k, v in each.items() if k not in timing} for each in (row, other))
+                assert values == pytest.approx(others, abs=1e-5)
+        expected, found = (json.loads((folder / "scores.json").read_text()) for folder in (one, tmp_path))
+        assert expected["images"] == found["images"] == 11
+        assert (expected["top1"], expected["classes"]) == (found["top1"], found["classes"])
+
+
+@pytest.mark.slow
+class TestFaults:
+    def test_four_workers(self, whole, data, tmp_path):
+        with Workers(tmp_path, [pretrain("eager", data, tmp_path)] * 4) as workers:
+            workers.succeed(180)
+        assert_same(whole, tmp_path / "pretrain")
+        assert not [path for path in tmp_path.rglob("*") if "writing" in path.name]
+
+    def test_preempted_then_a_dead_worker_then_a_late_one(self, whole, data, tmp_path):
+        command = pretrain("eager", data, tmp_path)
+        saved = tmp_path / "pretrain" / "checkpoints"
+
+        with Workers(tmp_path, [command] * 2) as workers:
+            workers.wait_for(lambda: checkpoints.checkpoints(saved), 90)
+            workers.send(1, signal.SIGTERM)
+            assert workers.wait(END) == [EXIT_CODE, EXIT_CODE]
+            assert "the same command goes on" in workers.output(0)
+        steps = {*checkpoints.checkpoints(saved)}
+        assert max(steps) < 12, "it ended before its end"
+
+        with Workers(tmp_path, [command] * 2) as workers:
+            workers.wait_for(lambda: {*checkpoints.checkpoints(saved)} - steps, 90)
+            workers.send(1, signal.SIGKILL)
+            assert workers.wait(END, [0]) == [1]
+            assert f"error: Worker 1 ({workers.addresses[1]}) has died" in workers.output(0)
+        assert max(checkpoints.checkpoints(saved)) < 12
+
+        with Workers(tmp_path, [command, None]) as workers:
+            workers.wait_for(lambda: "Worker 0 waits for all of" in workers.output(0), 60)
+            time.sleep(5)
+            workers.start(1, command)
+            workers.succeed(120)
+        assert_same(whole, tmp_path / "pretrain")
+        rows = json.loads((tmp_path / "pretrain" / "log.json").read_text())
+        assert [row["step"] for row in rows] == [3, 6, 9, 12]
+
+    def test_chief_that_dies_while_it_writes(self, whole, data, tmp_path):
+        saved = tmp_path / "pretrain" / "checkpoints"
+        commands = [pretrain(mode, data, tmp_path) for mode in ("dies", "eager")]
+        with Workers(tmp_path, commands) as workers:
+            assert workers.wait(120, [0]) == [-signal.SIGKILL]
+            assert workers.wait(END, [1]) == [1]
+            assert f"error: Worker 0 ({workers.addresses[0]}) has died" in workers.output(1)
+        assert [*checkpoints.checkpoints(saved)] == [2]
+        assert [*saved.glob(".writing-*")], "what it was writing"
+        with Workers(tmp_path, [commands[1]] * 2) as workers:
+            workers.succeed(120)
+        assert_same(whole, tmp_path / "pretrain")
+        assert not [*saved.glob(".writing-*")]
+
+    def test_different_recipes(self, data, tmp_path):
+        options = [(), ("--base-lr", "0.1", "--mask-ratio", "0.75")]
+        commands = [pretrain("eager", data, tmp_path, *more) for more in options]
+        with Workers(tmp_path, commands) as workers:
+            assert workers.wait(90) == [1, 1]
+            for number in range(2):
+                error = workers.output(number)
+                assert "recipe.base_lr: 0.03 on worker 0, 0.1 on worker 1" in error
+                assert "recipe.mask_ratio: 0.5 on worker 0, 0.75 on worker 1" in error
+
+    def test_what_fails_on_one_fails_on_all(self, data, tmp_path):
+        commands = [pretrain("eager", each, tmp_path) for each in (data, tmp_path / "no.npz")]
+        with Workers(tmp_path, commands) as workers:
+            assert workers.wait(90) == [1, 1]
+            assert f"Worker 1 ({workers.addresses[1]}) cannot start: " in workers.output(0)
+            assert "no.npz" in workers.output(0)
+
+
+@pytest.mark.backends
+class TestOpenDevices:
+    def test_one_is_the_default_without_others(self, monkeypatch):
+        for name in ("TF_CONFIG", "SLURM_PROCID", "TPU_NAME"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("auto", "one"):
+            devices = open_devices(name)
+            assert (devices.strategy, devices.workers, devices.replicas, devices.is_chief) == (None, 1, 1, True)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("many",), "strategy must be one of auto, one, mirrored, multiworker, tpu. Received: strategy=many"),
+            (("one", "slurm"), "cluster and task need the strategy multiworker or tpu. Received: strategy=one"),
+            (("mirrored", None, 0), "cluster and task need the strategy"),
+        ],
+    )
+    def test_clear_errors(self, arguments, message):
+        if keras.backend.backend() != "tensorflow" and arguments[0] == "mirrored":
+            message = f"need Keras's TensorFlow backend. Received: .* {keras.backend.backend()}"
+        with pytest.raises(RecipeError, match=message):
+            open_devices(*arguments)
+
+
+class TestDevices:
+    def test_batch_that_does_not_divide(self):
+        devices = Devices()
+        devices.replicas = 3
+        devices.check_batch_size(6)
+        with pytest.raises(RecipeError, match="multiple of the 3 replicas. Received: batch_size=8"):
+            devices.check_batch_size(8)
+        with pytest.raises(RecipeError, match="the 3 replicas x accumulation=2. Received: batch_size=9"):
+            devices.check_batch_size(9, accumulation=2)
+
+    def test_alone(self):
+        with ONE_DEVICE.agreement() as facts:
+            facts["a"] = 1
+        assert ONE_DEVICE.gather({"a": (1, None)}) == [{"a": [1, None]}]
+        np.testing.assert_array_equal(ONE_DEVICE.sum([1, 2]), [1, 2])
+        with pytest.raises(OSError, match="as it is"), ONE_DEVICE.agreement():
+            raise OSError("as it is")
+
+    @pytest.mark.parametrize(
+        ("message", "gone"),
+        [
+            ("Error reported from /job:worker/task:1: The following tasks are unhealthy (stopped sending heartbeats):\n"
+             "/job:worker/replica:0/task:1\n/job:worker/replica:0/task:2\nThe tasks have crashed.", [1, 2]),
+            ("/job:chief tasks are unhealthy:\n/job:worker/replica:0/task:1\n", [2]),
+            ("from remote target /job:worker/replica:0/task:0 while calling RecvBuf: Socket closed", [1, 2]),
+        ],
+    )  # fmt: skip
+    def test_who_died(self, message, gone):
+        import socket
+
+        with socket.create_server(("127.0.0.1", 0)) as alive:
+            devices = Devices()
+            devices.addresses = [f"127.0.0.1:{alive.getsockname()[1]}", "127.0.0.1:1", "127.0.0.1:2"]
+            assert devices._gone(message) == gone
