@@ -551,6 +551,42 @@ def compare(tolerance, dtype="float32", **arguments):
 """
 
 
+OVERFLOW = """
+from keras_cnv2.loss_scale import LossScaleOptimizer
+
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    weight = keras.Variable([1.0, 2.0])
+    optimizer = LossScaleOptimizer(keras_cnv2.LayerDecayAdamW(0.1))
+    optimizer.build([weight])
+
+@tf.function
+def step(values):
+    def apply():
+        own = tf.gather(values, tf.distribute.get_replica_context().replica_id_in_sync_group)
+        optimizer.apply_gradients([(tf.stack([own, 1.0]), weight)])
+    strategy.run(apply)
+
+def state():
+    return [np.array(keras.ops.convert_to_numpy(v)) for v in (weight, optimizer.dynamic_scale)]
+
+for values in ([1.0, np.inf], [np.nan, 1.0], [1.0, -2.0]):
+    before, scale = state()
+    step(tf.constant(values, tf.float32))
+    after, scale_after = state()
+    finite = np.isfinite(values).all()
+    assert np.isfinite(after).all(), after
+    assert (after != before).all() == finite, (before, after)
+    assert scale_after == scale * (1 if finite else 0.5)
+"""
+
+
+@pytest.mark.slow
+def test_overflow_on_one_replica_is_one_on_all():
+    process = subprocess.run([sys.executable, "-c", REPLICAS + OVERFLOW], capture_output=True, text=True, cwd=ROOT)
+    assert process.returncode == 0, process.stderr[-3000:]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "compare",

@@ -11,6 +11,7 @@ import importlib.util
 import keras
 
 import keras_cnv2
+from keras_cnv2.loss_scale import LossScaleOptimizer
 from training import checkpoints
 from training.callbacks import EvaluateAverages, Log, Position, ProgressLine, SaveCheckpoints, StopIfNotFinite
 from training.devices import ONE_DEVICE
@@ -74,7 +75,7 @@ def adamw(recipe, steps_per_epoch):
     """The optimizer of a recipe; its schedule counts the optimizer's own steps, not the accumulated ones."""
     updates = steps_per_epoch // recipe.accumulation
     ema = getattr(recipe, "ema", None)
-    return keras_cnv2.LayerDecayAdamW(
+    optimizer = keras_cnv2.LayerDecayAdamW(
         keras_cnv2.WarmupCosine(
             recipe.lr,
             steps=recipe.epochs * updates,
@@ -91,6 +92,7 @@ def adamw(recipe, steps_per_epoch):
         ema_momentum=ema or 0.0,
         gradient_accumulation_steps=recipe.accumulation if recipe.accumulation > 1 else None,
     )
+    return LossScaleOptimizer(optimizer) if recipe.dtype == "mixed_float16" else optimizer
 
 
 def train(
@@ -141,10 +143,12 @@ def train(
     position = Position(progress.step, steps)
     guard = StopIfNotFinite(position, saved)
     log = Log(written, position, recipe.step_batch, progress.history)
-    saver = SaveCheckpoints(saved, position, log, guard, recipe.checkpoint_steps, metric, progress.best)
+    # In between, each replica has accumulated gradients of its own, of which only one would be saved.
+    every = -(-recipe.checkpoint_steps // recipe.accumulation) * recipe.accumulation
+    saver = SaveCheckpoints(saved, position, log, guard, every, metric, progress.best)
     everywhere = [*averages(recipe), position, guard, log, saver]
     shown = [ProgressLine(position, recipe.step_batch, recipe.epochs), *tensorboard(folder), *callbacks]
-    last = EndWhenTold(saver, devices)
+    last = EndWhenTold(saver, devices, recipe.accumulation)
     with last.listening(), source.clear_errors(), devices.clear_errors():
         model.fit(
             devices.batches(lambda share: source.training(recipe, progress.step, augmentation, share)),

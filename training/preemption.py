@@ -26,15 +26,17 @@ class EndWhenTold(keras.callbacks.Callback):
     Args:
         saver: The run's `training.callbacks.SaveCheckpoints`, which comes before this callback.
         devices: The run's `training.devices.Devices`.
+        accumulation: Steps that make one of the optimizer: it ends between two of these.
 
     Raises:
         Preempted: From `fit`.
     """
 
-    def __init__(self, saver, devices):
+    def __init__(self, saver, devices, accumulation=1):
         super().__init__()
         self.saver = saver
         self.devices = devices
+        self.accumulation = accumulation
         self.told = False
         self._steps = self._steps_between = 1
         self._asked = None
@@ -57,7 +59,8 @@ class EndWhenTold(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self._steps -= 1
-        if self._steps <= 0 and self._must_end():
+        can_end = self.saver.position.step % self.accumulation == 0
+        if can_end and self._steps <= 0 and self._must_end():
             self.saver.save()
             raise Preempted
 
