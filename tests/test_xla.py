@@ -28,10 +28,10 @@ def classifier():
     return keras_cnv2.ConvNeXtV2(**SMALL, classes=3, classifier_activation=None, input_shape=(16, 16, 3))
 
 
-def trained(model, *data, jit_compile, **optimizer):
+def trained(model, *data, optimizer, **how):
     """The loss and the weights after two steps."""
     loss = None if isinstance(model, keras_cnv2.FCMAE) else keras.losses.CategoricalCrossentropy(from_logits=True)
-    model.compile(keras_cnv2.LayerDecayAdamW(0.01, **optimizer), loss=loss, jit_compile=jit_compile)
+    model.compile(keras_cnv2.LayerDecayAdamW(0.01, **optimizer), loss=loss, **how)
     losses = model.fit(*data, batch_size=8, shuffle=False, verbose=0).history["loss"]
     return losses, [keras.ops.convert_to_numpy(weight) for weight in model.trainable_variables]
 
@@ -43,9 +43,9 @@ def trained(model, *data, jit_compile, **optimizer):
 )
 def test_compiled_steps_give_the_same_numbers(build, data, optimizer):
     results = []
-    for jit_compile in (False, True):
+    for how in ({"run_eagerly": True}, {"jit_compile": True}):
         keras.utils.set_random_seed(0)
-        results.append(trained(build(), *data, jit_compile=jit_compile, **optimizer))
+        results.append(trained(build(), *data, optimizer=optimizer, **how))
     (losses, weights), (compiled_losses, compiled_weights) = results
     np.testing.assert_allclose(compiled_losses, losses, atol=1e-5)
     for one, two in zip(compiled_weights, weights, strict=True):

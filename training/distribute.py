@@ -4,17 +4,15 @@ A worker is a process with its devices, a replica a device with its part of each
 program, worker by worker and step by step; the first one, the chief, also writes the run's folder.
 """
 
-import logging
 import os
+import signal
 
 import keras
 
-from training import clusters
+from training import clusters, rendezvous
 from training.callbacks import TrainingError
 from training.devices import Devices
 from training.recipes import RecipeError
-
-logger = logging.getLogger(__name__)
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 
@@ -32,7 +30,7 @@ def open_devices(strategy="auto", cluster=None, task=None):
         `Devices`.
 
     Raises:
-        ClusterError: If there is no such cluster.
+        ClusterError: If there is no such cluster or TPU.
         RecipeError: If the strategy is unknown, or not for Keras's backend.
     """
     if strategy not in STRATEGIES:
@@ -83,22 +81,33 @@ def _multiworker(cluster, task):
     chiefs = len(resolver.cluster_spec().as_dict().get("chief", ())) if resolver.task_type == "worker" else 0
     worker = chiefs + resolver.task_id
     if len(addresses) > 1:
-        logger.warning("Worker %d waits for all of %s", worker, ", ".join(addresses))
+        rendezvous.meet(addresses, worker)
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except (RuntimeError, tf.errors.OpError) as error:
         raise TrainingError(f"The workers did not come together: {error}") from error
-    devices = [device.name.rpartition("/")[0] for device in tf.config.list_logical_devices("GPU")]
-    counts = [devices.count(name) for name in sorted({*devices})]
-    if devices and (len(counts) < len(addresses) or len({*counts}) > 1):
-        raise clusters.ClusterError(f"Workers must have the same number of GPUs. Received: {counts} GPUs")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # TensorFlow has taken it for itself
+    _check_gpus([device.name for device in tf.config.list_logical_devices("GPU")], len(addresses))
     return Devices(strategy, worker, addresses)
+
+
+def _check_gpus(names, workers):
+    """Raises a `ClusterError` if workers have different numbers of GPUs: they would wait for each other without end."""
+    tasks = [name.partition("/device")[0] for name in names]
+    counts = [tasks.count(task) for task in sorted({*tasks})]
+    if names and (len(counts) < workers or len({*counts}) > 1):
+        counts += [0] * (workers - len(counts))
+        raise clusters.ClusterError(f"Workers must have the same number of GPUs. Received: {sorted(counts)} GPUs")
 
 
 def _tpu(cluster, task):
     import tensorflow as tf
 
     resolver = clusters.tpu(cluster)
-    tf.config.experimental_connect_to_cluster(resolver)
-    tf.tpu.experimental.initialize_tpu_system(resolver)
-    return Devices(tf.distribute.TPUStrategy(resolver))
+    try:
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return Devices(tf.distribute.TPUStrategy(resolver))
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise clusters.ClusterError(f"There must be a TPU. Received: {cluster or 'local'} ({reason})") from error

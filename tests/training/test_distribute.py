@@ -11,8 +11,9 @@ import pytest
 from tests.training.small import source
 from tests.workers import Workers
 from training import checkpoints
+from training.clusters import ClusterError
 from training.devices import ONE_DEVICE, Devices
-from training.distribute import open_devices
+from training.distribute import _check_gpus, open_devices
 from training.preemption import EXIT_CODE
 from training.recipes import RecipeError
 
@@ -118,8 +119,9 @@ class TestFaults:
         assert max(checkpoints.checkpoints(saved)) < 12
 
         with Workers(tmp_path, [command, None]) as workers:
-            workers.wait_for(lambda: "Worker 0 waits for all of" in workers.output(0), 60)
-            time.sleep(5)
+            late = f"Worker 0 waits for worker 1 ({workers.addresses[1]})"
+            workers.wait_for(lambda: late in workers.output(0), 60)
+            time.sleep(3)
             workers.start(1, command)
             workers.succeed(120)
         assert_same(whole, tmp_path / "pretrain")
@@ -180,6 +182,50 @@ class TestOpenDevices:
             message = f"need Keras's TensorFlow backend. Received: .* {keras.backend.backend()}"
         with pytest.raises(RecipeError, match=message):
             open_devices(*arguments)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="strategies are TensorFlow's")
+class TestTpu:
+    """As far as it goes without one."""
+
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        """Which TPUs were connected to and initialized."""
+        import tensorflow as tf
+
+        asked = []
+        monkeypatch.delenv("TPU_NAME", raising=False)
+        monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", asked.append)
+        monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", asked.append)
+        monkeypatch.setattr(tf.distribute, "TPUStrategy", lambda resolver: tf.distribute.get_strategy())
+        return asked
+
+    @pytest.mark.parametrize(
+        ("name", "master"), [("local", ""), (None, ""), ("grpc://1.2.3.4:8470", "grpc://1.2.3.4:8470")]
+    )
+    def test_up_to_the_resolver(self, asked, name, master):
+        devices = open_devices("tpu", name)
+        assert [resolver.master() for resolver in asked] == [master] * 2
+        assert (devices.workers, devices.replicas, devices.is_chief) == (1, 1, True)
+
+    def test_where_there_is_none(self, asked, monkeypatch):
+        import tensorflow as tf
+
+        def fail(resolver):
+            raise tf.errors.InvalidArgumentError(None, None, "No TPU here.\nAnd more")
+
+        monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", fail)
+        with pytest.raises(ClusterError, match=r"There must be a TPU. Received: local \(No TPU here.\)"):
+            open_devices("tpu")
+
+
+def test_workers_with_other_numbers_of_gpus():
+    names = [f"/job:worker/replica:0/task:{task}/device:GPU:{gpu}" for task, gpu in [(0, 0), (0, 1), (1, 0), (1, 1)]]
+    _check_gpus([], 2)
+    _check_gpus(names, 2)
+    for chosen, workers, counts in [(names[:3], 2, r"\[1, 2\]"), (names, 3, r"\[0, 2, 2\]")]:
+        with pytest.raises(ClusterError, match=f"same number of GPUs. Received: {counts}"):
+            _check_gpus(chosen, workers)
 
 
 class TestDevices:

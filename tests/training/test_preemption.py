@@ -1,0 +1,114 @@
+import os
+import signal
+
+import keras
+import pytest
+
+from tests.training.small import pretraining, source
+from training import checkpoints, loop, pretrain
+from training.__main__ import main
+from training.devices import Devices
+from training.preemption import EXIT_CODE, INTERVAL, EndWhenTold, Preempted
+
+EAGER = {"run_eagerly": keras.backend.backend() == "tensorflow"}
+
+
+class SendSigterm(keras.callbacks.Callback):
+    """Sends SIGTERM to its own process at the end of a step."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.left = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize(("sent", "ended"), [(1, 2), (2, 2), (5, 6)])
+def test_sigterm_saves_and_ends_between_two_steps_of_the_optimizer(tmp_path, sent, ended):
+    recipe = pretraining(accumulation=2)  # 6 steps an epoch
+    model = loop.new_fcmae(recipe, 3)
+    former = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted):
+        loop.train(model, recipe, source(), tmp_path, callbacks=[SendSigterm(sent)], **EAGER)
+    assert [*checkpoints.checkpoints(tmp_path / "checkpoints")] == [ended]
+    assert signal.getsignal(signal.SIGTERM) == former, "another SIGTERM ends the process"
+
+
+def test_exit_code(monkeypatch, capsys):
+    def end(*_):
+        raise Preempted
+
+    monkeypatch.setattr(pretrain, "run", end)
+    with pytest.raises(SystemExit) as error:
+        main(["pretrain", "--data", "digits"])
+    assert error.value.code == EXIT_CODE == 75
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+class TestWorkers:
+    """Two workers that ask each other."""
+
+    @pytest.fixture
+    def worker(self, monkeypatch):
+        class Two(Devices):
+            def __init__(self):
+                super().__init__(addresses=("one:1", "two:2"))
+                self.asked = 0
+                self.other_told = 0
+
+            def sum(self, numbers):
+                self.asked += 1
+                told, seconds = numbers
+                return told + self.other_told, 2 * seconds
+
+        class Saver:
+            class position:
+                step = 0
+
+            saved = 0
+
+            def save(self):
+                self.saved += 1
+
+        class Clock:
+            now = 100.0
+
+            def monotonic(self):
+                return self.now
+
+        clock = Clock()
+        monkeypatch.setattr("training.preemption.time", clock)
+        callback = EndWhenTold(Saver(), Two())
+        callback.clock = clock
+        return callback
+
+    def step(self, worker, seconds):
+        worker.clock.now += seconds
+        worker.on_train_batch_end(0)
+
+    def test_they_ask_every_few_seconds(self, worker):
+        for _ in range(1000):
+            self.step(worker, 0.01)
+        per_question = INTERVAL / 0.01
+        assert 1000 / per_question <= worker.devices.asked <= 1000 / per_question + 3
+
+    def test_slow_steps_each_ask(self, worker):
+        for _ in range(10):
+            self.step(worker, 3 * INTERVAL)
+        assert worker.devices.asked == 10
+
+    def test_one_ends_all(self, worker):
+        worker.devices.other_told = 1
+        with pytest.raises(Preempted):
+            self.step(worker, 1)
+        assert worker.saver.saved == 1
+
+    def test_at_the_end_of_an_epoch_it_is_saved_already(self, worker):
+        worker.told = True
+        with pytest.raises(Preempted):
+            worker.on_epoch_end(0)
+        assert worker.saver.saved == 0

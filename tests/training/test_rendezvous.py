@@ -1,0 +1,98 @@
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.workers import free_addresses
+from training import rendezvous
+from training.callbacks import TrainingError
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(rendezvous, "PAUSE", 0.05)
+    monkeypatch.setattr(rendezvous, "TIMEOUT", 0.3)
+
+
+class Worker(threading.Thread):
+    def __init__(self, addresses, number, patience=10):
+        super().__init__(daemon=True)
+        self.arguments = addresses, number, patience
+        self.result = None
+        self.start()
+
+    def run(self):
+        try:
+            rendezvous.meet(*self.arguments)
+            self.result = "met"
+        except TrainingError as error:
+            self.result = str(error)
+
+
+def results(*workers):
+    for worker in workers:
+        worker.join(15)
+    return [worker.result for worker in workers]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_all_meet_whoever_comes_late(order):
+    addresses = free_addresses(3)
+    workers = []
+    for number in order:
+        time.sleep(0.2)
+        assert all(worker.result is None for worker in workers), "it has not waited"
+        workers.append(Worker(addresses, number))
+    assert results(*workers) == ["met"] * 3
+    with socket.create_server(("", int(addresses[0].split(":")[1]))):
+        pass  # the port is TensorFlow's now
+
+
+def test_a_worker_that_came_and_died_is_waited_for():
+    addresses = free_addresses(3)
+    chief = Worker(addresses, 0)
+    time.sleep(0.2)
+    host, port = addresses[0].split(":")
+    for greeting in (b"cnv2 000001", b"GET / HTTP/1.1\r\n\r\n", b"cnv2 000009", b""):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(greeting)
+    other = Worker(addresses, 2)
+    time.sleep(0.5)
+    assert chief.result is other.result is None
+    assert results(chief, other, Worker(addresses, 1)) == ["met"] * 3
+
+
+def test_missing_workers_are_named(caplog):
+    addresses = free_addresses(3)
+    chief, other = Worker(addresses, 0, 1), Worker(addresses, 1, 1)
+    missing = f"worker 2 ({addresses[2]})"
+    in_vain = f"Worker 1 has waited for worker 0 ({addresses[0]})"
+    assert results(chief) == [f"Not all workers came in time. Missing: {missing}"]
+    assert results(other) == [f"Not all workers came in time. {in_vain}"]
+    assert f"Worker 0 waits for {missing}" in caplog.text
+
+
+def test_a_port_that_is_taken():
+    with socket.create_server(("", 0)) as taken:
+        address = f"localhost:{taken.getsockname()[1]}"
+        with pytest.raises(TrainingError, match=f"port of this worker must be free. Received: {address}"):
+            rendezvous.meet([address, "localhost:1"], 0)
+
+
+@pytest.mark.parametrize(("worker", "kind"), [(0, signal.SIGTERM), (1, signal.SIGINT)])
+def test_who_waits_can_be_stopped(worker, kind):
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from training import rendezvous; "
+        f"print('waiting', flush=True); rendezvous.meet({free_addresses(2)}, {worker})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with contextlib.closing(process.stdout), contextlib.closing(process.stderr):
+        assert process.stdout.readline() == b"waiting\n"
+        time.sleep(0.2)
+        process.send_signal(kind)
+        assert process.wait(10) != 0
