@@ -1,7 +1,7 @@
 """A worker of test_distribute.py: training with recipes for models of a few thousand numbers.
 
-python -m tests.training.distributed_run all STRATEGY REPLICAS DATA FOLDER
-    pre-trains, fine-tunes and evaluates on so many logical devices of this machine
+python -m tests.training.distributed_run all DATA STRATEGY FOLDER [STRATEGY FOLDER]
+    pre-trains, fine-tunes and evaluates; "mirrored" on two logical devices of this machine
 
 python -m tests.training.distributed_run eager|dies COMMAND [OPTION...]
     a command of `python -m training`, with eager steps: there is nothing to trace. With "dies" the process is killed
@@ -14,6 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 from tests.training.small import finetuning, pretraining
@@ -26,11 +27,17 @@ FINETUNING = finetuning(
 )
 
 
-def everything(strategy, replicas, data, folder):
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(replicas))
+def everything(data, *strategies_and_folders):
+    if "mirrored" in strategies_and_folders:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    for strategy, folder in zip(strategies_and_folders[::2], strategies_and_folders[1::2]):
+        all_phases(data, strategy, Path(folder))
+        keras.backend.clear_session()
+
+
+def all_phases(data, strategy, folder):
     devices = distribute.open_devices(strategy)
-    folder = Path(folder)
     fields = {"data": data, "weights": str(folder / "pretraining")}
     pretrain.run(pretraining(**(vars(PRETRAINING) | {"data": data})), folder / "pretraining", devices)
     devices.gather("ready")  # once the chief has saved

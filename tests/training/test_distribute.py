@@ -40,12 +40,15 @@ def pretrain(mode, data, folder, *options):
 
 
 @pytest.fixture(scope="module")
-def one(data, tmp_path_factory):
-    """The folder of all phases on one device."""
-    folder = tmp_path_factory.mktemp("one")
-    with Workers(folder, [[*PROGRAM, "all", "one", 1, data, folder]]) as workers:
-        workers.succeed(150)
-    return folder
+def one_and_two(data, tmp_path_factory):
+    """The folders of all phases on one device, and on two of the same process."""
+    folder = tmp_path_factory.mktemp("alone")
+    folders = folder / "one", folder / "two"
+    for each in folders:
+        each.mkdir()
+    with Workers(folder, [[*PROGRAM, "all", data, "one", folders[0], "mirrored", folders[1]]]) as workers:
+        workers.succeed(240)
+    return folders
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +77,23 @@ def assert_same(one, two):
 class TestNumbers:
     """Losses, weights and counts do not depend on how many devices there are."""
 
-    @pytest.mark.parametrize(("strategy", "workers", "replicas"), [("mirrored", 1, 2), ("multiworker", 2, 1)])
-    def test_those_of_one_device(self, one, data, tmp_path, strategy, workers, replicas):
-        command = [*PROGRAM, "all", strategy, replicas, data, tmp_path]
-        with Workers(tmp_path, [command] * workers) as processes:
-            processes.succeed(240)
+    def test_two_devices(self, one_and_two):
+        self.assert_equal(*one_and_two)
+
+    def test_two_workers(self, one_and_two, data, tmp_path):
+        with Workers(tmp_path, [[*PROGRAM, "all", data, "multiworker", tmp_path]] * 2) as workers:
+            workers.succeed(240)
+        self.assert_equal(one_and_two[0], tmp_path)
+
+    def assert_equal(self, one, two):
         for phase in ("pretraining", "finetuning"):
-            assert_same(one / phase, tmp_path / phase)
-            expected, found = (json.loads((folder / phase / "log.json").read_text()) for folder in (one, tmp_path))
+            assert_same(one / phase, two / phase)
+            expected, found = (json.loads((folder / phase / "log.json").read_text()) for folder in (one, two))
             for row, other in zip(expected, found, strict=True):
                 timing = {"seconds", "images_per_second"}
                 values, others = ({k: v for k, v in each.items() if k not in timing} for each in (row, other))
                 assert values == pytest.approx(others, abs=1e-5)
-        expected, found = (json.loads((folder / "scores.json").read_text()) for folder in (one, tmp_path))
+        expected, found = (json.loads((folder / "scores.json").read_text()) for folder in (one, two))
         assert expected["images"] == found["images"] == 11
         assert (expected["top1"], expected["classes"]) == (found["top1"], found["classes"])
 

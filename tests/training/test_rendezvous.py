@@ -1,4 +1,3 @@
-import contextlib
 import signal
 import socket
 import subprocess
@@ -84,15 +83,17 @@ def test_a_port_that_is_taken():
             rendezvous.meet([address, "localhost:1"], 0)
 
 
-@pytest.mark.parametrize(("worker", "kind"), [(0, signal.SIGTERM), (1, signal.SIGINT)])
-def test_who_waits_can_be_stopped(worker, kind):
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from training import rendezvous; "
-        f"print('waiting', flush=True); rendezvous.meet({free_addresses(2)}, {worker})"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with contextlib.closing(process.stdout), contextlib.closing(process.stderr):
-        assert process.stdout.readline() == b"waiting\n"
-        time.sleep(0.2)
-        process.send_signal(kind)
-        assert process.wait(10) != 0
+def test_who_waits_can_be_stopped():
+    def start(worker):
+        code = (
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from training import rendezvous; "
+            f"print('waiting', flush=True); rendezvous.meet({free_addresses(2)}, {worker})"
+        )
+        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    with start(0) as chief, start(1) as other:
+        for process, kind in ((chief, signal.SIGTERM), (other, signal.SIGINT)):
+            assert process.stdout.readline() == b"waiting\n"
+            time.sleep(0.2)
+            process.send_signal(kind)
+            assert process.wait(10) != 0
