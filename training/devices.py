@@ -171,9 +171,11 @@ class Devices:
             yield
         except tf.errors.OpError as error:
             kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
-            if not isinstance(error, (*kinds, tf.errors.InternalError, tf.errors.DeadlineExceededError)):
+            if not isinstance(error, (*kinds, tf.errors.DeadlineExceededError)):
                 raise
-            gone = ", ".join(map(self._name, self._gone(error.message))) or "A worker"
+            gone = ", ".join(map(self._name, self._gone(error.message)))
+            if not gone:
+                raise
             logger.error("%s is gone", gone)
             time.sleep(GRACE)
             raise TrainingError(

@@ -137,7 +137,8 @@ def add_arguments(parser):
 def main(args):
     given = {name: value for name, value in vars(args).items() if name in Evaluation.__dataclass_fields__}
     devices = devices_of(args)
-    scores = run(Evaluation(**given), devices)
+    with devices.clear_errors():
+        scores = run(Evaluation(**given), devices)
     if devices.is_chief:
         print_scores(scores)
         if args.json:
@@ -200,7 +201,7 @@ def evaluate(classifier, source, recipe, batch_size, devices=ONE_DEVICE):
         classifier.compile(loss=_no_loss, weighted_metrics=[scores])
     clock = Clock(source.validation_size, batch_size, visible=devices.is_chief)
     validation = devices.batches(lambda share: source.validation(recipe, batch_size, share))
-    with source.clear_errors(), devices.clear_errors():
+    with source.clear_errors():
         classifier.evaluate(validation, steps=-(-source.validation_size // batch_size), callbacks=[clock], verbose=0)
     images, correct = (ops.convert_to_numpy(v).astype(int) for v in (scores.images, scores.correct))
     total = int(images.sum())

@@ -27,7 +27,9 @@ def add_arguments(parser):
 def main(args):
     recipe = options.chosen_recipe(args, FINETUNING)
     folder = folder_of(args)
-    metrics = run(recipe, folder, devices_of(args))
+    devices = devices_of(args)
+    with devices.clear_errors():
+        metrics = run(recipe, folder, devices)
     if metrics is None:
         return
     if "top1" in metrics:

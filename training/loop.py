@@ -125,7 +125,7 @@ def train(
         The `training.checkpoints.Progress` at the end; its history has the metrics of each epoch.
 
     Raises:
-        TrainingError: If the loss is not finite, or another worker has died.
+        TrainingError: If the loss is not finite.
         Preempted: If a SIGTERM came; the state is saved.
     """
     steps = recipe.steps_per_epoch(source.size)
@@ -149,7 +149,7 @@ def train(
     everywhere = [*averages(recipe), position, guard, log, saver]
     shown = [ProgressLine(position, recipe.step_batch, recipe.epochs), *tensorboard(folder), *callbacks]
     last = EndWhenTold(saver, devices, recipe.accumulation)
-    with last.listening(), source.clear_errors(), devices.clear_errors():
+    with last.listening(), source.clear_errors():
         model.fit(
             devices.batches(lambda share: source.training(recipe, progress.step, augmentation, share)),
             validation_data=devices.batches(lambda share: source.validation(recipe, recipe.step_batch, share))

@@ -31,7 +31,9 @@ def add_arguments(parser):
 def main(args):
     recipe = options.chosen_recipe(args, PRETRAINING)
     folder = folder_of(args)
-    metrics = run(recipe, folder, devices_of(args))
+    devices = devices_of(args)
+    with devices.clear_errors():
+        metrics = run(recipe, folder, devices)
     if metrics:
         print(f"loss {metrics['first_loss']:.4f} -> {metrics['loss']:.4f}, weights: {folder / MODEL}")
 

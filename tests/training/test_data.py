@@ -482,17 +482,16 @@ class TestTfds:
         messages = [record.getMessage() for record in caplog.records if record.name == "training.data"]
         assert messages == [f"Left out, as it cannot be read: {cut.numpy().decode()}"]
 
-    @pytest.mark.parametrize(("batch_size", "workers"), [(9, 3)])
-    def test_no_two_workers_train_on_the_same_pictures(self, prepared, batch_size, workers):
+    def test_no_two_workers_train_on_the_same_pictures(self, prepared):
         """Ten pictures: the parts of three workers are not alike, and one has none to spare."""
-        plain = {**FIELDS, "batch_size": batch_size, "crop_area": (1.0, 1.0), "flip": False}
+        plain = {**FIELDS, "batch_size": 9, "crop_area": (1.0, 1.0), "flip": False}
         recipe, source = pretraining(**plain), self.source(prepared)
         steps = recipe.steps_per_epoch(10)
-        parts = parts_of(lambda share: source.training(recipe, 0, None, share), workers, 2 * steps)
-        assert {len(batch) for part in parts for batch in part} == {batch_size // workers}
+        parts = parts_of(lambda share: source.training(recipe, 0, None, share), 3, 2 * steps)
+        assert {len(batch) for part in parts for batch in part} == {3}
         for epoch in (slice(steps), slice(steps, 2 * steps)):
             prints = [prints_of(batch) for part in parts for batch in part[epoch]]
-            assert len({*np.ravel(prints)}) == steps * batch_size
+            assert len({*np.ravel(prints)}) == steps * 9
 
     def test_share_goes_on_from_any_batch_as_if_never_interrupted(self, prepared):
         def load(first_batch):
@@ -500,13 +499,12 @@ class TestTfds:
 
         assert_same(take(load(3), 3), take(load(0), 6)[3:])
 
-    @pytest.mark.parametrize("batch_size", [2])
-    def test_shares_of_validation(self, prepared, batch_size):
+    def test_shares_of_validation(self, prepared):
         """The second worker has no picture in the last batch."""
         source, recipe = self.source(prepared), finetuning(**FIELDS)
-        parts = parts_of(lambda share: source.validation(recipe, batch_size, share), 2, 9)
-        assert [len(part) for part in parts] == [-(-3 // batch_size)] * 2
-        assert {len(column) for part in parts for batch in part for column in batch} == {batch_size // 2}
+        parts = parts_of(lambda share: source.validation(recipe, 2, share), 2, 9)
+        assert [len(part) for part in parts] == [2, 2]
+        assert {len(column) for part in parts for batch in part for column in batch} == {1}
         images, labels, weights = (np.concatenate(column) for column in zip(*parts[0], *parts[1]))
         expected = source.examples(recipe, 3)
         assert sorted(prints_of(images[weights == 1])) == sorted(prints_of(expected))

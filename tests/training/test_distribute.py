@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import time
 
 import keras
@@ -11,6 +12,7 @@ import pytest
 from tests.training.small import source
 from tests.workers import Workers
 from training import checkpoints
+from training.callbacks import TrainingError
 from training.clusters import ClusterError
 from training.devices import ONE_DEVICE, Devices
 from training.distribute import _check_gpus, open_devices
@@ -263,9 +265,22 @@ class TestDevices:
         ],
     )  # fmt: skip
     def test_who_died(self, message, gone):
-        import socket
-
         with socket.create_server(("127.0.0.1", 0)) as alive:
             devices = Devices()
             devices.addresses = [f"127.0.0.1:{alive.getsockname()[1]}", "127.0.0.1:1", "127.0.0.1:2"]
             assert devices._gone(message) == gone
+
+    @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the errors are TensorFlow's")
+    def test_only_a_death_is_one(self, monkeypatch):
+        import tensorflow as tf
+
+        monkeypatch.setattr("training.devices.GRACE", 0)
+        with socket.create_server(("127.0.0.1", 0)) as alive:
+            address = f"127.0.0.1:{alive.getsockname()[1]}"
+            for kind in (tf.errors.InvalidArgumentError, tf.errors.InternalError, tf.errors.UnavailableError):
+                devices = Devices(addresses=(address, address))
+                with pytest.raises(kind, match="Out of paper"), devices.clear_errors():
+                    raise kind(None, None, "Out of paper")
+            devices = Devices(addresses=(address, "127.0.0.1:1"))
+            with pytest.raises(TrainingError, match=r"Worker 1 \(127.0.0.1:1\) has died"), devices.clear_errors():
+                raise tf.errors.UnavailableError(None, None, "Socket closed")
