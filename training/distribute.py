@@ -35,9 +35,7 @@ def open_devices(strategy="auto", cluster=None, task=None):
     """
     if strategy not in STRATEGIES:
         raise RecipeError(f"strategy must be one of {', '.join(STRATEGIES)}. Received: strategy={strategy}")
-    if keras.backend.backend() != "tensorflow":
-        if strategy in ("auto", "one"):
-            return Devices()
+    if strategy not in ("auto", "one") and keras.backend.backend() != "tensorflow":
         raise RecipeError(
             f"strategy must be one: several devices need Keras's TensorFlow backend. Received: strategy={strategy} "
             f"with the backend {keras.backend.backend()}"
@@ -50,6 +48,8 @@ def open_devices(strategy="auto", cluster=None, task=None):
 
 
 def _strategy_here(cluster):
+    if keras.backend.backend() != "tensorflow":
+        return "one"
     import tensorflow as tf
 
     if cluster or clusters.kind_here():

@@ -1,4 +1,7 @@
-"""The part of every batch that one worker loads. No sample is loaded by two."""
+"""The part of every batch that one worker loads.
+
+No sample is loaded by two workers in an epoch, but for pictures that take the place of unreadable ones.
+"""
 
 from typing import NamedTuple
 
