@@ -8,17 +8,17 @@ import keras_cnv2
 from keras_cnv2 import replicas
 from keras_cnv2.fcmae import masking
 
-pytestmark = pytest.mark.backends
-
 
 def on(monkeypatch, number, count):
     monkeypatch.setattr(replicas, "replica", lambda: (number, count))
 
 
+@pytest.mark.backends
 def test_alone_there_is_one():
     assert replicas.replica() == (0, 1)
 
 
+@pytest.mark.backends
 def test_replicas_draw_the_numbers_of_one_device(monkeypatch):
     def drawn(samples):
         return keras.ops.convert_to_numpy(replicas.uniform((samples, 3), keras.random.SeedGenerator(7)))
