@@ -26,7 +26,6 @@ class SendSigterm(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.backends
 @pytest.mark.parametrize(("sent", "ended"), [(2, 2), (5, 6)])
 def test_sigterm_saves_and_ends_between_two_steps_of_the_optimizer(tmp_path, sent, ended):
     recipe = pretraining(accumulation=2)  # 6 steps an epoch
