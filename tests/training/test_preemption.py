@@ -10,8 +10,6 @@ from training.__main__ import main
 from training.devices import Devices
 from training.preemption import EXIT_CODE, INTERVAL, EndWhenTold, Preempted
 
-EAGER = {"run_eagerly": keras.backend.backend() == "tensorflow"}
-
 
 class SendSigterm(keras.callbacks.Callback):
     """Sends SIGTERM to its own process at the end of a step."""
@@ -32,7 +30,7 @@ def test_sigterm_saves_and_ends_between_two_steps_of_the_optimizer(tmp_path, sen
     model = loop.new_fcmae(recipe, 3)
     former = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Preempted):
-        loop.train(model, recipe, source(), tmp_path, callbacks=[SendSigterm(sent)], **EAGER)
+        loop.train(model, recipe, source(), tmp_path, callbacks=[SendSigterm(sent)], run_eagerly=True)
     assert [*checkpoints.checkpoints(tmp_path / "checkpoints")] == [ended]
     assert signal.getsignal(signal.SIGTERM) == former, "another SIGTERM ends the process"
 
