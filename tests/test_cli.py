@@ -158,6 +158,7 @@ class TestPredict:
         expected = float(np.max(model(grey[None])))
         np.testing.assert_allclose(json.loads(out)[0]["predictions"][0]["probability"], expected, rtol=1e-3)
 
+    @pytest.mark.slow
     def test_download_keeps_standard_output_clean(self, pictures):
         """The command as a user runs it, with a hub on this machine: licence and progress go to standard error."""
         model = keras_cnv2.ConvNeXtV2Atto()

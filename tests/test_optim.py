@@ -591,9 +591,8 @@ def test_overflow_on_one_replica_is_one_on_all():
 @pytest.mark.parametrize(
     "compare",
     [
-        "compare(1e-6)",
-        "compare(1e-6, global_clipnorm=0.1)",
-        "compare(1e-6, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=1, gradient_accumulation_steps=2)",
+        "compare(1e-6, global_clipnorm=0.1, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=1, "
+        "gradient_accumulation_steps=2)",
         "compare(1e-3, 'mixed_float16', gradient_accumulation_steps=2)",
     ],
 )

@@ -185,6 +185,7 @@ class TestTraining:
             rest = take(source.training(recipe, first_batch), 6 - first_batch)
             np.testing.assert_array_equal(whole[first_batch:], rest)
 
+    @pytest.mark.slow
     def test_goes_on_with_all_augmentation(self, folder):
         augmentation = Augmentation(2, rand_augment=9.0, erasing=0.5, label_smoothing=0.1, mixup=0.5, cutmix=0.5)
         source, recipe = Folder(folder), finetuning(**FIELDS)
@@ -482,6 +483,7 @@ class TestTfds:
         messages = [record.getMessage() for record in caplog.records if record.name == "training.data"]
         assert messages == [f"Left out, as it cannot be read: {cut.numpy().decode()}"]
 
+    @pytest.mark.slow
     def test_no_two_workers_train_on_the_same_pictures(self, prepared):
         """Ten pictures: the parts of three workers are not alike, and one has none to spare."""
         plain = {**FIELDS, "batch_size": 9, "crop_area": (1.0, 1.0), "flip": False}

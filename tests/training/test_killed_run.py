@@ -54,19 +54,26 @@ def program(phase, folder, step=None):
 
 def start(*arguments):
     command = [sys.executable, "-m", "tests.training.test_killed_run", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def end(process):
+    """Exit code and errors of a process, once it has ended."""
+    _, errors = process.communicate()
+    return process.returncode, errors
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["pretrain", "finetune"])
 def test_killed_run_ends_as_if_it_had_not_been(phase, tmp_path):
-    whole = start(phase, tmp_path / "whole")
-    assert whole.returncode == 0, whole.stderr
     step = random.randint(1, STEPS - 1)
-    killed = start(phase, tmp_path / "parts", step)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    again = start(phase, tmp_path / "parts")
-    assert again.returncode == 0, f"killed at step {step}: {again.stderr}"
+    whole, killed = start(phase, tmp_path / "whole"), start(phase, tmp_path / "parts", step)
+    code, errors = end(killed)
+    assert code == -signal.SIGKILL, errors
+    code, errors = end(start(phase, tmp_path / "parts"))
+    assert code == 0, f"killed at step {step}: {errors}"
+    code, errors = end(whole)
+    assert code == 0, errors
     one, two = (
         checkpoints.read(tmp_path / name / "checkpoints" / checkpoints.NAME.format(STEPS))[0]
         for name in ("whole", "parts")
