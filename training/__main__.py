@@ -32,5 +32,23 @@ def main(argv=None):
         sys.exit("interrupted; the same command goes on from the last checkpoint")
 
 
+def process(argv=None):
+    """Runs `main` and, if it fails, ends the process without tidying up.
+
+    The threads of a dataset and the peers of a worker may be in the middle of something then, and Python's end waits
+    for TensorFlow, which waits for them: seen with a worker whose peer had died. All files are whole at any time.
+    """
+    try:
+        main(argv)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
+
+
 if __name__ == "__main__":
-    main()
+    process()

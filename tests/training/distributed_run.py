@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tests.training.small import finetuning, pretraining
 from training import checkpoints, distribute, evaluate, finetune, loop, pretrain, recipes, runs
-from training.__main__ import main
+from training.__main__ import process
 
 PRETRAINING = pretraining(drop_path=0.2, checkpoint_steps=2)
 FINETUNING = finetuning(
@@ -56,7 +56,7 @@ def command(mode, *arguments):
     if mode == "dies":
         times, fsync = itertools.count(1), os.fsync
         checkpoints.os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL) if next(times) == 2 else fsync(file)
-    main([*arguments])
+    process([*arguments])
 
 
 if __name__ == "__main__":
