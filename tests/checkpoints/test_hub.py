@@ -219,7 +219,7 @@ class TestBrokenConnection:
         assert_downloads()
         assert server.ranges[0] is None
         assert len(server.ranges) == 2
-        assert pieces(server) in (0, 100)
+        assert pieces(server) <= 100  # a reset throws away what was not read yet
 
     # The hub's library goes on for as long as it gets anything, if a connection ends in order.
     @pytest.mark.parametrize(("reset", "sent"), [(False, 0), (True, 0), (True, 40 * CHUNK + 500)])
@@ -232,7 +232,7 @@ class TestBrokenConnection:
         server.requests.clear()
         assert_downloads()
         assert len(server.ranges) == 1
-        assert pieces(server) in ({0, 40 * hub.ATTEMPTS} if sent else {0})
+        assert pieces(server) <= sent // CHUNK * hub.ATTEMPTS
 
     def test_interrupt(self, server):
         def interrupt():
