@@ -7,6 +7,7 @@ from keras_cnv2.checkpoints import save_checkpoint as save_checkpoint
 from keras_cnv2.checkpoints import state_dict as state_dict
 from keras_cnv2.classes import decode_predictions as decode_predictions
 from keras_cnv2.fcmae import FCMAE as FCMAE
+from keras_cnv2.folded import fold as fold
 from keras_cnv2.layers import GRN as GRN
 from keras_cnv2.layers import ConvNeXtV2Block as ConvNeXtV2Block
 from keras_cnv2.layers import DropPath as DropPath

@@ -1,4 +1,5 @@
 import keras
+from keras import ops
 
 from keras_cnv2.arguments import positive_int
 from keras_cnv2.layers.drop_path import DropPath
@@ -82,10 +83,13 @@ class ConvNeXtV2Block(keras.layers.Layer):
 
         Takes `(N, ..., C)` in any layout. The last dense layer leaves its bias at hidden positions.
         """
-        y = keras.activations.gelu(self.pwconv1(self.norm(y)), approximate=False)
+        shape = ops.shape(y)
+        # The dense layers get two axes: only so do TensorFlow's CPU kernels join product, bias and GELU.
+        y = keras.activations.gelu(self.pwconv1(ops.reshape(self.norm(y), (-1, self.dim))), approximate=False)
+        y = ops.reshape(y, (*shape[:-1], 4 * self.dim))
         if hidden is not None:
             y = hide(y, hidden)
-        return self.pwconv2(self.grn(y))
+        return ops.reshape(self.pwconv2(ops.reshape(self.grn(y), (-1, 4 * self.dim))), shape)
 
     def compute_output_shape(self, x_shape, hidden_shape=None):
         return x_shape
