@@ -159,7 +159,7 @@ def _folded_block(block):
     scale, shift = _array(block.norm.gamma), _array(block.norm.beta)
     new.dwconv.set_weights(block.dwconv.get_weights())
     new.pwconv1.set_weights([w1 * scale[:, None], b1 + shift @ w1])
-    new.gamma.assign(block.grn.gamma)
+    new.gamma.assign(_array(block.grn.gamma))  # a copy: JAX would share the values
     new.pwconv2.set_weights([w2, b2 + _array(block.grn.beta) @ w2])
     return new
 

@@ -53,10 +53,11 @@ class TestReference:
 
 class TestSameOutputs:
     @pytest.mark.backends
-    @pytest.mark.parametrize("input_shape", [(64, 64, 3), (None, None, 3)])
-    def test_classifier(self, input_shape):
-        model = classifier(input_shape=input_shape)
-        assert_same(keras_cnv2.fold(model), model, images())
+    def test_classifier(self):
+        model = classifier(input_shape=(32, 32, 3))
+        folded = keras_cnv2.fold(model)
+        received, expected = (m.predict(images(2, 32, 32), verbose=0) for m in (folded, model))
+        np.testing.assert_allclose(received, expected, atol=1e-5 * np.abs(expected).max())
 
     @pytest.mark.parametrize("count", [1, 3])
     def test_any_number_of_images(self, count):
