@@ -54,13 +54,16 @@ def random_crop(contents, size, area, flip, draws):
 def resize(pixels, size, mirrored):
     """Resizes pixels `(height, width, 3)` to `(size, size, 3)`, bicubic and antialiased, and mirrors them or not.
 
-    In two passes over the first axis: TensorFlow's operation gives the same, and takes four times as long for both.
+    In two passes over the first axis: TensorFlow's operation gives the same, and takes four times as long for both. A
+    row of the second pass is a column of the image, channel after channel: so both transpose matrices, which is faster
+    than to transpose pixels.
     """
     height, width = tf.unstack(tf.shape(pixels)[:2])
-    rows = tf.reshape(_resize_rows(tf.reshape(pixels, (height, width * 3)), size), (size, width, 3))
-    columns = _resize_rows(tf.reshape(tf.transpose(rows, (1, 0, 2)), (width, size * 3)), size)
+    rows = _resize_rows(tf.reshape(pixels, (height, width * 3)), size)
+    columns = _resize_rows(tf.reshape(tf.transpose(rows), (width, 3 * size)), size)
     columns = tf.cond(mirrored, lambda: tf.reverse(columns, [0]), lambda: columns)
-    return tf.clip_by_value(tf.transpose(tf.reshape(columns, (size, size, 3)), (1, 0, 2)), 0, 255)
+    image = tf.reshape(tf.transpose(tf.reshape(columns, (size * 3, size))), (size, size, 3))
+    return tf.clip_by_value(image, 0, 255)
 
 
 def _resize_rows(rows, count):

@@ -28,6 +28,11 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 # How many names a message quotes.
 QUOTED = 5
 
+# Of the pipeline that loads one batch: made anew for each, it would take longer to rewrite than that saves.
+_AS_WRITTEN = tf.data.Options()
+_AS_WRITTEN.autotune.enabled = False
+_AS_WRITTEN.experimental_optimization.apply_default_optimizations = False
+
 
 class DataError(ValueError):
     """Data that cannot be trained on."""
@@ -234,7 +239,8 @@ class Pictures:
             loaded = loaded.map(change, num_parallel_calls=CORES, deterministic=True)
         batch = loaded.batch(tf.maximum(length, 1))
         nothing = tf.nest.map_structure(lambda spec: tf.zeros((0, *spec.shape[1:]), spec.dtype), batch.element_spec)
-        keys, images, labels = batch.concatenate(Dataset.from_tensors(nothing)).take(1).get_single_element()
+        batch = batch.concatenate(Dataset.from_tensors(nothing)).take(1).with_options(_AS_WRITTEN)
+        keys, images, labels = batch.get_single_element()
 
         found = tf.size(keys, tf.int64)
         tried = tf.range(tf.where(found == length, tf.reduce_max(tf.pad(keys + 1, [(0, 1)])), tries))
