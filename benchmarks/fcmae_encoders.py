@@ -1,9 +1,13 @@
-"""One FCMAE training step with the visible and the dense encoder, side by side.
+"""FCMAE's training step: the visible encoder beside the dense one, plain TensorFlow and a classifier.
 
     python -m benchmarks.fcmae_encoders [--size atto] [--batch 32] [--rounds 7]
 
-Both run in one process, alternating, on the same images and masks, and their losses must agree. What is quoted is the
-median of the rounds' ratios, so that a noisy neighbour disturbs both alike.
+All run in one process, taking turns, on the same images and masks, and the losses of FCMAE must agree. What is quoted
+is the median of the rounds' ratios, so that a noisy neighbour disturbs all alike. "classifier" is the training step of
+the plain model of that size: no masks, no decoder, 1000 classes.
+
+Memory is what TensorFlow's allocator (oneDNN's, on an x86 CPU) had given out at the peak of a step, minus what it had
+before that step: activations, gradients of the weights, workspace; neither weights nor the optimizer's state.
 """
 
 import argparse
@@ -16,20 +20,69 @@ import numpy as np
 import tensorflow as tf
 
 import keras_cnv2
+from benchmarks import masked_reference
+
+CONTESTANTS = ("visible", "dense", "plain TensorFlow", "classifier")
+MIB = 2**20
 
 
-def compiled(encoder, size, image_size):
-    """A new FCMAE that is ready for `train_on_batch`."""
-    model = keras_cnv2.FCMAE(size, image_size=image_size, encoder=encoder)
-    model.compile(optimizer=keras.optimizers.AdamW(1.5e-4, weight_decay=0.05, beta_2=0.95))
+def compiled(model, **kwargs):
+    model.compile(keras.optimizers.AdamW(1.5e-4, weight_decay=0.05, beta_2=0.95), **kwargs)
+    model.optimizer.build(model.trainable_variables)
     return model
 
 
-def time_step(model, batch):
-    """Runs one optimizer step. Returns its time in ms and its loss."""
+def data_of(args):
+    """Images, and masks as FCMAE draws them."""
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0, 255, (args.batch, args.image_size, args.image_size, 3)).astype("float32")
+    side = args.image_size // 32
+    visible = int(side**2 * 0.4)
+    hidden = rng.permuted(np.tile(np.arange(side**2) >= visible, (args.batch, 1)), axis=1)
+    return images, hidden.reshape(-1, side, side).astype("float32")
+
+
+def step_of(contestant, args):
+    """A function without arguments that takes one optimizer step and returns its loss."""
+    images, hidden = data_of(args)
+    if contestant == "classifier":
+        model = getattr(keras_cnv2, f"ConvNeXtV2{args.size.title()}")(classifier_activation=None)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        compiled(model, loss=loss)
+        return lambda: float(model.train_on_batch(images, np.arange(args.batch)))
+    keras.utils.set_random_seed(0)  # the same weights for all
+    encoder = "visible" if contestant == "visible" else "dense"
+    model = compiled(keras_cnv2.FCMAE(args.size, image_size=args.image_size, encoder=encoder))
+    if contestant == "plain TensorFlow":
+        step = masked_reference.train_step(model)
+        return lambda: float(step(tf.constant(images), tf.constant(hidden)))
+    return lambda: float(model.train_on_batch({"images": images, "hidden": hidden}))
+
+
+def measure(step):
+    """Takes a step. Returns its time in ms, its peak of memory in bytes and its loss."""
+    tf.config.experimental.reset_memory_stats("CPU:0")
+    before = tf.config.experimental.get_memory_info("CPU:0")["current"]
     start = time.perf_counter()
-    loss = float(model.train_on_batch(batch))
-    return 1000 * (time.perf_counter() - start), loss
+    loss = step()
+    milliseconds = 1000 * (time.perf_counter() - start)
+    return milliseconds, tf.config.experimental.get_memory_info("CPU:0")["peak"] - before, loss
+
+
+def take_turns(args):
+    """Times and peaks of every contestant in every round, `{contestant: list of pairs}`."""
+    steps = {contestant: step_of(contestant, args) for contestant in CONTESTANTS}
+    turns = {contestant: [] for contestant in CONTESTANTS}
+    for number in range(args.rounds + 2):  # the first two compile and warm up
+        losses = []
+        for contestant, step in steps.items():
+            *turn, loss = measure(step)
+            turns[contestant].append(turn)
+            if contestant != "classifier":
+                losses.append(loss)
+        # The first losses are equal but for rounding, which AdamW's steps then enlarge.
+        np.testing.assert_allclose(losses, losses[0], rtol=1e-3 if number else 1e-5)
+    return {contestant: rows[2:] for contestant, rows in turns.items()}
 
 
 def main():
@@ -40,28 +93,19 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
 
-    keras.utils.set_random_seed(0)
-    dense, visible = (compiled(encoder, args.size, args.image_size) for encoder in ("dense", "visible"))
-    keras_cnv2.load_checkpoint(visible, keras_cnv2.state_dict(dense))
-    images = np.random.default_rng(0).uniform(0, 255, (args.batch, *dense.image_size, 3)).astype("float32")
-    hidden = np.array(dense(images)["hidden"])
-    batch = {"images": images, "hidden": hidden}
-
-    rows = []
-    for round_number in range(args.rounds + 2):  # the first two compile and warm up
-        dense_ms, dense_loss = time_step(dense, batch)
-        visible_ms, visible_loss = time_step(visible, batch)
-        # The first losses are equal but for rounding, which AdamW's steps then enlarge.
-        np.testing.assert_allclose(visible_loss, dense_loss, rtol=1e-3 if round_number else 1e-5)
-        if round_number >= 2:
-            rows.append((dense_ms, visible_ms, dense_ms / visible_ms))
-            print(f"round {round_number - 1}: dense {dense_ms:.0f} ms, visible {visible_ms:.0f} ms", flush=True)
-
-    dense_ms, visible_ms, ratio = (statistics.median(column) for column in zip(*rows))
-    spread = f"{min(r[2] for r in rows):.2f} to {max(r[2] for r in rows):.2f}"
-    print(f"\n{platform.processor() or platform.machine()}, TensorFlow {tf.__version__}, Keras {keras.__version__}")
-    print("\n| size | batch | dense, ms | visible, ms | times as fast (spread) |\n|---|---|---|---|---|")
-    print(f"| {args.size} | {args.batch} | {dense_ms:.0f} | {visible_ms:.0f} | {ratio:.2f} ({spread}) |")
+    turns = take_turns(args)
+    visible_times, visible_peaks = zip(*turns["visible"])
+    print(f"{platform.processor() or platform.machine()}, TensorFlow {tf.__version__}, Keras {keras.__version__}")
+    print(
+        f"\n| {args.size}, batch {args.batch} | ms | times as long as visible (spread) | peak, MiB | visible's share |"
+    )
+    print("|---|---|---|---|---|")
+    for contestant, rows in turns.items():
+        times, peaks = zip(*rows)
+        ratios = [mine / visible for mine, visible in zip(times, visible_times)]
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        peak, share = max(peaks) / MIB, max(visible_peaks) / max(peaks)
+        print(f"| {contestant} | {statistics.median(times):.0f} | {ratio} | {peak:.0f} | {share:.2f} |")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def run(module, *arguments):
 
 @pytest.mark.slow
 def test_fcmae_encoders():
-    assert "| atto | 2 |" in run("fcmae_encoders", "--batch", 2, "--image-size", 64, "--rounds", 1)
+    assert "| atto, batch 2 |" in run("fcmae_encoders", "--batch", 2, "--image-size", 64, "--rounds", 1)
 
 
 @pytest.mark.slow

@@ -26,25 +26,24 @@ def encode_dense(backbone, images, hidden, visible):
 
 
 def encode_visible(backbone, images, hidden, visible):
-    """The visible patches alone; only the depthwise convolutions go back to the grid, for their neighbours."""
+    """The visible patches alone; only the depthwise convolutions look at where they lie, for their neighbours."""
     patches = masking.VisiblePatches(hidden, visible)
-    patch = images.shape[1] // hidden.shape[1]
     # A visible patch is a small image: neither the stem nor the downsampling reaches beyond its edge.
-    x = ops.reshape(patches.gather(images), (-1, patch, patch, images.shape[-1]))
-    x = _stem(backbone, x)
+    x = _stem(backbone, patches.gather(images))
     for stage in range(4):
         x = _downsample(backbone, stage, x)  # (N * V, p, p, C)
         small_images = (-1, *x.shape[1:])
         tokens = ops.reshape(x, (-1, visible * x.shape[1] ** 2, x.shape[3]))  # (N, V * p * p, C)
         for block in _blocks(backbone, stage):
-            branch = block.checkpointed(partial(_branch, block, patches))
+            branch = block.checkpointed(partial(_branch, block, patches, small_images))
             tokens = tokens + block.drop_path(branch(tokens))
         x = ops.reshape(tokens, small_images)
-    return patches.scatter(tokens)
+    return patches.scatter(x)
 
 
-def _branch(block, patches, tokens):
-    return block.mlp(patches.gather(block.dwconv(patches.scatter(tokens))))
+def _branch(block, patches, small_images, tokens):
+    x = block.dwconv(ops.reshape(tokens, small_images), patches=patches)
+    return block.mlp(ops.reshape(x, (-1, *tokens.shape[1:])))
 
 
 ENCODERS = {"visible": encode_visible, "dense": encode_dense}

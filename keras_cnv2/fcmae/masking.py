@@ -1,7 +1,5 @@
 """Patches, and which of them are hidden: pure functions. `hidden` is 1 where hidden, 0 where visible."""
 
-import math
-
 from keras import ops
 
 from keras_cnv2 import replicas
@@ -79,15 +77,42 @@ class VisiblePatches:
         return ops.reshape(row_in_grid * self.w + column[..., None], (-1,))
 
     def gather(self, grid):
-        """`(N, h * p, w * p, C)` to `(N, V * p * p, C)`: the visible positions."""
+        """`(N, h * p, w * p, C)` to `(N * V, p, p, C)`: the visible patches, as small images."""
         p, channels = grid.shape[2] // self.w, grid.shape[3]
         rows = ops.reshape(grid, (-1, p * channels))
-        return ops.reshape(ops.take(rows, self._rows(p), axis=0), (-1, self.visible * p * p, channels))
+        return ops.reshape(ops.take(rows, self._rows(p), axis=0), (-1, p, p, channels))
 
-    def scatter(self, tokens):
-        """`(N, V * p * p, C)` to `(N, h * p, w * p, C)`, zero where hidden."""
-        p, channels = math.isqrt(tokens.shape[1] // self.visible), tokens.shape[2]
-        rows = ops.reshape(tokens, (-1, p * channels))
+    def scatter(self, patches):
+        """`(N * V, p, p, C)` to `(N, h * p, w * p, C)`, zero where hidden."""
+        _, p, _, channels = patches.shape
+        rows = ops.reshape(patches, (-1, p * channels))
         shape = (self.batch_size * self.h * p * self.w, p * channels)
         grid = ops.scatter(self._rows(p)[:, None], rows, shape)
         return ops.reshape(grid, (-1, self.h * p, self.w * p, channels))
+
+    def surround(self, patches, reach):
+        """`(N * V, p, p, C)` to `(N * V, p + 2 * reach, p + 2 * reach, C)`: patches with what the grid has around them.
+
+        That is zero where hidden or outside. `reach` is at most `p`.
+        """
+        _, p, _, channels = patches.shape
+        offset = ops.arange(-reach, p + reach, dtype="int32")
+        patch, within = offset // p + 1, offset % p  # which of three neighbours, and where in it
+        neighbours = ops.take(ops.take(self._neighbours(), patch, axis=1), patch, axis=2)
+        positions = (neighbours * p + within[:, None]) * p + within
+        # After the last patch one of zeros, which is meant wherever there is none.
+        padded = ops.reshape(ops.pad(patches, [[0, 1], [0, 0], [0, 0], [0, 0]]), (-1, channels))
+        x = ops.take(padded, ops.reshape(positions, (-1,)), axis=0)
+        return ops.reshape(x, (-1, p + 2 * reach, p + 2 * reach, channels))
+
+    def _neighbours(self):
+        """The numbers of each visible patch and the eight around it, `(N * V, 3, 3)`; N * V stands for none."""
+        row, column = self.patches // self.w, self.patches % self.w
+        image = ops.arange(self.batch_size, dtype="int32")[:, None]
+        height, width = self.h + 2, self.w + 2  # a frame, so that none is everywhere inside
+        cells = ops.reshape((image * height + row + 1) * width + column + 1, (-1,))
+        count = self.batch_size * self.visible
+        numbers = ops.arange(count, dtype="int32") - count
+        grid = ops.scatter(cells[:, None], numbers, (self.batch_size * height * width,)) + count
+        around = ops.arange(-1, 2, dtype="int32")
+        return ops.take(grid, cells[:, None, None] + around[:, None] * width + around, axis=0)

@@ -1,6 +1,8 @@
 import keras
 from keras import ops
 
+from keras_cnv2.layers import depthwise
+
 
 def hide(x, hidden):
     """Sets the hidden positions of `x` (N, H, W, C) to zero; `hidden` (N, H, W), 1 = hidden."""
@@ -24,6 +26,9 @@ class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
     Call arguments:
         x: Float tensor of shape `(N, H, W, C)`.
         hidden: Optional tensor of shape `(N, H, W)`, 1 where hidden and 0 where visible, of any dtype.
+        patches: Optional `keras_cnv2.fcmae.masking.VisiblePatches` instead of `hidden`. Then `x` are these patches
+            alone, as small images `(N * V, p, p, C)`, and so is the output. The numbers are the same.
+        training: Bool. While training on a CPU, gradients are computed in the way of `depthwise.convolve`.
 
     Returns:
         A tensor of shape `(N, H, W, C * depth_multiplier)`, zero where hidden.
@@ -45,11 +50,30 @@ class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
     def build(self, x_shape, hidden_shape=None):
         super().build(x_shape)
 
-    def call(self, x, hidden=None):
-        if hidden is None:
-            return super().call(x)
-        check_hidden(x, hidden)
-        return hide(super().call(hide(x, hidden)), hidden)
+    def call(self, x, hidden=None, patches=None, training=None):
+        fast = training and self._has_fast_gradients()
+        if patches is not None:
+            return self._fast_in_patches(x, patches) if fast else patches.gather(super().call(patches.scatter(x)))
+        if hidden is not None:
+            check_hidden(x, hidden)
+            return hide(self.call(hide(x, hidden), training=training), hidden)
+        return self._fast(x) if fast else super().call(x)
+
+    def _has_fast_gradients(self):
+        height, width = self.kernel_size
+        square_and_odd = height == width and height % 2 == 1
+        plain = self.dilation_rate in (1, (1, 1)) and self.depth_multiplier == 1 and self.use_bias
+        return square_and_odd and plain and depthwise.applies(self.compute_dtype)
+
+    def _fast(self, x, **layout):
+        weights = ops.convert_to_tensor(self.kernel), ops.convert_to_tensor(self.bias)
+        return self.activation(depthwise.convolve(x, *weights, **layout))
+
+    def _fast_in_patches(self, x, patches):
+        reach = self.kernel_size[0] // 2
+        if x.shape[1] <= 2 * reach:  # what surrounds the patch is most of the work: rather the whole grid
+            return self._fast(x, spread=patches.scatter, collect=patches.gather)
+        return self._fast(x, spread=lambda x: patches.surround(x, reach), centre=lambda x: x)
 
     def compute_output_shape(self, x_shape, hidden_shape=None):
         return super().compute_output_shape(x_shape)

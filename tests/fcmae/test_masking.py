@@ -62,9 +62,23 @@ def test_gather_and_scatter_visible_patches(p):
     patches = masking.VisiblePatches(keras.ops.convert_to_tensor(hidden), 3)
     tokens = patches.gather(keras.ops.convert_to_tensor(grid))
     expected = [
-        [grid[n, i * p : (i + 1) * p, j * p : (j + 1) * p].reshape(-1, 5) for i, j in zip(*np.where(hidden[n] == 0))]
-        for n in range(2)
+        grid[n, i * p : (i + 1) * p, j * p : (j + 1) * p] for n in range(2) for i, j in zip(*np.where(hidden[n] == 0))
     ]
-    np.testing.assert_array_equal(numpy(tokens), np.reshape(expected, (2, 3 * p * p, 5)))
+    np.testing.assert_array_equal(numpy(tokens), expected)
     back = grid * (1 - np.kron(hidden, np.ones((1, p, p))))[..., None]
     np.testing.assert_array_equal(numpy(patches.scatter(tokens)), back)
+
+
+@pytest.mark.parametrize("reach", [1, 3, 4])
+def test_surround_visible_patches(reach):
+    hidden = np.array([[[1, 0, 0], [1, 1, 0]], [[0, 1, 1], [0, 0, 1]]], "float32")
+    patches = masking.VisiblePatches(keras.ops.convert_to_tensor(hidden), 3)
+    x = keras.ops.convert_to_tensor(np.random.default_rng(0).standard_normal((6, 4, 4, 5)).astype("float32"))
+    frame = [(0, 0), (reach, reach), (reach, reach), (0, 0)]
+    grid = np.pad(numpy(patches.scatter(x)), frame)
+    expected = [
+        grid[n, 4 * i : 4 * i + 4 + 2 * reach, 4 * j : 4 * j + 4 + 2 * reach]
+        for n in range(2)
+        for i, j in zip(*np.where(hidden[n] == 0))
+    ]
+    np.testing.assert_array_equal(numpy(patches.surround(x, reach)), expected)

@@ -32,7 +32,7 @@ class TestReference:
 
         reference, model, x = from_reference(case, encoder)
         with tf.GradientTape() as tape:
-            out = model(x, hidden=reference["mask"])
+            out = model(x, hidden=reference["mask"], training=True)
             loss = model.reconstruction_loss(x, out)
         np.testing.assert_allclose(loss, reference["loss"], rtol=1e-5)
         np.testing.assert_allclose(out["features"][..., :32], reference["features"], atol=3e-5)

@@ -1,0 +1,97 @@
+"""Depthwise convolution with gradients that TensorFlow computes fast on a CPU.
+
+TensorFlow's own filter gradient takes there four to ten times as long as the convolution itself. But it is one too: of
+the images with the output's gradient as the filter, where every image and channel is a channel of its own.
+"""
+
+import os
+import platform
+import sys
+
+import keras
+
+
+def applies(dtype):
+    """Whether tensors of this dtype are best convolved this way: TensorFlow, nothing but CPUs, and oneDNN's kernels.
+
+    Compiled by XLA the numbers are the same, and neither way is fast on a CPU.
+    """
+    if keras.backend.backend() != "tensorflow" or dtype not in ("float32", "bfloat16") or not _onednn():
+        return False
+    import tensorflow as tf
+
+    return all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
+
+
+def _onednn():
+    """Whether TensorFlow uses oneDNN, as it does by default on x86 but on Macs."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "darwin"
+    return x86 and os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1").lower() not in ("0", "false")
+
+
+def _same(x):
+    return x
+
+
+def convolve(x, kernel, bias, spread=_same, collect=_same, centre=None):
+    """Depthwise convolution of stride 1 and padding "same", over positions that need not lie side by side in `x`.
+
+    A position sees another one exactly if that one sees it. So the gradient of `x` is the same convolution of the
+    output's gradient, with the kernel turned around, and nothing but `x` is kept for it.
+
+    Args:
+        x: Tensor of TensorFlow.
+        kernel: Tensor or variable `(size, size, C, 1)`, of odd size.
+        bias: Tensor or variable `(C,)`.
+        spread: Function that lays `x` out as maps `(M, H, W, C)`, where every position finds its neighbours.
+        collect: Function that takes from such maps what stands at the positions of `x`, in the form of `x`.
+        centre: Function that lays `x` out as maps without their edges, where those of `spread` have the neighbours of
+            the outermost positions around them. By default they have not, and zeros are thought there.
+
+    Returns:
+        A tensor of the shape of `x`.
+    """
+    import tensorflow as tf
+
+    padding = "VALID" if centre else "SAME"
+    centre = centre or spread
+
+    @tf.custom_gradient
+    def convolution(x, kernel, bias):
+        def gradient(dy):
+            around = spread(dy)
+            dx = collect(_convolve(around, tf.reverse(kernel, (0, 1)), padding))
+            dkernel = _filter_gradient(around, centre(x), kernel.shape, padding)
+            return dx, tf.reverse(dkernel, (0, 1)), tf.reduce_sum(dy, range(len(dy.shape) - 1))
+
+        return collect(tf.nn.bias_add(_convolve(spread(x), kernel, padding), bias)), gradient
+
+    return convolution(*map(tf.convert_to_tensor, (x, kernel, bias)))
+
+
+def _convolve(x, kernel, padding):
+    import tensorflow as tf
+
+    return tf.nn.depthwise_conv2d(x, kernel, (1, 1, 1, 1), padding)
+
+
+def _filter_gradient(x, dy, shape, padding):
+    """The gradient of the kernel of this shape, from the input `(M, H, W, C)` and the output's gradient."""
+    import tensorflow as tf
+
+    edge = shape[0] // 2 if padding == "SAME" else 0
+    # Explicit, as "SAME" would mean the size of this filter. (With a bias after it the graph optimizer would abort.)
+    padding = [[0, 0], [edge, edge], [edge, edge], [0, 0]]
+    by_image = _convolve(_images_to_channels(x)[None], _images_to_channels(dy)[..., None], padding)
+    by_image = tf.reshape(by_image, (*shape[:2], -1, shape[2]))  # (size, size, M, C)
+    return tf.reduce_sum(by_image, 2)[..., None]
+
+
+def _images_to_channels(x):
+    """`(M, H, W, C)` to `(H, W, M * C)`."""
+    import tensorflow as tf
+
+    images, height, width, channels = (known or size for known, size in zip(x.shape, tf.unstack(tf.shape(x))))
+    # Transposed with three axes, not four: that kernel is faster.
+    x = tf.transpose(tf.reshape(x, (images, -1, channels)), (1, 0, 2))
+    return tf.reshape(x, (height, width, images * channels))
