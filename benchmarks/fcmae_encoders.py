@@ -27,7 +27,7 @@ MIB = 2**20
 
 
 def compiled(model, **kwargs):
-    model.compile(keras.optimizers.AdamW(1.5e-4, weight_decay=0.05, beta_2=0.95), **kwargs)
+    model.compile(keras_cnv2.LayerDecayAdamW(1.5e-4, weight_decay=0.05, beta_2=0.95), **kwargs)
     model.optimizer.build(model.trainable_variables)
     return model
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_cnv2.arguments import is_positive_int
-from keras_cnv2.layers import ConvNeXtV2Block
+from keras_cnv2.layers import ConvNeXtV2Block, LayerNorm
 from keras_cnv2.layers.block import kernel_initializer
 from keras_cnv2.preprocessing import Preprocessing
 
@@ -60,7 +60,7 @@ def stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocess
     """
 
     def norm(name):
-        return keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype, name=name)
+        return LayerNorm(dtype=dtype, name=name)
 
     def patchify(dim, stride, name):
         # Kernel and stride are equal: windows do not overlap, so no pixel leaks from one patch into the next.

@@ -1,7 +1,7 @@
 """Two ways through a backbone's layers with hidden patches. Same weights, same numbers.
 
-Both take the backbone, images `(N, H, W, channels)`, masks `(N, h, w)` (1 = hidden) and the number of visible patches,
-and return the last stage's features `(N, h, w, D)`, zero where hidden.
+Both take the backbone, images `(N, H, W, channels)`, masks `(N, h, w)` (1 = hidden), the number of visible patches and
+whether this is training, and return the last stage's features `(N, h, w, D)`, zero where hidden.
 """
 
 from functools import partial
@@ -11,7 +11,7 @@ from keras import ops
 from keras_cnv2.fcmae import masking
 
 
-def encode_dense(backbone, images, hidden, visible):
+def encode_dense(backbone, images, hidden, visible, training):
     """All positions, with masks before and after each depthwise convolution and each block.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), appendix A.2.
@@ -21,11 +21,11 @@ def encode_dense(backbone, images, hidden, visible):
         x = _downsample(backbone, stage, x)
         mask = masking.enlarge(hidden, x.shape[1] // hidden.shape[1])
         for block in _blocks(backbone, stage):
-            x = block(x, mask)
+            x = block(x, mask, training=training)
     return x
 
 
-def encode_visible(backbone, images, hidden, visible):
+def encode_visible(backbone, images, hidden, visible, training):
     """The visible patches alone; only the depthwise convolutions look at where they lie, for their neighbours."""
     patches = masking.VisiblePatches(hidden, visible)
     # A visible patch is a small image: neither the stem nor the downsampling reaches beyond its edge.
@@ -35,15 +35,15 @@ def encode_visible(backbone, images, hidden, visible):
         small_images = (-1, *x.shape[1:])
         tokens = ops.reshape(x, (-1, visible * x.shape[1] ** 2, x.shape[3]))  # (N, V * p * p, C)
         for block in _blocks(backbone, stage):
-            branch = block.checkpointed(partial(_branch, block, patches, small_images))
-            tokens = tokens + block.drop_path(branch(tokens))
+            branch = block.checkpointed(partial(_branch, block, patches, small_images, training))
+            tokens = tokens + block.drop_path(branch(tokens), training=training)
         x = ops.reshape(tokens, small_images)
     return patches.scatter(x)
 
 
-def _branch(block, patches, small_images, tokens):
-    x = block.dwconv(ops.reshape(tokens, small_images), patches=patches)
-    return block.mlp(ops.reshape(x, (-1, *tokens.shape[1:])))
+def _branch(block, patches, small_images, training, tokens):
+    x = block.dwconv(ops.reshape(tokens, small_images), patches=patches, training=training)
+    return block.mlp(ops.reshape(x, (-1, *tokens.shape[1:])), training=training)
 
 
 ENCODERS = {"visible": encode_visible, "dense": encode_dense}

@@ -165,12 +165,12 @@ class FCMAE(keras.Model):
             if self.encoder == "visible":
                 visible, valid = self._count_given(hidden)
 
-        features = encoders.ENCODERS[self.encoder](self.backbone, images, hidden, visible)  # (N, h, w, D)
+        features = encoders.ENCODERS[self.encoder](self.backbone, images, hidden, visible, training)  # (N, h, w, D)
         if valid is not None:
             features = ops.where(valid, features, float("nan"))
         x = self.mask_token(self.proj(features), hidden)
         for block in self.decoder:
-            x = block(x)
+            x = block(x, training=training)
         prediction = ops.reshape(self.pred(x), (-1, self.grid[0] * self.grid[1], self.pred.units))
         return {"prediction": prediction, "hidden": hidden, "features": features}
 

@@ -2,8 +2,10 @@ import keras
 from keras import ops
 
 from keras_cnv2.arguments import positive_int
+from keras_cnv2.layers import fused
 from keras_cnv2.layers.drop_path import DropPath
 from keras_cnv2.layers.grn import GRN
+from keras_cnv2.layers.layer_norm import LayerNorm
 from keras_cnv2.layers.masked_conv import MaskedDepthwiseConv2D, hide
 
 
@@ -51,7 +53,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
         self.dwconv = MaskedDepthwiseConv2D(
             7, depthwise_initializer=kernel_initializer(), data_format="channels_last", dtype=dtype, name="dwconv"
         )
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype, name="norm")
+        self.norm = LayerNorm(dtype=dtype, name="norm")
         self.pwconv1 = keras.layers.Dense(4 * dim, kernel_initializer=kernel_initializer(), dtype=dtype, name="pwconv1")
         self.grn = GRN(dtype=dtype, name="grn")
         self.pwconv2 = keras.layers.Dense(dim, kernel_initializer=kernel_initializer(), dtype=dtype, name="pwconv2")
@@ -68,7 +70,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
         self.pwconv2.build(wide)
 
     def call(self, x, hidden=None, training=None):
-        y = self.checkpointed(lambda x: self.mlp(self.dwconv(x, hidden), hidden))(x)
+        y = self.checkpointed(lambda x: self.mlp(self.dwconv(x, hidden), hidden, training))(x)
         y = self.drop_path(y, training=training)
         if hidden is None:
             return x + y
@@ -78,18 +80,27 @@ class ConvNeXtV2Block(keras.layers.Layer):
         """The function of one tensor, made to keep nothing for its gradient where `remat` is set."""
         return keras.remat(function) if self.remat else function
 
-    def mlp(self, y, hidden=None):
+    def mlp(self, y, hidden=None, training=None):
         """Everything after the depthwise convolution: works position by position, but for GRN's statistics.
 
         Takes `(N, ..., C)` in any layout. The last dense layer leaves its bias at hidden positions.
         """
         shape = ops.shape(y)
+        wide = (*shape[:-1], 4 * self.dim)
         # The dense layers get two axes: only so do TensorFlow's CPU kernels join product, bias and GELU.
-        y = keras.activations.gelu(self.pwconv1(ops.reshape(self.norm(y), (-1, self.dim))), approximate=False)
-        y = ops.reshape(y, (*shape[:-1], 4 * self.dim))
-        if hidden is not None:
-            y = hide(y, hidden)
-        return ops.reshape(self.pwconv2(ops.reshape(self.grn(y), (-1, 4 * self.dim))), shape)
+        y = self.pwconv1(ops.reshape(self.norm(y, training=training), (-1, self.dim)))
+        if training and fused.applies(wide, self.compute_dtype):
+            y = self._fused_response(ops.reshape(y, wide), hidden)
+        else:
+            y = ops.reshape(keras.activations.gelu(y, approximate=False), wide)
+            y = self.grn(y if hidden is None else hide(y, hidden))
+        return ops.reshape(self.pwconv2(ops.reshape(y, (-1, 4 * self.dim))), shape)
+
+    def _fused_response(self, y, hidden):
+        """`grn(hide(gelu(y)))`."""
+        y = ops.reshape(y, (ops.shape(y)[0], -1, 4 * self.dim))
+        visible = None if hidden is None else 1 - ops.reshape(ops.cast(hidden, "float32"), (*ops.shape(y)[:2], 1))
+        return fused.gelu_grn(y, self.grn.gamma, self.grn.beta, self.grn.epsilon, visible)
 
     def compute_output_shape(self, x_shape, hidden_shape=None):
         return x_shape

@@ -4,30 +4,6 @@ TensorFlow's own filter gradient takes there four to ten times as long as the co
 the images with the output's gradient as the filter, where every image and channel is a channel of its own.
 """
 
-import os
-import platform
-import sys
-
-import keras
-
-
-def applies(dtype):
-    """Whether tensors of this dtype are best convolved this way: TensorFlow, nothing but CPUs, and oneDNN's kernels.
-
-    Compiled by XLA the numbers are the same, and neither way is fast on a CPU.
-    """
-    if keras.backend.backend() != "tensorflow" or dtype not in ("float32", "bfloat16") or not _onednn():
-        return False
-    import tensorflow as tf
-
-    return all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
-
-
-def _onednn():
-    """Whether TensorFlow uses oneDNN, as it does by default on x86 but on Macs."""
-    x86 = platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "darwin"
-    return x86 and os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1").lower() not in ("0", "false")
-
 
 def _same(x):
     return x

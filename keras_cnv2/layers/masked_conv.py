@@ -1,7 +1,7 @@
 import keras
 from keras import ops
 
-from keras_cnv2.layers import depthwise
+from keras_cnv2.layers import cpu, depthwise
 
 
 def hide(x, hidden):
@@ -63,7 +63,7 @@ class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
         height, width = self.kernel_size
         square_and_odd = height == width and height % 2 == 1
         plain = self.dilation_rate in (1, (1, 1)) and self.depth_multiplier == 1 and self.use_bias
-        return square_and_odd and plain and depthwise.applies(self.compute_dtype)
+        return square_and_odd and plain and cpu.trains_fast(self.compute_dtype)
 
     def _fast(self, x, **layout):
         weights = ops.convert_to_tensor(self.kernel), ops.convert_to_tensor(self.bias)

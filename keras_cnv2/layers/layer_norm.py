@@ -1,0 +1,35 @@
+import keras
+from keras import ops
+
+from keras_cnv2.layers import fused
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class LayerNorm(keras.layers.LayerNormalization):
+    """`keras.layers.LayerNormalization` over the last axis, with epsilon 1e-6, scale and shift.
+
+    The numbers are the same, in float32 at least. It trains faster on a CPU, and keeps less for its gradient: see
+    `fused`.
+
+    Args:
+        epsilon: Small positive float, added to the variance.
+        **kwargs: As in `keras.layers.LayerNormalization`. `axis` must be -1, `scale` and `center` true.
+
+    Call arguments:
+        x: Float tensor `(N, ..., C)`.
+        training: Bool.
+
+    Returns:
+        A tensor of the shape of `x`.
+
+    Source: ConvNeXt (arXiv 2201.03545), section 2.6, "Substituting BN with LN".
+    """
+
+    def __init__(self, epsilon=1e-6, **kwargs):
+        super().__init__(epsilon=epsilon, **kwargs)
+
+    def call(self, x, training=None):
+        if not training or not fused.applies(x.shape, self.compute_dtype):
+            return super().call(x)
+        rows = ops.reshape(x, (-1, x.shape[-1]))
+        return ops.reshape(fused.layer_norm(rows, self.gamma, self.beta, self.epsilon), ops.shape(x))
