@@ -60,9 +60,9 @@ def resize(pixels, size, mirrored):
     """
     height, width = tf.unstack(tf.shape(pixels)[:2])
     rows = _resize_rows(tf.reshape(pixels, (height, width * 3)), size)
-    columns = _resize_rows(tf.reshape(tf.transpose(rows), (width, 3 * size)), size)
+    columns = _resize_rows(tf.reshape(_transpose(rows), (width, 3 * size)), size)
     columns = tf.cond(mirrored, lambda: tf.reverse(columns, [0]), lambda: columns)
-    image = tf.reshape(tf.transpose(tf.reshape(columns, (size * 3, size))), (size, size, 3))
+    image = tf.reshape(_transpose(tf.reshape(columns, (size * 3, size))), (size, size, 3))
     return tf.clip_by_value(image, 0, 255)
 
 
@@ -77,3 +77,8 @@ def _resize_rows(rows, count):
         antialias=True,
     )
     return tf.reshape(resized, (count, -1))
+
+
+def _transpose(matrix):
+    """Of float32. As integers, which TensorFlow does not give to oneDNN: threads that load pictures wait for it."""
+    return tf.bitcast(tf.transpose(tf.bitcast(matrix, tf.int32)), tf.float32)
