@@ -76,6 +76,7 @@ def test_half_precision():
 
 
 def test_applies(monkeypatch):
+    monkeypatch.setattr(fused, "WORTH_IT", 2**14)
     assert fused.applies((None, 32, 32, 16), "float32") == cpu.trains_fast("float32")
     assert fused.applies((tf.constant(2), 32, 32, 16), "float32") == cpu.trains_fast("float32")
     assert not fused.applies((None, None, 32, 16), "float32")

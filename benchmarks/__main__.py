@@ -1,0 +1,103 @@
+"""python -m benchmarks [NAME ...] [--rounds N] [--out FOLDER] [options of the one benchmark]"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark, the module `benchmarks.NAME`, whose `main` takes `--rounds`.
+
+    Args:
+        about: What it compares, for `--list`.
+        takes_out: Bool, whether it writes a CSV and a table into the folder of `--out` itself.
+        photos: Bool, whether its first argument is a folder of photographs.
+        gpu: Bool, whether it is for machines with a GPU.
+    """
+
+    about: str
+    takes_out: bool = True
+    photos: bool = False
+    gpu: bool = False
+
+
+BENCHMARKS = {
+    "inference": Benchmark("logits on the CPU, beside other implementations and the floor"),
+    "training_step": Benchmark("forward, backward and AdamW on the CPU, beside PyTorch"),
+    "fcmae_encoders": Benchmark("FCMAE's training step, visible beside dense encoder", takes_out=False),
+    "input_pipeline": Benchmark("photographs to batches, beside PIL in processes", takes_out=False, photos=True),
+    "startup": Benchmark("import, building a model and the first prediction, in fresh processes"),
+    "growth": Benchmark("time and memory by batch, resolution and size, as a plot with slopes"),
+    "gpu": Benchmark("images a second on a GPU, JAX in bfloat16 beside PyTorch", gpu=True),
+}
+
+
+def obstacle(benchmark, photos):
+    """Why the benchmark cannot run here, or `None`."""
+    if benchmark.photos and not photos:
+        return "needs --photos FOLDER"
+    if benchmark.gpu and not shutil.which("nvidia-smi"):
+        return "no GPU here"
+    return None
+
+
+def command(name, args, others):
+    """The command of a benchmark, with all options."""
+    benchmark = BENCHMARKS[name]
+    photos = [args.photos] if benchmark.photos else []
+    rounds = ["--rounds", str(args.rounds)] if args.rounds else []
+    out = ["--out", args.out] if args.out and benchmark.takes_out else []
+    return [sys.executable, "-m", f"benchmarks.{name}", *photos, *rounds, *out, *others]
+
+
+def run(command, log):
+    """Runs a command in a process of its own, which shows what it prints, and keeps that in a file if there is one."""
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        lines = []
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    if log:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("".join(lines))
+    return process.returncode
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures keras_cnv2.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; default: all that fit this machine")
+    parser.add_argument("--list", action="store_true", help="say which there are, and do nothing")
+    parser.add_argument("--rounds", type=int, help="of every benchmark; default: its own")
+    parser.add_argument("--out", type=lambda path: str(Path(path).resolve()), help="folder for CSV files and tables")
+    parser.add_argument("--photos", type=lambda path: str(Path(path).resolve()), help="folder of JPEG files")
+    args, others = parser.parse_known_args(argv)
+    unknown = set(args.names) - set(BENCHMARKS)
+    if unknown or (others and len(args.names) != 1):
+        parser.error(f"unknown: {', '.join([*unknown, *others])}. There are: {', '.join(BENCHMARKS)}")
+
+    failed = []
+    for name, benchmark in BENCHMARKS.items():
+        why_not = obstacle(benchmark, args.photos)
+        if args.list:
+            print(f"{name:16}{benchmark.about}" + (f" ({why_not})" if why_not else ""))
+        elif name in args.names or not args.names:
+            # Whoever names a benchmark gets it, or its own words on what it lacks.
+            if why_not and (benchmark.photos or not args.names):
+                print(f"skipped: {name}: {why_not}", flush=True)
+            else:
+                print(f"\n## {name}\n", flush=True)
+                log = Path(args.out, f"{name}.md") if args.out and not benchmark.takes_out else None
+                if run(command(name, args, others), log):
+                    failed.append(name)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

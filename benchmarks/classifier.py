@@ -1,0 +1,18 @@
+"""Our model as every benchmark builds it, on any backend."""
+
+import keras_cnv2
+
+
+def classifier(task):
+    """The classifier that gives logits for images that are already normalised, as all contestants take them."""
+    made = keras_cnv2.ConvNeXtV2(
+        task.depths,
+        task.dims,
+        classes=task.classes,
+        classifier_activation=None,
+        include_preprocessing=False,
+        input_shape=(task.image_size, task.image_size, 3),
+    )
+    if task.weights:
+        keras_cnv2.load_checkpoint(made, task.state_dict("official"))
+    return made

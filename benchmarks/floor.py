@@ -1,0 +1,33 @@
+"""The floor: a model's matrix products in float32 and nothing else, as fast as TensorFlow computes them."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.graphs import graph
+from benchmarks.tasks import products
+
+
+def inference(task):
+    """The products, each on what the one before put out, so that none can be left out or done at the same time."""
+    shapes = products(task)
+    rng = np.random.default_rng(0)
+    # Variables like the weights of a model; sized so that what comes out is of the size of what went in.
+    kernels = [tf.Variable(rng.standard_normal(shape[1:], "float32") / math.sqrt(shape[1])) for shape in shapes]
+
+    def chain(x):
+        for (rows, width, _), kernel in zip(shapes[:-1], kernels):
+            x = tf.reshape(x, (rows, width)) @ kernel
+        return tf.reduce_mean(tf.reshape(x, (task.batch, -1, task.dims[-1])), 1) @ kernels[-1]
+
+    rows, width, _ = shapes[0]
+    patches = rng.standard_normal((rows, width), "float32")
+    run = graph(chain, patches)
+
+    expected = patches
+    for (rows, width, _), kernel in zip(shapes[:-1], kernels):
+        expected = expected.reshape(rows, width) @ kernel.numpy()
+    expected = expected.reshape(task.batch, -1, task.dims[-1]).mean(1) @ kernels[-1].numpy()
+    np.testing.assert_allclose(run(), expected, atol=1e-4 * np.abs(expected).max())
+    return run

@@ -1,0 +1,100 @@
+"""What contestants work on: an architecture, a batch of images, and weights that make every layer count."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+# All that `keras_cnv2.state_dict` writes: rivals take what suits them.
+NAMINGS = ("official", "timm", "transformers")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One case of a benchmark.
+
+    Args:
+        depths: Four ints, the blocks of each stage.
+        dims: Four ints, the channels of each stage.
+        batch: Int, images a call.
+        image_size: Int, their height and width.
+        classes: Int.
+        weights: Optional path of a folder as `write_weights` fills it; without, initial values are kept.
+    """
+
+    depths: tuple[int, ...]
+    dims: tuple[int, ...]
+    batch: int
+    image_size: int = 224
+    classes: int = 1000
+    weights: str | None = None
+
+    @classmethod
+    def of(cls, size, batch, image_size=224):
+        """That of a published size."""
+        from keras_cnv2.sizes import get_size  # loads TensorFlow, which the processes of others must not
+
+        row = get_size(size)
+        return cls(row.depths, row.dims, batch, image_size)
+
+    def images(self):
+        """Float32 images `(N, H, W, 3)`, as if already normalised."""
+        return np.random.default_rng(0).standard_normal((self.batch, self.image_size, self.image_size, 3), "float32")
+
+    def labels(self):
+        return np.random.default_rng(1).integers(0, self.classes, self.batch)
+
+    def state_dict(self, naming):
+        """The weights under one of `NAMINGS`: {name: array}."""
+        with np.load(Path(self.weights, f"{naming}.npz")) as arrays:
+            return dict(arrays)
+
+
+def products(task):
+    """The matrix products a forward pass cannot do without, all but the depthwise convolutions, in their order.
+
+    Returns:
+        List of (rows, columns in, columns out).
+    """
+    side = task.image_size // 4
+    shapes = [(task.batch * side**2, 48, task.dims[0])]
+    for stage, (depth, dim) in enumerate(zip(task.depths, task.dims)):
+        if stage:
+            side //= 2
+            shapes.append((task.batch * side**2, 4 * task.dims[stage - 1], dim))
+        shapes += [(task.batch * side**2, dim, 4 * dim), (task.batch * side**2, 4 * dim, dim)] * depth
+    return [*shapes, (task.batch, task.dims[-1], task.classes)]
+
+
+def multiply_accumulates(task):
+    """Those of a forward pass: the matrix products and the depthwise convolutions."""
+    positions = [task.batch * (task.image_size // 4 // 2**stage) ** 2 for stage in range(4)]
+    depthwise = sum(49 * depth * dim * n for depth, dim, n in zip(task.depths, task.dims, positions))
+    return sum(math.prod(shape) for shape in products(task)) + depthwise
+
+
+def weights_writer(task):
+    """A contestant whose call writes made-up weights, under every naming, where the task wants them.
+
+    Initial values would not do: GRN starts as the identity, and logits so small are equal to anything.
+    """
+    import keras_cnv2
+
+    model = keras_cnv2.ConvNeXtV2(task.depths, task.dims, classes=task.classes)
+
+    def write():
+        rng = np.random.default_rng(2)
+        values = {name: _value(name, value.shape, rng) for name, value in keras_cnv2.state_dict(model).items()}
+        keras_cnv2.load_checkpoint(model, values)
+        for naming in NAMINGS:
+            np.savez(Path(task.weights, f"{naming}.npz"), **keras_cnv2.state_dict(model, naming))
+
+    return write
+
+
+def _value(name, shape, rng):
+    noise = rng.standard_normal(shape, "float32")
+    if name.endswith("weight") and len(shape) > 1:
+        return noise / np.sqrt(np.prod(shape[1:]), dtype="float32")
+    return 0.1 * noise + name.endswith(("weight", "gamma"))
