@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_cnv2 import adam_kernel
 from keras_cnv2.layer_decay import LAYER_DECAY_TYPES, layers_above
 
 
@@ -188,55 +189,28 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
         momentum, velocity = self._momentums[index], self._velocities[index]
         dtype = keras.backend.result_type(variable.dtype, "float32")
         lr = ops.cast(learning_rate, dtype) * self._multipliers[index]
-        decay = 1 - lr * self.weight_decay if self.weight_decay and self.decays(variable) else None
         beta_1, beta_2 = self.beta_1, self.beta_2
-        has_kernel = self._has_kernel(gradient, variable)
-        if has_kernel:  # which knows the betas in float32: 0.999 is off by 1.3e-5 of what it lacks to 1
+        has_kernel = not self.gradient_accumulation_steps and adam_kernel.fits(gradient, variable)
+        if has_kernel:  # which rounds them, 1 - 0.999 by 1.3e-5; the bias is that of the rounded ones
             beta_1, beta_2 = float(np.float32(beta_1)), float(np.float32(beta_2))
         # m_hat and v_hat as factors on scalars, which saves two passes over the weight.
         root = ops.sqrt(self._bias_correction(beta_2, dtype))
-        step = lr * root / self._bias_correction(beta_1, dtype)
-        epsilon = self.epsilon * root
+        rate, epsilon = lr * root / self._bias_correction(beta_1, dtype), self.epsilon * root
+        decay = lr * self.weight_decay if self.weight_decay and self.decays(variable) else None
+
         if has_kernel:
-            return self._kernel(gradient, variable, momentum, velocity, decay, step, epsilon)
-
+            if decay is not None:
+                self.assign(variable, variable * (1 - decay))
+            adam_kernel.step(gradient, variable, momentum, velocity, beta_1, beta_2, rate, epsilon)
+            return
         g, w, m, v = (ops.cast(x, dtype) for x in (gradient, variable, momentum, velocity))
-        m = m + (g - m) * (1 - self.beta_1)
-        v = v + (ops.square(g) - v) * (1 - self.beta_2)
+        m = m + (g - m) * (1 - beta_1)
+        v = v + (ops.square(g) - v) * (1 - beta_2)
         if decay is not None:
-            w = w * decay
-        w = w - step * m / (ops.sqrt(v) + epsilon)
-
+            w = w * (1 - decay)
+        w = w - rate * m / (ops.sqrt(v) + epsilon)
         for target, new in ((momentum, m), (velocity, v), (variable, w)):
             self.assign(target, self._if_update(new, target))
-
-    def _has_kernel(self, gradient, variable):
-        """Whether TensorFlow's kernel takes the step, which goes over the weights once, not a dozen times."""
-        if keras.backend.backend() != "tensorflow" or self.gradient_accumulation_steps:
-            return False
-        import tensorflow as tf
-
-        return isinstance(gradient, tf.Tensor) and gradient.dtype == variable.dtype == "float32"
-
-    def _kernel(self, gradient, variable, momentum, velocity, decay, step, epsilon):
-        import tensorflow as tf
-
-        # Under tf.distribute, `variable` is already one replica's.
-        w, m, v = (x.value if isinstance(x, keras.Variable) else x for x in (variable, momentum, velocity))
-        if decay is not None:
-            w.assign(w * decay)
-        tf.raw_ops.ResourceApplyAdam(
-            var=w.handle,
-            m=m.handle,
-            v=v.handle,
-            beta1_power=0.0,  # both corrections are in `step` and `epsilon`
-            beta2_power=0.0,
-            lr=step,
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=epsilon,
-            grad=gradient,
-        )
 
     def _bias_correction(self, beta, dtype):
         """`1 - beta ** t`, to full precision also where the power is close to one."""

@@ -15,7 +15,7 @@ from training import recipes
 from training.__main__ import main
 
 DOCS = Path(__file__).parent.parent / "docs"
-TEXTS = {path.name: path.read_text().replace("\\\n", " ") for path in DOCS.glob("*.*")}
+TEXTS = {path.name: path.read_text().replace("\\\n", " ") for path in DOCS.iterdir() if path.suffix != ".png"}
 PAGE = TEXTS["distribute.md"]
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 # A command ends with its line, or goes on in lines of options (YAML).
