@@ -83,14 +83,21 @@ class FoldedBlock(keras.layers.Layer):
         # Two axes from here on: only so do TensorFlow's kernels join product, bias and GELU.
         y = self.norm(ops.reshape(self.dwconv(x), (-1, self.dim)))
         y = keras.activations.gelu(self.pwconv1(y), approximate=False)
-        y = ops.reshape(y, (ops.shape(x)[0], -1, 4 * self.dim))
-        factors = self.grn_factors(y)
+        factors = self.grn_factors(ops.reshape(y, (ops.shape(x)[0], -1, 4 * self.dim)))
         if None not in x.shape[1:3] and x.shape[1] * x.shape[2] > self.dim:
-            kernel = ops.expand_dims(factors, -1) * self.pwconv2.kernel
-            y = ops.reshape(ops.matmul(y, kernel), (-1, self.dim)) + self.pwconv2.bias
+            y = self._dense_with_scaled_rows(y, factors, x.shape[0])
         else:
-            y = self.pwconv2(ops.reshape(y * ops.expand_dims(factors, 1), (-1, 4 * self.dim)))
+            y = ops.reshape(y, (ops.shape(x)[0], -1, 4 * self.dim)) * ops.expand_dims(factors, 1)
+            y = self.pwconv2(ops.reshape(y, (-1, 4 * self.dim)))
         return x + ops.reshape(y, ops.shape(x))
+
+    def _dense_with_scaled_rows(self, y, factors, images):
+        """`pwconv2` of `y` `(N * L, 4C)`, whose kernel's rows are multiplied with each image's factors `(N, 4C)`."""
+        kernel = ops.expand_dims(factors, -1) * self.pwconv2.kernel
+        if images == 1:  # one product with two axes again
+            return ops.matmul(y, kernel[0]) + self.pwconv2.bias
+        y = ops.matmul(ops.reshape(y, (ops.shape(factors)[0], -1, 4 * self.dim)), kernel)
+        return ops.reshape(y, (-1, self.dim)) + self.pwconv2.bias
 
     def grn_factors(self, y):
         """What GRN multiplies activations `(N, L, 4C)` with: `(N, 4C)`."""
