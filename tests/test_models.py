@@ -10,8 +10,8 @@ from tests import golden
 from tests.golden import rule
 
 SMALL = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}
-BIG = [pytest.param(size, marks=pytest.mark.slow) for size in ("large", "huge")]
-ALL_SIZES = [*(size for size in SIZES if size not in ("large", "huge")), *BIG]
+BIG = [pytest.param(size, marks=pytest.mark.slow) for size in ("base", "large", "huge")]
+ALL_SIZES = [*(size for size in SIZES if size not in ("base", "large", "huge")), *BIG]
 
 
 def build(size):

@@ -26,7 +26,9 @@ def from_reference(case, encoder):
 @pytest.mark.parametrize("encoder", ENCODERS)
 class TestReference:
     @pytest.mark.skipif(not TENSORFLOW, reason="takes gradients with TensorFlow's tape")
-    @pytest.mark.parametrize("case", ["atto_160", "atto_224", "nano_224", "tiny_224"])
+    @pytest.mark.parametrize(
+        "case", ["atto_160", "atto_224", "nano_224", pytest.param("tiny_224", marks=pytest.mark.slow)]
+    )
     def test_loss_features_gradients(self, encoder, case):
         import tensorflow as tf
 
