@@ -28,7 +28,8 @@ def layer_norm(x, gamma, beta, epsilon):
 
     @tf.custom_gradient
     def norm(x, gamma, beta):
-        return _compiled(_norm)(x, gamma, beta, epsilon), lambda dy: _compiled(_norm_gradient)(x, gamma, epsilon, dy)
+        gradient = _compiled(_norm_gradient, *x.shape[1:])
+        return _compiled(_norm, *x.shape[1:])(x, gamma, beta, epsilon), lambda dy: gradient(x, gamma, epsilon, dy)
 
     return norm(x, *_float32(gamma, beta))
 
@@ -49,8 +50,9 @@ def gelu_grn(x, gamma, beta, epsilon, visible=None):
 
     @tf.custom_gradient
     def response(x, gamma, beta):
-        y, norms = _compiled(_gelu_grn)(x, visible, gamma, beta, epsilon)
-        return y, lambda dy: _compiled(_gelu_grn_gradient)(x, visible, norms, gamma, epsilon, dy)
+        y, norms = _compiled(_gelu_grn, *x.shape[1:])(x, visible, gamma, beta, epsilon)
+        gradient = _compiled(_gelu_grn_gradient, *x.shape[1:])
+        return y, lambda dy: gradient(x, visible, norms, gamma, epsilon, dy)
 
     return response(x, *_float32(gamma, beta))
 
@@ -62,7 +64,8 @@ def _float32(*variables):
 
 
 @functools.cache
-def _compiled(function):
+def _compiled(function, *_shape):
+    """One for each shape of an image's tensor: TensorFlow warns of functions that are traced for many."""
     import tensorflow as tf
 
     return tf.function(function, jit_compile=True, autograph=False)
