@@ -12,17 +12,15 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark, the module `benchmarks.NAME`, whose `main` takes `--rounds`.
+    """One benchmark, the module `benchmarks.NAME`, whose `main` takes `--rounds` and `--out`.
 
     Args:
         about: What it compares, for `--list`.
-        takes_out: Bool, whether it writes a CSV and a table into the folder of `--out` itself.
         photos: Bool, whether its first argument is a folder of photographs.
         gpu: Bool, whether it is for machines with a GPU.
     """
 
     about: str
-    takes_out: bool = True
     photos: bool = False
     gpu: bool = False
 
@@ -30,8 +28,8 @@ class Benchmark:
 BENCHMARKS = {
     "inference": Benchmark("logits on the CPU, beside other implementations and the floor"),
     "training_step": Benchmark("forward, backward and AdamW on the CPU, beside PyTorch"),
-    "fcmae_encoders": Benchmark("FCMAE's training step, visible beside dense encoder", takes_out=False),
-    "input_pipeline": Benchmark("photographs to batches, beside PIL in processes", takes_out=False, photos=True),
+    "fcmae_encoders": Benchmark("FCMAE's training step, visible beside dense encoder"),
+    "input_pipeline": Benchmark("photographs to batches, beside PIL in processes", photos=True),
     "startup": Benchmark("import, building a model and the first prediction, in fresh processes"),
     "growth": Benchmark("time and memory by batch, resolution and size, as a plot with slopes"),
     "gpu": Benchmark("images a second on a GPU, JAX in bfloat16 beside PyTorch", gpu=True),
@@ -52,21 +50,8 @@ def command(name, args, others):
     benchmark = BENCHMARKS[name]
     photos = [args.photos] if benchmark.photos else []
     rounds = ["--rounds", str(args.rounds)] if args.rounds else []
-    out = ["--out", args.out] if args.out and benchmark.takes_out else []
+    out = ["--out", args.out] if args.out else []
     return [sys.executable, "-m", f"benchmarks.{name}", *photos, *rounds, *out, *others]
-
-
-def run(command, log):
-    """Runs a command in a process of its own, which shows what it prints, and keeps that in a file if there is one."""
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        lines = []
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            lines.append(line)
-    if log:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("".join(lines))
-    return process.returncode
 
 
 def main(argv=None):
@@ -92,8 +77,7 @@ def main(argv=None):
                 print(f"skipped: {name}: {why_not}", flush=True)
             else:
                 print(f"\n## {name}\n", flush=True)
-                log = Path(args.out, f"{name}.md") if args.out and not benchmark.takes_out else None
-                if run(command(name, args, others), log):
+                if subprocess.run(command(name, args, others), cwd=ROOT).returncode:
                     failed.append(name)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

@@ -10,9 +10,6 @@ Memory is what TensorFlow's allocator (oneDNN's, on an x86 CPU) had given out at
 before that step: activations, gradients of the weights, workspace; neither weights nor the optimizer's state.
 """
 
-import argparse
-import platform
-import statistics
 import time
 
 import keras
@@ -20,10 +17,12 @@ import numpy as np
 import tensorflow as tf
 
 import keras_cnv2
-from benchmarks import masked_reference
+from benchmarks import contest, masked_reference
+from benchmarks.measure import Turn
+from benchmarks.report import Results
 
 CONTESTANTS = ("visible", "dense", "plain TensorFlow", "classifier")
-MIB = 2**20
+WARM_UP = 2  # rounds, which compile
 
 
 def compiled(model, **kwargs):
@@ -60,52 +59,41 @@ def step_of(contestant, args):
 
 
 def measure(step):
-    """Takes a step. Returns its time in ms, its peak of memory in bytes and its loss."""
+    """Takes a step. Returns its seconds, its peak of memory in bytes and its loss."""
     tf.config.experimental.reset_memory_stats("CPU:0")
     before = tf.config.experimental.get_memory_info("CPU:0")["current"]
     start = time.perf_counter()
     loss = step()
-    milliseconds = 1000 * (time.perf_counter() - start)
-    return milliseconds, tf.config.experimental.get_memory_info("CPU:0")["peak"] - before, loss
+    seconds = time.perf_counter() - start
+    return seconds, tf.config.experimental.get_memory_info("CPU:0")["peak"] - before, loss
 
 
 def take_turns(args):
-    """Times and peaks of every contestant in every round, `{contestant: list of pairs}`."""
+    """Yields the `Turn` of every contestant in every round."""
     steps = {contestant: step_of(contestant, args) for contestant in CONTESTANTS}
-    turns = {contestant: [] for contestant in CONTESTANTS}
-    for number in range(args.rounds + 2):  # the first two compile and warm up
+    for number in range(-WARM_UP, args.rounds):
         losses = []
         for contestant, step in steps.items():
-            *turn, loss = measure(step)
-            turns[contestant].append(turn)
+            seconds, peak, loss = measure(step)
             if contestant != "classifier":
                 losses.append(loss)
+            if number >= 0:
+                yield Turn(contestant, number, seconds, peak)
         # The first losses are equal but for rounding, which AdamW's steps then enlarge.
-        np.testing.assert_allclose(losses, losses[0], rtol=1e-3 if number else 1e-5)
-    return {contestant: rows[2:] for contestant, rows in turns.items()}
+        np.testing.assert_allclose(losses, losses[0], rtol=1e-5 if number == -WARM_UP else 1e-3)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv=None):
+    parser = contest.parser_of(__doc__)
     parser.add_argument("--size", default="atto", help="published size")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=7)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
-    turns = take_turns(args)
-    visible_times, visible_peaks = zip(*turns["visible"])
-    print(f"{platform.processor() or platform.machine()}, TensorFlow {tf.__version__}, Keras {keras.__version__}")
-    print(
-        f"\n| {args.size}, batch {args.batch} | ms | times as long as visible (spread) | peak, MiB | visible's share |"
-    )
-    print("|---|---|---|---|---|")
-    for contestant, rows in turns.items():
-        times, peaks = zip(*rows)
-        ratios = [mine / visible for mine, visible in zip(times, visible_times)]
-        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        peak, share = max(peaks) / MIB, max(visible_peaks) / max(peaks)
-        print(f"| {contestant} | {statistics.median(times):.0f} | {ratio} | {peak:.0f} | {share:.2f} |")
+    results = Results(f"FCMAE's training step at {args.image_size} x {args.image_size} in float32", CONTESTANTS[0])
+    for turn in take_turns(args):
+        results.add(f"{args.size}, batch {args.batch}", args.batch, turn)
+    contest.finish(results, "fcmae_encoders", args.out)
 
 
 if __name__ == "__main__":

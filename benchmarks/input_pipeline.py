@@ -7,11 +7,7 @@ and antialiased, and mirror half of the images; that both make the same of the s
 turns. What is quoted is the median of the rounds' ratios, so that a noisy neighbour disturbs both alike.
 """
 
-import argparse
 import multiprocessing
-import os
-import platform
-import statistics
 import time
 from collections import deque
 from types import SimpleNamespace
@@ -22,6 +18,9 @@ import PIL
 import tensorflow as tf
 from PIL import Image
 
+from benchmarks import contest
+from benchmarks.measure import Turn
+from benchmarks.report import Results
 from training import augment
 from training.crops import random_crop
 from training.data import CORES
@@ -125,24 +124,24 @@ def check_same_images(paths):
     print(f"{len(paths)} images: {mean:.2f} grey levels apart on average, at most {largest:.2f}", flush=True)
 
 
-def images_per_second(batches, count):
+def seconds_per_batch(batches, count):
     """Takes some batches to warm up, then `count` against the clock."""
     batches = iter(batches)
     for _ in range(3):
         next(batches)
     start = time.perf_counter()
-    images = sum(len(next(batches)) for _ in range(count))
-    return images / (time.perf_counter() - start)
+    for _ in range(count):
+        next(batches)
+    return (time.perf_counter() - start) / count
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv=None):
+    parser = contest.parser_of(__doc__)
     parser.add_argument("folder", help="of JPEG files, in folders or not")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--batches", type=int, default=24, help="of a round")
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--processes", type=int, default=CORES, help="of PIL (default: one a core)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     paths = files_below(args.folder)
     check_same_images(paths[:: -(-len(paths) // 100)])
@@ -154,25 +153,18 @@ def main():
         step_batch=args.batch,
         steps_per_epoch=lambda size: size // args.batch,
     )
-    ours = Folder(args.folder, labelled=False).training(recipe)
-    theirs = PilBatches(paths, args.batch, args.processes)
+    pil = PilBatches(paths, args.batch, args.processes)
+    contestants = {"Folder": Folder(args.folder, labelled=False).training(recipe), "PIL": pil}
 
-    rows = []
-    for round_number in range(args.rounds + 1):  # the first warms up
-        pair = [images_per_second(batches, args.batches) for batches in (ours, theirs)]
-        if round_number:
-            rows.append((*pair, pair[0] / pair[1]))
-            print(f"round {round_number}: Folder {pair[0]:.0f} images/s, PIL {pair[1]:.0f}", flush=True)
-    theirs.pool.terminate()
-
-    folder, pil, ratio = (statistics.median(column) for column in zip(*rows))
-    spread = f"{min(r[2] for r in rows):.2f} to {max(r[2] for r in rows):.2f}"
-    print(
-        f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}, ", end=""
-    )
-    print(f"PIL {PIL.__version__}")
-    print("\n| batch | Folder, images/s | PIL, images/s | times as fast (spread) |\n|---|---|---|---|")
-    print(f"| {args.batch} | {folder:.0f} | {pil:.0f} | {ratio:.2f} ({spread}) |")
+    results = Results(f"Photographs to batches of {SIZE} x {SIZE}, PIL {PIL.__version__}", "Folder")
+    case = f"batch {args.batch}, PIL in {args.processes} processes"
+    for number in range(-1, args.rounds):  # the first warms up
+        for name, batches in contestants.items():
+            seconds = seconds_per_batch(batches, args.batches)
+            if number >= 0:
+                results.add(case, args.batch, Turn(name, number, seconds))
+    pil.pool.terminate()
+    contest.finish(results, "input_pipeline", args.out)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def run(module, *arguments):
 
 @pytest.mark.slow
 def test_fcmae_encoders():
-    assert "| atto, batch 2 |" in run("fcmae_encoders", "--batch", 2, "--image-size", 64, "--rounds", 1)
+    assert "| **atto, batch 2** |" in run("fcmae_encoders", "--batch", 2, "--image-size", 64, "--rounds", 1)
 
 
 @pytest.mark.slow
@@ -28,4 +28,6 @@ def test_input_pipeline(tmp_path):
     waves = np.sin(np.mgrid[:240, :320] / 30).sum(0)[..., None] * [30, 40, 50] + 128
     for number in range(8):
         Image.fromarray((waves + number).astype("uint8")).save(tmp_path / f"{number}.jpg", quality=90)
-    assert "\n| 2 |" in run("input_pipeline", tmp_path, "--batch", 2, "--batches", 1, "--rounds", 1, "--processes", 1)
+    assert "| **batch 2, PIL in 1 processes** |" in run(
+        "input_pipeline", tmp_path, "--batch", 2, "--batches", 1, "--rounds", 1, "--processes", 1
+    )
