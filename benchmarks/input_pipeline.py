@@ -4,10 +4,12 @@
 
 FOLDER holds JPEGs in any arrangement. Both take a random resized crop of 20 to 100 % of the area, to 224 x 224, bicubic
 and antialiased, and mirror half of the images; that both make the same of the same crop is checked first. They run in
-turns. What is quoted is the median of the rounds' ratios, so that a noisy neighbour disturbs both alike.
+turns. What is quoted is the median of the rounds' ratios, so that a noisy neighbour disturbs both alike. Peak memory is
+what the pipeline adds to its processes, PIL's memory shared between them counted once.
 """
 
 import multiprocessing
+import os
 import time
 from collections import deque
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from PIL import Image
 from benchmarks import contest
 from benchmarks.measure import Turn
 from benchmarks.report import Results
+from benchmarks.workers import forget_peak, resident
 from training import augment
 from training.crops import random_crop
 from training.data import CORES
@@ -72,8 +75,11 @@ class PilBatches:
         context = multiprocessing.get_context("spawn")
         shape = (2 * processes, batch_size, SIZE, SIZE, 3)
         memory = context.RawArray("B", int(np.prod(shape)))
+        self.shared_bytes = len(memory)
         self.slots = np.frombuffer(memory, "uint8").reshape(shape)
-        self.pool = context.Pool(processes, _start_worker, (memory, shape, paths))
+        ready = context.SimpleQueue()
+        self.pool = context.Pool(processes, _start_worker, (memory, shape, paths, ready))
+        self.memory_before = dict(ready.get() for _ in range(processes))
         self.next = 0
 
     def __iter__(self):
@@ -92,8 +98,9 @@ class PilBatches:
         return self.pool.apply_async(_fill, (slot, self.next))
 
 
-def _start_worker(memory, shape, paths):
+def _start_worker(memory, shape, paths, ready):
     global _worker
+    ready.put((os.getpid(), resident()))
     _worker = SimpleNamespace(slots=np.frombuffer(memory, "uint8").reshape(shape), paths=paths)
 
 
@@ -135,6 +142,25 @@ def seconds_per_batch(batches, count):
     return (time.perf_counter() - start) / count
 
 
+class Memory:
+    """What some processes take beyond what they had after their imports.
+
+    Args:
+        before: {number of a process, or "self": bytes it had}.
+        shared_bytes: Memory that all of them have in common.
+    """
+
+    def __init__(self, before, shared_bytes=0):
+        self.before = before
+        self.twice = (len(before) - 1) * shared_bytes
+
+    def forget_peak(self):
+        return all(forget_peak(process) for process in self.before)
+
+    def peak(self):
+        return sum(resident(True, process) - before for process, before in self.before.items()) - self.twice
+
+
 def main(argv=None):
     parser = contest.parser_of(__doc__)
     parser.add_argument("folder", help="of JPEG files, in folders or not")
@@ -154,15 +180,18 @@ def main(argv=None):
         steps_per_epoch=lambda size: size // args.batch,
     )
     pil = PilBatches(paths, args.batch, args.processes)
+    memory = {"Folder": Memory({"self": resident()}), "PIL": Memory(pil.memory_before, pil.shared_bytes)}
     contestants = {"Folder": Folder(args.folder, labelled=False).training(recipe), "PIL": pil}
 
     results = Results(f"Photographs to batches of {SIZE} x {SIZE}, PIL {PIL.__version__}", "Folder")
     case = f"batch {args.batch}, PIL in {args.processes} processes"
     for number in range(-1, args.rounds):  # the first warms up
         for name, batches in contestants.items():
+            measurable = memory[name].forget_peak()
             seconds = seconds_per_batch(batches, args.batches)
+            peak = memory[name].peak() if measurable else None
             if number >= 0:
-                results.add(case, args.batch, Turn(name, number, seconds))
+                results.add(case, args.batch, Turn(name, number, seconds, peak))
     pil.pool.terminate()
     contest.finish(results, "input_pipeline", args.out)
 

@@ -99,20 +99,20 @@ class Worker:
         self.close()
 
 
-def resident(peak=False):
-    """Bytes of memory this process has, or had at most since `forget_peak`. `None` where Linux does not tell."""
+def resident(peak=False, process="self"):
+    """Bytes of memory a process has, or had at most since `forget_peak`. `None` where Linux does not tell."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
         return None
     name = "VmHWM:" if peak else "VmRSS:"
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def forget_peak():
+def forget_peak(process="self"):
     """From here on, `resident(peak=True)` counts anew."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path(f"/proc/{process}/clear_refs").write_text("5")
     except OSError:
         return False
     return True
