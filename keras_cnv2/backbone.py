@@ -2,11 +2,11 @@ import keras
 
 from keras_cnv2.checkpoints.weights import fetch_weights_for, load_weights
 from keras_cnv2.features import (
-    STEM_STRIDES,
     architecture_config,
     check_architecture,
     from_architecture_config,
     make_input,
+    pyramid_layers,
     source_inputs,
     stages,
 )
@@ -76,11 +76,8 @@ class ConvNeXtV2Backbone(keras.Model):
         self.include_preprocessing = include_preprocessing
         self.stem_stride = stem_stride
         self.drop_path_rate = drop_path_rate
-        first = 2 - STEM_STRIDES[::-1].index(stem_stride)
-        self.pyramid_outputs = {f"P{first + stage}": features for stage, features in enumerate(outputs)}
-        self.pyramid_level_inputs = {
-            f"P{first + stage}": f"stages_{stage}_{depth - 1}" for stage, depth in enumerate(self.depths)
-        }
+        self.pyramid_level_inputs = pyramid_layers(self.depths, stem_stride)
+        self.pyramid_outputs = dict(zip(self.pyramid_level_inputs, outputs))
         if source is not None:
             load_weights(self, source)
 

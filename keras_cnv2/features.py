@@ -16,6 +16,12 @@ def total_stride(stem_stride):
     return 8 * stem_stride
 
 
+def pyramid_layers(depths, stem_stride):
+    """{level: name of the layer that puts it out}. Level `P{n}` has stride `2 ** n`: P2 to P5 with a stem of 4."""
+    first = 2 - STEM_STRIDES[::-1].index(stem_stride)
+    return {f"P{first + stage}": f"stages_{stage}_{depth - 1}" for stage, depth in enumerate(depths)}
+
+
 def check_architecture(depths, dims, stem_stride, drop_path_rate):
     """Raises a `ValueError` for an architecture that cannot be built."""
     for name, values in (("depths", depths), ("dims", dims)):

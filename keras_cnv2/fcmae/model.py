@@ -252,6 +252,18 @@ class FCMAE(keras.Model):
             A float32 NumPy array of the shape of `images`, in the value range of the input.
         """
         outputs = self(images, hidden=hidden, training=False)
+        return ops.convert_to_numpy(self.paint(images, outputs))
+
+    def paint(self, images, outputs):
+        """`reconstruct` as part of a graph.
+
+        Args:
+            images: Tensor `(N, height, width, channels)`, as given to the model.
+            outputs: What the model returned for them.
+
+        Returns:
+            A float32 tensor of the shape of `images`.
+        """
         painted = ops.cast(outputs["prediction"], "float32")
         if self.norm_pix_loss:
             mean, std = masking.patch_statistics(self._target_patches(images))
@@ -260,7 +272,7 @@ class FCMAE(keras.Model):
         if self.include_preprocessing:
             painted = ops.clip(restore_pixels(painted), 0, 255)
         mask = ops.expand_dims(masking.enlarge(outputs["hidden"], self.patch), -1)
-        return ops.convert_to_numpy(ops.where(mask > 0, painted, ops.cast(images, "float32")))
+        return ops.where(mask > 0, painted, ops.cast(images, "float32"))
 
     def get_config(self):
         return {

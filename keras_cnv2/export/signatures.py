@@ -1,0 +1,233 @@
+"""A model's signatures: the functions that a SavedModel offers, as a `tf.Module`."""
+
+import keras
+import tensorflow as tf
+
+from keras_cnv2 import predict
+from keras_cnv2.arguments import is_positive_int, positive_int
+from keras_cnv2.backbone import ConvNeXtV2Backbone
+from keras_cnv2.export import pictures
+from keras_cnv2.fcmae import FCMAE
+from keras_cnv2.fcmae.masking import random_hidden
+from keras_cnv2.features import pyramid_layers, total_stride
+from keras_cnv2.folded import fold
+from keras_cnv2.models import ConvNeXtV2
+from keras_cnv2.preprocessing import check_resize, preprocess_input
+
+INPUT_DTYPES = ("float32", "uint8")
+
+# Of the masks of an FCMAE where none are given.
+SEED = 0
+
+
+def served_module(model, *, image_size, resize, top, input_dtype, max_pixels, folded, scratch):
+    """The signatures of a model, and what they need.
+
+    Args:
+        model: A classifier, backbone or FCMAE.
+        image_size, resize, top, input_dtype, max_pixels: See `export_saved_model`.
+        folded: Bool, whether to fold the model.
+        scratch: Path of a folder for what is read when the module is saved.
+
+    Returns:
+        A `tf.Module` that holds the variables and the table of names, and {name of the signature: function}.
+    """
+    if not isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone, FCMAE)):
+        raise ValueError(f"Exported are ConvNeXtV2, ConvNeXtV2Backbone and FCMAE. Received: model={model!r}")
+    _check(model, resize, top, input_dtype, max_pixels)
+    height, width = _image_size(model, image_size)
+    channels = (model.backbone if isinstance(model, FCMAE) else model).input_shape[-1]
+    images = tf.TensorSpec((None, height, width, channels), input_dtype, "images")
+    smallest = total_stride(model.stem_stride)
+
+    def checked(images):
+        return _checked(images, smallest, max_pixels)
+
+    is_fcmae = isinstance(model, FCMAE)
+    encoder = with_features(model.backbone if is_fcmae else model)
+    encoder = fold(encoder) if folded and not is_fcmae else encoder  # an FCMAE's decoder needs the encoder as it is
+    module = tf.Module()
+    functions = {"features": (lambda images: _features(encoder(checked(images))), [images])}
+    if is_fcmae:
+        functions |= _reconstruction(model, images, checked)
+    elif not has_classes(model):
+        functions["serving_default"] = functions["features"]
+    else:
+        module.labels = _labels(predict.class_names(model), scratch)
+        answer = _Answer(model, min(top, model.classes), module.labels)
+        functions["serving_default"] = (lambda images: answer(encoder(checked(images))), [images])
+        size = picture_side(model, height, width)
+        if size and channels in (1, 3):
+            if max_pixels < pictures.least_pixels(size):
+                raise ValueError(
+                    f"max_pixels must be at least {pictures.least_pixels(size)} for images of {size} pixels. "
+                    f"Received: max_pixels={max_pixels}"
+                )
+            to_images = pictures.decoder(size, resize or model.resize, channels, max_pixels)
+            functions["serve_jpeg"] = (_picture_classifier(model, encoder, answer, to_images), [pictures.ENCODED])
+    signatures = {name: _traced(*function) for name, function in functions.items()}
+    # What the functions read and no more: Keras's models hold other things as well, like compiled training steps.
+    module.read = [variable for function in signatures.values() for variable in function.graph.variables]
+    return module, signatures
+
+
+def _traced(function, signature):
+    return tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
+
+
+def _check(model, resize, top, input_dtype, max_pixels):
+    check_resize(resize)
+    positive_int("top", top)
+    positive_int("max_pixels", max_pixels)
+    if input_dtype not in INPUT_DTYPES:
+        raise ValueError(f"input_dtype must be one of {INPUT_DTYPES}. Received: input_dtype={input_dtype!r}")
+    if input_dtype == "uint8" and not model.include_preprocessing:
+        raise ValueError(
+            'Models with include_preprocessing=False take normalised images, input_dtype="float32". '
+            f"Received: input_dtype={input_dtype!r}"
+        )
+    if has_classes(model) and to_probabilities(model) is None:
+        raise ValueError(
+            "Classifiers are exported with softmax, sigmoid or no activation. "
+            f"Received: classifier_activation={model.classifier_activation!r}"
+        )
+
+
+def _image_size(model, image_size):
+    """Height and width of the images that a module takes, `None` where they are open."""
+    known = model.image_size if isinstance(model, FCMAE) else tuple(model.input_shape[1:3])
+    if image_size is None:
+        return known
+    smallest = total_stride(model.stem_stride)
+    fits = is_positive_int(image_size) and image_size >= smallest
+    if not fits or any(side not in (None, image_size) for side in known):
+        raise ValueError(
+            f"image_size must be an int from {smallest} on that the model's images of {known} pixels allow. "
+            f"Received: image_size={image_size!r}"
+        )
+    return image_size, image_size
+
+
+def picture_side(model, height, width):
+    """The side of the images that are made of pictures; `None` if they are not square."""
+    if height != width:
+        return None
+    return height or model.image_size or predict.IMAGE_SIZE
+
+
+def with_features(model):
+    """A functional model with the outputs "pooled", "P2" and so on and, of a classifier, "scores"."""
+    outputs = {
+        level: model.get_layer(name).output for level, name in pyramid_layers(model.depths, model.stem_stride).items()
+    }
+    last = [*outputs.values()][-1]
+    has_norm = any(layer.name == "norm" for layer in model.layers)
+    outputs["pooled"] = (
+        model.get_layer("norm").output if has_norm else keras.layers.GlobalAveragePooling2D(name="pool")(last)
+    )
+    if has_classes(model):
+        outputs["scores"] = model.output
+    return keras.Model(model.input, outputs, name=model.name)
+
+
+def _features(outputs):
+    return {name: tf.cast(values, tf.float32) for name, values in outputs.items() if name != "scores"}
+
+
+def _checked(images, smallest, max_pixels):
+    """The images as float32, with an error for what no model can take. Servers do not check shapes themselves."""
+    images = tf.ensure_shape(images, images.shape)
+    shape = tf.shape(images, tf.int64)
+    rules = [
+        tf.debugging.assert_positive(shape[0], "Send at least one image"),
+        tf.debugging.assert_greater_equal(
+            tf.reduce_min(shape[1:3]), tf.constant(smallest, tf.int64), f"Sides have at least {smallest} pixels"
+        ),
+        tf.debugging.assert_less_equal(
+            tf.reduce_prod(shape[1:3]), tf.constant(max_pixels, tf.int64), f"Images have at most {max_pixels} pixels"
+        ),
+    ]
+    with tf.control_dependencies([rule for rule in rules if rule is not None]):  # None: holds for all of this shape
+        return tf.cast(images, tf.float32)
+
+
+def has_classes(model):
+    """Whether the model is a classifier with its top."""
+    return isinstance(model, ConvNeXtV2) and model.include_top
+
+
+def to_probabilities(model):
+    """What makes probabilities of a classifier's outputs, `None` if nothing is known to."""
+    activations = {
+        keras.activations.softmax: tf.identity,
+        keras.activations.sigmoid: tf.identity,
+        keras.activations.linear: tf.nn.softmax,
+    }
+    return activations.get(keras.activations.get(model.classifier_activation))
+
+
+class _Answer:
+    """From a classifier's outputs to what its signatures return."""
+
+    def __init__(self, model, top, labels):
+        self.probabilities, self.top, self.labels = to_probabilities(model), top, labels
+
+    def __call__(self, outputs, decoded=None):
+        probabilities = self.probabilities(tf.cast(outputs["scores"], tf.float32))
+        scores, ids = tf.math.top_k(probabilities, self.top)
+        if decoded is not None:
+            known = decoded[:, None]
+            probabilities, scores = (tf.where(known, values, 0.0) for values in (probabilities, scores))
+            ids = tf.where(known, ids, -1)
+        names = self.labels.lookup(tf.cast(ids, tf.int64))
+        answer = {"probabilities": probabilities, "classes": names, "class_ids": ids, "scores": scores}
+        return answer if decoded is None else {**answer, "decoded": decoded}
+
+
+def _labels(names, scratch):
+    """A table from numbers to names of classes, -1 to the empty name, whose file becomes an asset."""
+    lines = [name for name in names if len(name.splitlines()) != 1]
+    if lines:
+        raise ValueError(f"Names of classes have one line each, to be exported. Received: {lines[0]!r}")
+    file = scratch / "labels.txt"
+    file.write_text("".join(f"{name}\n" for name in names), "utf-8")
+    rows = tf.lookup.TextFileInitializer(
+        str(file),
+        tf.int64,
+        tf.lookup.TextFileIndex.LINE_NUMBER,
+        tf.string,
+        tf.lookup.TextFileIndex.WHOLE_LINE,
+    )
+    return tf.lookup.StaticHashTable(rows, default_value="")
+
+
+def _picture_classifier(model, encoder, answer, to_images):
+    def serve_jpeg(encoded):
+        images, decoded = to_images(encoded)
+        images = images if model.include_preprocessing else preprocess_input(images)
+        return answer(encoder(images), decoded)
+
+    return serve_jpeg
+
+
+def _reconstruction(model, images, checked):
+    """The functions of an FCMAE that paint hidden patches."""
+    hidden = tf.TensorSpec((None, *model.grid), tf.float32, "hidden")
+
+    def paint(images, hidden):
+        images = checked(images)
+        return model.paint(images, model(images, hidden=hidden, training=False))
+
+    def reconstruct(images, hidden):
+        visible = tf.reduce_sum(1 - hidden, (1, 2))
+        fits = tf.debugging.assert_equal(
+            visible, float(model.visible), f"Masks leave {model.visible} patches of each image visible"
+        )
+        with tf.control_dependencies([fits]):
+            return {"reconstruction": paint(images, hidden)}
+
+    def with_masks(images):
+        hidden = random_hidden(tf.shape(images)[0], *model.grid, model.visible, SEED)
+        return {"reconstruction": paint(images, hidden), "hidden": hidden}
+
+    return {"reconstruct": (reconstruct, [images, hidden]), "serving_default": (with_masks, [images])}
