@@ -7,7 +7,7 @@ import time
 import keras
 import numpy as np
 
-from keras_cnv2.checkpoints.metadata import metadata_of
+from keras_cnv2 import export_saved_model
 from training import finetune, pretrain, runs, serve
 from training.commands import add_run_options, folder_of, make_reproducible
 from training.recipes import FINETUNING, PRETRAINING
@@ -81,10 +81,7 @@ def export(folder, recipe):
     make_reproducible(recipe)
     images = open_source(recipe).test.images
     classifier = keras.saving.load_model(folder / "finetuning" / finetune.MODEL)
-    classifier.export(folder / "saved_model", verbose=False)
-    extra = folder / "saved_model" / "assets.extra"  # TensorFlow's place for what goes along with a model
-    extra.mkdir(exist_ok=True)
-    runs.write_json(extra / "keras_cnv2.json", metadata_of(classifier))
+    export_saved_model(classifier, folder / "saved_model", overwrite=True)
     served = serve.predict_in_new_process(folder / "saved_model", images)
     difference = float(np.abs(served - classifier.predict(images, verbose=0)).max())
     if difference > EXPORT_TOLERANCE:

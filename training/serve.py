@@ -15,11 +15,11 @@ def predict_in_new_process(saved_model, images):
     """Predicts with a SavedModel as a server would, in a new process that only has the files.
 
     Args:
-        saved_model: Path of the SavedModel's folder.
+        saved_model: Path of a classifier's folder, from `keras_cnv2.export_saved_model`.
         images: Array, the model's input.
 
     Returns:
-        The array that the model's serving function returns.
+        The probabilities of the classes, an array.
 
     Raises:
         RuntimeError: If the process fails; its output is in the message.
@@ -38,8 +38,8 @@ def main(saved_model, images, predictions):
     import tensorflow as tf
 
     served = tf.saved_model.load(saved_model)
-    (output,) = served.signatures["serving_default"](tf.constant(np.load(images), "float32")).values()
-    np.save(predictions, output.numpy())
+    answer = served.signatures["serving_default"](images=tf.constant(np.load(images), "float32"))
+    np.save(predictions, answer["probabilities"].numpy())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """`export_saved_model`: what TensorFlow Serving, `tf.saved_model.load` and C++ programs run."""
 
+import json
+
 import keras
 
+from keras_cnv2.checkpoints.metadata import metadata_of
 from keras_cnv2.export.target import new_folder
 
 # Larger pictures are not decoded: 150 MB of pixels.
@@ -40,7 +43,8 @@ def export_saved_model(
     `FCMAE` has `features`, of whole images; `reconstruct`, "images" and "hidden" to "reconstruction"; and
     `serving_default`, which hides the same patches in every call, "images" to "reconstruction" and "hidden".
 
-    The names of the classes are in `assets/labels.txt`, one a line. `serve_jpeg` is left out for images that are not
+    The names of the classes are in `assets/labels.txt`, one a line, and with the image size and the way to resize in
+    `assets.extra/keras_cnv2.json`. `serve_jpeg` is left out for images that are not
     square, or have other than one or three channels.
 
     Before the folder takes its place, it is read back and its outputs are compared with the model's.
@@ -84,4 +88,7 @@ def export_saved_model(
             scratch=folder.parent,
         )
         tf.saved_model.save(module, str(folder), signatures)
+        extra = folder / "assets.extra"  # TensorFlow's place for what goes along with a model
+        extra.mkdir()
+        (extra / "keras_cnv2.json").write_text(json.dumps(metadata_of(model)))
         check_saved_model(folder, model, resize)

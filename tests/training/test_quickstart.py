@@ -46,8 +46,8 @@ def test_exported_model_is_the_classifier(quickstart):
     import tensorflow as tf
 
     folder, _ = quickstart
-    saved_model = tf.saved_model.load(folder / "saved_model")
-    served = saved_model.serve(digits().images[:8].astype("float32"))
+    served = tf.saved_model.load(folder / "saved_model").signatures["serving_default"]
+    served = served(images=tf.constant(digits().images[:8], "float32"))["probabilities"]
     classifier = keras.saving.load_model(folder / "finetuning" / "classifier.keras")
     np.testing.assert_allclose(served, classifier.predict(digits().images[:8], verbose=0), atol=1e-5)
     metadata = json.loads((folder / "saved_model" / "assets.extra" / "keras_cnv2.json").read_text())
