@@ -6,7 +6,8 @@ import tensorflow as tf
 from keras_cnv2 import predict
 from keras_cnv2.export.check import compare, full_precision, sample_images, tolerance_of
 from keras_cnv2.export.errors import ExportError
-from keras_cnv2.export.signatures import has_classes, picture_side, to_probabilities, with_features
+from keras_cnv2.export.outputs import has_classes, with_features
+from keras_cnv2.export.signatures import picture_side, to_probabilities
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.features import total_stride
 from keras_cnv2.preprocessing import preprocess_input

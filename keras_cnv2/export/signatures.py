@@ -4,12 +4,13 @@ import keras
 import tensorflow as tf
 
 from keras_cnv2 import predict
-from keras_cnv2.arguments import is_positive_int, positive_int
+from keras_cnv2.arguments import positive_int
 from keras_cnv2.backbone import ConvNeXtV2Backbone
 from keras_cnv2.export import pictures
+from keras_cnv2.export.outputs import has_classes, image_sides, with_features
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.fcmae.masking import random_hidden
-from keras_cnv2.features import pyramid_layers, total_stride
+from keras_cnv2.features import total_stride
 from keras_cnv2.folded import fold
 from keras_cnv2.models import ConvNeXtV2
 from keras_cnv2.preprocessing import check_resize, preprocess_input
@@ -35,7 +36,7 @@ def served_module(model, *, image_size, resize, top, input_dtype, max_pixels, fo
     if not isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone, FCMAE)):
         raise ValueError(f"Exported are ConvNeXtV2, ConvNeXtV2Backbone and FCMAE. Received: model={model!r}")
     _check(model, resize, top, input_dtype, max_pixels)
-    height, width = _image_size(model, image_size)
+    height, width = image_sides(model, image_size)
     channels = (model.backbone if isinstance(model, FCMAE) else model).input_shape[-1]
     images = tf.TensorSpec((None, height, width, channels), input_dtype, "images")
     smallest = total_stride(model.stem_stride)
@@ -93,41 +94,11 @@ def _check(model, resize, top, input_dtype, max_pixels):
         )
 
 
-def _image_size(model, image_size):
-    """Height and width of the images that a module takes, `None` where they are open."""
-    known = model.image_size if isinstance(model, FCMAE) else tuple(model.input_shape[1:3])
-    if image_size is None:
-        return known
-    smallest = total_stride(model.stem_stride)
-    fits = is_positive_int(image_size) and image_size >= smallest
-    if not fits or any(side not in (None, image_size) for side in known):
-        raise ValueError(
-            f"image_size must be an int from {smallest} on that the model's images of {known} pixels allow. "
-            f"Received: image_size={image_size!r}"
-        )
-    return image_size, image_size
-
-
 def picture_side(model, height, width):
     """The side of the images that are made of pictures; `None` if they are not square."""
     if height != width:
         return None
     return height or model.image_size or predict.IMAGE_SIZE
-
-
-def with_features(model):
-    """A functional model with the outputs "pooled", "P2" and so on and, of a classifier, "scores"."""
-    outputs = {
-        level: model.get_layer(name).output for level, name in pyramid_layers(model.depths, model.stem_stride).items()
-    }
-    last = [*outputs.values()][-1]
-    has_norm = any(layer.name == "norm" for layer in model.layers)
-    outputs["pooled"] = (
-        model.get_layer("norm").output if has_norm else keras.layers.GlobalAveragePooling2D(name="pool")(last)
-    )
-    if has_classes(model):
-        outputs["scores"] = model.output
-    return keras.Model(model.input, outputs, name=model.name)
 
 
 def _features(outputs):
@@ -149,11 +120,6 @@ def _checked(images, smallest, max_pixels):
     ]
     with tf.control_dependencies([rule for rule in rules if rule is not None]):  # None: holds for all of this shape
         return tf.cast(images, tf.float32)
-
-
-def has_classes(model):
-    """Whether the model is a classifier with its top."""
-    return isinstance(model, ConvNeXtV2) and model.include_top
 
 
 def to_probabilities(model):

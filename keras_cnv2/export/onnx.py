@@ -1,0 +1,152 @@
+"""`export_onnx`: through Keras's own exporter, with two operations that its converter lacks."""
+
+import functools
+import json
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_cnv2.backbone import ConvNeXtV2Backbone
+from keras_cnv2.checkpoints.metadata import KEY, metadata_of
+from keras_cnv2.checkpoints.write import check_target, replacing
+from keras_cnv2.export.check import compare, full_precision, sample_images
+from keras_cnv2.export.errors import ExportError
+from keras_cnv2.export.outputs import has_classes, image_sides, with_features
+from keras_cnv2.features import total_stride
+from keras_cnv2.folded import fold as fold_model
+from keras_cnv2.models import ConvNeXtV2
+from keras_cnv2.preprocessing import preprocess_input
+
+# Bytes of a file, all weights included.
+LARGEST = 2**31 - 1
+
+
+def export_onnx(model, path, image_size=None, fold=True):
+    """Writes a model as ONNX.
+
+    ```python
+    keras_cnv2.export_onnx(model, "model.onnx")
+    (probabilities,) = onnxruntime.InferenceSession("model.onnx").run(None, {"images": images})
+    ```
+
+    "images" `(N, H, W, C)`, float32, become a classifier's "outputs" `(N, classes)`, or else "pooled" `(N, D)` and "P2"
+    to "P5", the feature maps. The file's metadata "keras_cnv2" are JSON: the names of the classes, the image size and
+    the way to resize.
+
+    Before the file takes its place, its outputs in ONNX Runtime are compared with the model's.
+
+    Args:
+        model: A `keras_cnv2.ConvNeXtV2` or `ConvNeXtV2Backbone` in float32.
+        path: Path that ends in `.onnx`. A file that is there is replaced when the new one is whole.
+        image_size: Optional int, the height and width of images. By default those of the model, which may be open.
+        fold: Bool, whether to fold the model, see `keras_cnv2.fold`.
+
+    Raises:
+        ValueError: If the model is none of these, not in float32 or larger than 2 GB, or an argument is out of range.
+        ExportError: If a package is missing, or the outputs are not those of the model; no file is left behind.
+        OSError: If the file cannot be written.
+    """
+    path = Path(path)
+    _check(model, path)
+    shape = (None, *image_sides(model, image_size), model.input_shape[-1])
+    exported = model if has_classes(model) else with_features(model)
+    names = ["outputs"] if has_classes(model) else sorted(exported.output)  # in the order of a graph's outputs
+    with replacing(path) as temporary:
+        _convert(fold_model(exported) if fold else exported, shape, temporary)
+        _finish(temporary, names, metadata_of(model))
+        _compare(temporary, model, shape)
+
+
+def _check(model, path):
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "ONNX is made with TensorFlow as the backend of Keras: set KERAS_BACKEND=tensorflow. "
+            f"Received: backend={keras.backend.backend()!r}"
+        )
+    if not isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone)):
+        raise ValueError(f"Exported are ConvNeXtV2 and ConvNeXtV2Backbone. Received: model={model!r}")
+    if model.compute_dtype != "float32":
+        raise ValueError(f"The model must be in float32. Received: {model.dtype_policy.name}")
+    if 4 * model.count_params() > LARGEST:
+        raise ValueError(f"An ONNX file has 2 GB at most. Received: a model of {4 * model.count_params() / 1e9:.1f} GB")
+    if path.suffix != ".onnx":
+        raise ValueError(f"The path of an ONNX file ends in .onnx. Received: {str(path)!r}")
+    check_target(path)
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import tf2onnx  # noqa: F401
+    except ImportError as error:
+        raise ExportError(f'ONNX is made with other packages: pip install "keras_cnv2[onnx]" ({error})') from error
+
+
+def _convert(model, shape, path):
+    _register_operations()
+    spec = keras.InputSpec(shape=shape, dtype="float32", name="images")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # Keras looks whether NumPy still has what tf2onnx wants
+        model.export(str(path), format="onnx", verbose=False, input_signature=[spec])
+
+
+@functools.cache
+def _register_operations():
+    """Tells tf2onnx of what GELU and folded models are made of on TensorFlow."""
+    from tf2onnx.handler import tf_op
+
+    def replace(context, node, operation, inputs, **attributes):
+        output = node.output[0]
+        dtype, shape = context.get_dtype(output), context.get_shape(output)
+        context.remove_node(node.name)
+        made = {"name": node.name, "outputs": [output], "dtypes": [dtype], "shapes": [shape]}
+        context.make_node(operation, inputs, attr=attributes, **made)
+
+    @tf_op("Erfc")
+    class ComplementaryErrorFunction:
+        @classmethod
+        def version_9(cls, context, node, **_):
+            erf = context.make_node("Erf", node.input)
+            one = context.make_const(f"{node.name}/one", np.float32(1))
+            replace(context, node, "Sub", [one.output[0], erf.output[0]])
+
+    @tf_op("EuclideanNorm")
+    class EuclideanNorm:
+        @classmethod
+        def version_1(cls, context, node, **_):
+            axes = np.ravel(node.inputs[1].get_tensor_value()).tolist()
+            keep = int(node.get_attr_value("keep_dims", False))
+            replace(context, node, "ReduceL2", node.input[:1], axes=axes, keepdims=keep)
+
+
+def _finish(path, names, metadata):
+    """Gives outputs and open sizes their names, and adds the metadata."""
+    import onnx
+
+    file = onnx.load(path)
+    renamed = dict(zip((output.name for output in file.graph.output), names, strict=True))
+    for node in file.graph.node:
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    for output in file.graph.output:
+        output.name = renamed[output.name]
+    for tensor in (*file.graph.input, *file.graph.output):
+        for size, name in zip(tensor.type.tensor_type.shape.dim, ("N", "H", "W")):
+            if size.dim_param:
+                size.dim_param = name if tensor is file.graph.input[0] or name == "N" else f"{tensor.name}_{name}"
+    onnx.helper.set_model_props(file, {KEY: json.dumps(metadata)})
+    onnx.checker.check_model(file)
+    onnx.save(file, path)
+
+
+def _compare(path, model, shape):
+    import onnxruntime
+
+    sides = [side or 2 * total_stride(model.stem_stride) for side in shape[1:3]]
+    images = sample_images(*sides, shape[-1])
+    images = images if model.include_preprocessing else np.asarray(preprocess_input(images))
+    with full_precision():
+        expected = {"outputs": model(images)} if has_classes(model) else with_features(model)(images)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for output, received in zip(session.get_outputs(), session.run(None, {"images": images})):
+        compare(output.name, received, expected[output.name])

@@ -1,0 +1,43 @@
+"""What exported models put out, and for images of which size."""
+
+import keras
+
+from keras_cnv2.arguments import is_positive_int
+from keras_cnv2.fcmae import FCMAE
+from keras_cnv2.features import pyramid_layers, total_stride
+from keras_cnv2.models import ConvNeXtV2
+
+
+def has_classes(model):
+    """Whether the model is a classifier with its top."""
+    return isinstance(model, ConvNeXtV2) and model.include_top
+
+
+def with_features(model):
+    """A functional model with the outputs "pooled", "P2" and so on and, of a classifier, "scores"."""
+    outputs = {
+        level: model.get_layer(name).output for level, name in pyramid_layers(model.depths, model.stem_stride).items()
+    }
+    last = [*outputs.values()][-1]
+    has_norm = any(layer.name == "norm" for layer in model.layers)
+    outputs["pooled"] = (
+        model.get_layer("norm").output if has_norm else keras.layers.GlobalAveragePooling2D(name="pool")(last)
+    )
+    if has_classes(model):
+        outputs["scores"] = model.output
+    return keras.Model(model.input, outputs, name=model.name)
+
+
+def image_sides(model, image_size):
+    """Height and width of the images that an export takes, `None` where they are open."""
+    known = model.image_size if isinstance(model, FCMAE) else tuple(model.input_shape[1:3])
+    if image_size is None:
+        return known
+    smallest = total_stride(model.stem_stride)
+    fits = is_positive_int(image_size) and image_size >= smallest
+    if not fits or any(side not in (None, image_size) for side in known):
+        raise ValueError(
+            f"image_size must be an int from {smallest} on that the model's images of {known} pixels allow. "
+            f"Received: image_size={image_size!r}"
+        )
+    return image_size, image_size
