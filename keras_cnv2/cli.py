@@ -13,6 +13,7 @@ from keras_cnv2.checkpoints.read import is_path
 from keras_cnv2.checkpoints.registry import CHECKPOINTS, find_checkpoint
 from keras_cnv2.checkpoints.weights import fetch_weights, open_weights
 from keras_cnv2.checkpoints.write import check_target, replacing, save_checkpoint
+from keras_cnv2.export import command as export_command
 from keras_cnv2.predict import check_classifier, find_pictures, predict
 from keras_cnv2.preprocessing import load_image
 from keras_cnv2.restore import read_architecture, restore_model
@@ -44,7 +45,7 @@ def main(argv=None):
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="keras-cnv2", description="ConvNeXt V2: published weights, predictions.")
+    parser = argparse.ArgumentParser(prog="keras-cnv2", description="ConvNeXt V2: weights, predictions, exports.")
     parser.add_argument("--version", action="version", version=f"keras_cnv2 {keras_cnv2.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -69,6 +70,8 @@ def _parser():
     added.add_argument("target", metavar="OUT", type=Path, help="path of a .safetensors, .keras or .weights.h5 file")
     added.add_argument("--naming", choices=NAMINGS, default="official", help="of .safetensors (default: %(default)s)")
     added.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+
+    export_command.add_arguments(command("export", export_command.run_export), WEIGHTS)
 
     added = command("verify", run_verify)
     added.add_argument("image", metavar="IMAGE", help="000000039769.jpg of COCO val2017")

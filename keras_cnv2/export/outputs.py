@@ -1,4 +1,4 @@
-"""What exported models put out, and for images of which size."""
+"""What exported models put out, and for which images."""
 
 import keras
 
@@ -6,6 +6,8 @@ from keras_cnv2.arguments import is_positive_int
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.features import pyramid_layers, total_stride
 from keras_cnv2.models import ConvNeXtV2
+
+INPUT_DTYPES = ("float32", "uint8")
 
 
 def has_classes(model):
@@ -41,3 +43,14 @@ def image_sides(model, image_size):
             f"Received: image_size={image_size!r}"
         )
     return image_size, image_size
+
+
+def check_input_dtype(model, input_dtype):
+    """Raises a `ValueError` unless the model can have images of this dtype."""
+    if input_dtype not in INPUT_DTYPES:
+        raise ValueError(f"input_dtype must be one of {INPUT_DTYPES}. Received: input_dtype={input_dtype!r}")
+    if input_dtype == "uint8" and not model.include_preprocessing:
+        raise ValueError(
+            'Models with include_preprocessing=False take normalised images, input_dtype="float32". '
+            f"Received: input_dtype={input_dtype!r}"
+        )

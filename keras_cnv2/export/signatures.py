@@ -7,15 +7,13 @@ from keras_cnv2 import predict
 from keras_cnv2.arguments import positive_int
 from keras_cnv2.backbone import ConvNeXtV2Backbone
 from keras_cnv2.export import pictures
-from keras_cnv2.export.outputs import has_classes, image_sides, with_features
+from keras_cnv2.export.outputs import check_input_dtype, has_classes, image_sides, with_features
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.fcmae.masking import random_hidden
 from keras_cnv2.features import total_stride
 from keras_cnv2.folded import fold
 from keras_cnv2.models import ConvNeXtV2
 from keras_cnv2.preprocessing import check_resize, preprocess_input
-
-INPUT_DTYPES = ("float32", "uint8")
 
 # Of the masks of an FCMAE where none are given.
 SEED = 0
@@ -80,13 +78,7 @@ def _check(model, resize, top, input_dtype, max_pixels):
     check_resize(resize)
     positive_int("top", top)
     positive_int("max_pixels", max_pixels)
-    if input_dtype not in INPUT_DTYPES:
-        raise ValueError(f"input_dtype must be one of {INPUT_DTYPES}. Received: input_dtype={input_dtype!r}")
-    if input_dtype == "uint8" and not model.include_preprocessing:
-        raise ValueError(
-            'Models with include_preprocessing=False take normalised images, input_dtype="float32". '
-            f"Received: input_dtype={input_dtype!r}"
-        )
+    check_input_dtype(model, input_dtype)
     if has_classes(model) and to_probabilities(model) is None:
         raise ValueError(
             "Classifiers are exported with softmax, sigmoid or no activation. "
