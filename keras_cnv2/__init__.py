@@ -9,6 +9,7 @@ from keras_cnv2.classes import decode_predictions as decode_predictions
 from keras_cnv2.export.errors import ExportError as ExportError
 from keras_cnv2.export.onnx import export_onnx as export_onnx
 from keras_cnv2.export.saved_model import export_saved_model as export_saved_model
+from keras_cnv2.export.serving import export_serving as export_serving
 from keras_cnv2.fcmae import FCMAE as FCMAE
 from keras_cnv2.folded import fold as fold
 from keras_cnv2.layers import GRN as GRN

@@ -32,7 +32,10 @@ def served_module(model, *, image_size, resize, top, input_dtype, max_pixels, fo
         A `tf.Module` that holds the variables and the table of names, and {name of the signature: function}.
     """
     if not isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone, FCMAE)):
-        raise ValueError(f"Exported are ConvNeXtV2, ConvNeXtV2Backbone and FCMAE. Received: model={model!r}")
+        raise ValueError(
+            "Exported are ConvNeXtV2, ConvNeXtV2Backbone and FCMAE; other models by Keras: "
+            f"keras_cnv2.fold(model).export(path). Received: model={model!r}"
+        )
     _check(model, resize, top, input_dtype, max_pixels)
     height, width = image_sides(model, image_size)
     channels = (model.backbone if isinstance(model, FCMAE) else model).input_shape[-1]

@@ -27,6 +27,6 @@ def new_folder(path, overwrite=False):
         temporary = Path(folder) / "new"
         temporary.mkdir()
         yield temporary
-        if path.exists():
+        if overwrite and path.exists():
             os.replace(path, Path(folder) / "old")
         os.replace(temporary, path)
