@@ -32,6 +32,7 @@ BENCHMARKS = {
     "input_pipeline": Benchmark("photographs to batches, beside PIL in processes", photos=True),
     "startup": Benchmark("import, building a model and the first prediction, in fresh processes"),
     "growth": Benchmark("time and memory by batch, resolution and size, as a plot with slopes"),
+    "litert": Benchmark("LiteRT files: size, time and agreement of each quantization", photos=True),
     "serving_load": Benchmark("a served model under load, with and without batching"),
     "gpu": Benchmark("images a second on a GPU, JAX in bfloat16 beside PyTorch", gpu=True),
 }

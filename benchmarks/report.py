@@ -23,6 +23,7 @@ PACKAGES = (
     "transformers",
     "zeromodels",
     "keras_cv_attention_models",
+    "ai-edge-litert",
 )
 # What matters for matrix products, of the flags of a CPU.
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16")

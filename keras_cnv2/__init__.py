@@ -7,6 +7,7 @@ from keras_cnv2.checkpoints import save_checkpoint as save_checkpoint
 from keras_cnv2.checkpoints import state_dict as state_dict
 from keras_cnv2.classes import decode_predictions as decode_predictions
 from keras_cnv2.export.errors import ExportError as ExportError
+from keras_cnv2.export.litert import export_litert as export_litert
 from keras_cnv2.export.onnx import export_onnx as export_onnx
 from keras_cnv2.export.saved_model import export_saved_model as export_saved_model
 from keras_cnv2.export.serving import export_serving as export_serving

@@ -29,7 +29,7 @@ OPTIONS = {
     "image_size": tuple(EXPORTS),
     "resize": SERVED,
     "top": SERVED,
-    "input_dtype": SERVED,
+    "input_dtype": (*SERVED, "litert"),
     "max_pixels": SERVED,
     "name": ("serving",),
     "version": ("serving",),

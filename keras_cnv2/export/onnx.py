@@ -13,7 +13,7 @@ from keras_cnv2.checkpoints.metadata import KEY, metadata_of
 from keras_cnv2.checkpoints.write import check_target, replacing
 from keras_cnv2.export.check import compare, full_precision, sample_images
 from keras_cnv2.export.errors import ExportError
-from keras_cnv2.export.outputs import has_classes, image_sides, with_features
+from keras_cnv2.export.outputs import image_sides, with_named_outputs
 from keras_cnv2.features import total_stride
 from keras_cnv2.folded import fold as fold_model
 from keras_cnv2.models import ConvNeXtV2
@@ -31,9 +31,9 @@ def export_onnx(model, path, image_size=None, fold=True):
     (probabilities,) = onnxruntime.InferenceSession("model.onnx").run(None, {"images": images})
     ```
 
-    "images" `(N, H, W, C)`, float32, become a classifier's "outputs" `(N, classes)`, or else "pooled" `(N, D)` and "P2"
-    to "P5", the feature maps. The file's metadata "keras_cnv2" are JSON: the names of the classes, the image size and
-    the way to resize.
+    "images" `(N, H, W, C)`, float32, become "probabilities" or "logits" `(N, classes)`, as the model has it ("scores"
+    with another activation); "P2" to "P5" of a backbone; "P5" or, with pooling, "pooled" of a classifier without its
+    top. The file's metadata "keras_cnv2" are JSON: the names of the classes, the image size and the way to resize.
 
     Before the file takes its place, its outputs in ONNX Runtime are compared with the model's.
 
@@ -51,12 +51,11 @@ def export_onnx(model, path, image_size=None, fold=True):
     path = Path(path)
     _check(model, path)
     shape = (None, *image_sides(model, image_size), model.input_shape[-1])
-    exported = model if has_classes(model) else with_features(model)
-    names = ["outputs"] if has_classes(model) else sorted(exported.output)  # in the order of a graph's outputs
+    named = with_named_outputs(model)
     with replacing(path) as temporary:
-        _convert(fold_model(exported) if fold else exported, shape, temporary)
-        _finish(temporary, names, metadata_of(model))
-        _compare(temporary, model, shape)
+        _convert(fold_model(named) if fold else named, shape, temporary)
+        _finish(temporary, sorted(named.output), metadata_of(model))  # sorted: as TensorFlow orders them
+        _compare(temporary, named, model, shape)
 
 
 def _check(model, path):
@@ -139,14 +138,14 @@ def _finish(path, names, metadata):
     onnx.save(file, path)
 
 
-def _compare(path, model, shape):
+def _compare(path, named, model, shape):
     import onnxruntime
 
     sides = [side or 2 * total_stride(model.stem_stride) for side in shape[1:3]]
     images = sample_images(*sides, shape[-1])
     images = images if model.include_preprocessing else np.asarray(preprocess_input(images))
     with full_precision():
-        expected = {"outputs": model(images)} if has_classes(model) else with_features(model)(images)
+        expected = named(images, training=False)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for output, received in zip(session.get_outputs(), session.run(None, {"images": images})):
         compare(output.name, received, expected[output.name])

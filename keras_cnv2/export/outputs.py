@@ -30,6 +30,32 @@ def with_features(model):
     return keras.Model(model.input, outputs, name=model.name)
 
 
+def with_named_outputs(model):
+    """The model with a dict as its output.
+
+    "probabilities" or "logits" of a classifier ("scores" with another activation); "P2" to "P5" of a backbone; "P5" or,
+    with pooling, "pooled" of a classifier without its top.
+    """
+    if isinstance(model, ConvNeXtV2):
+        outputs = {_output_name(model): model.output}
+    else:
+        levels = pyramid_layers(model.depths, model.stem_stride)
+        outputs = {level: model.get_layer(name).output for level, name in levels.items()}
+    return keras.Model(model.input, outputs, name=model.name)
+
+
+def _output_name(model):
+    if not model.include_top:
+        return "pooled" if model.pooling else [*pyramid_layers(model.depths, model.stem_stride)][-1]
+    activation = keras.activations.get(model.classifier_activation)
+    names = {
+        keras.activations.softmax: "probabilities",
+        keras.activations.sigmoid: "probabilities",
+        keras.activations.linear: "logits",
+    }
+    return names.get(activation, "scores")
+
+
 def image_sides(model, image_size):
     """Height and width of the images that an export takes, `None` where they are open."""
     known = model.image_size if isinstance(model, FCMAE) else tuple(model.input_shape[1:3])
