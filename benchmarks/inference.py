@@ -16,6 +16,8 @@ TORCH = "benchmarks.rivals.transformers_torch:inference"
 CONTESTANTS = {
     REFERENCE: Contestant("benchmarks.ours:inference"),
     "keras_cnv2, folded": Contestant("benchmarks.ours:inference", {"folded": True}),
+    "keras_cnv2, LiteRT": Contestant("benchmarks.ours:litert", install='pip install -e ".[litert]"'),
+    "keras_cnv2, ONNX Runtime": Contestant("benchmarks.ours:onnx", install='pip install -e ".[onnx]"'),
     # Which layout is the faster depends on size and batch. Compiled, max-autotune and freezing gained nothing.
     "transformers, eager": Contestant(TORCH, {"layout": "contiguous_format"}),
     "transformers, eager, channels_last": Contestant(TORCH),

@@ -1,4 +1,8 @@
-"""keras_cnv2 on TensorFlow."""
+"""keras_cnv2 on TensorFlow, and its exports."""
+
+import os
+import tempfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,6 +21,47 @@ def inference(task, folded=False):
 
         made = fold(made)
     return graph(made, task.images())
+
+
+def litert(task):
+    """Logits of a LiteRT file in float32, with a thread for each core."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        keras_cnv2.export_litert(classifier(task), path, batch=task.batch)
+        interpreter = Interpreter(model_content=path.read_bytes(), num_threads=os.cpu_count())
+    interpreter.allocate_tensors()
+    images, (taken,), (given,) = task.images(), interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run():
+        interpreter.set_tensor(taken["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(given["index"])
+
+    run.peak = _unknown
+    return run
+
+
+def onnx(task):
+    """Logits of an ONNX file in ONNX Runtime."""
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        keras_cnv2.export_onnx(classifier(task), path)
+        session = onnxruntime.InferenceSession(path)
+    images = task.images()
+
+    def run():
+        return session.run(None, {"images": images})[0]
+
+    run.peak = _unknown
+    return run
+
+
+def _unknown():
+    """In place of a peak of memory: that of this process would be the conversion's."""
 
 
 def training(task):
