@@ -1,6 +1,9 @@
 """What README.md shows is so."""
 
+import ast
+import inspect
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import keras_cnv2
+from keras_cnv2 import cli
 from keras_cnv2.sizes import SIZES
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -77,3 +81,17 @@ def test_optimizer():
     exec(block, names)
     assert names["optimizer"].gradient_accumulation_steps == 4
     assert float(names["optimizer"].learning_rate) == 0
+
+
+def test_exports():
+    """The arguments exist; that the functions work is for their own tests."""
+    (block,) = [block for block in BLOCKS if "export_" in block]
+    calls = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
+    for call in calls:
+        arguments = {keyword.arg: keyword.value for keyword in call.keywords}
+        inspect.signature(getattr(keras_cnv2, call.func.attr)).bind(*call.args, **arguments)
+    assert len(calls) == 4
+    commands = re.findall(r"^keras-cnv2 (export .*)$", README, re.MULTILINE)
+    for command in commands:
+        cli._parser().parse_args(shlex.split(command, comments=True))
+    assert len(commands) == 2

@@ -12,8 +12,8 @@ from keras_cnv2.export.equalize import equalize
 from keras_cnv2.export.errors import ExportError
 from keras_cnv2.export.litert_check import check_file
 from keras_cnv2.export.litert_convert import convert
-from keras_cnv2.export.litert_metadata import labels_of, write_file
-from keras_cnv2.export.outputs import check_input_dtype, image_sides, with_named_outputs
+from keras_cnv2.export.litert_metadata import write_file
+from keras_cnv2.export.outputs import check_input_dtype, image_sides, labels_of, with_named_outputs
 from keras_cnv2.export.representative import as_dtype, batches_of
 from keras_cnv2.models import ConvNeXtV2
 from keras_cnv2.predict import IMAGE_SIZE

@@ -7,10 +7,8 @@ Source: the schema `metadata_schema.fbs` (identifier M001) of MediaPipe and Tens
 import json
 import zipfile
 
-from keras_cnv2 import predict
 from keras_cnv2.checkpoints.metadata import metadata_of
 from keras_cnv2.export.litert_convert import read, write
-from keras_cnv2.export.outputs import has_classes
 from keras_cnv2.preprocessing import MEAN, STD
 
 # The name of the buffer that readers look for, and the identifier of what is in it.
@@ -50,21 +48,6 @@ def write_file(path, content, model, labels, shape, quantization):
         archive.writestr(zipfile.ZipInfo(DETAILS), json.dumps(details))
         if labels is not None:
             archive.writestr(zipfile.ZipInfo(LABELS), "".join(f"{label}\n" for label in labels))
-
-
-def labels_of(model):
-    """The names of a classifier's classes, otherwise `None`.
-
-    Raises:
-        ValueError: If the name of a class has several lines.
-    """
-    if not has_classes(model):
-        return None
-    labels = predict.class_names(model)
-    for label in labels:
-        if len(label.splitlines()) != 1:
-            raise ValueError(f"Names of classes have one line each, to be exported. Received: {label!r}")
-    return labels
 
 
 def _with_metadata(graph, model, shape, has_labels):

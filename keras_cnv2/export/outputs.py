@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_cnv2 import predict
 from keras_cnv2.arguments import is_positive_int
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.features import pyramid_layers, total_stride
@@ -13,6 +14,21 @@ INPUT_DTYPES = ("float32", "uint8")
 def has_classes(model):
     """Whether the model is a classifier with its top."""
     return isinstance(model, ConvNeXtV2) and model.include_top
+
+
+def labels_of(model):
+    """The names of a classifier's classes, otherwise `None`.
+
+    Raises:
+        ValueError: If the name of a class has several lines.
+    """
+    if not has_classes(model):
+        return None
+    labels = predict.class_names(model)
+    for label in labels:
+        if len(label.splitlines()) != 1:
+            raise ValueError(f"Names of classes have one line each, to be exported. Received: {label!r}")
+    return labels
 
 
 def with_features(model):

@@ -11,13 +11,7 @@ ENCODED = tf.TensorSpec((None,), tf.string, "encoded")
 # Of a batch, at once; TensorFlow takes no more threads for it than it has.
 PARALLEL = 16
 
-
 FLOAT_BYTES = 4
-
-
-def least_pixels(size):
-    """The smallest limit of pixels that lets a square picture of the size of the images pass."""
-    return FLOAT_BYTES * size**2
 
 
 def decoder(size, resize, channels, max_pixels):
@@ -32,7 +26,15 @@ def decoder(size, resize, channels, max_pixels):
     Returns:
         Function of a string tensor `(N,)` that returns float32 images `(N, size, size, channels)` in 0..255, and
         booleans `(N,)`: false, with a black image, for what is no JPEG, PNG or WebP picture, damaged or too large.
+
+    Raises:
+        ValueError: If not even a picture of the size of the images would pass.
     """
+    least = FLOAT_BYTES * size**2
+    if max_pixels < least:
+        raise ValueError(
+            f"max_pixels must be at least {least} for images of {size} pixels. Received: max_pixels={max_pixels}"
+        )
 
     def to_image(contents):
         height, width = picture_size(contents)

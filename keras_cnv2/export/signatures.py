@@ -7,7 +7,7 @@ from keras_cnv2 import predict
 from keras_cnv2.arguments import positive_int
 from keras_cnv2.backbone import ConvNeXtV2Backbone
 from keras_cnv2.export import pictures
-from keras_cnv2.export.outputs import check_input_dtype, has_classes, image_sides, with_features
+from keras_cnv2.export.outputs import check_input_dtype, has_classes, image_sides, labels_of, with_features
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.fcmae.masking import random_hidden
 from keras_cnv2.features import total_stride
@@ -55,17 +55,12 @@ def served_module(model, *, image_size, resize, top, input_dtype, max_pixels, fo
     elif not has_classes(model):
         functions["serving_default"] = functions["features"]
     else:
-        module.labels = _labels(predict.class_names(model), scratch)
+        module.labels = _labels(labels_of(model), scratch)
         answer = _Answer(model, min(top, model.classes), module.labels)
         functions["serving_default"] = (lambda images: answer(encoder(checked(images))), [images])
-        size = picture_side(model, height, width)
-        if size and channels in (1, 3):
-            if max_pixels < pictures.least_pixels(size):
-                raise ValueError(
-                    f"max_pixels must be at least {pictures.least_pixels(size)} for images of {size} pixels. "
-                    f"Received: max_pixels={max_pixels}"
-                )
-            to_images = pictures.decoder(size, resize or model.resize, channels, max_pixels)
+        side = picture_side(model, height, width)
+        if side and channels in (1, 3):
+            to_images = pictures.decoder(side, resize or model.resize, channels, max_pixels)
             functions["serve_jpeg"] = (_picture_classifier(model, encoder, answer, to_images), [pictures.ENCODED])
     signatures = {name: _traced(*function) for name, function in functions.items()}
     # What the functions read and no more: Keras's models hold other things as well, like compiled training steps.
@@ -147,9 +142,6 @@ class _Answer:
 
 def _labels(names, scratch):
     """A table from numbers to names of classes, -1 to the empty name, whose file becomes an asset."""
-    lines = [name for name in names if len(name.splitlines()) != 1]
-    if lines:
-        raise ValueError(f"Names of classes have one line each, to be exported. Received: {lines[0]!r}")
     file = scratch / "labels.txt"
     file.write_text("".join(f"{name}\n" for name in names), "utf-8")
     rows = tf.lookup.TextFileInitializer(
