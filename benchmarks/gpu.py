@@ -21,7 +21,7 @@ from benchmarks.workers import Contestant, Worker
 JAX, TORCH = "benchmarks.ours_jax:", "benchmarks.rivals.transformers_torch:"
 # Several processes share the GPU: none may take all of its memory.
 SHARED = {"KERAS_BACKEND": "jax", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-SMALL = Task((1, 1, 2, 1), (8, 16, 24, 32), batch=2, image_size=64, classes=10)
+SMALL = Task((1, 1, 1, 1), (8, 16, 24, 32), batch=2, image_size=64, classes=10)
 OURS = "keras_cnv2"
 MODES = {
     "transformers, eager": None,
