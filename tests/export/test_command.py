@@ -71,6 +71,7 @@ def test_litert(run, weights, tmp_path):
     image = keras_cnv2.load_image(encoded(), 64, "squash")[None]
     received = Interpreter(str(Path("animals.tflite"))).get_signature_runner()(images=image)["probabilities"]
     np.testing.assert_allclose(received, expected(), atol=0.1)
+    assert received.argmax() == expected().argmax()
 
 
 def test_serving(run, weights, tmp_path):
