@@ -157,7 +157,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         log: The run's `Log`; it comes before this callback.
         guard: The run's `StopIfNotFinite`.
         every: Steps between checkpoints within an epoch.
-        monitor: Name of the metric that tells the best checkpoint: accuracies should be high, all else low.
+        monitor: Name of the metric that tells the best checkpoint: accuracy and IoU should be high, all else low.
         best: Step of the best checkpoint so far, or `None`.
     """
 
@@ -177,7 +177,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):
-        sign = -1 if self.monitor.endswith("accuracy") else 1
+        sign = -1 if self.monitor.endswith(("accuracy", "iou")) else 1
         values = {row["step"]: sign * row[self.monitor] for row in self.log.history}
         self.best = min(values, key=values.get)
         self.save()

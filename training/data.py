@@ -1,4 +1,4 @@
-"""Pictures to batches with tf.data: what folders and TensorFlow Datasets have in common.
+"""Pictures to batches with tf.data, whatever they are labelled with and wherever they are kept.
 
 A batch of training is a function of its number and the seed alone: a run goes on anywhere as if it had never stopped.
 """
@@ -12,10 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_cnv2.preprocessing import decode, to_square
-from training.crops import random_crop
 from training.draws import Draws
-from training.shares import WHOLE
 
 Dataset = tf.data.Dataset
 logger = logging.getLogger(__name__)
@@ -38,8 +35,11 @@ class DataError(ValueError):
     """Data that cannot be trained on."""
 
 
-class Pictures:
-    """What `Folder` and `Tfds` have in common: a source of data as `training.loop` describes it.
+class Loader:
+    """Loads batches of pictures in parallel, in an order that is drawn for each pass over them.
+
+    Two things are left to subclasses: how pictures are kept (`training.rows.FileRows`, `training.tfds.TfdsRows`), and
+    what becomes of one (`training.images.Pictures` and others), by `_training_batches` and `_validation_batches`.
 
     A picture that cannot be read is named in the log and left out; in training another one takes its place.
 
@@ -69,7 +69,7 @@ class Pictures:
         self._unreadable = set()
         self._lock = threading.Lock()
 
-    # What a subclass has. Its `rows` are tensors that stand for the pictures of a batch.
+    # How pictures are kept. `rows` are tensors that stand for the pictures of a batch.
 
     def _epochs(self, recipe, share):
         """A function from an epoch, a scalar tensor, to a worker's rows of its batches in their order: a `Dataset`."""
@@ -84,55 +84,48 @@ class Pictures:
         raise NotImplementedError
 
     def _open(self, rows, key):
-        """Encoded picture and label of one row; for keys beyond the rows, those of pictures to take their place."""
+        """A tuple of what is kept of one row: the encoded picture, then its label, whatever that is.
+
+        For keys beyond the rows, of pictures to take their place.
+        """
         raise NotImplementedError
 
     def _names(self, rows, keys):
         """What a person knows these pictures by: a string tensor."""
         raise NotImplementedError
 
-    def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
-        """All batches from one on, without end: random resized crops, in a new order each epoch.
+    def _training_batches(self, recipe, first_batch, share, load, change=None, finish=None):
+        """All batches of training from one on, without end, in a new order each pass over the pictures.
 
-        What becomes of a picture depends on its place in the batch, not on the worker that loads it. Only mixup and
-        CutMix find their partners within a worker's part.
+        What becomes of a picture depends on its place in the batch, not on the worker that loads it.
 
         Args:
-            recipe: The `training.recipes.Recipe`.
+            recipe: The `training.recipes.Training`.
             first_batch: Number of the first batch. None of those before is decoded.
-            augmentation: Optional `training.augment.Augmentation`.
             share: `training.shares.Share`, the part of each batch that is loaded.
+            load: From what `_open` returns, one argument each, and `Draws` to a tuple of tensors of static shapes. It
+                raises an error if the picture cannot be read.
+            change: Optional function from these tensors and `Draws` to others like them, which fails for no picture.
+            finish: Optional function from the batched tensors and `Draws` to the batch. Its draws are of the worker.
 
         Returns:
-            A `Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255, N the share's part of
-            `recipe.step_batch`; with an augmentation, of such images and float32 targets `(N, classes)`.
-
-        Raises:
-            DataError: If there is an augmentation, but no labels.
+            A `Dataset` of tuples of tensors, each the share's part of `recipe.step_batch` long, or of what `finish`
+            returns.
         """
-        if augmentation is not None and self.class_names is None:
-            raise DataError("Pictures without labels train without augmentation. Received: labelled=False")
-
         part = share.of(recipe.step_batch)
         count = part.stop - part.start
 
         def load_batch(number, rows):
-            def load(key):
-                contents, label = self._open(rows, key)
-                draws = Draws(recipe.seed, number, part.start + key)
-                return random_crop(contents, recipe.image_size, recipe.crop_area, recipe.flip, draws), label
+            def load_one(key):
+                return load(*self._open(rows, key), Draws(recipe.seed, number, part.start + key))
 
-            def change(key, image, label):
-                draws = Draws(recipe.seed, number, part.start + key, 0)
-                return key, tf.ensure_shape(augmentation.image(image, draws), image.shape), label
+            def change_one(key, *columns):
+                return key, *change(*columns, Draws(recipe.seed, number, part.start + key, 0))
 
-            if augmentation is None:
-                images, _ = self._load(rows, load, count)
-                return images
-            images, labels = self._load(rows, load, count, change)
-            return augmentation.batch(images, labels, Draws(recipe.seed, number, share.worker, 1))
+            columns = self._load(rows, load_one, count, change and change_one)
+            return finish(*columns, Draws(recipe.seed, number, share.worker, 1)) if finish else columns
 
-        steps = recipe.steps_per_epoch(self.size)
+        steps = recipe.steps_per_pass(self.size)
         rows_of = self._epochs(recipe, share)
 
         def of_epoch(epoch):
@@ -143,52 +136,49 @@ class Pictures:
         # Two at a time, so that no core is idle when a batch is nearly done.
         return batches.map(load_batch, num_parallel_calls=2, deterministic=True).prefetch(1)
 
-    def validation(self, recipe, batch_size, share=WHOLE):
-        """Every validation image once, as in evaluation, with its label.
+    def _validation_batches(self, batch_size, share, load, finish=None):
+        """Every validation picture once.
 
         Args:
-            recipe: The `training.recipes.Recipe`.
             batch_size: Int. All batches are whole, for the sake of static shapes; empty places have the weight 0.
             share: `training.shares.Share`, the part of each batch that is loaded.
+            load: From what `_open` returns, one argument each, to a tuple of tensors of static shapes.
+            finish: Optional function from the batched tensors to others.
 
         Returns:
-            A `Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255, one-hot float32 labels
-            `(N, classes)` and float32 weights `(N,)`, N the share's part of `batch_size`; `None` if there are no
-            validation images, or no labels.
+            A `Dataset` of tuples: these tensors, and float32 weights `(N,)`, N the share's part of `batch_size`.
         """
-        if not self.validation_size or self.class_names is None:
-            return None
         part = share.of(batch_size)
 
         def load_batch(rows):
             rows = tf.nest.map_structure(lambda column: column[part], rows)
-            images, labels = self._load_squares(rows, recipe)
-            weights = tf.ones(tf.shape(labels), tf.float32)
-            columns = images, tf.one_hot(labels, len(self.class_names)), weights
-            return tuple(_filled(column, part.stop - part.start) for column in columns)
+            columns = self._load(rows, lambda key: load(*self._open(rows, key)))
+            weights = tf.ones(tf.shape(tf.nest.flatten(columns)[0])[:1], tf.float32)
+            columns = (*(finish(*columns) if finish else columns), weights)
+            return tf.nest.map_structure(lambda column: _filled(column, part.stop - part.start), columns)
 
         rows = self._validation_rows(batch_size)
         return rows.map(load_batch, num_parallel_calls=2, deterministic=True).prefetch(1)
 
-    def examples(self, recipe, count):
-        """Always the same images, from validation if there is any.
+    def _examples(self, count, load):
+        """Always the same pictures, from validation if there is any.
 
         Args:
-            recipe: The `training.recipes.Recipe`.
             count: Int.
+            load: As in `_validation_batches`.
 
         Returns:
-            A float32 array `(count, image_size, image_size, 3)` in 0..255.
+            A list of `count` tuples of arrays.
 
         Raises:
             DataError: If there are fewer.
         """
-        batches = self._example_rows(count).map(lambda rows: self._load_squares(rows, recipe)[0])
+        batches = self._example_rows(count).map(lambda rows: self._load(rows, lambda key: load(*self._open(rows, key))))
         with self.clear_errors():
-            images = [*batches.unbatch().take(count).as_numpy_iterator()]
-        if len(images) < count:
-            raise DataError(f"There are fewer than {count} pictures that can be read. Received: {len(images)}")
-        return np.stack(images)
+            examples = [*batches.unbatch().take(count).as_numpy_iterator()]
+        if len(examples) < count:
+            raise DataError(f"There are fewer than {count} pictures that can be read. Received: {len(examples)}")
+        return examples
 
     @contextlib.contextmanager
     def clear_errors(self):
@@ -204,27 +194,18 @@ class Pictures:
     def _allowed(self):
         return int(self.max_unreadable * (self.size + self.validation_size))
 
-    def _load_squares(self, rows, recipe):
-        """Images as in evaluation and labels, as many as can be read."""
-
-        def load(key):
-            contents, label = self._open(rows, key)
-            return to_square(decode(contents), recipe.image_size, recipe.resize), label
-
-        return self._load(rows, load)
-
     def _load(self, rows, load, count=None, change=None):
         """Loads a batch in parallel, without the pictures that cannot be read.
 
         Args:
             rows: The batch's rows, there may be none.
-            load: From the number of a row to image and label; it raises an error if the picture cannot be read.
+            load: From the number of a row to a tuple of tensors; it raises an error if the picture cannot be read.
             count: How many pictures there must be, with others in the place of those that cannot be read. `None`: as
                 many as can be read.
-            change: Optional function from number, image and label to the same, which may fail for no picture.
+            change: Optional function from number and tensors to the same, which may fail for no picture.
 
         Returns:
-            Images and labels in order.
+            The tuple of tensors, batched in order.
         """
         length = tf.shape(tf.nest.flatten(rows)[0], out_type=tf.int64)[0]
         tries = length if count is None else length + self._allowed + 1
@@ -240,7 +221,7 @@ class Pictures:
         batch = loaded.batch(tf.maximum(length, 1))
         nothing = tf.nest.map_structure(lambda spec: tf.zeros((0, *spec.shape[1:]), spec.dtype), batch.element_spec)
         batch = batch.concatenate(Dataset.from_tensors(nothing)).take(1).with_options(_AS_WRITTEN)
-        keys, images, labels = batch.get_single_element()
+        keys, *columns = batch.get_single_element()
 
         found = tf.size(keys, tf.int64)
         tried = tf.range(tf.where(found == length, tf.reduce_max(tf.pad(keys + 1, [(0, 1)])), tries))
@@ -250,7 +231,7 @@ class Pictures:
             lambda: tf.constant(0, tf.int64),
         )
         with tf.control_dependencies([reported]):
-            return tf.ensure_shape(images, (count, *images.shape[1:])), tf.ensure_shape(labels, (count,))
+            return tf.nest.map_structure(lambda x: tf.ensure_shape(x, (count, *x.shape[1:])), tuple(columns))
 
     def _report(self, tried, readable, count):
         """Logs the pictures that turned out unreadable. Returns how many these are.

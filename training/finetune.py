@@ -68,6 +68,7 @@ def run(recipe, folder, devices=ONE_DEVICE):
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         devices=devices,
         metrics=loop.classifier_metrics,
+        monitor="val_accuracy",
     )
     with devices.scope():
         trained = loop.with_softmax(classifier, recipe)

@@ -5,16 +5,17 @@ import logging
 import os
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
 from keras_cnv2.preprocessing import SUFFIXES
-from training.data import VALIDATION_NAMES, DataError, Dataset, Pictures, quote
+from training.data import VALIDATION_NAMES, DataError, quote
+from training.images import Pictures
+from training.rows import FileRows
 
 logger = logging.getLogger(__name__)
 
 
-class Folder(Pictures):
+class Folder(FileRows, Pictures):
     """Pictures in folders.
 
     Labelled, a class is a folder: PATH/train/CLASS/..., with validation pictures in PATH/val, /validation, /valid or
@@ -53,39 +54,13 @@ class Folder(Pictures):
             [(file, numbers[name]) for name, files in split.items() for file in files] for split in (train, validation)
         ]
         super().__init__(*map(len, pairs), class_names, max_unreadable)
-        files, labels = zip(*pairs[0], *pairs[1])
+        self._keep(*([file for file, _ in split] for split in pairs))
         with tf.device("cpu"):
-            self._files = tf.constant([os.fsencode(file) for file in files])
-            self._labels = tf.constant(labels, tf.int32)
-
-    def _epochs(self, recipe, share):
-        part = share.of(recipe.step_batch)
-
-        def rows_of(epoch):
-            order = tf.random.experimental.stateless_shuffle(tf.range(self.size, dtype=tf.int64), (recipe.seed, epoch))
-            return Dataset.from_tensor_slices(order).batch(recipe.step_batch).map(lambda rows: rows[part])
-
-        return rows_of
-
-    def _validation_rows(self, batch_size):
-        return Dataset.range(self.size, self.size + self.validation_size).batch(batch_size)
-
-    def _example_rows(self, batch_size):
-        first, count = (self.size, self.validation_size) if self.validation_size else (0, self.size)
-        order = first + np.random.default_rng(0).permutation(count)
-        return Dataset.from_tensor_slices(order).batch(batch_size)
-
-    def _indices(self, rows, keys):
-        length = tf.size(rows, tf.int64)
-        following = (rows[0] + 1 + keys - length) % max(self.size, 1)
-        return tf.where(keys < length, tf.gather(rows, tf.minimum(keys, length - 1)), following)
+            self._labels = tf.constant([label for split in pairs for _, label in split], tf.int32)
 
     def _open(self, rows, key):
-        index = self._indices(rows, key)
+        index = self._index(rows, key)
         return tf.io.read_file(self._files[index]), self._labels[index]
-
-    def _names(self, rows, keys):
-        return tf.gather(self._files, self._indices(rows, keys))
 
 
 def _training_folder(path):

@@ -73,15 +73,9 @@ def rematerialize(model):
 
 def adamw(recipe, steps_per_epoch):
     """The optimizer of a recipe; its schedule counts the optimizer's own steps, not the accumulated ones."""
-    updates = steps_per_epoch // recipe.accumulation
     ema = getattr(recipe, "ema", None)
     optimizer = keras_cnv2.LayerDecayAdamW(
-        keras_cnv2.WarmupCosine(
-            recipe.lr,
-            steps=recipe.epochs * updates,
-            warmup_steps=recipe.warmup_epochs * updates,
-            min_learning_rate=recipe.min_lr,
-        ),
+        recipe.learning_rate(steps_per_epoch // recipe.accumulation),
         weight_decay=recipe.weight_decay,
         beta_1=recipe.betas[0],
         beta_2=recipe.betas[1],
@@ -104,6 +98,7 @@ def train(
     callbacks=(),
     devices=ONE_DEVICE,
     metrics=None,
+    monitor=None,
     **compile_arguments,
 ):
     """Trains a model to the end of its recipe, from the newest checkpoint in the folder if there is one.
@@ -112,13 +107,15 @@ def train(
 
     Args:
         model: The model, made in the devices' scope.
-        recipe: The `training.recipes.Recipe`.
+        recipe: The `training.recipes.Training`.
         source: The data, see above.
         folder: Path of the run's folder: logs and checkpoints go there, those of the chief alone.
-        augmentation: Optional `training.augment.Augmentation`; with it, batches are images and targets.
+        augmentation: Optional, what `source.training` takes as such.
         callbacks: More Keras callbacks, for the chief.
         devices: `training.devices.Devices`.
         metrics: Optional function that makes a list of metrics.
+        monitor: Name of the figure of validation that tells the best checkpoint, "val_accuracy". `None`: there is no
+            validation, and the loss tells it.
         **compile_arguments: The loss, for `model.compile`.
 
     Returns:
@@ -136,16 +133,15 @@ def train(
         model.optimizer.build(model.trainable_variables)
     progress = restore(model, folder, devices)
 
-    validates = augmentation is not None and source.validation_size > 0
+    validates = monitor is not None and source.validation_size > 0
     written = folder if devices.is_chief else None
     saved = folder / "checkpoints" if devices.is_chief else None
-    metric = "val_accuracy" if validates else "loss"
     position = Position(progress.step, steps)
     guard = StopIfNotFinite(position, saved)
     log = Log(written, position, recipe.step_batch, progress.history)
     # In between, each replica has accumulated gradients of its own, of which only one would be saved.
     every = -(-recipe.checkpoint_steps // recipe.accumulation) * recipe.accumulation
-    saver = SaveCheckpoints(saved, position, log, guard, every, metric, progress.best)
+    saver = SaveCheckpoints(saved, position, log, guard, every, monitor if validates else "loss", progress.best)
     everywhere = [*averages(recipe), position, guard, log, saver]
     shown = [ProgressLine(position, recipe.step_batch, recipe.epochs), *tensorboard(folder), *callbacks]
     last = EndWhenTold(saver, devices, recipe.accumulation)

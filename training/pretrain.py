@@ -1,5 +1,6 @@
 """Pre-train an encoder with FCMAE on images alone."""
 
+import functools
 import shutil
 
 import keras
@@ -8,15 +9,10 @@ from keras_cnv2.checkpoints.weights import fetch_weights, load_weights
 from keras_cnv2.checkpoints.write import replacing
 from keras_cnv2.fcmae import masking
 from training import loop, options, pictures, runs
-from training.commands import (
-    add_device_options,
-    add_run_options,
-    devices_of,
-    folder_of,
-    start_run,
-)
+from training.commands import add_device_options, add_run_options, devices_of, folder_of, start_run
 from training.devices import ONE_DEVICE
 from training.recipes import PRETRAINING
+from training.sources import open_source
 
 MODEL = "fcmae.keras"
 EXAMPLES = 6
@@ -46,7 +42,7 @@ def run(recipe, folder, devices=ONE_DEVICE):
     Returns:
         What is in metrics.json, a dict; `None` on all workers but the chief.
     """
-    source, weights = start_run(recipe, folder, devices, labelled=False)
+    source, weights = start_run(recipe, folder, devices, functools.partial(open_source, labelled=False))
     with devices.scope():
         fcmae = loop.new_fcmae(recipe, source.channels)
     if weights:

@@ -17,8 +17,8 @@ class RecipeError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What pre-training and fine-tuning have in common.
+class Training:
+    """What all training has in common: data, encoder, optimizer.
 
     Args:
         data: The data set: a folder of pictures, "tfds:NAME" for TensorFlow Datasets, "digits" for scikit-learn's
@@ -31,14 +31,8 @@ class Recipe:
         stem_stride: 4, or 2 or 1 for small images.
         weights: Weights to start from: the folder of a run, a published tag or a file; none for random values.
         image_size: Height and width of the images, in pixels.
-        resize: How pictures become such images in evaluation: "crop" or "squash"; none for the paper's way.
-        crop_area: Smallest and largest share of a picture's area that a random resized crop takes.
         flip: Whether half of the images are mirrored.
-        epochs: Passes over the training images.
-        warmup_epochs: Of these, epochs in which the learning rate rises from 0.
         batch_size: Images an optimizer step, over all devices and accumulated steps.
-        base_lr: Learning rate for a batch of 256.
-        min_lr: Learning rate at the end of the cosine.
         weight_decay: Decoupled weight decay.
         betas: AdamW's two decay rates.
         drop_path: Rate of stochastic depth of the last block; it rises linearly from 0.
@@ -60,14 +54,8 @@ class Recipe:
     stem_stride: int = 4
     weights: str | None = None
     image_size: int = 224
-    resize: str | None = None
-    crop_area: tuple[float, float]
     flip: bool = True
-    epochs: int
-    warmup_epochs: int
     batch_size: int
-    base_lr: float
-    min_lr: float = 0.0
     weight_decay: float
     betas: tuple[float, float]
     drop_path: float = 0.0
@@ -91,14 +79,9 @@ class Recipe:
         check("stem_stride", self.stem_stride in (1, 2, 4), "1, 2 or 4")
         patch = 8 * self.stem_stride
         check("image_size", self.image_size >= patch, f"at least {patch} for stem_stride={self.stem_stride}")
-        check("resize", self.resize is None or self.resize in RESIZES, f"none or one of {', '.join(RESIZES)}")
-        check("crop_area", 0 < self.crop_area[0] <= self.crop_area[1] <= 1, "two rising shares, above 0 and up to 1")
-        for name in ("epochs", "batch_size", "accumulation", "checkpoint_steps"):
+        for name in ("batch_size", "accumulation", "checkpoint_steps"):
             check(name, getattr(self, name) > 0, "positive")
-        check("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, f"from 0 to epochs={self.epochs}")
         check("batch_size", self.batch_size % self.accumulation == 0, f"a multiple of accumulation={self.accumulation}")
-        check("base_lr", self.base_lr > 0, "positive")
-        check("min_lr", 0 <= self.min_lr <= self.lr, f"from 0 to the learning rate {self.lr:g}")
         check("weight_decay", self.weight_decay >= 0, "0 or more")
         check("betas", all(0 <= beta < 1 for beta in self.betas), "two numbers from 0 to below 1")
         for name in ("drop_path", "validation_share"):
@@ -112,10 +95,15 @@ class Recipe:
         if not holds:
             raise RecipeError(f"{name} must be {demand}. Received: {name}={getattr(self, name)}")
 
-    @property
-    def lr(self):
-        """The learning rate after the warm-up."""
-        return self.base_lr * self.batch_size / 256
+    def check_layer_decay(self):
+        """Raises a `RecipeError` if layer-wise decay or the moving average, where a recipe has them, are impossible."""
+        check = self._check
+        check("layer_decay", 0 < self.layer_decay <= 1, "above 0 and up to 1")
+        check("layer_decay_type", self.layer_decay_type in ("single", "group"), "one of single, group")
+        if self.layer_decay_type == "group":
+            fits = self.architecture["depths"] == (3, 3, 27, 3)
+            check("layer_decay_type", fits, "single for models of other depths than 3,3,27,3")
+        check("ema", self.ema is None or 0 < self.ema < 1, "none or between 0 and 1")
 
     @property
     def step_batch(self):
@@ -128,7 +116,7 @@ class Recipe:
         source = keras_cnv2.sizes.get_size(self.model) if self.model else self
         return {"depths": source.depths, "dims": source.dims}
 
-    def steps_per_epoch(self, images):
+    def steps_per_pass(self, images):
         """The number of steps in one pass over so many images; those that fill no whole batch are left out."""
         if images < self.batch_size:
             raise RecipeError(
@@ -136,6 +124,55 @@ class Recipe:
                 f"Received: batch_size={self.batch_size}"
             )
         return images // self.batch_size * self.accumulation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Training):
+    """What pre-training and fine-tuning have in common.
+
+    Args:
+        resize: How pictures become such images in evaluation: "crop" or "squash"; none for the paper's way.
+        crop_area: Smallest and largest share of a picture's area that a random resized crop takes.
+        epochs: Passes over the training images.
+        warmup_epochs: Of these, epochs in which the learning rate rises from 0.
+        base_lr: Learning rate for a batch of 256.
+        min_lr: Learning rate at the end of the cosine.
+    """
+
+    resize: str | None = None
+    crop_area: tuple[float, float]
+    epochs: int
+    warmup_epochs: int
+    base_lr: float
+    min_lr: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        check = self._check
+        check("resize", self.resize is None or self.resize in RESIZES, f"none or one of {', '.join(RESIZES)}")
+        check("crop_area", 0 < self.crop_area[0] <= self.crop_area[1] <= 1, "two rising shares, above 0 and up to 1")
+        check("epochs", self.epochs > 0, "positive")
+        check("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, f"from 0 to epochs={self.epochs}")
+        check("base_lr", self.base_lr > 0, "positive")
+        check("min_lr", 0 <= self.min_lr <= self.lr, f"from 0 to the learning rate {self.lr:g}")
+
+    @property
+    def lr(self):
+        """The learning rate after the warm-up."""
+        return self.base_lr * self.batch_size / 256
+
+    def steps_per_epoch(self, images):
+        """The number of steps in an epoch: a pass over so many images."""
+        return self.steps_per_pass(images)
+
+    def learning_rate(self, updates_per_epoch):
+        """The learning rate by the optimizer's steps: a warm-up, then half a cosine."""
+        return keras_cnv2.WarmupCosine(
+            self.lr,
+            steps=self.epochs * updates_per_epoch,
+            warmup_steps=self.warmup_epochs * updates_per_epoch,
+            min_learning_rate=self.min_lr,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,18 +237,13 @@ class Finetuning(Recipe):
     def __post_init__(self):
         super().__post_init__()
         check = self._check
-        check("layer_decay", 0 < self.layer_decay <= 1, "above 0 and up to 1")
-        check("layer_decay_type", self.layer_decay_type in ("single", "group"), "one of single, group")
-        if self.layer_decay_type == "group":
-            fits = self.architecture["depths"] == (3, 3, 27, 3)
-            check("layer_decay_type", fits, "single for models of other depths than 3,3,27,3")
+        self.check_layer_decay()
         check("rand_augment", 0 <= self.rand_augment <= 10, "from 0 to 10")
         for name in ("rand_augment_std", "mixup", "cutmix"):
             check(name, getattr(self, name) >= 0, "0 or more")
         for name in ("erasing", "label_smoothing"):
             check(name, 0 <= getattr(self, name) < 1, "from 0 to below 1")
         check("head_init", self.head_init > 0, "positive")
-        check("ema", self.ema is None or 0 < self.ema < 1, "none or between 0 and 1")
 
 
 def _rows(names, columns, **common):

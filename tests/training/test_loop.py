@@ -50,7 +50,7 @@ def finetune(folder, callbacks=(), **fields):
     folder.mkdir(exist_ok=True)
     keras.utils.set_random_seed(0)
     model = loop.new_classifier(recipe, 3, source().class_names)
-    return model, loop.train(model, recipe, source(), folder, augmentation, callbacks, **LOSS)
+    return model, loop.train(model, recipe, source(), folder, augmentation, callbacks, monitor="val_accuracy", **LOSS)
 
 
 def weights(model):

@@ -1,0 +1,46 @@
+"""Pictures that are files: the rows of a `training.data.Loader`."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+Dataset = tf.data.Dataset
+
+
+class FileRows:
+    """Keeps pictures as files: rows are their numbers, those of training come before those of validation.
+
+    Beside a `training.data.Loader`. A subclass opens the picture number `self._index(rows, key)` in its `_open`.
+    """
+
+    def _keep(self, training, validation):
+        """Takes the paths of all training and of all validation pictures."""
+        with tf.device("cpu"):
+            self._files = tf.constant([os.fsencode(file) for file in (*training, *validation)], tf.string)
+
+    def _epochs(self, recipe, share):
+        part = share.of(recipe.step_batch)
+
+        def rows_of(epoch):
+            order = tf.random.experimental.stateless_shuffle(tf.range(self.size, dtype=tf.int64), (recipe.seed, epoch))
+            return Dataset.from_tensor_slices(order).batch(recipe.step_batch).map(lambda rows: rows[part])
+
+        return rows_of
+
+    def _validation_rows(self, batch_size):
+        return Dataset.range(self.size, self.size + self.validation_size).batch(batch_size)
+
+    def _example_rows(self, batch_size):
+        first, count = (self.size, self.validation_size) if self.validation_size else (0, self.size)
+        order = first + np.random.default_rng(0).permutation(count)
+        return Dataset.from_tensor_slices(order).batch(batch_size)
+
+    def _index(self, rows, keys):
+        """The numbers of these rows; for keys beyond them, those of pictures that follow."""
+        length = tf.size(rows, tf.int64)
+        following = (rows[0] + 1 + keys - length) % max(self.size, 1)
+        return tf.where(keys < length, tf.gather(rows, tf.minimum(keys, length - 1)), following)
+
+    def _names(self, rows, keys):
+        return tf.gather(self._files, self._index(rows, keys))
