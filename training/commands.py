@@ -59,14 +59,15 @@ def make_reproducible(recipe):
         tf.config.experimental.enable_op_determinism()
 
 
-def start_run(recipe, folder, devices, open_source=open_source):
+def start_run(recipe, folder, devices, open_data=None, **options):
     """Opens data, weights and the chief's folder of a run; on all workers or on none.
 
     Args:
         recipe: The recipe, the same on all workers.
         folder: Path of the run.
         devices: `training.devices.Devices`.
-        open_source: From the recipe to its source of data.
+        open_data: From the recipe to its source of data; by default that of images.
+        **options: For `open_data`.
 
     Returns:
         The source of data, and a path or tag of the weights to start from or `None`.
@@ -77,7 +78,7 @@ def start_run(recipe, folder, devices, open_source=open_source):
     """
     with devices.agreement() as facts:
         devices.check_batch_size(recipe.batch_size, recipe.accumulation)
-        source = open_source(recipe)
+        source = (open_data or open_source)(recipe, **options)
         weights = weights_of(recipe) if recipe.weights else None
         if devices.is_chief:
             runs.open_run(folder, recipe)

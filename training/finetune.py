@@ -3,10 +3,8 @@
 import logging
 
 import keras
-import numpy as np
 
-from keras_cnv2.checkpoints.write import replacing
-from training import checkpoints, loop, options, pictures, runs
+from training import loop, options, pictures, results, runs
 from training.augment import Augmentation
 from training.commands import add_device_options, add_run_options, devices_of, folder_of, start_run
 from training.devices import ONE_DEVICE
@@ -73,44 +71,23 @@ def run(recipe, folder, devices=ONE_DEVICE):
     with devices.scope():
         trained = loop.with_softmax(classifier, recipe)
     if devices.is_chief:
-        save(trained, folder / MODEL)  # before evaluation compiles it
+        results.save(trained, folder / MODEL)  # before evaluation compiles it
     scores = {}
     if source.validation_size:
         scores, matrix = evaluate(trained, source, recipe, recipe.step_batch, devices)
     if not devices.is_chief:
         return None
-    _draw_curves(progress.history, folder)
-    metrics = {"accuracy": progress.history[-1]["accuracy"], "parameters": trained.count_params()}
-    metrics["seconds"] = round(sum(row["seconds"] for row in progress.history), 1)
+    results.draw_curves(progress.history, folder, ("loss", "accuracy"))
+    metrics = {"accuracy": progress.history[-1]["accuracy"], **results.summary(trained, progress)}
     if scores:
         metrics |= scores
         _draw_matrix(matrix, scores, source.class_names, folder)
-        if progress.best != progress.step:
-            checkpoints.restore(folder / "checkpoints", classifier, progress.best)
-            classifier.optimizer.finalize_variable_values(classifier.trainable_variables)
-            save(loop.with_softmax(classifier, recipe), folder / "best.keras")
-        metrics["best_epoch"] = next(row["epoch"] for row in progress.history if row["step"] == progress.best)
+        results.save_best(classifier, progress, folder, lambda classifier: loop.with_softmax(classifier, recipe))
     runs.write_json(folder / runs.METRICS, metrics)
     return metrics
-
-
-def save(model, path):
-    """Writes a Keras file, whole or not at all."""
-    with replacing(path) as temporary:
-        model.save(temporary)
 
 
 def _draw_matrix(matrix, scores, class_names, folder):
     if matrix is not None:
         title = f"{scores['top1']:.1%} of {scores['images']} images"
         pictures.confusion_matrix(folder / "confusion_matrix.png", matrix, class_names, title)
-
-
-def _draw_curves(history, folder):
-    panels = {}
-    for label in ("loss", "accuracy"):
-        curves = {"training": label, "validation": f"val_{label}"}
-        panels[label] = {
-            name: [row.get(key, np.nan) for row in history] for name, key in curves.items() if key in history[0]
-        }
-    pictures.learning_curves(folder / "learning_curves.png", panels)

@@ -1,6 +1,5 @@
 """Pre-train an encoder with FCMAE on images alone."""
 
-import functools
 import shutil
 
 import keras
@@ -8,11 +7,10 @@ import keras
 from keras_cnv2.checkpoints.weights import fetch_weights, load_weights
 from keras_cnv2.checkpoints.write import replacing
 from keras_cnv2.fcmae import masking
-from training import loop, options, pictures, runs
+from training import loop, options, pictures, results, runs
 from training.commands import add_device_options, add_run_options, devices_of, folder_of, start_run
 from training.devices import ONE_DEVICE
 from training.recipes import PRETRAINING
-from training.sources import open_source
 
 MODEL = "fcmae.keras"
 EXAMPLES = 6
@@ -42,7 +40,7 @@ def run(recipe, folder, devices=ONE_DEVICE):
     Returns:
         What is in metrics.json, a dict; `None` on all workers but the chief.
     """
-    source, weights = start_run(recipe, folder, devices, functools.partial(open_source, labelled=False))
+    source, weights = start_run(recipe, folder, devices, labelled=False)
     with devices.scope():
         fcmae = loop.new_fcmae(recipe, source.channels)
     if weights:
@@ -51,12 +49,10 @@ def run(recipe, folder, devices=ONE_DEVICE):
     progress = loop.train(fcmae, recipe, source, folder, callbacks=reconstruct, devices=devices)
     if not devices.is_chief:
         return None
-    with replacing(folder / MODEL) as temporary:
-        fcmae.save(temporary)
+    results.save(fcmae, folder / MODEL)
+    results.draw_curves(progress.history, folder, ("loss",))
     losses = [row["loss"] for row in progress.history]
-    pictures.learning_curves(folder / "learning_curves.png", {"loss": {"training": losses}})
-    metrics = {"loss": losses[-1], "first_loss": losses[0], "parameters": fcmae.count_params()}
-    metrics["seconds"] = round(sum(row["seconds"] for row in progress.history), 1)
+    metrics = {"loss": losses[-1], "first_loss": losses[0], **results.summary(fcmae, progress)}
     runs.write_json(folder / runs.METRICS, metrics)
     return metrics
 

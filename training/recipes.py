@@ -479,12 +479,22 @@ def show(value):
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def all_tables():
+    """All recipes: titles -> names -> recipes."""
+    # These stand on this module.
+    from training.detection.recipes import DETECTION
+    from training.segmentation.recipes import SEGMENTATION
+
+    return TABLES | {"Segmentation": SEGMENTATION, "Detection": DETECTION}
+
+
 def add_arguments(parser):
-    parser.add_argument("--only", choices=FINETUNING.keys() | PRETRAINING.keys(), metavar="NAME", help="one recipe")
+    names = {name for rows in all_tables().values() for name in rows}
+    parser.add_argument("--only", choices=sorted(names), metavar="NAME", help="one recipe")
 
 
 def main(args):
-    for title, rows in TABLES.items():
+    for title, rows in all_tables().items():
         rows = {name: row for name, row in rows.items() if args.only in (None, name)}
         if rows:
             print(f"{title}\n\n{table(rows)}\n")

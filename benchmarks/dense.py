@@ -1,0 +1,73 @@
+"""Segmentation and detection: pre-trained, from scratch, and a ResNet from scratch, with the same recipe and budget.
+
+    python -m benchmarks.dense segment --data CAMVID --weights RUN [--runs FOLDER] [options of `training segment`]
+    python -m benchmarks.dense detect --data BCCD --weights RUN [--runs FOLDER] [options of `training detect`]
+
+One run after the other; an interrupted benchmark goes on where it was. The ResNet is ResNet-18 (arXiv 1512.03385) from
+KerasCV at half its width, which takes as many multiply-accumulates as atto, under the same head, with the same data,
+augmentation, optimizer and number of steps; it has no LayerNorm for each level, as its own have a batch normalisation.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from training import detect, options, runs, segment
+from training.commands import add_run_options
+from training.dense import new_backbone
+from training.detection.recipes import DETECTION
+from training.segmentation.recipes import SEGMENTATION
+
+TASKS = {"segment": (segment, SEGMENTATION, "camvid"), "detect": (detect, DETECTION, "bccd")}
+HALF_RESNET_18 = {
+    "stackwise_filters": (32, 64, 128, 256),
+    "stackwise_blocks": (2, 2, 2, 2),
+    "stackwise_strides": (1, 2, 2, 2),
+    "block_type": "basic_block",
+}
+
+
+def resnet(recipe, weights=None):
+    """The encoder that stands in for ours."""
+    import keras_cv
+
+    return keras_cv.models.ResNetBackbone(
+        **HALF_RESNET_18, include_rescaling=True, input_shape=(None, None, 3), name="backbone"
+    )
+
+
+def contestants(recipe):
+    """The runs: name -> recipe and encoder."""
+    scratch = dataclasses.replace(recipe, weights=None)
+    return {
+        "pretrained": (recipe, new_backbone),
+        "scratch": (scratch, new_backbone),
+        "resnet": (dataclasses.replace(scratch, layer_decay=1.0, drop_path=0.0), resnet),
+    }
+
+
+def row(name, metrics):
+    """A run as a line of the table."""
+    figure = "mean_iou" if "mean_iou" in metrics else "AP"
+    others = {key: metrics[key] for key in ("pixel_accuracy", "AP50", "AP75") if key in metrics}
+    shown = [f"{key} {value:.1%}" for key, value in {figure: metrics[figure], **others}.items()]
+    return f"{name:<12}{', '.join(shown)}; {metrics['parameters']:,} parameters, {metrics['seconds'] / 60:.1f} minutes"
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.dense", description=__doc__.split("\n\n")[0])
+    tasks = parser.add_subparsers(dest="task", required=True)
+    for name, (_, recipes, default) in TASKS.items():
+        task = tasks.add_parser(name, allow_abbrev=False)
+        add_run_options(task, f"benchmark_{name}")
+        options.add_options(task, recipes, default)
+    args = parser.parse_args(argv)
+    module, recipes, _ = TASKS[args.task]
+    folder = Path(args.runs) / args.name
+    for name, (recipe, encoder) in contestants(options.chosen_recipe(args, recipes)).items():
+        metrics = runs.read_metrics(folder / name) or module.run(recipe, folder / name, new_encoder=encoder)
+        print(row(name, metrics), flush=True)
+
+
+if __name__ == "__main__":
+    main()

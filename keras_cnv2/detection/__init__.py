@@ -1,0 +1,11 @@
+"""Object detection: RetinaNet of KerasCV on our backbones, and what makes boxes of its predictions.
+
+KerasCV is imported when a model is built, not before. The parts are made for detectors in two stages as well, like
+Mask R-CNN: `boxes` (overlap, deltas), `matching` (anchors or proposals to boxes), `heads.Pyramid`, `nms` and `pictures`
+know nothing of RetinaNet.
+"""
+
+from keras_cnv2.detection.detector import Detector as Detector
+from keras_cnv2.detection.export import export_detector as export_detector
+from keras_cnv2.detection.pictures import fit_picture as fit_picture
+from keras_cnv2.detection.retinanet import retinanet as retinanet

@@ -1,0 +1,144 @@
+"""From images to detections."""
+
+import itertools
+from numbers import Real
+
+import keras
+from keras import ops
+
+from keras_cnv2.arguments import positive_int
+from keras_cnv2.detection import nms as suppression
+from keras_cnv2.detection.anchors import all_anchors, level_sizes
+from keras_cnv2.detection.boxes import clip, from_deltas
+
+NMS = ("soft", "hard")
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class Detector(keras.Model):
+    """A RetinaNet and what makes detections of its predictions: a model for inference.
+
+    Of each level, the best `candidates` pairs of an anchor and a class become boxes, cut at the image's border; those
+    of the same class that overlap a better one are suppressed.
+
+    ```python
+    detector = keras_cnv2.detection.Detector(model)
+    found = detector.predict(images)
+    for box, number, score in zip(found["boxes"][0], found["classes"][0], found["scores"][0]):
+        ...  # until the number is -1
+    ```
+
+    Args:
+        retinanet: What `keras_cnv2.detection.retinanet` made.
+        nms: "soft" lowers the scores of overlapping boxes, as in the paper's tests; "hard" drops them.
+        score_threshold: Float in [0, 1): all detections have scores above it. For an average precision with soft NMS,
+            which leaves low scores, take 0.001.
+        iou_threshold: Float in [0, 1], the overlap above which "hard" drops a box.
+        sigma: Positive float, how widely "soft" lowers scores: by `exp(-overlap ** 2 / sigma)`.
+        max_detections: Int M, of an image.
+        candidates: Int, of each level, at most.
+        name: Name of the model.
+
+    Call arguments:
+        images: Tensor `(N, height, width, channels)`, height and width known and multiples of 32.
+
+    Returns:
+        {"boxes": float32 `(N, M, 4)`, left, top, right, bottom in pixels, "classes": int32 `(N, M)`, "scores": float32
+        `(N, M)`, "count": int32 `(N,)`}, the best first, with -1 from `count` on.
+
+    Raises:
+        ValueError: If an argument is out of range, or the images have other sizes.
+
+    Source: Focal Loss (arXiv 1708.02002), section 4.1, "Inference"; Soft-NMS (arXiv 1704.04503); ConvNeXt V2 (arXiv
+        2301.00808), appendix, for soft NMS in the tests.
+    """
+
+    def __init__(
+        self,
+        retinanet,
+        nms="soft",
+        score_threshold=0.05,
+        iou_threshold=0.5,
+        sigma=0.5,
+        max_detections=100,
+        candidates=1000,
+        name=None,
+    ):
+        super().__init__(name=name, dtype="float32")
+        if nms not in NMS:
+            raise ValueError(f"nms must be one of {NMS}. Received: nms={nms!r}")
+        _check("score_threshold", score_threshold, "a number in [0, 1)", lambda x: 0 <= x < 1)
+        _check("iou_threshold", iou_threshold, "a number in [0, 1]", lambda x: 0 <= x <= 1)
+        _check("sigma", sigma, "a positive number", lambda x: 0 < x < float("inf"))
+        self.retinanet = retinanet
+        self.nms = nms
+        self.score_threshold = score_threshold
+        self.iou_threshold = iou_threshold
+        self.sigma = sigma
+        self.max_detections = positive_int("max_detections", max_detections)
+        self.candidates = positive_int("candidates", candidates)
+        self.built = True
+
+    @property
+    def class_names(self):
+        return self.retinanet.class_names
+
+    def call(self, images):
+        return self.detections(self.dense(self.retinanet(images, training=False), images.shape), images.shape)
+
+    def dense(self, predictions, shape):
+        """Every anchor's box and probabilities, before any suppression.
+
+        Args:
+            predictions: What the RetinaNet returned.
+            shape: Of the images, `(N, height, width, channels)`.
+
+        Returns:
+            {"boxes": float32 `(N, A, 4)`, "scores": float32 `(N, A, classes)`}.
+        """
+        anchors = all_anchors(self.retinanet.anchor_generator, shape)
+        boxes = clip(from_deltas(anchors, predictions["box"]), *shape[1:3])
+        return {"boxes": boxes, "scores": ops.sigmoid(predictions["classification"])}
+
+    def detections(self, dense, shape):
+        """What is found.
+
+        Args:
+            dense: What `dense` returned.
+            shape: Of the images, `(N, height, width, channels)`.
+
+        Returns:
+            As the model does.
+        """
+        ends = [*itertools.accumulate(level_sizes(shape))]
+        levels = [
+            suppression.best_of(dense["boxes"][:, start:end], dense["scores"][:, start:end], self.candidates)
+            for start, end in zip([0, *ends], ends)
+        ]
+        boxes, scores, classes = (ops.concatenate(parts, axis=1) for parts in zip(*levels))
+        width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+        scores = ops.where((width > 0) & (height > 0), scores, 0.0)  # cut away altogether, at the image's border
+        factor = suppression.soft(self.sigma) if self.nms == "soft" else suppression.hard(self.iou_threshold)
+        return suppression.suppress(boxes, scores, classes, factor, self.max_detections, self.score_threshold)
+
+    def get_config(self):
+        return {
+            "retinanet": keras.saving.serialize_keras_object(self.retinanet),
+            "nms": self.nms,
+            "score_threshold": self.score_threshold,
+            "iou_threshold": self.iou_threshold,
+            "sigma": self.sigma,
+            "max_detections": self.max_detections,
+            "candidates": self.candidates,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        retinanet = keras.saving.deserialize_keras_object(config["retinanet"], custom_objects=custom_objects)
+        return cls(**{**config, "retinanet": retinanet})
+
+
+def _check(name, value, allowed, is_allowed):
+    if not isinstance(value, Real) or isinstance(value, bool) or not is_allowed(value):
+        raise ValueError(f"{name} must be {allowed}. Received: {name}={value!r}")

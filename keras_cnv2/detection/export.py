@@ -1,0 +1,120 @@
+"""`export_detector`: a detector as a SavedModel."""
+
+import json
+
+from keras_cnv2.arguments import is_positive_int, positive_int
+from keras_cnv2.detection.anchors import MULTIPLE
+from keras_cnv2.detection.detector import Detector
+from keras_cnv2.export.outputs import INPUT_DTYPES
+from keras_cnv2.export.saved_model import MAX_PIXELS
+from keras_cnv2.export.target import new_folder
+
+
+def export_detector(
+    model,
+    path,
+    image_size=None,
+    input_dtype="float32",
+    max_pixels=MAX_PIXELS,
+    fold=True,
+    overwrite=False,
+):
+    """Writes a detector as a SavedModel, for serving.
+
+    ```python
+    keras_cnv2.detection.export_detector(Detector(model, score_threshold=0.3), "exported", image_size=640)
+    serve = tf.saved_model.load("exported").signatures["serve_jpeg"]
+    serve(encoded=tf.constant([Path("photo.jpg").read_bytes()]))["boxes"]
+    ```
+
+    It has the signatures
+
+    - `serving_default`: "images" `(N, S, S, C)` to "boxes" `(N, M, 4)`, left, top, right, bottom in pixels, "classes"
+      `(N, M)` (names), "class_ids" and "scores" `(N, M)` and "count" `(N,)`: the best first, with boxes, ids and scores
+      of -1 and empty names from "count" on.
+    - `serve_jpeg`: "encoded" `(N,)`, the bytes of JPEG, PNG or WebP files of any size, to the same and "decoded"
+      `(N,)`. Boxes are in the picture's own pixels; it is fitted into the image as `fit_picture` does it. A picture
+      that cannot be decoded or is too large has "decoded" false and no detections; its neighbours get theirs. It is
+      left out for images of other than three channels.
+    - `dense`: "images" to "boxes" `(N, A, 4)` and "scores" `(N, A, classes)` of all anchors, before any suppression.
+
+    The names of the classes are in `assets/labels.txt`, one a line, and with the image size in
+    `assets.extra/keras_cnv2.json`. Before the folder takes its place, it is read back and its outputs are compared with
+    the model's.
+
+    Args:
+        model: A `keras_cnv2.detection.Detector`, or a RetinaNet, which is exported as `Detector(model)`.
+        path: Of the folder to write.
+        image_size: Int S, the side of the images, a multiple of 32. By default that of the backbone's `input_shape`.
+        input_dtype: "float32" or "uint8", of "images".
+        max_pixels: Int, height times width of the largest picture to decode.
+        fold: Bool, whether to fold the model, see `keras_cnv2.fold`.
+        overwrite: Bool, whether to replace a folder at `path`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        ExportError: If the outputs are not those of the model; the folder is not left behind.
+        OSError: If there is something at `path`, or it cannot be written.
+    """
+    detector = model if isinstance(model, Detector) else Detector(model)
+    size = _image_size(detector, image_size)
+    positive_int("max_pixels", max_pixels)
+    _check_input_dtype(detector, input_dtype)
+    names = _class_names(detector)
+
+    import tensorflow as tf
+
+    from keras_cnv2.detection.check_export import check_export
+    from keras_cnv2.detection.signatures import served_module
+
+    with new_folder(path, overwrite) as folder:
+        module, signatures = served_module(
+            detector,
+            size=size,
+            class_names=names,
+            input_dtype=input_dtype,
+            max_pixels=max_pixels,
+            folded=fold,
+            scratch=folder.parent,
+        )
+        tf.saved_model.save(module, str(folder), signatures)
+        extra = folder / "assets.extra"  # TensorFlow's place for what goes along with a model
+        extra.mkdir()
+        (extra / "keras_cnv2.json").write_text(json.dumps({"class_names": names, "image_size": size}))
+        check_export(folder, detector, size, names)
+
+
+def takes_pixels(detector):
+    """Whether the model takes images in 0..255, rather than normalised ones."""
+    return getattr(detector.retinanet.backbone, "include_preprocessing", True)
+
+
+def _image_size(detector, image_size):
+    sides = {*detector.retinanet.backbone.input_shape[1:3]}
+    if image_size is None and len(sides) == 1:
+        (image_size,) = sides
+    fits = is_positive_int(image_size) and image_size % MULTIPLE == 0
+    if not fits or sides - {None, image_size}:
+        raise ValueError(
+            f"image_size must be a multiple of {MULTIPLE} that the backbone's images of {sides} pixels allow. "
+            f"Received: image_size={image_size!r}"
+        )
+    return int(image_size)
+
+
+def _check_input_dtype(detector, input_dtype):
+    if input_dtype not in INPUT_DTYPES:
+        raise ValueError(f"input_dtype must be one of {INPUT_DTYPES}. Received: input_dtype={input_dtype!r}")
+    if input_dtype == "uint8" and not takes_pixels(detector):
+        raise ValueError(
+            'Models with include_preprocessing=False take normalised images, input_dtype="float32". '
+            f"Received: input_dtype={input_dtype!r}"
+        )
+
+
+def _class_names(detector):
+    names = detector.class_names or [f"class {index}" for index in range(detector.retinanet.classes)]
+    for name in names:
+        if len(name.splitlines()) != 1:
+            raise ValueError(f"Names of classes have one line each, to be exported. Received: {name!r}")
+    return [*names]

@@ -1,0 +1,180 @@
+"""The class behind `retinanet`. This module needs KerasCV, so it is imported when a model is built or loaded."""
+
+import contextlib
+
+import keras
+import keras_cv
+import tensorflow as tf
+from keras import ops
+
+from keras_cnv2.arguments import is_positive_int
+from keras_cnv2.detection.anchors import ANCHORS, SIZES, STRIDES, anchor_generator, check_sides
+from keras_cnv2.detection.heads import PRIOR, PredictionHead, Pyramid
+from keras_cnv2.detection.loss import FocalLoss
+from keras_cnv2.detection.matching import IGNORED, AnchorTargets
+from keras_cnv2.models import check_head
+
+LEVELS = ("P3", "P4", "P5")
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class RetinaNet(keras_cv.models.RetinaNet):
+    """`keras_cv.models.RetinaNet` with our pyramid, heads, targets and loss: see `retinanet`, whose arguments it has.
+
+    What is KerasCV's: the functional graph, anchors, the two losses of `compile`, and `predict`, which decodes.
+    """
+
+    def __init__(
+        self,
+        backbone,
+        classes,
+        width=256,
+        convs=4,
+        class_names=None,
+        anchor_sizes=SIZES,
+        low_quality_matches=True,
+        name=None,
+        trainable=True,
+    ):
+        check_head(True, classes, None, class_names)
+        _check(backbone, anchor_sizes)
+        policy = backbone.dtype_policy
+        with _global_policy("float32"):  # KerasCV's layers that join the levels would round them to half precision
+            super().__init__(
+                backbone=backbone,
+                num_classes=classes,
+                bounding_box_format="xyxy",
+                label_encoder=AnchorTargets(anchor_generator(anchor_sizes), low_quality_matches),
+                feature_pyramid=Pyramid(width, dtype=policy, name="pyramid"),
+                classification_head=PredictionHead(
+                    ANCHORS * classes, width, convs, PRIOR, dtype=policy, name="classification_head"
+                ),
+                box_head=PredictionHead(ANCHORS * 4, width, convs, dtype=policy, name="box_head"),
+                name=name,
+            )
+        self.classes = int(classes)
+        self.width = width
+        self.convs = convs
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.anchor_sizes = tuple(map(float, anchor_sizes))
+        self.low_quality_matches = low_quality_matches
+        self.trainable = trainable
+
+    @property
+    def backbone(self):
+        return self._backbone
+
+    @backbone.setter
+    def backbone(self, backbone):
+        # Not to be tracked, as KerasCV would: what no level is made of, like P2's norm, has no gradient.
+        object.__setattr__(self, "_backbone", backbone)
+
+    def call(self, inputs, *args, **kwargs):
+        images = _images(inputs)
+        check_sides(images.shape)
+        return super().call({"images": images}, *args, **kwargs)
+
+    def compile(self, optimizer="rmsprop", box_loss="smoothl1", classification_loss="focal", **kwargs):
+        """As in `keras_cv.models.RetinaNet`, with the paper's losses by default; "focal" is our `FocalLoss`."""
+        if classification_loss == "focal":
+            classification_loss = FocalLoss()
+        super().compile(box_loss, classification_loss, optimizer=optimizer, **kwargs)
+
+    def get_compile_config(self):
+        if not self.compiled:
+            return {}
+        compiled = {"optimizer": self.optimizer, "box_loss": self.box_loss}
+        return keras.saving.serialize_keras_object({**compiled, "classification_loss": self.classification_loss})
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        # KerasCV divides by the anchors with a box of one replica, though replicas' gradients are added up; and gives a
+        # batch without boxes no loss at all, where everything found is wrong.
+        deltas, classes = self.label_encoder(_images(x), y)
+        weights = 1.0 if sample_weight is None else ops.reshape(ops.cast(sample_weight, "float32"), (-1, 1))
+        has_box = ops.cast(classes >= 0, "float32") * weights
+        counts = ops.cast(classes != IGNORED, "float32") * weights
+        boxes = ops.maximum(_over_replicas(ops.sum(has_box)), 1.0)
+        return super(keras_cv.models.RetinaNet, self).compute_loss(
+            x=x,
+            y={"box": deltas, "classification": ops.one_hot(classes, self.classes, dtype="float32")},
+            y_pred=y_pred,
+            sample_weight={"box": has_box / boxes, "classification": counts / boxes},
+            training=training,
+        )
+
+    # KerasCV's steps take no sample weights.
+
+    def train_step(self, data):
+        return super(keras_cv.models.RetinaNet, self).train_step(_as_tuple(data))
+
+    def test_step(self, data):
+        return super(keras_cv.models.RetinaNet, self).test_step(_as_tuple(data))
+
+    def get_config(self):
+        return {
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "classes": self.classes,
+            "width": self.width,
+            "convs": self.convs,
+            "class_names": self.class_names,
+            "anchor_sizes": self.anchor_sizes,
+            "low_quality_matches": self.low_quality_matches,
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
+        return cls(**{**config, "backbone": backbone})
+
+
+def _check(backbone, anchor_sizes):
+    """Raises a `ValueError` for what no RetinaNet can be built of."""
+    levels = getattr(backbone, "pyramid_level_inputs", {})
+    if not {*LEVELS} <= {*levels}:
+        raise ValueError(
+            "RetinaNet needs a backbone with the levels P3 to P5, like ConvNeXtV2Backbone with stem_stride=4. "
+            f"Received: backbone with {[*levels] or 'no pyramid_level_inputs'}"
+        )
+    check_sides(backbone.input_shape)
+    is_list = isinstance(anchor_sizes, (tuple, list)) and len(anchor_sizes) == len(STRIDES)
+    if not is_list or not all(map(_is_size, anchor_sizes)):
+        raise ValueError(
+            f"anchor_sizes must be {len(STRIDES)} positive numbers, one a level. Received: {anchor_sizes!r}"
+        )
+
+
+def _is_size(size):
+    return is_positive_int(size) or (isinstance(size, float) and 0 < size < float("inf"))
+
+
+@contextlib.contextmanager
+def _global_policy(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _images(inputs):
+    return inputs["images"] if isinstance(inputs, dict) else inputs
+
+
+def _as_tuple(data):
+    """A batch as (images, labels, perhaps weights); KerasCV's data has a dict of images and bounding boxes."""
+    return (data["images"], data["bounding_boxes"]) if isinstance(data, dict) else data
+
+
+def _over_replicas(value):
+    """The sum of the values of all replicas."""
+    context = tf.distribute.get_replica_context()  # `None` where Keras only looks at shapes
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)

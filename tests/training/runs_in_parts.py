@@ -1,0 +1,41 @@
+"""Runs that are interrupted and go on, in this process: for whatever trains through `training.loop`."""
+
+import keras
+import numpy as np
+import pytest
+
+from training import checkpoints, loop
+
+
+class StopAt(keras.callbacks.Callback):
+    """What a kill looks like from within the process."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step -= 1
+        if self.step == 0:
+            raise KeyboardInterrupt
+
+
+def interrupt(monkeypatch, step, run):
+    """Calls `run`, and interrupts its training after so many steps."""
+    train = loop.train
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train", lambda *given, **named: train(*given, **named, callbacks=[StopAt(step)]))
+        with pytest.raises(KeyboardInterrupt):
+            run()
+
+
+def assert_same_state(one, two):
+    """That the newest checkpoints of two runs have the same arrays, within what sums in another order make."""
+    (step, first), (other_step, second) = (
+        max(checkpoints.checkpoints(run / "checkpoints").items()) for run in (one, two)
+    )
+    assert step == other_step
+    arrays, others = checkpoints.read(first)[0], checkpoints.read(second)[0]
+    assert arrays.keys() == others.keys()
+    for name, array in arrays.items():
+        np.testing.assert_allclose(others[name], array, rtol=1e-5, atol=1e-6, err_msg=name)

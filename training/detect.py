@@ -1,0 +1,110 @@
+"""Train object detection, from an encoder's weights or from scratch, and evaluate it."""
+
+from keras_cnv2.detection import Detector, export_detector, retinanet
+from training import loop, options, results, runs
+from training.commands import add_device_options, add_run_options, devices_of, folder_of, start_run
+from training.dense import new_backbone
+from training.detection import pictures
+from training.detection.recipes import DETECTION
+from training.devices import ONE_DEVICE
+
+MODEL = "detector.keras"
+EXAMPLES = 6
+
+# An average precision counts all that was found, however unsure.
+LEAST_SCORE = 0.001
+
+
+def add_arguments(parser):
+    add_run_options(parser, "detect")
+    add_device_options(parser)
+    options.add_options(parser, DETECTION, "bccd")
+
+
+def main(args):
+    recipe = options.chosen_recipe(args, DETECTION)
+    folder = folder_of(args)
+    devices = devices_of(args)
+    with devices.clear_errors():
+        metrics = run(recipe, folder, devices)
+    if metrics:
+        print_scores(metrics)
+        print(f"weights: {folder / MODEL}")
+
+
+def print_scores(metrics):
+    """Prints the figures of a run."""
+    figures = [
+        (name, metrics[name]) for name in ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR100") if name in metrics
+    ]
+    for name, value in [*figures, *(metrics.get("classes") or {}).items()]:
+        print(f"{name:<24}{_percent(value):>16}")
+
+
+def _percent(value):
+    return "nothing to find" if value is None else f"{value:.2%}"
+
+
+def new_retinanet(recipe, class_names, weights=None, new_encoder=new_backbone):
+    """The model that a recipe trains."""
+    return retinanet(
+        new_encoder(recipe, weights),
+        len(class_names),
+        width=recipe.head_width,
+        convs=recipe.head_convs,
+        class_names=class_names,
+        name="detector",
+    )
+
+
+def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
+    """Trains to the end of a recipe, going on if the folder has an interrupted run of it.
+
+    Writes detector.keras (with `recipe.ema` the averaged weights), best.keras if another epoch was the best one, the
+    folder saved_model, detections.png, average_precisions.png, learning_curves.png, metrics.json, the logs and the
+    checkpoints.
+
+    Args:
+        recipe: `training.detection.recipes.Detection`.
+        folder: Path of the run.
+        devices: `training.devices.Devices`.
+        new_encoder: From recipe and weights to the encoder under the head.
+
+    Returns:
+        What is in metrics.json, a dict; `None` on all workers but the chief.
+    """
+    # These need TensorFlow, without which other commands run.
+    from training.detection.evaluate import evaluate
+    from training.detection.sources import open_boxes
+
+    source, weights = start_run(recipe, folder, devices, open_boxes)
+    names = source.class_names
+    with devices.scope():
+        model = new_retinanet(recipe, names, weights, new_encoder)
+    progress = loop.train(
+        model,
+        recipe,
+        source,
+        folder,
+        devices=devices,
+        monitor="val_loss",
+        box_loss="smoothl1",
+        classification_loss="focal",
+    )
+    if not devices.is_chief:
+        return None
+    results.save(model, folder / MODEL)
+    results.draw_curves(progress.history, folder, ("loss", "box_loss", "classification_loss"))
+    detector = Detector(model, recipe.nms, recipe.score_threshold, recipe.iou_threshold)
+    export_detector(detector, folder / "saved_model", image_size=recipe.image_size)
+    metrics = results.summary(model, progress)
+    if source.validation_size:
+        unsure = Detector(model, recipe.nms, LEAST_SCORE, recipe.iou_threshold)
+        metrics |= evaluate(unsure, source, recipe, recipe.step_batch)
+        images, truths = source.examples(recipe, min(EXAMPLES, source.validation_size))
+        found = detector.predict(images, verbose=0)
+        pictures.detections(folder / "detections.png", images, truths, found, names)
+        pictures.average_precisions(folder / "average_precisions.png", metrics["classes"], _percent(metrics["AP"]))
+    results.save_best(model, progress, folder)
+    runs.write_json(folder / runs.METRICS, metrics)
+    return metrics

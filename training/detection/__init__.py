@@ -1,0 +1,1 @@
+"""Object detection: pictures with boxes, what is done to them in training, and COCO's figures."""

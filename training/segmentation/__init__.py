@@ -1,0 +1,1 @@
+"""Training of semantic segmentation: data, augmentation, evaluation, pictures."""

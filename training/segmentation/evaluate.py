@@ -1,0 +1,123 @@
+"""Evaluate a segmentation model on whole pictures: IoU of each class and their mean, accuracy of pixels.
+
+One table of counts over all pixels of all pictures, at the size of their labels: not the mean of the pictures' scores.
+"""
+
+import itertools
+import time
+
+import numpy as np
+from keras import ops
+
+from keras_cnv2.segmentation import ConfusionMatrix, Segmenter
+from training.callbacks import progress_bar
+from training.devices import ONE_DEVICE
+from training.recipes import RecipeError
+from training.segmentation.augment import resize_image, scaled_size
+from training.shares import Share
+
+# Of the test at several scales, in which pictures are mirrored as well (mmsegmentation).
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+def evaluate(model, source, recipe, devices=ONE_DEVICE):
+    """Evaluates a model on the validation pictures of a source. Each worker sees a part of them, on one device.
+
+    Args:
+        model: A model from images to logits of the images' size, like `keras_cnv2.segmentation.UPerNet`.
+        source: A `training.segmentation.sources.Scenes`.
+        recipe: Has `short_side`, `window`, `stride` and `multi_scale`.
+        devices: `training.devices.Devices`.
+
+    Returns:
+        A dict of figures: "mean_iou", "pixel_accuracy", "mean_accuracy", "iou", a dict from the names of classes to
+        their IoU (`None` for those that neither labels nor predictions have), "images" and "images_per_second".
+
+    Raises:
+        RecipeError: If there are no pictures to evaluate on.
+        DataError: Where labels cannot be right, or too many pictures cannot be read.
+    """
+    names = source.class_names
+    predict = predictor(model, recipe)
+    counts = ConfusionMatrix(len(names), source.ignore_label)
+    share = Share(devices.worker, devices.workers)
+    total = len(range(share.worker, source.validation_size, share.workers))
+    images, start = 0, None
+    with progress_bar(desc="evaluating", total=total, leave=False, disable=not devices.is_chief) as bar:
+        for pixels, labels, _ in source.whole(share):
+            counts.update_state(labels[None], predict(pixels, labels.shape)[None])
+            images += 1
+            start = start or time.perf_counter()  # the first takes longer: the model is compiled
+            bar.update()
+    seconds = time.perf_counter() - start if images > 1 else None
+    parts = devices.gather({"images": images, "counts": [ops.convert_to_numpy(v).tolist() for v in counts.variables]})
+    images = sum(part["images"] for part in parts)
+    if not images:
+        raise RecipeError("data must have pictures to evaluate on. Received: none that can be read")
+    for variable, *values in zip(counts.variables, *(part["counts"] for part in parts)):
+        variable.assign(np.sum(values, axis=0, dtype="int32"))
+    scores = counts.scores()
+    return {
+        **scores,
+        "iou": dict(zip(names, scores["iou"])),
+        "images": images,
+        "images_per_second": round((images - len(parts)) / seconds, 1) if seconds else None,
+    }
+
+
+def predictor(model, recipe):
+    """How a recipe tests a model on a picture.
+
+    Each scale is made from the picture itself; probabilities are averaged.
+
+    Args:
+        model: As in `evaluate`.
+        recipe: As in `evaluate`.
+
+    Returns:
+        A function from pixels `(height, width, 3)` and a size, (height, width), to the classes of a picture of that
+        size, an int32 array.
+    """
+    segmenter = Segmenter(model, recipe.window, recipe.stride, flip=recipe.multi_scale)
+    scales = SCALES if recipe.multi_scale else (1.0,)
+
+    def probabilities(pixels, size, scale):
+        target = scaled_size(pixels, recipe.short_side, scale)
+        image = resize_image(pixels, target, (0, 0), target)
+        return segmenter.probabilities(image[None], size)[0]
+
+    def predict(pixels, size):
+        views = sum(probabilities(pixels, size, scale) for scale in scales)
+        return ops.convert_to_numpy(ops.argmax(views, axis=-1)).astype("int32")
+
+    return predict
+
+
+def examples(model, source, recipe, count):
+    """A few validation pictures, always the same, as in `evaluate`.
+
+    Args:
+        model, source, recipe: As in `evaluate`.
+        count: Int; there may be fewer.
+
+    Returns:
+        Three lists: pixels, labels and predictions.
+    """
+    predict = predictor(model, recipe)
+    pictures = itertools.islice(source.whole(mixed=True), count)
+    found = [(pixels, labels, predict(pixels, labels.shape)) for pixels, labels, _ in pictures]
+    return tuple(map(list, zip(*found)))
+
+
+def table(figures):
+    """What `evaluate` returns as a table for the terminal: a class a line, then the means."""
+    rows = [(name, "no pixels" if iou is None else f"{iou:.2%}") for name, iou in figures["iou"].items()]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {iou:>9}" for name, iou in rows]
+    rate = figures["images_per_second"]
+    lines.append(
+        f"mean IoU {figures['mean_iou']:.2%}, pixel accuracy {figures['pixel_accuracy']:.2%}, "
+        f"mean accuracy {figures['mean_accuracy']:.2%} of {figures['images']} images"
+        + (f", {rate:.1f} images/s" if rate else "")
+    )
+    return "\n".join(lines)
