@@ -6,6 +6,7 @@ from keras_cnv2.features import (
     check_architecture,
     from_architecture_config,
     make_input,
+    normalized_levels,
     pyramid_layers,
     source_inputs,
     stages,
@@ -21,25 +22,33 @@ class ConvNeXtV2Backbone(keras.Model):
     KerasHub) and `pyramid_level_inputs` (level -> layer name, the convention of KerasCV). Level `P{n}` has stride
     `2 ** n`: P2 to P5 with `stem_stride` 4, P1 to P4 with 2, P0 to P3 with 1.
 
+    Heads for segmentation and detection train better on levels of one scale: with `pyramid_norms` each level ends in a
+    LayerNorm of its own, as in the paper's experiments, and the output is the dict of levels. Published weights lack
+    these norms, which then keep their initial values.
+
     Args:
         size: Name of a published size, "atto" to "huge"; or give `depths` and `dims`.
         depths: Four ints, the blocks of each stage; without `size`.
         dims: Four ints, the channels of each stage; without `size`.
         weights, include_preprocessing, input_shape, input_tensor, stem_stride, drop_path_rate, dtype, name: As in
             `keras_cnv2.ConvNeXtV2`.
+        pyramid_norms: Bool, whether each level ends in a LayerNorm (epsilon 1e-6), `pyramid_norm_0` to
+            `pyramid_norm_3` by stage.
 
     Call arguments:
         images: Tensor `(N, height, width, channels)`.
 
     Returns:
-        The last stage's features, `(N, height / (8 * stem_stride), width / (8 * stem_stride), dims[3])`.
+        The last stage's features, `(N, height / (8 * stem_stride), width / (8 * stem_stride), dims[3])`; with
+        `pyramid_norms` a dict of all levels.
 
     Raises:
         ValueError: If an argument is out of range, or weights cannot be had, read or fitted (`CheckpointError`); the
             message names what was received and what is allowed.
         FileNotFoundError: If `weights` is a path without a file.
 
-    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3.
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3; the norms are those of the detection and segmentation
+        backbones in ConvNeXt's published code (arXiv 2201.03545, section 3.3).
     """
 
     def __init__(
@@ -53,6 +62,7 @@ class ConvNeXtV2Backbone(keras.Model):
         input_tensor=None,
         stem_stride=4,
         drop_path_rate=0.0,
+        pyramid_norms=False,
         dtype=None,
         name=None,
     ):
@@ -66,7 +76,10 @@ class ConvNeXtV2Backbone(keras.Model):
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         images = make_input(input_shape, input_tensor, stem_stride)
         outputs = stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, policy)
-        super().__init__(inputs=source_inputs(images), outputs=outputs[-1], name=name)
+        if pyramid_norms:
+            outputs = normalized_levels(outputs, policy)
+        levels = dict(zip(pyramid_layers(depths, stem_stride, pyramid_norms), outputs))
+        super().__init__(inputs=source_inputs(images), outputs=levels if pyramid_norms else outputs[-1], name=name)
 
         self.dtype_policy = policy
         self.images = images
@@ -76,14 +89,15 @@ class ConvNeXtV2Backbone(keras.Model):
         self.include_preprocessing = include_preprocessing
         self.stem_stride = stem_stride
         self.drop_path_rate = drop_path_rate
-        self.pyramid_level_inputs = pyramid_layers(self.depths, stem_stride)
-        self.pyramid_outputs = dict(zip(self.pyramid_level_inputs, outputs))
+        self.pyramid_norms = bool(pyramid_norms)
+        self.pyramid_level_inputs = pyramid_layers(self.depths, stem_stride, pyramid_norms)
+        self.pyramid_outputs = levels
         if source is not None:
             load_weights(self, source)
 
     def get_config(self):
         architecture = {"depths": self.depths, "dims": self.dims} if self.size is None else {"size": self.size}
-        return {**architecture_config(self), **architecture}
+        return {**architecture_config(self), **architecture, "pyramid_norms": self.pyramid_norms}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

@@ -10,16 +10,23 @@ from keras_cnv2.preprocessing import Preprocessing
 
 STEM_STRIDES = (1, 2, 4)
 
+# The LayerNorm of a level of the pyramid, by stage.
+NORM = "pyramid_norm_{}"
+
 
 def total_stride(stem_stride):
     """Input pixels for each position of the last stage, along one side."""
     return 8 * stem_stride
 
 
-def pyramid_layers(depths, stem_stride):
-    """{level: name of the layer that puts it out}. Level `P{n}` has stride `2 ** n`: P2 to P5 with a stem of 4."""
+def pyramid_layers(depths, stem_stride, norms=False):
+    """{level: name of the layer that puts it out}. Level `P{n}` has stride `2 ** n`: P2 to P5 with a stem of 4.
+
+    The layer is the last block of a stage, or with `norms` the LayerNorm after it.
+    """
     first = 2 - STEM_STRIDES[::-1].index(stem_stride)
-    return {f"P{first + stage}": f"stages_{stage}_{depth - 1}" for stage, depth in enumerate(depths)}
+    last_blocks = (f"stages_{stage}_{depth - 1}" for stage, depth in enumerate(depths))
+    return {f"P{first + stage}": NORM.format(stage) if norms else block for stage, block in enumerate(last_blocks)}
 
 
 def check_architecture(depths, dims, stem_stride, drop_path_rate):
@@ -85,6 +92,11 @@ def stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocess
             x = ConvNeXtV2Block(dim, next(drop_rates), dtype=dtype, name=f"stages_{stage}_{block}")(x)
         outputs.append(x)
     return outputs
+
+
+def normalized_levels(outputs, dtype):
+    """The stages' outputs, each behind a LayerNorm of its own."""
+    return [LayerNorm(dtype=dtype, name=NORM.format(stage))(x) for stage, x in enumerate(outputs)]
 
 
 def source_inputs(images):

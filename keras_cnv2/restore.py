@@ -84,4 +84,4 @@ def _build(architecture, classifier_activation):
         return ConvNeXtV2(**common, classes=architecture.classes, classifier_activation=classifier_activation)
     if architecture.has_norm:
         return ConvNeXtV2(**common, include_top=False, pooling="avg")
-    return ConvNeXtV2Backbone(**common)
+    return ConvNeXtV2Backbone(**common, pyramid_norms=architecture.has_pyramid_norms)

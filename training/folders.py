@@ -1,6 +1,5 @@
 """Folders of pictures as a source of training."""
 
-import hashlib
 import logging
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ from keras_cnv2.preprocessing import SUFFIXES
 from training.data import VALIDATION_NAMES, DataError, quote
 from training.images import Pictures
 from training.rows import FileRows
+from training.splits import hold_out_files
 
 logger = logging.getLogger(__name__)
 
@@ -105,21 +105,12 @@ def files_below(folder, above=()):
 
 
 def _hold_out(classes, path, share, seed):
-    """Splits the files of each class in two, by a hash of their names: always alike, also when others are added."""
-
-    def rank(file):
-        return hashlib.sha256(
-            f"{seed}/{Path(file).relative_to(path).as_posix()}".encode(errors="surrogateescape")
-        ).digest()
-
+    """Holds out a share of the files of each class."""
     train, held_out = {}, {}
     for name, files in classes.items():
-        # Of both at least one, but for shares that say otherwise.
-        count = round(share * len(files)) if share in (0, 1) else min(max(round(share * len(files)), 1), len(files) - 1)
-        chosen = {*sorted(files, key=rank)[:count]}
-        train[name] = [file for file in files if file not in chosen]
+        train[name], chosen = hold_out_files(files, path, share, seed)
         if chosen:
-            held_out[name] = [file for file in files if file in chosen]
+            held_out[name] = chosen
     return train, held_out
 
 

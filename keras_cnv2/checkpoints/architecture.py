@@ -16,6 +16,7 @@ class Architecture:
         stem_stride: Stride of the stem.
         channels: Input channels.
         has_norm: Whether there is the classifier's last LayerNorm.
+        has_pyramid_norms: Whether each level of the pyramid ends in a LayerNorm.
         classes: Number of classes, or `None` without a head.
         decoder_dim: Width of FCMAE's decoder, or `None` without one.
         decoder_depth: Its number of blocks.
@@ -26,6 +27,7 @@ class Architecture:
     stem_stride: int
     channels: int
     has_norm: bool
+    has_pyramid_norms: bool
     classes: int | None
     decoder_dim: int | None
     decoder_depth: int
@@ -57,6 +59,7 @@ def architecture_of(shapes):
             stem_stride=stem[0],
             channels=stem[2],
             has_norm="norm/gamma" in shapes,
+            has_pyramid_norms="pyramid_norm_0/gamma" in shapes,
             classes=shapes["head/bias"][0] if "head/bias" in shapes else None,
             decoder_dim=shapes["proj/bias"][0] if "proj/bias" in shapes else None,
             decoder_depth=count("decoder_{}"),

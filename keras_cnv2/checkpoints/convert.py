@@ -43,10 +43,10 @@ def load_checkpoint(model, source):
     The naming is found out: that of the official code (its dense models, and its pre-training checkpoints with sparse
     or dense kernels), of timm, of transformers, or of a Keras file. Every tensor of the source is used and every
     weight of the model is set, with three exceptions, each told in one log line: parts the model does not have are
-    left out as a whole (a classifier's norm and head, FCMAE's decoder; of level INFO, the others WARNING); parts the
-    source does not have keep their initial values as a whole (the decoder, or the final norm and head); and a stem for
-    three channels is summed for a model of one channel, and repeated and scaled down for any other number, as timm
-    does it.
+    left out as a whole (a classifier's norm and head, a pyramid's norms, FCMAE's decoder; of level INFO, the others
+    WARNING); parts the source does not have keep their initial values as a whole (the decoder, a pyramid's norms, or
+    the final norm and head); and a stem for three channels is summed for a model of one channel, and repeated and
+    scaled down for any other number, as timm does it.
 
     The names of the classes, the image size and the way to resize that a file carries become a classifier's where it
     has none.
@@ -123,7 +123,8 @@ def state_dict(model, naming="official"):
         model: A classifier, backbone or FCMAE.
         naming: "official", the names of facebookresearch/ConvNeXt-V2 (FCMAE's encoder has the prefix "encoder.");
             "timm", where atto to nano keep 1x1 convolutions; or "transformers". The last two have no decoder: of an
-            FCMAE they hold the encoder, and a log line says so.
+            FCMAE they hold the encoder, and a log line says so. Nor has timm a pyramid's norms; in transformers' naming
+            a backbone with them is a `ConvNextV2Backbone`.
 
     Returns:
         Dict from names to NumPy arrays in PyTorch's layout; `load_checkpoint` takes it.
@@ -190,7 +191,7 @@ def _dialect(naming, variables):
     if naming == "official":
         return names.OFFICIAL_FCMAE if architecture.decoder_dim else names.OFFICIAL
     if naming == "transformers":
-        return names.TRANSFORMERS
+        return names.TRANSFORMERS_BARE if architecture.has_pyramid_norms else names.TRANSFORMERS
     conv_mlp = size_of(architecture.depths, architecture.dims) in CONV_MLP_SIZES
     return names.TIMM_CONV_MLP if conv_mlp else names.TIMM
 

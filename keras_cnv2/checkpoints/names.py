@@ -148,6 +148,9 @@ def _official_encoder(prefix):
 
 HEAD = [*_layer("norm", "norm", NORM), *_layer("head", "head", DENSE)]
 
+# Of the pyramid's levels, as the official backbones for detection and segmentation call them.
+PYRAMID_NORMS = _layer("pyramid_norm_{0}", "norm{0}", NORM)
+
 DECODER = [
     *_layer("proj", "proj", POINTWISE),
     ("mask_token/token", "mask_token", Layout("c", "1c11")),
@@ -156,7 +159,7 @@ DECODER = [
 ]
 
 # facebookresearch/ConvNeXt-V2: its dense models.
-OFFICIAL = Dialect("official", [*_official_encoder(""), *HEAD, *DECODER])
+OFFICIAL = Dialect("official", [*_official_encoder(""), *PYRAMID_NORMS, *HEAD, *DECODER])
 
 # Its pre-training model with dense shapes. What we write for FCMAE.
 OFFICIAL_FCMAE = Dialect("official fcmae", [*_official_encoder("encoder."), *DECODER])
@@ -227,6 +230,11 @@ def _transformers(name, prefix):
                 grn=("grn", _affine("weight", "bias", Layout("c", "111c"))),
                 pwconv2=("pwconv2", DENSE),
             ),
+            *(
+                row
+                for stage in range(4)  # counted from one there
+                for row in _layer(f"pyramid_norm_{stage}", f"{prefix}hidden_states_norms.stage{stage + 1}", NORM)
+            ),
             *_layer("norm", f"{prefix}layernorm", NORM),
             *_layer("head", "classifier", DENSE),
         ],
@@ -234,7 +242,7 @@ def _transformers(name, prefix):
 
 
 TRANSFORMERS = _transformers("transformers", "convnextv2.")
-TRANSFORMERS_BARE = _transformers("transformers without a head", "")  # its ConvNextV2Model
+TRANSFORMERS_BARE = _transformers("transformers without a head", "")  # its ConvNextV2Model and ConvNextV2Backbone
 
 
 def _keras_rows():
@@ -254,6 +262,7 @@ DIALECTS = (OFFICIAL, OFFICIAL_FCMAE, OFFICIAL_SPARSE, TIMM, TIMM_CONV_MLP, TRAN
 PARTS = {
     "norm": re.compile(r"norm/"),
     "head": re.compile(r"head/"),
+    "pyramid_norms": re.compile(r"pyramid_norm_\d/"),
     "decoder": re.compile(r"(proj|mask_token|decoder_\d+|pred)/"),
 }
 

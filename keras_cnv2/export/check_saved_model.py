@@ -4,9 +4,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cnv2 import predict
+from keras_cnv2.export import segmentation
 from keras_cnv2.export.check import compare, full_precision, sample_images, tolerance_of
 from keras_cnv2.export.errors import ExportError
-from keras_cnv2.export.outputs import has_classes, with_features
+from keras_cnv2.export.outputs import has_classes, is_segmenter, with_features
 from keras_cnv2.export.signatures import picture_side, to_probabilities
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.features import total_stride
@@ -22,10 +23,15 @@ def check_saved_model(folder, model, resize=None):
         resize: The way to resize that it was made with.
     """
     signatures = tf.saved_model.load(str(folder)).signatures
-    spec = signatures["features"].structured_input_signature[1]["images"]
-    sides = [side or 2 * total_stride(model.stem_stride) for side in spec.shape[1:3]]
+    spec = signatures["serving_default"].structured_input_signature[1]["images"]
+    encoder = model.backbone if is_segmenter(model) else model
+    sides = [side or 2 * total_stride(encoder.stem_stride) for side in spec.shape[1:3]]
     images = sample_images(*sides, spec.shape[-1])
-    images = images if model.include_preprocessing else np.asarray(preprocess_input(images))
+    images = images if encoder.include_preprocessing else np.asarray(preprocess_input(images))
+    if is_segmenter(model):
+        with full_precision():
+            segmentation.check(signatures, model, images)
+        return
 
     def agree(name, expected, **inputs):
         inputs = {key: tf.constant(value, signatures[name].inputs[0].dtype) for key, value in inputs.items()}

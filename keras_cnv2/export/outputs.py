@@ -4,9 +4,12 @@ import keras
 
 from keras_cnv2 import predict
 from keras_cnv2.arguments import is_positive_int
+from keras_cnv2.backbone import ConvNeXtV2Backbone
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.features import pyramid_layers, total_stride
 from keras_cnv2.models import ConvNeXtV2
+from keras_cnv2.segmentation.deeplab import is_deeplab
+from keras_cnv2.segmentation.upernet import UPerNet
 
 INPUT_DTYPES = ("float32", "uint8")
 
@@ -16,15 +19,25 @@ def has_classes(model):
     return isinstance(model, ConvNeXtV2) and model.include_top
 
 
+def is_segmenter(model):
+    """Whether the model is a UPerNet or a DeepLabV3+ of this package, on a backbone of this package."""
+    on_ours = isinstance(getattr(model, "backbone", None), ConvNeXtV2Backbone)
+    return on_ours and (isinstance(model, UPerNet) or is_deeplab(model))
+
+
 def labels_of(model):
-    """The names of a classifier's classes, otherwise `None`.
+    """The names of the classes of a classifier or a segmentation model, numbers if it has none, otherwise `None`.
 
     Raises:
         ValueError: If the name of a class has several lines.
     """
-    if not has_classes(model):
+    if is_segmenter(model):
+        classes = model.classes if isinstance(model, UPerNet) else model.num_classes
+        labels = getattr(model, "class_names", None) or tuple(map(str, range(classes)))
+    elif has_classes(model):
+        labels = predict.class_names(model)
+    else:
         return None
-    labels = predict.class_names(model)
     for label in labels:
         if len(label.splitlines()) != 1:
             raise ValueError(f"Names of classes have one line each, to be exported. Received: {label!r}")
@@ -33,9 +46,7 @@ def labels_of(model):
 
 def with_features(model):
     """A functional model with the outputs "pooled", "P2" and so on and, of a classifier, "scores"."""
-    outputs = {
-        level: model.get_layer(name).output for level, name in pyramid_layers(model.depths, model.stem_stride).items()
-    }
+    outputs = _levels(model)
     last = [*outputs.values()][-1]
     has_norm = any(layer.name == "norm" for layer in model.layers)
     outputs["pooled"] = (
@@ -52,12 +63,14 @@ def with_named_outputs(model):
     "probabilities" or "logits" of a classifier ("scores" with another activation); "P2" to "P5" of a backbone; "P5" or,
     with pooling, "pooled" of a classifier without its top.
     """
-    if isinstance(model, ConvNeXtV2):
-        outputs = {_output_name(model): model.output}
-    else:
-        levels = pyramid_layers(model.depths, model.stem_stride)
-        outputs = {level: model.get_layer(name).output for level, name in levels.items()}
+    outputs = {_output_name(model): model.output} if isinstance(model, ConvNeXtV2) else _levels(model)
     return keras.Model(model.input, outputs, name=model.name)
+
+
+def _levels(model):
+    """{level: feature map}: those of a backbone, and of a classifier those of its stages."""
+    layers = getattr(model, "pyramid_level_inputs", None) or pyramid_layers(model.depths, model.stem_stride)
+    return {level: model.get_layer(name).output for level, name in layers.items()}
 
 
 def _output_name(model):
@@ -74,6 +87,7 @@ def _output_name(model):
 
 def image_sides(model, image_size):
     """Height and width of the images that an export takes, `None` where they are open."""
+    model = model.backbone if is_segmenter(model) else model
     known = model.image_size if isinstance(model, FCMAE) else tuple(model.input_shape[1:3])
     if image_size is None:
         return known
@@ -91,6 +105,7 @@ def check_input_dtype(model, input_dtype):
     """Raises a `ValueError` unless the model can have images of this dtype."""
     if input_dtype not in INPUT_DTYPES:
         raise ValueError(f"input_dtype must be one of {INPUT_DTYPES}. Received: input_dtype={input_dtype!r}")
+    model = model.backbone if is_segmenter(model) else model
     if input_dtype == "uint8" and not model.include_preprocessing:
         raise ValueError(
             'Models with include_preprocessing=False take normalised images, input_dtype="float32". '

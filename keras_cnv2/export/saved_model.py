@@ -43,6 +43,11 @@ def export_saved_model(
     `FCMAE` has `features`, of whole images; `reconstruct`, "images" and "hidden" to "reconstruction"; and
     `serving_default`, which hides the same patches in every call, "images" to "reconstruction" and "hidden".
 
+    A segmentation model, `keras_cnv2.segmentation.UPerNet` or `deeplab_v3_plus` on a backbone of this package, has
+    `serving_default`, "images" to "class_map" (int32) and "scores" (the probability of that class), each `(N, H, W)`;
+    and, where height and width are open, `serve_jpeg`, "encoded" `(1,)`, to the same: one picture, seen at its own
+    size, and an error if it is none.
+
     The names of the classes are in `assets/labels.txt`, one a line, and with the image size and the way to resize in
     `assets.extra/keras_cnv2.json`. `serve_jpeg` is left out for images that are not
     square, or have other than one or three channels.
@@ -50,7 +55,7 @@ def export_saved_model(
     Before the folder takes its place, it is read back and its outputs are compared with the model's.
 
     Args:
-        model: A `keras_cnv2.ConvNeXtV2`, `ConvNeXtV2Backbone` or `FCMAE`.
+        model: A `keras_cnv2.ConvNeXtV2`, `ConvNeXtV2Backbone`, `FCMAE` or segmentation model.
         path: Of the folder to write.
         image_size: Optional int, the height and width of images. By default those of the model's `input_shape`, where
             they may be left open; `serve_jpeg` then takes `model.image_size` or 224. A known size is faster.

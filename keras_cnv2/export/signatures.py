@@ -6,8 +6,15 @@ import tensorflow as tf
 from keras_cnv2 import predict
 from keras_cnv2.arguments import positive_int
 from keras_cnv2.backbone import ConvNeXtV2Backbone
-from keras_cnv2.export import pictures
-from keras_cnv2.export.outputs import check_input_dtype, has_classes, image_sides, labels_of, with_features
+from keras_cnv2.export import pictures, segmentation
+from keras_cnv2.export.outputs import (
+    check_input_dtype,
+    has_classes,
+    image_sides,
+    is_segmenter,
+    labels_of,
+    with_features,
+)
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.fcmae.masking import random_hidden
 from keras_cnv2.features import total_stride
@@ -23,7 +30,7 @@ def served_module(model, *, image_size, resize, top, input_dtype, max_pixels, fo
     """The signatures of a model, and what they need.
 
     Args:
-        model: A classifier, backbone or FCMAE.
+        model: A classifier, backbone, FCMAE or segmentation model.
         image_size, resize, top, input_dtype, max_pixels: See `export_saved_model`.
         folded: Bool, whether to fold the model.
         scratch: Path of a folder for what is read when the module is saved.
@@ -31,10 +38,12 @@ def served_module(model, *, image_size, resize, top, input_dtype, max_pixels, fo
     Returns:
         A `tf.Module` that holds the variables and the table of names, and {name of the signature: function}.
     """
+    if is_segmenter(model):
+        return _segmentation(model, image_size, resize, input_dtype, max_pixels, folded, scratch)
     if not isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone, FCMAE)):
         raise ValueError(
-            "Exported are ConvNeXtV2, ConvNeXtV2Backbone and FCMAE; other models by Keras: "
-            f"keras_cnv2.fold(model).export(path). Received: model={model!r}"
+            "Exported are ConvNeXtV2, ConvNeXtV2Backbone, FCMAE, and UPerNet and DeepLabV3+ on such a backbone; other "
+            f"models by Keras: keras_cnv2.fold(model).export(path). Received: model={model!r}"
         )
     _check(model, resize, top, input_dtype, max_pixels)
     height, width = image_sides(model, image_size)
@@ -62,10 +71,31 @@ def served_module(model, *, image_size, resize, top, input_dtype, max_pixels, fo
         if side and channels in (1, 3):
             to_images = pictures.decoder(side, resize or model.resize, channels, max_pixels)
             functions["serve_jpeg"] = (_picture_classifier(model, encoder, answer, to_images), [pictures.ENCODED])
+    return _with_signatures(module, functions)
+
+
+def _with_signatures(module, functions):
     signatures = {name: _traced(*function) for name, function in functions.items()}
     # What the functions read and no more: Keras's models hold other things as well, like compiled training steps.
     module.read = [variable for function in signatures.values() for variable in function.graph.variables]
     return module, signatures
+
+
+def _segmentation(model, image_size, resize, input_dtype, max_pixels, folded, scratch):
+    """`served_module` of a segmentation model."""
+    if resize is not None:
+        raise ValueError(f"Segmentation models see pictures at their own size. Received: resize={resize!r}")
+    positive_int("max_pixels", max_pixels)
+    check_input_dtype(model, input_dtype)
+    backbone, sides = model.backbone, image_sides(model, image_size)
+    images = tf.TensorSpec((None, *sides, backbone.input_shape[-1]), input_dtype, "images")
+    module = tf.Module()
+    module.labels = _labels(labels_of(model), scratch)
+
+    def checked(images):
+        return _checked(images, total_stride(backbone.stem_stride), max_pixels)
+
+    return _with_signatures(module, segmentation.functions(model, images, checked, max_pixels, folded))
 
 
 def _traced(function, signature):

@@ -141,6 +141,11 @@ class FCMAE(keras.Model):
                     f"{name} must be left out or that of the backbone, {getattr(self, name)!r}. "
                     f"Received: {name}={received!r}"
                 )
+        if self.backbone.pyramid_norms:
+            raise ValueError(
+                "FCMAE pre-trains the encoder alone: give a backbone without pyramid norms, and load its weights into "
+                f"one with them afterwards. Received: backbone={self.backbone.name!r} with pyramid_norms=True"
+            )
         sides_fit = all(is_positive_int(side) and side % self.patch == 0 for side in self.image_size)
         if len(self.image_size) != 2 or not sides_fit:
             raise ValueError(

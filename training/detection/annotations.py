@@ -1,6 +1,5 @@
 """Pictures with boxes, as files of annotations describe them."""
 
-import hashlib
 import logging
 from collections import Counter
 from typing import NamedTuple
@@ -96,30 +95,6 @@ def _clean(example, counts):
 def areas_of(boxes):
     """Areas of boxes `(objects, 4)` in pixels, `(objects,)`."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def hold_out(names, share, seed):
-    """Splits names in two, by a hash of each: always alike, also when others are added.
-
-    Args:
-        names: List of strings.
-        share: Float from 0 to 1, the part to hold out. Unless it is 0 or 1, both parts have one name at least.
-        seed: Int, decides which.
-
-    Returns:
-        Two lists, those for training and those held out, in their order.
-    """
-    if not 0 <= share <= 1:
-        raise DataError(f"validation_share must be from 0 to 1. Received: {share}")
-    count = round(share * len(names))
-    if share not in (0, 1):
-        count = min(max(count, 1), len(names) - 1)
-
-    def rank(name):
-        return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
-
-    chosen = {*sorted(names, key=rank)[:count]}
-    return [name for name in names if name not in chosen], [name for name in names if name in chosen]
 
 
 def check_known(names, class_names, whose, path):

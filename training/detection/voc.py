@@ -8,7 +8,8 @@ import numpy as np
 
 from keras_cnv2.preprocessing import SUFFIXES
 from training.data import DataError, quote
-from training.detection.annotations import Annotations, Example, areas_of, check_known, cleaned, hold_out
+from training.detection.annotations import Annotations, Example, areas_of, check_known, cleaned
+from training.splits import hold_out
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ class Segmentation(Dense):
         image_size: Side of the square crops that are trained on, in pixels.
         head: "upernet", the paper's; or "deeplab", DeepLabV3+ from KerasCV.
         head_width: Channels of the head; of "upernet" alone.
-        classes: File with the names of the classes, one a line; none for classes.txt of the folder, or numbers.
+        classes: File with the names of the classes, one a line, or how many there are; none for classes.txt of the
+            folder, or as many as its labels say.
         ignore_label: Label of pixels that do not count.
         reduce_zero_label: Whether label 0 does not count and all others are one less, as in ADE20K.
         short_side: Shorter side of pictures before they are rescaled, and in the test; none for their own size.

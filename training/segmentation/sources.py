@@ -9,12 +9,13 @@ import tensorflow as tf
 
 from keras_cnv2.preprocessing import decode
 from training.data import CORES, VALIDATION_NAMES, DataError, Dataset, Loader, quote
-from training.folders import _hold_out, files_below
+from training.folders import files_below
 from training.recipes import RecipeError
 from training.rows import FileRows
 from training.segmentation.augment import fitted_example, random_example
 from training.segmentation.labels import decode_labels, holds_numbers
 from training.shares import WHOLE
+from training.splits import hold_out_files
 from training.tfds import TfdsRows, check_image, features_of, open_builder
 
 logger = logging.getLogger(__name__)
@@ -349,9 +350,9 @@ def _splits(path, validation, share, seed):
     if held_out is None:
         if validation:
             raise DataError(f"There is no split {validation} with pictures and labels. Received: {path}")
-        _, chosen = _hold_out({"": [picture for picture, _ in train]}, path, share, seed)
-        chosen = {*chosen.get("", ())}
-        train, held_out = ([pair for pair in train if (pair[0] in chosen) == held] for held in (False, True))
+        labels = dict(train)
+        parts = hold_out_files([*labels], path, share, seed)
+        train, held_out = ([(picture, labels[picture]) for picture in part] for part in parts)
     return train, held_out
 
 

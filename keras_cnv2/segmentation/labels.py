@@ -1,0 +1,33 @@
+"""Labels of pixels: which class each is of, or that it is to be ignored."""
+
+import numpy as np
+from keras import ops
+
+
+def check_labels(labels, classes, ignore_label=255):
+    """Raises a `ValueError` for labels that are neither a class nor ignored.
+
+    Compiled losses and metrics cannot raise: `PixelCrossentropy` and `ConfusionMatrix` give NaN for such labels.
+
+    Args:
+        labels: Integer array of any shape.
+        classes: Int, the number of classes.
+        ignore_label: Int, or `None`.
+    """
+    found = np.unique(ops.convert_to_numpy(labels))
+    wrong = [label.item() for label in found if label != ignore_label and not 0 <= label < classes]
+    if wrong:
+        raise ValueError(
+            f"Labels must be from 0 to {classes - 1}, or ignore_label={ignore_label}. "
+            f"Received: {len(wrong)} others, such as {wrong[:5]}"
+        )
+
+
+def is_class(labels, classes):
+    """Where int labels are classes, a boolean tensor."""
+    return ops.logical_and(labels >= 0, labels < classes)
+
+
+def is_ignored(labels, ignore_label):
+    """Where int labels are to be ignored, a boolean tensor."""
+    return ops.zeros_like(labels, dtype="bool") if ignore_label is None else ops.equal(labels, ignore_label)

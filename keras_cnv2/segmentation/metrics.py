@@ -1,0 +1,117 @@
+import keras
+import numpy as np
+from keras import ops
+
+from keras_cnv2.arguments import positive_int
+from keras_cnv2.segmentation.labels import is_class, is_ignored
+
+# Counts are kept as `high * 2**20 + low`: so they stay exact up to 2**51 in the 32-bit integers that all backends have,
+# and the low halves of two thousand replicas can be added up.
+BITS = 20
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class ConfusionMatrix(keras.metrics.Metric):
+    """Counts which class pixels are of and which they are taken for; its result is the mean IoU.
+
+    The intersection over union of a class is `TP / (TP + FP + FN)` over all pixels that the metric has seen; the mean
+    runs over the classes that were seen, in labels or predictions. Counts are exact whole numbers.
+
+    A label or prediction that is no class, nor ignored, is counted apart: it makes the result NaN and `scores()` an
+    error; see `keras_cnv2.segmentation.check_labels`.
+
+    Args:
+        classes: Int, the number of classes.
+        ignore_label: Int, the label of pixels that do not count, or `None`.
+        name: Name of the metric.
+
+    Call arguments:
+        y_true: Labels `(N, height, width)`, whole numbers.
+        y_pred: Logits or probabilities `(N, height, width, classes)`, or classes `(N, height, width)`.
+        sample_weight: Optional, one an image, `(N,)`: images of weight 0 do not count, all others count once.
+
+    Returns:
+        The mean IoU, a float32 scalar, NaN before the first pixel.
+
+    Source: Fully Convolutional Networks (arXiv 1411.4038), section 5, "Metrics".
+    """
+
+    def __init__(self, classes, ignore_label=255, name="mean_iou", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.classes = positive_int("classes", classes)
+        self.ignore_label = ignore_label
+        cells = (self.classes**2 + 1,)  # the last for what is no class
+        self.low, self.high = (self.add_variable(cells, "zeros", "int32", name=half) for half in ("low", "high"))
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        labels, y_pred = ops.cast(y_true, "int32"), ops.convert_to_tensor(y_pred)
+        predicted = ops.cast(ops.argmax(y_pred, axis=-1) if len(y_pred.shape) == 4 else y_pred, "int32")
+        counted = ops.logical_not(is_ignored(labels, self.ignore_label))
+        if sample_weight is not None:
+            counted = ops.logical_and(counted, ops.reshape(ops.not_equal(sample_weight, 0), (-1, 1, 1)))
+        known = ops.logical_and(is_class(labels, self.classes), is_class(predicted, self.classes))
+        cells = ops.where(known, labels * self.classes + predicted, self.classes**2)
+        counts = ops.segment_sum(
+            ops.reshape(ops.cast(counted, "int32"), (-1,)), ops.reshape(cells, (-1,)), self.classes**2 + 1
+        )
+        low = self.low + counts
+        self.high.assign(self.high + ops.right_shift(low, BITS))
+        self.low.assign(ops.bitwise_and(low, 2**BITS - 1))
+
+    def result(self):
+        counts = ops.cast(self.high, "float32") * 2**BITS + ops.cast(self.low, "float32")
+        matrix = ops.reshape(counts[:-1], (self.classes, self.classes))
+        right = ops.diagonal(matrix)
+        union = ops.sum(matrix, axis=0) + ops.sum(matrix, axis=1) - right
+        iou = right / ops.maximum(union, 1)
+        seen = ops.sum(ops.cast(union > 0, "float32"))
+        mean = ops.sum(iou) / ops.maximum(seen, 1)
+        return ops.where(ops.logical_and(seen > 0, counts[-1] == 0), mean, float("nan"))
+
+    def matrix(self):
+        """The counts, an int64 NumPy array `(classes, classes)`: a row a label, a column a predicted class.
+
+        Raises:
+            ValueError: If labels or predictions were no classes.
+        """
+        low, high = (ops.convert_to_numpy(half).astype("int64") for half in (self.low, self.high))
+        *counts, others = (high << BITS) + low
+        if others:
+            raise ValueError(
+                f"Labels and predictions must be from 0 to {self.classes - 1}, labels else {self.ignore_label} where "
+                f"they are to be ignored. Received: {others} pixels of others"
+            )
+        return np.reshape(counts, (self.classes, self.classes))
+
+    def scores(self):
+        """All that segmentation models are judged by.
+
+        Returns:
+            Dict of "mean_iou", the mean over the classes that were seen; "pixel_accuracy", the share of right pixels;
+            "mean_accuracy", its mean over the classes that labels name; and "iou", a list of one a class. What cannot
+            be known, like the IoU of a class that was never seen, is `None`.
+
+        Raises:
+            ValueError: If labels or predictions were no classes.
+        """
+        matrix = self.matrix()
+        right, labelled, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+        iou = _ratios(right, labelled + predicted - right)
+        return {
+            "mean_iou": _mean(iou),
+            "pixel_accuracy": _ratios([right.sum()], [matrix.sum()])[0],
+            "mean_accuracy": _mean(_ratios(right, labelled)),
+            "iou": iou,
+        }
+
+    def get_config(self):
+        return {**super().get_config(), "classes": self.classes, "ignore_label": self.ignore_label}
+
+
+def _ratios(parts, wholes):
+    return [float(part / whole) if whole else None for part, whole in zip(parts, wholes)]
+
+
+def _mean(values):
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,251 @@
+import keras
+
+from keras_cnv2 import replicas
+from keras_cnv2.arguments import is_positive_int, positive_int
+from keras_cnv2.models import check_head
+from keras_cnv2.segmentation.resample import BinPooling, ResizeLike
+
+# How many levels of the backbone the head reads, if there are so many.
+LEVELS = 4
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class UPerNet(keras.Model):
+    """UPerNet on a backbone, the head of the paper's segmentation results, as a functional model.
+
+    The last level is pooled to grids of `pool_scales`, each of which is projected, resized back and joined to it; from
+    there a feature pyramid adds coarse levels to finer ones, and its levels, resized to the finest, are fused to
+    classify pixels. In training an auxiliary head classifies the last level but one.
+
+    ```python
+    backbone = keras_cnv2.ConvNeXtV2Backbone("base", weights="fcmae_ft_in1k", pyramid_norms=True, drop_path_rate=0.3)
+    model = keras_cnv2.segmentation.UPerNet(backbone, classes=150)
+    model.compile(optimizer, loss=PixelCrossentropy(ignore_label=255), metrics=[ConfusionMatrix(150)])
+    model.fit(images, labels)  # labels (N, height, width), whole numbers
+    ```
+
+    The loss given to `compile` applies to both heads, `loss(logits) + auxiliary_weight * loss(auxiliary)` in training;
+    metrics, `evaluate` and `predict` have the main head's logits. Convolutions before a batch normalisation start with
+    He's values (normal, by fan-out), classifiers with normal ones of standard deviation 0.01. Batch normalisation has
+    epsilon 1e-5 and momentum 0.9 (PyTorch's 0.1); built under a `tf.distribute` strategy it works on the global batch.
+
+    Args:
+        backbone: A `keras_cnv2.ConvNeXtV2Backbone`, best with `pyramid_norms`, or another functional model that has
+            `pyramid_outputs` (level -> tensor) or `pyramid_level_inputs` (level -> layer name), as KerasHub's and
+            KerasCV's. Its last four levels are used; its layers become this model's.
+        classes: Int, the number of classes.
+        width: Int, the channels of the head.
+        auxiliary_width: Int, the channels of the auxiliary head.
+        pool_scales: Ints, the sides of the grids that the last level is pooled to.
+        dropout: Float in `[0, 1)`, the rate of dropping whole channels before the classifiers.
+        auxiliary_weight: Float, the weight of the auxiliary head's loss.
+        class_names: Optional list of `classes` strings, kept with the model.
+        dtype: Dtype policy of the head, by default the backbone's. Logits are float32 in any case, or float64.
+        name: Name of the model.
+
+    Call arguments:
+        images: Tensor `(N, height, width, channels)`, what the backbone takes.
+        training: Bool.
+
+    Returns:
+        Logits `(N, height, width, classes)`. With `training=True` a dict of two such tensors, "logits" and "auxiliary".
+
+    Raises:
+        ValueError: If an argument is out of range or the backbone has no pyramid.
+
+    Source: Unified Perceptual Parsing (arXiv 1807.10221), section 3.1; ConvNeXt V2 (arXiv 2301.00808), appendix A.1.
+    """
+
+    def __init__(
+        self,
+        backbone,
+        classes,
+        width=512,
+        auxiliary_width=256,
+        pool_scales=(1, 2, 3, 6),
+        dropout=0.1,
+        auxiliary_weight=0.4,
+        class_names=None,
+        dtype=None,
+        name=None,
+    ):
+        for argument, value in (("width", width), ("auxiliary_width", auxiliary_width)):
+            positive_int(argument, value)
+        _check(pool_scales, dropout, auxiliary_weight, class_names, classes)
+        levels = last_levels(backbone)
+        images = backbone.input
+        policy = keras.dtype_policies.get(dtype or backbone.dtype_policy)
+        pooled = _pyramid_pooling(levels[-1], pool_scales, width, policy)
+        fused = _feature_pyramid([*levels[:-1], pooled], width, policy)
+        logits = _classify(fused, images, classes, dropout, policy, "classifier", "logits")
+        auxiliary = _convolve(levels[-2], auxiliary_width, 3, policy, "auxiliary")
+        auxiliary = _classify(auxiliary, images, classes, dropout, policy, "auxiliary_classifier", "auxiliary")
+        super().__init__(inputs=images, outputs={"logits": logits, "auxiliary": auxiliary}, name=name)
+
+        self.dtype_policy = policy
+        self.backbone = backbone
+        self.classes = int(classes)
+        self.width = int(width)
+        self.auxiliary_width = int(auxiliary_width)
+        self.pool_scales = tuple(map(int, pool_scales))
+        self.dropout = dropout
+        self.auxiliary_weight = auxiliary_weight
+        self.class_names = None if class_names is None else tuple(class_names)
+        # The bound method: a model as an attribute would be saved as another part of this one.
+        self._inference = keras.Model(images, logits).call
+
+    def call(self, images, training=None, mask=None):
+        if training:
+            return super().call(images, training=True)
+        return self._inference(images, training=training)
+
+    def compute_output_spec(self, images, training=None, mask=None):
+        outputs = super().compute_output_spec(images)
+        return outputs if training else outputs["logits"]
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.classes)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if not isinstance(y_pred, dict):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        main, auxiliary = (
+            super(UPerNet, self).compute_loss(x, y, y_pred[head], sample_weight, training)
+            for head in ("logits", "auxiliary")
+        )
+        # Keras adds the regularisers' losses, divided among replicas, to each of the two: once is enough.
+        _, count = replicas.replica()
+        regularizers = sum(keras.ops.sum(loss) for loss in self.losses) / count
+        return main + self.auxiliary_weight * (auxiliary - regularizers)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        logits = y_pred["logits"] if isinstance(y_pred, dict) else y_pred
+        return super().compute_metrics(x, y, logits, sample_weight)
+
+    def get_config(self):
+        return {
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "classes": self.classes,
+            "width": self.width,
+            "auxiliary_width": self.auxiliary_width,
+            "pool_scales": self.pool_scales,
+            "dropout": self.dropout,
+            "auxiliary_weight": self.auxiliary_weight,
+            "class_names": self.class_names,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
+        arguments = {name: value for name, value in config.items() if name != "trainable"}
+        model = cls(**{**arguments, "backbone": backbone})
+        model.trainable = config.get("trainable", True)
+        return model
+
+
+def last_levels(backbone):
+    """The feature maps of a backbone's last four levels, the finest first.
+
+    Raises:
+        ValueError: If it is no functional model with that many levels.
+    """
+    levels = getattr(backbone, "pyramid_outputs", None) or {}
+    if not levels and isinstance(backbone, keras.Function):
+        names = getattr(backbone, "pyramid_level_inputs", None) or {}
+        levels = {level: backbone.get_layer(name).output for level, name in names.items()}
+    if not isinstance(backbone, keras.Function) or len(levels) < 2:
+        raise ValueError(
+            "The backbone must be a functional model with levels in pyramid_outputs or pyramid_level_inputs, two at "
+            f"least. Received: backbone={backbone!r} with levels {[*levels]}"
+        )
+    return [levels[level] for level in sorted(levels, key=lambda level: int(level[1:]))[-LEVELS:]]
+
+
+def _pyramid_pooling(x, pool_scales, width, dtype):
+    """The last level, joined by what its surroundings hold.
+
+    Source: PSPNet (arXiv 1612.01105), section 3.2.
+    """
+    parts = [x]
+    for scale in pool_scales:
+        pooled = BinPooling(scale, dtype=dtype, name=f"pool_{scale}")(x)
+        pooled = _convolve(pooled, width, 1, dtype, f"pool_{scale}")
+        parts.append(ResizeLike(dtype=dtype, name=f"pool_{scale}_resize")(pooled, x))
+    parts = keras.layers.Concatenate(dtype=dtype, name="pool_concat")(parts)
+    return _convolve(parts, width, 3, dtype, "bottleneck")
+
+
+def _feature_pyramid(levels, width, dtype):
+    """All levels in one map of the finest one's size; the last has the head's width already.
+
+    Source: Feature Pyramid Networks (arXiv 1612.03144), section 3.
+    """
+    *finer, x = levels
+    outputs = [x]
+    for number, level in reversed([*enumerate(finer)]):
+        lateral = _convolve(level, width, 1, dtype, f"lateral_{number}")
+        above = ResizeLike(dtype=dtype, name=f"top_down_{number}_resize")(x, lateral)
+        x = keras.layers.Add(dtype=dtype, name=f"top_down_{number}")([lateral, above])
+        outputs.insert(0, _convolve(x, width, 3, dtype, f"pyramid_{number}"))
+    finest, *coarser = outputs
+    resized = [
+        ResizeLike(dtype=dtype, name=f"pyramid_{number}_resize")(output, finest)
+        for number, output in enumerate(coarser, 1)
+    ]
+    return _convolve(
+        keras.layers.Concatenate(dtype=dtype, name="fusion_concat")([finest, *resized]), width, 3, dtype, "fusion"
+    )
+
+
+def _convolve(x, width, kernel_size, dtype, name):
+    """Convolution, batch normalisation, ReLU."""
+    x = keras.layers.Conv2D(
+        width,
+        kernel_size,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+        dtype=dtype,
+        name=f"{name}_conv",
+    )(x)
+    x = keras.layers.BatchNormalization(
+        momentum=0.9, epsilon=1e-5, synchronized=_built_for_replicas(), dtype=dtype, name=f"{name}_norm"
+    )(x)
+    return keras.layers.ReLU(dtype=dtype, name=f"{name}_relu")(x)
+
+
+def _built_for_replicas():
+    """Whether this is the scope of a `tf.distribute` strategy with several replicas.
+
+    On one device the statistics are exact without synchronisation, which Keras has for TensorFlow alone.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync > 1
+
+
+def _classify(x, images, classes, dropout, dtype, name, output_name):
+    """Logits of every pixel of the images."""
+    x = keras.layers.SpatialDropout2D(dropout, dtype=dtype, name=f"{name}_dropout")(x)
+    initializer = keras.initializers.RandomNormal(stddev=0.01)
+    x = keras.layers.Conv2D(classes, 1, kernel_initializer=initializer, dtype=dtype, name=name)(x)
+    full = keras.backend.result_type(dtype.variable_dtype, "float32")
+    return ResizeLike(dtype=full, name=output_name)(x, images)
+
+
+def _check(pool_scales, dropout, auxiliary_weight, class_names, classes):
+    """Raises a `ValueError` for arguments that no model can be built of."""
+    if not isinstance(pool_scales, (tuple, list)) or not all(map(is_positive_int, pool_scales)):
+        raise ValueError(f"pool_scales must be positive ints. Received: pool_scales={pool_scales!r}")
+    if len({*pool_scales}) != len(pool_scales):
+        raise ValueError(f"pool_scales must differ from each other. Received: pool_scales={pool_scales!r}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1). Received: dropout={dropout!r}")
+    if not auxiliary_weight >= 0:
+        raise ValueError(f"auxiliary_weight must not be negative. Received: auxiliary_weight={auxiliary_weight!r}")
+    check_head(True, classes, None, class_names)

@@ -1,0 +1,61 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_cnv2.segmentation import PixelCrossentropy
+from tests.segmentation.small import CLASSES, labels, numpy
+
+
+def logits(seed=0):
+    return np.random.default_rng(seed).normal(0, 3, (2, 65, 76, CLASSES)).astype("float32")
+
+
+def expected(y, x, ignore_label=255):
+    """Per image, a pixel at a time."""
+    losses = np.zeros(y.shape)
+    for place in np.ndindex(y.shape):
+        if y[place] != ignore_label:
+            likely = np.exp(x[place].astype("float64"))
+            losses[place] = -np.log(likely[y[place]] / likely.sum())
+    return losses.mean((1, 2))
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "float32"])
+def test_brute_force(dtype):
+    y, x = labels(), logits()
+    images = expected(y, x)
+    y = y.astype(dtype)
+    np.testing.assert_allclose(numpy(PixelCrossentropy(reduction=None)(y, x)), images, rtol=1e-5)
+    np.testing.assert_allclose(numpy(PixelCrossentropy()(y, x)), images.mean(), rtol=1e-5)
+    weighted = PixelCrossentropy()(y, x, sample_weight=np.float32([0, 3]))
+    np.testing.assert_allclose(numpy(weighted), 1.5 * images[1], rtol=1e-5)
+
+
+@pytest.mark.backends
+def test_other_labels_to_ignore():
+    y, x = np.minimum(labels(), 4), logits()
+    np.testing.assert_allclose(numpy(PixelCrossentropy(0)(y, x)), expected(y, x, 0).mean(), rtol=1e-5)
+    np.testing.assert_allclose(numpy(PixelCrossentropy(None)(y, x)), expected(y, x).mean(), rtol=1e-5)
+
+
+@pytest.mark.backends
+def test_nothing_labelled():
+    assert float(PixelCrossentropy()(np.full((2, 65, 76), 255), logits())) == 0
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("wrong", [CLASSES, -1, 254])
+def test_labels_that_are_no_class_are_loud(wrong):
+    y = labels()
+    y[0, 20, 20] = wrong
+    per_image = numpy(PixelCrossentropy(reduction=None)(y, logits()))
+    assert np.isnan(per_image[0])
+    assert np.isfinite(per_image[1])
+
+
+def test_config_holds_every_argument():
+    given = {"ignore_label": 3, "reduction": "sum", "name": "mine", "dtype": "float64"}
+    loss = keras.losses.deserialize(keras.losses.serialize(PixelCrossentropy(**given)))
+    assert isinstance(loss, PixelCrossentropy)
+    assert loss.get_config().items() >= given.items()

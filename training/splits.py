@@ -1,0 +1,36 @@
+"""Which pictures are held out where data have no split of their own."""
+
+import hashlib
+from pathlib import Path
+
+from training.data import DataError
+
+
+def hold_out(names, share, seed):
+    """Splits names in two, by a hash of each: always alike, also when others are added.
+
+    Args:
+        names: List of strings.
+        share: Float from 0 to 1, the part to hold out. Unless it is 0 or 1, both parts have one name at least.
+        seed: Int, decides which.
+
+    Returns:
+        Two lists, those for training and those held out, in their order.
+    """
+    if not 0 <= share <= 1:
+        raise DataError(f"validation_share must be from 0 to 1. Received: {share}")
+    count = round(share * len(names))
+    if share not in (0, 1):
+        count = min(max(count, 1), len(names) - 1)
+
+    def rank(name):
+        return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
+
+    chosen = {*sorted(names, key=rank)[:count]}
+    return [name for name in names if name not in chosen], [name for name in names if name in chosen]
+
+
+def hold_out_files(files, path, share, seed):
+    """`hold_out` of files, by their names below the folder `path`."""
+    below = {Path(file).relative_to(path).as_posix(): file for file in files}
+    return tuple([below[name] for name in part] for part in hold_out([*below], share, seed))
