@@ -15,7 +15,8 @@ from training import recipes
 from training.__main__ import main
 
 DOCS = Path(__file__).parent.parent / "docs"
-TEXTS = {path.name: path.read_text().replace("\\\n", " ") for path in DOCS.iterdir() if path.suffix != ".png"}
+FILES = ("distribute.md", "slurm.sh", "kubernetes.yaml")
+TEXTS = {name: (DOCS / name).read_text().replace("\\\n", " ") for name in FILES}
 PAGE = TEXTS["distribute.md"]
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 # A command ends with its line, or goes on in lines of options (YAML).
@@ -47,7 +48,7 @@ def test_slurm_script_is_bash():
 
 def test_commands_have_their_options(options):
     found = [(name, *match) for name, text in TEXTS.items() for match in COMMAND.findall(text)]
-    assert {name for name, _, _ in found} == {"distribute.md", "slurm.sh", "kubernetes.yaml"}
+    assert {name for name, _, _ in found} == {*FILES}
     for _, command, arguments in found:
         assert OPTION.findall(arguments)
         assert set(OPTION.findall(arguments)) <= options(command)

@@ -67,6 +67,7 @@ def test_there_may_be_nothing(model):
     assert found["classes"].dtype == np.int32
 
 
+@pytest.mark.slow
 def test_predict_gives_arrays_of_all_images(model):
     detector, x = Detector(model, max_detections=7), images(3)
     found, expected = detector.predict(x, batch_size=2, verbose=0), numpy_of(detector(x))

@@ -11,6 +11,8 @@ from tests.detection.samples import images, noisy, numpy_of, tiny
 
 pytest.importorskip("keras_cv")
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["cat", "dog", "cow"]
 
 
@@ -79,14 +81,12 @@ def test_what_is_exported_is_checked(exported):
         check_export(path, detector(seed=1), 64, NAMES)
 
 
-@pytest.mark.slow
 def test_exported_names_are_checked(exported):
     model, path, _ = exported
     with pytest.raises(keras_cnv2.ExportError, match="serving_default: the classes are not the model's"):
         check_export(path, model, 64, ["cat", "cow", "dog"])
 
 
-@pytest.mark.slow
 def test_uint8_and_no_names(tmp_path):
     export_detector(tiny(input_shape=(64, 64, 3)), tmp_path / "detector", input_dtype="uint8", fold=False)
     assert (tmp_path / "detector" / "assets" / "labels.txt").read_text().splitlines() == [

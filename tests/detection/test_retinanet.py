@@ -120,6 +120,7 @@ def test_half_precision_reaches_no_output():
     assert np.isfinite(model.train_on_batch(images(), TWO, return_dict=True)["loss"])
 
 
+@pytest.mark.slow
 def test_half_precision_as_the_global_policy():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

@@ -9,6 +9,8 @@ from keras_cnv2.segmentation import deeplab_v3_plus
 from tests.export.small import NAMES, encoded, pixels, png_that_claims
 from tests.segmentation.small import backbone, images, upernet, with_values
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -77,7 +79,6 @@ def test_fixed_size_and_uint8(tmp_path):
     assert (tmp_path / "it" / "assets" / "labels.txt").read_text("utf-8").split() == [*"01234"]
 
 
-@pytest.mark.slow
 def test_deeplab(tmp_path):
     pytest.importorskip("keras_cv")
     body = backbone(depths=(1, 1, 1, 1), input_shape=(64, 96, 3))

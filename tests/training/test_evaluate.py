@@ -1,5 +1,3 @@
-import json
-
 import keras
 import numpy as np
 import pytest
@@ -8,7 +6,6 @@ import keras_cnv2
 from keras_cnv2.classes import imagenet_classes, imagenet_wnids
 from tests.training.small import source
 from training import arrays
-from training.__main__ import main
 from training.evaluate import Scores, columns_of, evaluate
 from training.recipes import RecipeError
 
@@ -81,42 +78,3 @@ class TestColumns:
     def test_unknown_classes_are_named(self):
         with pytest.raises(RecipeError, match=r"1 others, such as \['x'\]; the weights know 3"):
             columns_of(["a", "x"], classifier(class_names=["a", "b", "c"]))
-
-
-class TestCommand:
-    def test_run_of_ours(self, quickstart, capsys, tmp_path):
-        folder, _ = quickstart
-        main(
-            [
-                "evaluate",
-                "--weights",
-                str(folder / "finetuning"),
-                "--data",
-                "digits",
-                "--json",
-                str(tmp_path / "a.json"),
-            ]
-        )
-        figures = json.loads((tmp_path / "a.json").read_text())
-        expected = json.loads((folder / "finetuning" / "metrics.json").read_text())
-        assert (figures["top1"], figures["top5"]) == (expected["top1"], expected["top5"])
-        assert figures["classes"] == expected["classes"]
-        text = capsys.readouterr().out
-        assert f"top-1 {figures['top1']:.2%}" in text
-        assert f"{figures['images_per_second']:.0f} images/s" in text
-        assert len(text.splitlines()) == 11
-
-    @pytest.mark.parametrize(
-        ("weights", "data", "message"),
-        [
-            ("pretraining", "digits", "a finished run.*pretraining without classifier.keras"),
-            ("finetuning", "nowhere", "nowhere"),
-        ],
-    )
-    def test_clear_errors(self, quickstart, weights, data, message):
-        with pytest.raises(SystemExit, match=f"(?s)^error: .*{message}"):
-            main(["evaluate", "--weights", str(quickstart[0] / weights), "--data", data])
-
-    def test_encoder_is_refused(self, quickstart):
-        with pytest.raises(SystemExit, match="weights must be of a classifier"):
-            main(["evaluate", "--weights", str(quickstart[0] / "pretraining" / "fcmae.keras"), "--data", "digits"])

@@ -194,7 +194,7 @@ def test_schedule_counts_the_optimizer_s_steps():
     np.testing.assert_allclose([float(schedule(step)) for step in expected], [*expected.values()], rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["visible", "dense", "classifier"])
+@pytest.mark.parametrize("kind", [pytest.param("visible", marks=pytest.mark.slow), "dense", "classifier"])
 def test_rematerialization_changes_no_gradient(kind):
     import tensorflow as tf
 

@@ -111,3 +111,46 @@ def test_runs_are_alike(quickstart, tmp_path):
     one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (quickstart[0], again[0]))
     del one["seconds"], two["seconds"]
     assert one == two
+
+
+class TestEvaluation:
+    """`python -m training evaluate` of its runs, here as no other file has them."""
+
+    def test_run_of_ours(self, quickstart, capsys, tmp_path):
+        folder, _ = quickstart
+        training.__main__.main(
+            [
+                "evaluate",
+                "--weights",
+                str(folder / "finetuning"),
+                "--data",
+                "digits",
+                "--json",
+                str(tmp_path / "a.json"),
+            ]
+        )
+        figures = json.loads((tmp_path / "a.json").read_text())
+        expected = json.loads((folder / "finetuning" / "metrics.json").read_text())
+        assert (figures["top1"], figures["top5"]) == (expected["top1"], expected["top5"])
+        assert figures["classes"] == expected["classes"]
+        text = capsys.readouterr().out
+        assert f"top-1 {figures['top1']:.2%}" in text
+        assert f"{figures['images_per_second']:.0f} images/s" in text
+        assert len(text.splitlines()) == 11
+
+    @pytest.mark.parametrize(
+        ("weights", "data", "message"),
+        [
+            ("pretraining", "digits", "a finished run.*pretraining without classifier.keras"),
+            ("finetuning", "nowhere", "nowhere"),
+        ],
+    )
+    def test_clear_errors(self, quickstart, weights, data, message):
+        with pytest.raises(SystemExit, match=f"(?s)^error: .*{message}"):
+            training.__main__.main(["evaluate", "--weights", str(quickstart[0] / weights), "--data", data])
+
+    def test_encoder_is_refused(self, quickstart):
+        with pytest.raises(SystemExit, match="weights must be of a classifier"):
+            training.__main__.main(
+                ["evaluate", "--weights", str(quickstart[0] / "pretraining" / "fcmae.keras"), "--data", "digits"]
+            )

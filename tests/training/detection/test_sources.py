@@ -132,6 +132,7 @@ class TestValidation:
         source = VocFolder(write_voc(tmp_path, 3), validation_share=0.0)
         assert source.validation(recipe(), 4) is None
 
+    @pytest.mark.slow
     def test_evaluation(self, tmp_path):
         """In the pictures' own pixels, with all objects."""
 
@@ -219,6 +220,7 @@ def prepared(tmp_path_factory):
 
 
 class TestTfds:
+    @pytest.mark.slow
     def test_training(self, prepared):
         source = TfdsBoxes("small_boxes", data_dir=prepared)
         assert (source.size, source.validation_size, source.class_names) == (8, 4, NAMES)
@@ -253,6 +255,7 @@ class TestTfds:
             take(source.validation(recipe(max_boxes=1), 4))
         assert not caplog.records
 
+    @pytest.mark.slow
     def test_without_objects(self, tmp_path):
         """Said before anything is downloaded."""
         with pytest.raises(DataError, match="mnist has no objects with bbox and label"):

@@ -167,6 +167,7 @@ class TestTraining:
     def test_goes_on_from_any_batch_as_if_never_interrupted(self, unchanged, whole):
         assert_same(take(SceneFolder(unchanged, 3).training(SETTINGS, 3), 2), whole[3:])
 
+    @pytest.mark.slow
     def test_shares_of_two_workers_are_the_halves(self, unchanged, whole):
         source = SceneFolder(unchanged, 3)
         parts = [take(source.training(SETTINGS, share=Share(worker, 2)), 2) for worker in range(2)]
@@ -190,6 +191,7 @@ class TestValidation:
         shutil.rmtree(folder / "val")
         assert SceneFolder(folder, 3, validation_share=0.0).validation(recipe(), 2) is None
 
+    @pytest.mark.slow
     def test_examples_are_always_the_same(self, folder):
         one, two = (SceneFolder(folder, 3).examples(recipe(), 3) for _ in range(2))
         assert [column.shape for column in one] == [(3, 32, 32, 3), (3, 32, 32)]
@@ -212,6 +214,7 @@ class TestValidation:
             numbers = scene(10 + number, width=40 + 4 * number)[1].astype(int)
             np.testing.assert_array_equal(labels, np.where((numbers == 0) | (numbers == 255), 255, numbers - 1))
 
+    @pytest.mark.slow
     def test_other_label_to_ignore(self, folder):
         ((_, labels, weights), *_) = take(SceneFolder(folder, 256, ignore_label=2).validation(recipe(), 4), 1)
         np.testing.assert_array_equal(weights, [1, 1, 1, 0])
@@ -221,6 +224,7 @@ class TestValidation:
 
 
 class TestBadFiles:
+    @pytest.mark.slow
     def test_damaged_ones_are_left_out(self, folder, caplog):
         (folder / "train" / "3.png").write_bytes(b"not a picture")
         (folder / "trainannot" / "4.png").write_bytes(b"not a picture")
@@ -294,6 +298,7 @@ def prepared(tmp_path_factory):
 
 
 class TestTfds:
+    @pytest.mark.slow
     def test_as_a_folder(self, prepared):
         source = TfdsScenes(**prepared)
         assert (source.size, source.validation_size, source.class_names) == (8, 2, ("0", "1", "2"))
