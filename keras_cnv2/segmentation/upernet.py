@@ -82,6 +82,8 @@ class UPerNet(keras.Model):
         auxiliary = _classify(auxiliary, images, classes, dropout, policy, "auxiliary_classifier", "auxiliary")
         super().__init__(inputs=images, outputs={"logits": logits, "auxiliary": auxiliary}, name=name)
 
+        # Losses and metrics see one output at a time; Keras 3.10 would name them by the other one.
+        self.output_names = ["logits"]
         self.dtype_policy = policy
         self.backbone = backbone
         self.classes = int(classes)

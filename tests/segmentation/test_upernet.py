@@ -157,7 +157,6 @@ class TestModel:
         assert again.backbone.get_config() == UPerNet.from_config(config).backbone.get_config()
         assert {**config, "dtype": "mixed_bfloat16"}.items() >= given.items()
 
-    @pytest.mark.backends
     def test_mixed_precision(self):
         model = upernet(body=backbone(dtype="mixed_bfloat16"), values=False)
         assert model.get_layer("fusion_conv").compute_dtype == "bfloat16"

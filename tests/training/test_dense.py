@@ -105,7 +105,6 @@ def test_all_recipes_are_shown(capsys):
     assert all(name in shown for name in (*SEGMENTATION, *DETECTION, *recipes.FINETUNING))
 
 
-@pytest.mark.backends
 def test_backbone_has_a_norm_a_level():
     backbone = dense.new_backbone(Dense(**FIELDS, drop_path=0.5))
     assert {*backbone.pyramid_outputs} == {"P2", "P3", "P4", "P5"}
