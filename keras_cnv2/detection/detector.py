@@ -97,8 +97,12 @@ class Detector(keras.Model):
             {"boxes": float32 `(N, A, 4)`, "scores": float32 `(N, A, classes)`}.
         """
         anchors = all_anchors(self.retinanet.anchor_generator, shape)
-        boxes = clip(from_deltas(anchors, predictions["box"]), *shape[1:3])
-        return {"boxes": boxes, "scores": ops.sigmoid(predictions["classification"])}
+        # Their number is known, though graphs of Keras 3.10 lose it.
+        deltas, logits = (
+            ops.reshape(predictions[name], (-1, anchors.shape[0], predictions[name].shape[-1]))
+            for name in ("box", "classification")
+        )
+        return {"boxes": clip(from_deltas(anchors, deltas), *shape[1:3]), "scores": ops.sigmoid(logits)}
 
     def detections(self, dense, shape):
         """What is found.
