@@ -38,11 +38,12 @@ def resnet(recipe, weights=None):
 
 def contestants(recipe):
     """The runs: name -> recipe and encoder."""
-    scratch = dataclasses.replace(recipe, weights=None)
+    # Layers that know nothing yet need the whole learning rate.
+    scratch = dataclasses.replace(recipe, weights=None, layer_decay=1.0)
     return {
         "pretrained": (recipe, new_backbone),
         "scratch": (scratch, new_backbone),
-        "resnet": (dataclasses.replace(scratch, layer_decay=1.0, drop_path=0.0), resnet),
+        "resnet": (dataclasses.replace(scratch, drop_path=0.0), resnet),
     }
 
 

@@ -177,7 +177,7 @@ def main(argv=None):
         flip=True,
         seed=0,
         step_batch=args.batch,
-        steps_per_epoch=lambda size: size // args.batch,
+        steps_per_pass=lambda size: size // args.batch,
     )
     pil = PilBatches(paths, args.batch, args.processes)
     memory = {"Folder": Memory({"self": resident()}), "PIL": Memory(pil.memory_before, pil.shared_bytes)}

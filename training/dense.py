@@ -56,6 +56,11 @@ class Dense(Training):
         """Epochs of the log."""
         return self.iterations // self.report_every
 
+    @property
+    def sides(self):
+        """Height and width of the model's images, `None` where they are free."""
+        return None, None
+
     def steps_per_epoch(self, images):
         """The number of steps in an epoch of the log, however many images there are."""
         return self.report_every * self.accumulation
@@ -72,6 +77,7 @@ def new_backbone(recipe, weights=None):
         **recipe.architecture,
         weights=weights,
         drop_path_rate=recipe.drop_path,
+        input_shape=(*recipe.sides, 3),
         pyramid_norms=True,
         dtype=recipe.dtype,
         name="backbone",

@@ -41,7 +41,7 @@ def new_segmenter(recipe, class_names, weights=None, new_encoder=new_backbone):
     """The model that a recipe trains: logits `(N, H, W, classes)` of images `(N, H, W, 3)`."""
     backbone = new_encoder(recipe, weights)
     if recipe.head == "deeplab":
-        return deeplab_v3_plus(backbone, len(class_names), class_names=class_names, name="segmenter")
+        return deeplab_v3_plus(backbone, len(class_names), class_names=class_names)
     return UPerNet(
         backbone, len(class_names), recipe.head_width, class_names=class_names, dtype=recipe.dtype, name="segmenter"
     )

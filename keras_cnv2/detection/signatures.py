@@ -7,11 +7,10 @@ from keras_cnv2.detection.anchors import MULTIPLE
 from keras_cnv2.detection.boxes import clip
 from keras_cnv2.detection.export import takes_pixels
 from keras_cnv2.detection.pictures import fit_picture
-from keras_cnv2.export import signatures as shared
-from keras_cnv2.export.header import picture_size
-from keras_cnv2.export.pictures import ENCODED, FLOAT_BYTES, PARALLEL
+from keras_cnv2.export.graphs import checked_images, label_table, with_signatures
+from keras_cnv2.export.pictures import ENCODED, each_decoded
 from keras_cnv2.folded import fold
-from keras_cnv2.preprocessing import decode, preprocess_input
+from keras_cnv2.preprocessing import preprocess_input
 
 
 def served_module(detector, *, size, class_names, input_dtype, max_pixels, folded, scratch):
@@ -33,10 +32,10 @@ def served_module(detector, *, size, class_names, input_dtype, max_pixels, folde
     shape = (None, size, size, channels)
     images_spec = tf.TensorSpec(shape, input_dtype, "images")
     module = tf.Module()
-    module.labels = shared._labels(class_names, scratch)
+    module.labels = label_table(class_names, scratch)
 
     def dense(images):
-        images = shared._checked(images, MULTIPLE, size**2)
+        images = checked_images(images, MULTIPLE, size**2)
         box, classification = keras.tree.flatten(predict({"images": images}))
         return detector.dense({"box": box, "classification": classification}, shape)
 
@@ -57,10 +56,7 @@ def served_module(detector, *, size, class_names, input_dtype, max_pixels, folde
     if channels == 3:
         to_images = picture_decoder(size, max_pixels)
         functions["serve_jpeg"] = (serve_jpeg, [ENCODED])
-    signatures = {name: shared._traced(*function) for name, function in functions.items()}
-    # What the functions read and no more: Keras's models hold other things as well, like compiled training steps.
-    module.read = [variable for function in signatures.values() for variable in function.graph.variables]
-    return module, signatures
+    return with_signatures(module, functions)
 
 
 def to_picture(found, scales, sides, decoded):
@@ -88,35 +84,10 @@ def to_picture(found, scales, sides, decoded):
 
 def picture_decoder(size, max_pixels):
     """Makes a function from encoded pictures `(N,)` to images, scales, sides, and whether they were decoded."""
-    least = FLOAT_BYTES * size**2
-    if max_pixels < least:
-        raise ValueError(
-            f"max_pixels must be at least {least} for images of {size} pixels. Received: max_pixels={max_pixels}"
-        )
 
-    def to_image(contents):
-        height, width = picture_size(contents)
-        # Resizing holds all rows at the new width, in float32, before their number changes.
-        needed = height * tf.maximum(width, FLOAT_BYTES * size)
-        checks = [
-            tf.debugging.assert_positive(tf.minimum(height, width)),
-            tf.debugging.assert_less_equal(needed, tf.constant(max_pixels, tf.int64)),
-        ]
-        with tf.control_dependencies(checks):
-            pixels = decode(tf.identity(contents))
+    def to_image(pixels):
         image, scale = fit_picture(pixels, size)
-        return image, scale, tf.shape(pixels)[:2], True
+        return image, scale, tf.shape(pixels)[:2]
 
-    def image_or_black(contents):
-        # TensorFlow's graphs can catch no error. Its datasets can drop what fails.
-        image = tf.data.Dataset.from_tensors(contents).map(to_image)
-        black = tf.data.Dataset.from_tensors((tf.zeros((size, size, 3)), 1.0, tf.constant([size, size]), False))
-        return image.ignore_errors().concatenate(black).take(1).get_single_element()
-
-    def images(encoded):
-        count = tf.size(encoded, tf.int64)
-        with tf.control_dependencies([tf.debugging.assert_positive(count, "Send at least one picture")]):
-            batch = tf.data.Dataset.from_tensor_slices(tf.identity(encoded))
-        return batch.map(image_or_black, PARALLEL).batch(count).get_single_element()
-
-    return images
+    black = tf.zeros((size, size, 3)), tf.constant(1.0), tf.constant([size, size])
+    return each_decoded(to_image, black, size, max_pixels)

@@ -7,6 +7,7 @@ from keras_cnv2 import predict
 from keras_cnv2.arguments import positive_int
 from keras_cnv2.backbone import ConvNeXtV2Backbone
 from keras_cnv2.export import pictures, segmentation
+from keras_cnv2.export.graphs import checked_images, label_table, with_signatures
 from keras_cnv2.export.outputs import (
     check_input_dtype,
     has_classes,
@@ -52,7 +53,7 @@ def served_module(model, *, image_size, resize, top, input_dtype, max_pixels, fo
     smallest = total_stride(model.stem_stride)
 
     def checked(images):
-        return _checked(images, smallest, max_pixels)
+        return checked_images(images, smallest, max_pixels)
 
     is_fcmae = isinstance(model, FCMAE)
     encoder = with_features(model.backbone if is_fcmae else model)
@@ -64,21 +65,14 @@ def served_module(model, *, image_size, resize, top, input_dtype, max_pixels, fo
     elif not has_classes(model):
         functions["serving_default"] = functions["features"]
     else:
-        module.labels = _labels(labels_of(model), scratch)
+        module.labels = label_table(labels_of(model), scratch)
         answer = _Answer(model, min(top, model.classes), module.labels)
         functions["serving_default"] = (lambda images: answer(encoder(checked(images))), [images])
         side = picture_side(model, height, width)
         if side and channels in (1, 3):
             to_images = pictures.decoder(side, resize or model.resize, channels, max_pixels)
             functions["serve_jpeg"] = (_picture_classifier(model, encoder, answer, to_images), [pictures.ENCODED])
-    return _with_signatures(module, functions)
-
-
-def _with_signatures(module, functions):
-    signatures = {name: _traced(*function) for name, function in functions.items()}
-    # What the functions read and no more: Keras's models hold other things as well, like compiled training steps.
-    module.read = [variable for function in signatures.values() for variable in function.graph.variables]
-    return module, signatures
+    return with_signatures(module, functions)
 
 
 def _segmentation(model, image_size, resize, input_dtype, max_pixels, folded, scratch):
@@ -90,16 +84,12 @@ def _segmentation(model, image_size, resize, input_dtype, max_pixels, folded, sc
     backbone, sides = model.backbone, image_sides(model, image_size)
     images = tf.TensorSpec((None, *sides, backbone.input_shape[-1]), input_dtype, "images")
     module = tf.Module()
-    module.labels = _labels(labels_of(model), scratch)
+    module.labels = label_table(labels_of(model), scratch)
 
     def checked(images):
-        return _checked(images, total_stride(backbone.stem_stride), max_pixels)
+        return checked_images(images, total_stride(backbone.stem_stride), max_pixels)
 
-    return _with_signatures(module, segmentation.functions(model, images, checked, max_pixels, folded))
-
-
-def _traced(function, signature):
-    return tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
+    return with_signatures(module, segmentation.functions(model, images, checked, max_pixels, folded))
 
 
 def _check(model, resize, top, input_dtype, max_pixels):
@@ -123,23 +113,6 @@ def picture_side(model, height, width):
 
 def _features(outputs):
     return {name: tf.cast(values, tf.float32) for name, values in outputs.items() if name != "scores"}
-
-
-def _checked(images, smallest, max_pixels):
-    """The images as float32, with an error for what no model can take. Servers do not check shapes themselves."""
-    images = tf.ensure_shape(images, images.shape)
-    shape = tf.shape(images, tf.int64)
-    rules = [
-        tf.debugging.assert_positive(shape[0], "Send at least one image"),
-        tf.debugging.assert_greater_equal(
-            tf.reduce_min(shape[1:3]), tf.constant(smallest, tf.int64), f"Sides have at least {smallest} pixels"
-        ),
-        tf.debugging.assert_less_equal(
-            tf.reduce_prod(shape[1:3]), tf.constant(max_pixels, tf.int64), f"Images have at most {max_pixels} pixels"
-        ),
-    ]
-    with tf.control_dependencies([rule for rule in rules if rule is not None]):  # None: holds for all of this shape
-        return tf.cast(images, tf.float32)
 
 
 def to_probabilities(model):
@@ -168,20 +141,6 @@ class _Answer:
         names = self.labels.lookup(tf.cast(ids, tf.int64))
         answer = {"probabilities": probabilities, "classes": names, "class_ids": ids, "scores": scores}
         return answer if decoded is None else {**answer, "decoded": decoded}
-
-
-def _labels(names, scratch):
-    """A table from numbers to names of classes, -1 to the empty name, whose file becomes an asset."""
-    file = scratch / "labels.txt"
-    file.write_text("".join(f"{name}\n" for name in names), "utf-8")
-    rows = tf.lookup.TextFileInitializer(
-        str(file),
-        tf.int64,
-        tf.lookup.TextFileIndex.LINE_NUMBER,
-        tf.string,
-        tf.lookup.TextFileIndex.WHOLE_LINE,
-    )
-    return tf.lookup.StaticHashTable(rows, default_value="")
 
 
 def _picture_classifier(model, encoder, answer, to_images):

@@ -2,11 +2,11 @@ import keras
 import numpy as np
 import pytest
 
-from training import dense, recipes, schedules
+from training import dense, recipes, schedules, segment
 from training.dense import Dense
 from training.detection.recipes import DETECTION, Detection
 from training.recipes import RecipeError
-from training.segmentation.recipes import SEGMENTATION, Segmentation
+from training.segmentation.recipes import HEADS, SEGMENTATION, Segmentation
 
 FIELDS = {
     "depths": (1, 1, 1, 1),
@@ -76,6 +76,7 @@ def test_epochs_are_those_of_the_log():
         (Segmentation, {"window": 64}, "stride must be from 1 to window"),
         (Segmentation, {"ignore_label": 256}, "ignore_label must be from 0 to 255"),
         (Segmentation, {"head": "deeplab", "image_size": 72}, "image_size must be a multiple of 32"),
+        (Segmentation, {"head": "deeplab", "image_size": 64}, "window must be image_size=64"),
         (Detection, {"image_size": 100}, "image_size must be a multiple of 32"),
         (Detection, {"nms": "matrix"}, "nms must be one of soft, hard"),
         (Detection, {"iou_threshold": 0.0}, "iou_threshold must be above 0"),
@@ -110,3 +111,12 @@ def test_backbone_has_a_norm_a_level():
     assert {*backbone.pyramid_outputs} == {"P2", "P3", "P4", "P5"}
     assert backbone.pyramid_norms
     assert backbone.drop_path_rate == 0.5
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_segmenters(head):
+    pytest.importorskip("keras_cv")
+    recipe = Segmentation(**FIELDS, head=head, head_width=8, image_size=64, window=64, stride=32)
+    model = segment.new_segmenter(recipe, ("a", "b", "c"))
+    assert tuple(model(np.zeros((1, 64, 64, 3), "float32")).shape) == (1, 64, 64, 3)
+    assert model.class_names == ("a", "b", "c")

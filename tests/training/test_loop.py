@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import keras_cnv2
+from tests.training.runs_in_parts import StopAt
 from tests.training.small import finetuning, pretraining, source
 from training import checkpoints, loop
 from training.augment import Augmentation
@@ -20,19 +21,6 @@ FIELDS = {"accumulation": 2, "drop_path": 0.2, "checkpoint_steps": 4, "determini
 # Eager steps save the time to trace them; test_killed_run has graphs.
 EAGER = {"run_eagerly": keras.backend.backend() == "tensorflow"}
 LOSS = {"loss": keras.losses.CategoricalCrossentropy(from_logits=True), "metrics": loop.classifier_metrics, **EAGER}
-
-
-class StopAt(keras.callbacks.Callback):
-    """What a kill looks like from within the process."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.step -= 1
-        if self.step == 0:
-            raise KeyboardInterrupt
 
 
 def pretrain(folder, callbacks=(), **fields):
@@ -247,6 +235,7 @@ from pathlib import Path
 
 for name in ("tensorflow", "tensorboard", "tensorflow_datasets"):
     sys.modules[name] = None  # as if it were not installed
+from tests.training.runs_in_parts import StopAt
 from tests.training.small import finetuning, pretraining, source
 from training import commands, finetune, pretrain
 

@@ -2,6 +2,7 @@ import argparse
 
 import pytest
 
+import training.__main__
 from training import options
 from training.recipes import FINETUNING, PRETRAINING, RecipeError
 
@@ -70,3 +71,11 @@ def test_help_explains_every_field(capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert "Learning rate for a batch of 256." in text
     assert "--layer-decay-type STR" in text
+
+
+@pytest.mark.parametrize("arguments", [("--pretrain-epochs", "0"), ("--name", "a/b"), ("--seeds", "3")])
+def test_quickstart_refuses(arguments, capsys):
+    with pytest.raises(SystemExit) as error:
+        training.__main__.main(["quickstart", *arguments])
+    assert error.value.code == 2
+    assert arguments[1] in capsys.readouterr().err

@@ -14,7 +14,8 @@ class Segmentation(Dense):
     Args:
         data: The data set: a folder of pictures and label PNGs, or "tfds:NAME" for TensorFlow Datasets.
         image_size: Side of the square crops that are trained on, in pixels.
-        head: "upernet", the paper's; or "deeplab", DeepLabV3+ from KerasCV.
+        head: "upernet", the paper's; or "deeplab", DeepLabV3+ from KerasCV, which sees images of one size alone: give
+            window and stride.
         head_width: Channels of the head; of "upernet" alone.
         classes: File with the names of the classes, one a line, or how many there are; none for classes.txt of the
             folder, or as many as its labels say.
@@ -55,6 +56,11 @@ class Segmentation(Dense):
         check("stride", self.stride is None if whole else 0 < (self.stride or 0) <= self.window, _STRIDE)
         if self.head == "deeplab":
             check("image_size", self.image_size % 32 == 0, "a multiple of 32 for head=deeplab")
+            check("window", self.window == self.image_size, f"image_size={self.image_size} for head=deeplab")
+
+    @property
+    def sides(self):
+        return (self.image_size, self.image_size) if self.head == "deeplab" else super().sides
 
 
 _STRIDE = "from 1 to window, or none without windows"
