@@ -7,12 +7,11 @@ import argparse
 import csv
 import datetime
 import importlib.metadata
-import os
 import platform
-import subprocess
 from pathlib import Path
 
 from benchmarks.measure import Spread, Turn, ratios
+from training.system import gpus, machine, output
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
@@ -25,43 +24,20 @@ PACKAGES = (
     "keras_cv_attention_models",
     "ai-edge-litert",
 )
-# What matters for matrix products, of the flags of a CPU.
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16")
 COLUMNS = ("case", "images", "contestant", "round", "seconds", "peak_bytes", "others")
 
 
 def conditions():
     """{name: value} of what the figures depend on: date, code, machine and packages."""
-    gpu = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    gpu = gpus()
     return {
         "date": datetime.date.today().isoformat(),
-        "commit": _output("git", "describe", "--always", "--dirty", "--exclude=*") or "unknown",
+        "commit": output("git", "describe", "--always", "--dirty", "--exclude=*", folder=ROOT) or "unknown",
         "machine": machine(),
         **({"GPU": gpu} if gpu else {}),
         "Python": platform.python_version(),
         **{name: version for name in PACKAGES if (version := _version(name))},
     }
-
-
-def machine():
-    """The CPU's model and flags and how many cores this process may use, as far as Linux tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = {*values.get("flags", "").split()}
-    parts = [values.get("model name", platform.machine()), f"{len(os.sched_getaffinity(0))} cores"]
-    return ", ".join([*parts, *(flag for flag in FLAGS if flag in flags)])
-
-
-def _output(*command):
-    """What a command prints, empty if there is no such command or it fails."""
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    except OSError:
-        return ""
-    return "" if run.returncode else run.stdout.strip()
 
 
 def _version(package):

@@ -9,6 +9,7 @@ from training.augment import Augmentation
 from training.commands import add_device_options, add_run_options, devices_of, folder_of, start_run
 from training.devices import ONE_DEVICE
 from training.evaluate import evaluate, print_scores
+from training.predictions import best_and_worst
 from training.recipes import FINETUNING
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def run(recipe, folder, devices=ONE_DEVICE):
     """Trains to the end of a recipe, going on if the folder has an interrupted run of it.
 
     Writes classifier.keras (with `recipe.ema` the averaged weights), best.keras if another epoch was the best one,
-    learning_curves.png, confusion_matrix.png, metrics.json, the logs and the checkpoints.
+    learning_curves.png, confusion_matrix.png, predictions.png, metrics.json, the logs and the checkpoints.
 
     Returns:
         What is in metrics.json, a dict; `None` on all workers but the chief.
@@ -82,6 +83,8 @@ def run(recipe, folder, devices=ONE_DEVICE):
     if scores:
         metrics |= scores
         _draw_matrix(matrix, scores, source.class_names, folder)
+        ranked = best_and_worst(trained, source, recipe, recipe.step_batch)
+        pictures.predictions(folder / "predictions.png", ranked)
         results.save_best(classifier, progress, folder, lambda classifier: loop.with_softmax(classifier, recipe))
     runs.write_json(folder / runs.METRICS, metrics)
     return metrics

@@ -1,5 +1,7 @@
 """What people would rather look at than read, as PNG files."""
 
+import itertools
+
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
@@ -44,6 +46,28 @@ def reconstructions(path, images, hidden, painted):
             axes.set_axis_off()
             if row == 0:
                 axes.set_title(title)
+    figure.savefig(path, dpi=120)
+
+
+def predictions(path, rows):
+    """Predictions with their pictures.
+
+    Args:
+        path: Where the PNG goes.
+        rows: Dict from a row's title to `training.predictions.Prediction`s.
+    """
+    across = max(map(len, rows.values()))
+    figure = Figure(figsize=(1.6 * across, 2.3 * len(rows)), layout="constrained")
+    for part, (title, predictions) in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows.items()):
+        part.suptitle(title)
+        for axes, prediction in itertools.zip_longest(part.subplots(1, across, squeeze=False)[0], predictions):
+            axes.set_axis_off()
+            if prediction is None:
+                continue
+            axes.imshow(np.uint8(prediction.image).squeeze(), cmap="gray", vmin=0, vmax=255)
+            right = prediction.predicted == prediction.label
+            told = f"{prediction.predicted} {prediction.probability:.0%}"
+            axes.set_title(told if right else f"{told}\nnot {prediction.label}", fontsize=8)
     figure.savefig(path, dpi=120)
 
 

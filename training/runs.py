@@ -9,6 +9,7 @@ from pathlib import Path
 
 from keras_cnv2.checkpoints.write import replacing
 from training.checkpoints import checkpoints
+from training.system import system
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +24,8 @@ class RunError(ValueError):
 def open_run(folder, recipe):
     """Makes the folder of a new run, or takes that of an interrupted one to go on with.
 
-    The recipe (the seed in it) and the packages' versions go into config.json. A run that came to no checkpoint has
-    nothing to go on with and begins anew, with any recipe.
+    The recipe (the seed in it), the packages' versions and the machine go into config.json. A run that came to no
+    checkpoint has nothing to go on with and begins anew, with any recipe.
 
     Args:
         folder: Path of the run.
@@ -46,7 +47,7 @@ def open_run(folder, recipe):
         raise FileExistsError(f"There is something else than a run; give another --name. Received: {folder}")
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / CONFIG, {**config, "versions": versions()})
+        write_json(folder / CONFIG, {**config, "versions": versions(), "system": system()})
     return folder
 
 
@@ -60,6 +61,7 @@ def _check_same(folder, config):
     """Raises a `RunError` if the run has another recipe; warns if it began with other packages."""
     before = read_json(folder / CONFIG)
     began_with = before.pop("versions", {})
+    before.pop("system", None)  # it may go on elsewhere
     names = sorted(before.keys() | config.keys())
     changed = [f"{n}: {before.get(n)} then, {config.get(n)} now" for n in names if before.get(n) != config.get(n)]
     if changed:

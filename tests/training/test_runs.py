@@ -13,6 +13,7 @@ def test_new_run_says_what_runs(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     assert (config["kind"], config["seed"], config["epochs"], config["betas"]) == ("Finetuning", 3, 2, [0.9, 0.99])
     assert {"python", "keras_cnv2", "keras", "tensorflow", "numpy"} <= {*config["versions"]}
+    assert "cores" in config["system"]["machine"]
     assert [path.name for path in folder.iterdir()] == ["config.json"]
 
 
@@ -96,5 +97,5 @@ def test_write_json(tmp_path):
 def test_recipes_round_trip(tmp_path):
     folder = open_run(tmp_path / "a", finetuning(clip_norm=1.0))
     config = json.loads((folder / "config.json").read_text())
-    del config["kind"], config["versions"]
+    del config["kind"], config["versions"], config["system"]
     assert config == json.loads(json.dumps(dataclasses.asdict(finetuning(clip_norm=1.0))))

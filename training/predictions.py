@@ -1,0 +1,69 @@
+"""What a classifier is surest of, right and wrong."""
+
+import itertools
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from training.evaluate import columns_of
+
+# Pictures that are kept of each kind, and that are looked at: more of them would take long, and show no more.
+KEPT, SEEN = 8, 2000
+
+
+class Prediction(NamedTuple):
+    """An image `(H, W, channels)` in 0..255, its class's name, and what it is taken for with which probability."""
+
+    image: np.ndarray
+    label: str
+    predicted: str
+    probability: float
+
+
+def best_and_worst(classifier, source, recipe, batch_size, kept=KEPT, seen=SEEN):
+    """Finds the surest right and the surest wrong predictions among the first validation images.
+
+    Args:
+        classifier: A `keras_cnv2.ConvNeXtV2` with its top, which gives probabilities.
+        source: A source of data as `training.loop` describes it, with validation images.
+        recipe: What `source.validation` takes.
+        batch_size: Int.
+        kept: Int, how many of each kind.
+        seen: Int, how many images are looked at, rounded up to whole batches.
+
+    Returns:
+        A dict of two lists of `Prediction`s, the surest first: those that are right, those that are wrong.
+    """
+    columns = np.asarray(columns_of(source.class_names, classifier))
+    names = dict(zip(columns, source.class_names))
+    found = {True: [], False: []}
+    with source.clear_errors():
+        for images, targets, weights in itertools.islice(
+            _batches(source.validation(recipe, batch_size)), -(-seen // batch_size)
+        ):
+            # Not `predict`: of several workers, the chief alone gets here.
+            probabilities = ops.convert_to_numpy(classifier(images, training=False))
+            images, targets, weights = map(ops.convert_to_numpy, (images, targets, weights))
+            labels, best = columns[targets.argmax(-1)], probabilities.argmax(-1)
+            for place in np.flatnonzero(weights):
+                label, predicted = labels[place], best[place]
+                # A classifier can know more classes than the data have.
+                told = names.get(predicted) or (classifier.class_names or {predicted: str(predicted)})[predicted]
+                entry = Prediction(images[place], names[label], told, float(probabilities[place, predicted]))
+                found[bool(label == predicted)].append(entry)
+            found = {right: sorted(entries, key=_surest)[:kept] for right, entries in found.items()}
+    titles = {True: "right, and sure of it", False: "wrong, and sure of it"}
+    return {titles[right]: entries for right, entries in found.items() if entries}
+
+
+def _surest(prediction):
+    return -prediction.probability
+
+
+def _batches(validation):
+    """The batches of a `keras.utils.PyDataset` or of a dataset that is one already."""
+    if isinstance(validation, keras.utils.PyDataset):
+        return (validation[number] for number in range(validation.num_batches))
+    return iter(validation)

@@ -1,0 +1,94 @@
+"""What is known of a run: its folder's JSON files and pictures."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from training import runs
+
+# The pictures that runs leave behind, as a reader would go through them, and what they show. `learning_curves.png` is
+# not among them: a page draws the curves of several runs into one picture.
+PICTURES = {
+    "reconstructions.png": "Reconstructions",
+    "confusion_matrix.png": "Confusion matrix",
+    "predictions.png": "Best and worst predictions",
+    "overlays.png": "Segmentation beside the labels",
+    "iou.png": "Intersection over union of each class",
+    "detections.png": "Detections beside the annotations",
+    "average_precisions.png": "Average precision of each class",
+}
+# Pictures that were made several times, of which a page shows the course.
+SERIES = "reconstructions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run, finished or not.
+
+    Args:
+        name: What tells it from the others.
+        config: Dict, the recipe.
+        system: Dict, the packages' versions and the machine.
+        history: List of dicts, one an epoch.
+        metrics: Dict of what it came to; empty if it is not finished.
+        pictures: Dict from captions to paths.
+        series: Paths of pictures, the oldest first.
+    """
+
+    name: str
+    config: dict
+    system: dict
+    history: list
+    metrics: dict
+    pictures: dict
+    series: list
+
+    @property
+    def classes(self):
+        """Dict from the names of the classes to their figures."""
+        return self.metrics.get("classes") or {}
+
+
+def find_runs(folders):
+    """Reads all runs of some folders.
+
+    Args:
+        folders: Paths of runs, or of folders with runs in them.
+
+    Returns:
+        The path of the folder that they are in, and a list of `Run`s.
+
+    Raises:
+        RunError: If a folder holds none.
+    """
+    paths = [path for folder in folders for path in _runs_in(Path(folder))]
+    paths = [*dict.fromkeys(path.resolve() for path in paths)]
+    common = Path(os.path.commonpath(paths))
+    names = [path.relative_to(common).as_posix() for path in paths]
+    return common, [read_run(path, path.name if name == "." else name) for path, name in zip(paths, names)]
+
+
+def _runs_in(folder):
+    if (folder / runs.CONFIG).exists():
+        return [folder]
+    # As they came about: the quickstart's pre-training before its fine-tuning.
+    found = sorted(folder.glob(f"*/{runs.CONFIG}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise runs.RunError(f"This is no run's folder, nor does it hold one. Received: {folder}")
+    return [path.parent for path in found]
+
+
+def read_run(folder, name):
+    """Reads the run of a folder."""
+    config = runs.read_json(folder / runs.CONFIG)
+    system = {**config.pop("versions", {}), **config.pop("system", {})}
+    log = folder / "log.json"
+    return Run(
+        name=name,
+        config=config,
+        system=system,
+        history=runs.read_json(log) if log.exists() else [],
+        metrics=runs.read_metrics(folder) or {},
+        pictures={caption: folder / file for file, caption in PICTURES.items() if (folder / file).exists()},
+        series=sorted((folder / SERIES).glob("*.png")),
+    )
