@@ -45,9 +45,10 @@ class Arrays:
             return None
         return Ordered(self.test, batch_size, len(self.class_names), share)
 
-    def examples(self, recipe, count):
-        """The first test images, or training images if there is no test."""
-        return (self.test or self.train).images[:count]
+    def examples(self, recipe, count, labelled=False):
+        """The first test images, or training images if there is no test; if `labelled`, with their labels."""
+        images, labels = (each[:count] for each in self.test or self.train)
+        return (images, labels) if labelled else images
 
     def clear_errors(self):
         """A context in which errors of the data are clear; there are none here."""

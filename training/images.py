@@ -68,20 +68,22 @@ class Pictures(Loader):
 
         return self._validation_batches(batch_size, share, _as_in_evaluation(recipe), finish)
 
-    def examples(self, recipe, count):
+    def examples(self, recipe, count, labelled=False):
         """Always the same images, from validation if there is any.
 
         Args:
             recipe: The `training.recipes.Recipe`.
             count: Int.
+            labelled: Bool.
 
         Returns:
-            A float32 array `(count, image_size, image_size, 3)` in 0..255.
+            A float32 array `(count, image_size, image_size, 3)` in 0..255; if `labelled`, also int32 labels `(count,)`.
 
         Raises:
             DataError: If there are fewer.
         """
-        return np.stack([image for image, _ in self._examples(count, _as_in_evaluation(recipe))])
+        images, labels = map(np.stack, zip(*self._examples(count, _as_in_evaluation(recipe))))
+        return (images, labels) if labelled else images
 
 
 def _as_in_evaluation(recipe):

@@ -48,7 +48,11 @@ def test_writes_everything(quickstart):
     both = {"config.json", "metrics.json", "log.csv", "log.json", "tensorboard", "checkpoints", "learning_curves.png"}
     found = {phase: {path.name for path in (folder / phase).iterdir()} for phase in ("pretraining", "finetuning")}
     assert found["pretraining"] == both | {"fcmae.keras", "reconstructions", "reconstructions.png"}
-    assert found["finetuning"] - {"best.keras"} == both | {"classifier.keras", "confusion_matrix.png", "predictions.png"}
+    assert found["finetuning"] - {"best.keras"} == both | {
+        "classifier.keras",
+        "confusion_matrix.png",
+        "predictions.png",
+    }
     pictures = [*folder.rglob("*.png")]
     assert len(pictures) == 6
     for picture in pictures:

@@ -1,0 +1,1 @@
+"""Looking into a model, as the paper does: what its layers hold, how alike their channels are, and what for."""
