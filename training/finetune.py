@@ -50,6 +50,8 @@ def run(recipe, folder, devices=ONE_DEVICE):
         classifier = loop.new_classifier(recipe, source.channels, source.class_names, weights)
     if recipe.frozen:
         loop.freeze_encoder(classifier)
+    if not recipe.grn:
+        loop.without_grn(classifier)
     progress = loop.train(
         classifier,
         recipe,

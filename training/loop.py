@@ -63,12 +63,25 @@ def freeze_encoder(classifier):
         layer.trainable = layer.name in ("norm", "head")
 
 
+def without_grn(model):
+    """Makes GRN the identity for good, whatever weights the model started from."""
+    for block in blocks_of(model):
+        for weight in block.grn.weights:
+            weight.assign(keras.ops.zeros_like(weight))
+        block.grn.trainable = False
+
+
 def rematerialize(model):
     """Makes the blocks compute again what their gradients need, instead of keeping it."""
+    for block in blocks_of(model):
+        block.remat = True
+
+
+def blocks_of(model):
+    """All blocks of a classifier, or of an FCMAE with those of its decoder."""
     encoder = getattr(model, "backbone", model)
     blocks = [layer for layer in encoder.layers if isinstance(layer, keras_cnv2.ConvNeXtV2Block)]
-    for block in [*blocks, *getattr(model, "decoder", [])]:
-        block.remat = True
+    return [*blocks, *getattr(model, "decoder", [])]
 
 
 def adamw(recipe, steps_per_epoch):

@@ -45,6 +45,8 @@ def run(recipe, folder, devices=ONE_DEVICE):
         fcmae = loop.new_fcmae(recipe, source.channels)
     if weights:
         load_weights(fcmae, fetch_weights(weights, recipe.model))
+    if not recipe.grn:
+        loop.without_grn(fcmae)
     reconstruct = [Reconstruct(source.examples(recipe, EXAMPLES), folder, recipe)] if devices.is_chief else []
     progress = loop.train(fcmae, recipe, source, folder, callbacks=reconstruct, devices=devices)
     if not devices.is_chief:

@@ -137,6 +137,8 @@ class Recipe(Training):
         warmup_epochs: Of these, epochs in which the learning rate rises from 0.
         base_lr: Learning rate for a batch of 256.
         min_lr: Learning rate at the end of the cosine.
+        grn: Whether Global Response Normalization learns; else it is kept the identity that it begins as, which makes
+            the blocks those of ConvNeXt V1, without layer scale.
     """
 
     resize: str | None = None
@@ -145,6 +147,7 @@ class Recipe(Training):
     warmup_epochs: int
     base_lr: float
     min_lr: float = 0.0
+    grn: bool = True
 
     def __post_init__(self):
         super().__post_init__()

@@ -170,6 +170,33 @@ def test_frozen_encoder():
     assert [v.path for v in classifier.trainable_variables] == ["norm/gamma", "norm/beta", "head/kernel", "head/bias"]
 
 
+@pytest.mark.backends
+@pytest.mark.parametrize("kind", ["classifier", "fcmae"])
+def test_without_grn(kind):
+    """The identity, before and after a step, whatever the weights were."""
+    if kind == "classifier":
+        model = loop.new_classifier(finetuning(), 3, ["a", "b", "c"])
+        model.compile("adam", "categorical_crossentropy")
+        batch = source().train.images[:4].astype("float32"), np.eye(3)[[0, 1, 2, 0]]
+    else:
+        model = loop.new_fcmae(pretraining(), 3)
+        model.compile("adam")
+        batch = (source().train.images[:4].astype("float32"),)
+    grns = [block.grn for block in loop.blocks_of(model)]
+    assert len(grns) == 4 + (kind == "fcmae")
+    for grn in grns:
+        grn.gamma.assign(keras.ops.ones_like(grn.gamma))
+    loop.without_grn(model)
+    before = [keras.ops.convert_to_numpy(block.pwconv2.kernel) for block in loop.blocks_of(model)]
+    model.train_on_batch(*batch)
+    x = np.random.default_rng(0).normal(0, 1, (2, 3, 3, grns[0].gamma.shape[0])).astype("float32")
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(grns[0](x)), x, rtol=1e-6)
+    for block, kernel in zip(loop.blocks_of(model), before):
+        assert not block.grn.trainable_variables
+        assert keras.ops.convert_to_numpy(block.grn.gamma).max() == 0
+        assert np.abs(keras.ops.convert_to_numpy(block.pwconv2.kernel) - kernel).max() > 0
+
+
 def test_clipping_reaches_the_optimizer():
     assert loop.adamw(finetuning(clip_norm=0.5), 4).global_clipnorm == 0.5
 
