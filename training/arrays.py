@@ -35,6 +35,23 @@ class Arrays:
         self.validation_size = len(test.images) if test else 0
         self.channels = train.images.shape[-1]
 
+    def with_share(self, share, seed):
+        """The same with a share of each class's training images, one at least.
+
+        Args:
+            share: Float above 0 and up to 1.
+            seed: Int, decides which.
+        """
+        if share == 1:
+            return self
+        order = np.random.default_rng(seed).permutation(self.size)
+        labels = self.train.labels[order]
+        counts = np.bincount(labels)
+        # The how-manieth of its class each one is, in this order.
+        places = np.concatenate([np.arange(count) for count in counts])[np.argsort(np.argsort(labels, kind="stable"))]
+        kept = np.sort(order[places < np.maximum(np.round(share * counts), 1)[labels]])
+        return Arrays(Split(self.train.images[kept], self.train.labels[kept]), self.test, self.class_names)
+
     def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
         """Endless batches from the given one on: images, or with an augmentation images and soft targets."""
         return Batches(self.train, recipe, first_batch, augmentation, share)

@@ -41,6 +41,7 @@ class Evaluation:
     max_unreadable: float = 0.01
     # Of a folder without a validation split, everything is evaluated.
     validation_share: float = 1.0
+    train_share: float = 1.0
     seed: int = 0
 
 

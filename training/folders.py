@@ -26,6 +26,7 @@ class Folder(FileRows, Pictures):
         path: The folder. Symbolic links are followed, hidden files and folders left out.
         labelled: Bool, whether classes are needed.
         validation_share: Float from 0 to 1, the share to hold out; with 1 there is nothing to train on.
+        train_share: Float above 0 and up to 1, the share of each class's other pictures that is trained on.
         seed: Int, decides which pictures are held out.
         max_unreadable: Largest share of all pictures that may be unreadable.
 
@@ -34,7 +35,7 @@ class Folder(FileRows, Pictures):
         DataError: If there are no pictures, or a class has none, or validation has a class that training lacks.
     """
 
-    def __init__(self, path, labelled=True, validation_share=0.1, seed=0, max_unreadable=0.01):
+    def __init__(self, path, labelled=True, validation_share=0.1, train_share=1.0, seed=0, max_unreadable=0.01):
         path = Path(path)
         if not path.is_dir():
             raise FileNotFoundError(f"data must be a folder of pictures. Received: {path}")
@@ -49,6 +50,7 @@ class Folder(FileRows, Pictures):
             train, validation = {"": files_below(_training_folder(path))}, {}
             if not train[""]:
                 raise DataError(f"There are no pictures ({', '.join(SUFFIXES)}) below this folder. Received: {path}")
+        train = {name: hold_out_files(files, path, 1 - train_share, seed)[0] for name, files in train.items()}
         numbers = {name: number for number, name in enumerate(train)}
         pairs = [
             [(file, numbers[name]) for name, files in split.items() for file in files] for split in (train, validation)

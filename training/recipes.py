@@ -131,6 +131,8 @@ class Recipe(Training):
     """What pre-training and fine-tuning have in common.
 
     Args:
+        train_share: Share of the training pictures that is used, the same of each class: how much few labels tell. Of
+            TensorFlow Datasets, the first of the split.
         resize: How pictures become such images in evaluation: "crop" or "squash"; none for the paper's way.
         crop_area: Smallest and largest share of a picture's area that a random resized crop takes.
         epochs: Passes over the training images.
@@ -141,6 +143,7 @@ class Recipe(Training):
             the blocks those of ConvNeXt V1, without layer scale.
     """
 
+    train_share: float = 1.0
     resize: str | None = None
     crop_area: tuple[float, float]
     epochs: int
@@ -152,6 +155,7 @@ class Recipe(Training):
     def __post_init__(self):
         super().__post_init__()
         check = self._check
+        check("train_share", 0 < self.train_share <= 1, "above 0 and up to 1")
         check("resize", self.resize is None or self.resize in RESIZES, f"none or one of {', '.join(RESIZES)}")
         check("crop_area", 0 < self.crop_area[0] <= self.crop_area[1] <= 1, "two rising shares, above 0 and up to 1")
         check("epochs", self.epochs > 0, "positive")

@@ -27,13 +27,14 @@ def open_source(recipe, labelled=True):
             "Received: data=None"
         )
     if name == "digits":
-        return arrays.digits(recipe.image_size)
+        return arrays.digits(recipe.image_size).with_share(recipe.train_share, recipe.seed)
     if name.endswith(".npz"):
-        return arrays.from_npz(name, recipe.image_size)
+        return arrays.from_npz(name, recipe.image_size).with_share(recipe.train_share, recipe.seed)
     # These need TensorFlow.
     common = {
         "labelled": labelled,
         "validation_share": recipe.validation_share,
+        "train_share": recipe.train_share,
         "max_unreadable": recipe.max_unreadable,
     }
     if name.startswith("tfds:"):

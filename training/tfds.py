@@ -15,7 +15,7 @@ class TfdsRows:
     Beside a `training.data.Loader`. Prepared, and downloaded, if they are not. Pictures stay encoded until `_open`.
     """
 
-    def _keep(self, builder, name, wanted, decoders, validation_share, shuffle_buffer):
+    def _keep(self, builder, name, wanted, decoders, validation_share, shuffle_buffer, train_share=1.0):
         """Takes a data set; where it has no split for validation, a share is held out.
 
         Args:
@@ -25,6 +25,7 @@ class TfdsRows:
             decoders: Dict from features to `tfds.decode.Decoder`.
             validation_share: Float from 0 to 1.
             shuffle_buffer: How many rows are kept in memory to take the next one from.
+            train_share: Float above 0 and up to 1, the share of the other pictures that is trained on.
 
         Returns:
             The numbers of training and of validation pictures.
@@ -43,7 +44,9 @@ class TfdsRows:
         validation = next((split for split in VALIDATION_NAMES if split in splits), None)
         images = splits["train"].num_examples
         held_out = 0 if validation else round(validation_share * images)
-        self._training_split = f"train[{held_out}:]"
+        rest = images - held_out
+        end = held_out + min(max(round(train_share * rest), 1), rest)
+        self._training_split = f"train[{held_out}:{end}]"
         self._validation_split = validation or f"train[:{held_out}]"
         self._shuffle_buffer = shuffle_buffer
         self._read = functools.partial(
@@ -52,7 +55,7 @@ class TfdsRows:
             read_config=tfds.ReadConfig(try_autocache=False, add_tfds_id=True),
             shuffle_files=False,
         )
-        return images - held_out, splits[validation].num_examples if validation else held_out
+        return end - held_out, splits[validation].num_examples if validation else held_out
 
     def _epochs(self, recipe, share):
         import tensorflow_datasets as tfds
@@ -109,6 +112,7 @@ class Tfds(TfdsRows, Pictures):
         data_dir: Folder of prepared data sets; `None` for the usual one.
         labelled: Bool, whether classes are needed.
         validation_share: Float from 0 to 1, the share to hold out; with 1 there is nothing to train on.
+        train_share: Float above 0 and up to 1, the share of the other pictures that is trained on.
         max_unreadable: Largest share of all pictures that may be unreadable.
         shuffle_buffer: How many encoded pictures are kept in memory to take the next one from.
 
@@ -122,6 +126,7 @@ class Tfds(TfdsRows, Pictures):
         data_dir=None,
         labelled=True,
         validation_share=0.1,
+        train_share=1.0,
         max_unreadable=0.01,
         shuffle_buffer=10_000,
     ):
@@ -134,7 +139,7 @@ class Tfds(TfdsRows, Pictures):
             raise DataError(f"{name} has no classes by the name of label. Received: a data set of {known}")
         wanted = {"image", "label"} if labelled else {"image"}
         decoders = {"image": tfds.decode.SkipDecoding()}
-        sizes = self._keep(builder, name, wanted, decoders, validation_share, shuffle_buffer)
+        sizes = self._keep(builder, name, wanted, decoders, validation_share, shuffle_buffer, train_share)
         super().__init__(*sizes, tuple(known["label"].names) if labelled else None, max_unreadable)
 
     def _open(self, rows, key):

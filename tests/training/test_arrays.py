@@ -42,6 +42,22 @@ def test_digits_are_always_split_alike():
         np.testing.assert_array_equal(one, two)
 
 
+def test_share_of_each_class():
+    labels = np.repeat([0, 1, 3], [40, 10, 2])[np.random.default_rng(0).permutation(52)]
+    images = np.arange(52, dtype="uint8").reshape(-1, 1, 1, 1)
+    whole = arrays.Arrays(arrays.Split(images, labels), arrays.Split(images, labels), "abcd")
+    some, again, others = (whole.with_share(0.2, seed) for seed in (0, 0, 1))
+    assert some.size == 8 + 2 + 1
+    assert [*np.bincount(some.train.labels)] == [8, 2, 0, 1]
+    numbers = some.train.images.ravel()
+    assert len({*numbers}) == 11
+    np.testing.assert_array_equal(labels[numbers], some.train.labels)
+    np.testing.assert_array_equal(again.train.images, some.train.images)
+    assert not np.array_equal(others.train.images, some.train.images)
+    assert some.test is whole.test
+    assert whole.with_share(1, 0) is whole
+
+
 def test_an_epoch_has_every_image_at_most_once_in_a_new_order():
     recipe = pretraining(**PLAIN, batch_size=4)
     batches = numbered(10).training(recipe)

@@ -86,6 +86,13 @@ class TestLayouts:
         np.testing.assert_array_equal(labels[:2].sum(axis=0), [1, 1])
         assert Folder(train, validation_share=0.0).validation(finetuning(**FIELDS), 4) is None
 
+    def test_share_of_each_class_to_train_on(self, folder):
+        source = Folder(folder, train_share=0.4)
+        assert (source.size, source.validation_size) == (4, 3)
+        assert [*np.bincount(source._labels[:4])] == [2, 2]
+        source = Folder(folder / "train", validation_share=0.2, train_share=0.01)
+        assert (source.size, source.validation_size) == (2, 2)
+
     def test_all_for_evaluation(self, folder):
         source = Folder(folder / "train", validation_share=1.0)
         assert (source.size, source.validation_size, source.class_names) == (0, 10, ("a", "b"))
@@ -532,6 +539,14 @@ class TestTfds:
             source = self.source(prepared, validation_share=share)
             assert (source.size, source.validation_size) == sizes
         assert sum(weights.sum() for *_, weights in take(source.validation(finetuning(**FIELDS), 4), 9)) == 10
+
+    def test_share_to_train_on(self, prepared, monkeypatch):
+        assert self.source(prepared, train_share=0.5).size == 5
+        monkeypatch.setattr("training.tfds.VALIDATION_NAMES", ())
+        source = self.source(prepared, validation_share=0.2, train_share=0.01)
+        assert (source.size, source.validation_size) == (1, 2)
+        (image,) = take(source.training(pretraining(**{**FIELDS, "batch_size": 1})), 1)[0]
+        assert image.shape == (16, 16, 3)
 
     def test_unknown_name(self, tmp_path):
         with pytest.raises(DataError, match=r"no no_such_set.*Received: tfds:no_such_set"):
