@@ -1,7 +1,5 @@
 """`export_detector`: a detector as a SavedModel."""
 
-import json
-
 from keras_cnv2.arguments import is_positive_int, positive_int
 from keras_cnv2.detection.anchors import MULTIPLE
 from keras_cnv2.detection.detector import Detector
@@ -62,10 +60,9 @@ def export_detector(
     _check_input_dtype(detector, input_dtype)
     names = _class_names(detector)
 
-    import tensorflow as tf
-
     from keras_cnv2.detection.check_export import check_export
     from keras_cnv2.detection.signatures import served_module
+    from keras_cnv2.export.graphs import write
 
     with new_folder(path, overwrite) as folder:
         module, signatures = served_module(
@@ -77,10 +74,7 @@ def export_detector(
             folded=fold,
             scratch=folder.parent,
         )
-        tf.saved_model.save(module, str(folder), signatures)
-        extra = folder / "assets.extra"  # TensorFlow's place for what goes along with a model
-        extra.mkdir()
-        (extra / "keras_cnv2.json").write_text(json.dumps({"class_names": names, "image_size": size}))
+        write(folder, module, signatures, {"class_names": names, "image_size": size})
         check_export(folder, detector, size, names)
 
 

@@ -1,5 +1,7 @@
 """What the graphs of all SavedModels have in common: checked images, a table of names, traced functions."""
 
+import json
+
 import tensorflow as tf
 
 
@@ -48,6 +50,20 @@ def with_signatures(module, functions):
     # What the functions read and no more: Keras's models hold other things as well, like compiled training steps.
     module.read = [variable for function in signatures.values() for variable in function.graph.variables]
     return module, signatures
+
+
+def write(folder, module, signatures, metadata):
+    """Writes a SavedModel, and beside it, as JSON, what there is to know of the model.
+
+    Args:
+        folder: Path.
+        module, signatures: What `with_signatures` returned.
+        metadata: Dict.
+    """
+    tf.saved_model.save(module, str(folder), signatures)
+    extra = folder / "assets.extra"  # TensorFlow's place for what goes along with a model
+    extra.mkdir()
+    (extra / "keras_cnv2.json").write_text(json.dumps(metadata))
 
 
 def _traced(function, signature):

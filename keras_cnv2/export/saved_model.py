@@ -1,7 +1,5 @@
 """`export_saved_model`: what TensorFlow Serving, `tf.saved_model.load` and C++ programs run."""
 
-import json
-
 import keras
 
 from keras_cnv2.checkpoints.metadata import metadata_of
@@ -76,9 +74,8 @@ def export_saved_model(
             "A SavedModel is made with TensorFlow as the backend of Keras: set KERAS_BACKEND=tensorflow. "
             f"Received: backend={keras.backend.backend()!r}"
         )
-    import tensorflow as tf
-
     from keras_cnv2.export.check_saved_model import check_saved_model
+    from keras_cnv2.export.graphs import write
     from keras_cnv2.export.signatures import served_module
 
     with new_folder(path, overwrite) as folder:
@@ -92,8 +89,5 @@ def export_saved_model(
             folded=fold,
             scratch=folder.parent,
         )
-        tf.saved_model.save(module, str(folder), signatures)
-        extra = folder / "assets.extra"  # TensorFlow's place for what goes along with a model
-        extra.mkdir()
-        (extra / "keras_cnv2.json").write_text(json.dumps(metadata_of(model)))
+        write(folder, module, signatures, metadata_of(model))
         check_saved_model(folder, model, resize)
