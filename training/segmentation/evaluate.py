@@ -25,7 +25,7 @@ def evaluate(model, source, recipe, devices=ONE_DEVICE):
 
     Args:
         model: A model from images to logits of the images' size, like `keras_cnv2.segmentation.UPerNet`.
-        source: A `training.segmentation.sources.Scenes`.
+        source: A `training.segmentation.scenes.Scenes`.
         recipe: Has `short_side`, `window`, `stride` and `multi_scale`.
         devices: `training.devices.Devices`.
 

@@ -11,7 +11,7 @@ from tests.training.detection.small import NAMES as COLOURS
 from tests.training.detection.small import extent, recipe, write_voc
 from training.data import DataError
 from training.detection.evaluate import Found, Truth, coco_scores, evaluate
-from training.detection.sources import VocFolder
+from training.detection.folders import VocFolder
 
 NAMES = ("a", "b", "c")
 

@@ -13,7 +13,9 @@ from tests.training.detection.small import (
     write_xml,
 )
 from training.data import DataError
-from training.detection.sources import CocoFolder, TfdsBoxes, VocFolder, open_boxes
+from training.detection.folders import CocoFolder, VocFolder
+from training.detection.sources import open_boxes
+from training.detection.tfds import TfdsBoxes
 from training.shares import Share
 
 # As far as they go: all that is random.

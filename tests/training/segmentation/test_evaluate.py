@@ -9,7 +9,7 @@ from tests.training.segmentation.scenes import recipe, scene, write_folder
 from training.recipes import RecipeError
 from training.segmentation import evaluate as evaluation
 from training.segmentation.evaluate import evaluate, examples, table
-from training.segmentation.sources import SceneFolder
+from training.segmentation.folders import SceneFolder
 
 
 def brute_force(pairs, classes, ignored=255):

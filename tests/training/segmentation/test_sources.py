@@ -13,7 +13,9 @@ from training.data import DataError
 from training.draws import Draws
 from training.recipes import RecipeError
 from training.segmentation.augment import random_example
-from training.segmentation.sources import SceneFolder, TfdsScenes, open_scenes
+from training.segmentation.folders import SceneFolder
+from training.segmentation.sources import open_scenes
+from training.segmentation.tfds import TfdsScenes
 from training.shares import Share
 
 ADE20K = ("images/{split}", "annotations/{split}")
