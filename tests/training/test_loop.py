@@ -19,6 +19,7 @@ from training.callbacks import TrainingError
 # Six steps of four images in an epoch of three batches: every boundary is crossed.
 FIELDS = {"accumulation": 2, "drop_path": 0.2, "checkpoint_steps": 4, "deterministic": False}
 # Eager steps save the time to trace them; test_killed_run has graphs.
+ENCODERS = ("visible", "dense")
 EAGER = {"run_eagerly": keras.backend.backend() == "tensorflow"}
 LOSS = {"loss": keras.losses.CategoricalCrossentropy(from_logits=True), "metrics": loop.classifier_metrics, **EAGER}
 
@@ -45,7 +46,8 @@ def weights(model):
     return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
 
 
-@pytest.mark.parametrize("phase", [pytest.param(pretrain, marks=pytest.mark.slow), finetune])
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", [pretrain, finetune])
 def test_interrupted_run_ends_as_if_it_had_not_been(tmp_path, phase):
     whole, progress = phase(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -176,11 +178,11 @@ def test_without_grn(kind):
     """The identity, before and after a step, whatever the weights were."""
     if kind == "classifier":
         model = loop.new_classifier(finetuning(), 3, ["a", "b", "c"])
-        model.compile("adam", "categorical_crossentropy")
+        model.compile("adam", "categorical_crossentropy", **EAGER)
         batch = source().train.images[:4].astype("float32"), np.eye(3)[[0, 1, 2, 0]]
     else:
         model = loop.new_fcmae(pretraining(), 3)
-        model.compile("adam")
+        model.compile("adam", **EAGER)
         batch = (source().train.images[:4].astype("float32"),)
     grns = [block.grn for block in loop.blocks_of(model)]
     assert len(grns) == 4 + (kind == "fcmae")
@@ -209,7 +211,7 @@ def test_schedule_counts_the_optimizer_s_steps():
     np.testing.assert_allclose([float(schedule(step)) for step in expected], [*expected.values()], rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("visible", marks=pytest.mark.slow), "dense", "classifier"])
+@pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ENCODERS), "classifier"])
 def test_rematerialization_changes_no_gradient(kind):
     import tensorflow as tf
 
