@@ -18,8 +18,8 @@ from training.callbacks import TrainingError
 
 # Six steps of four images in an epoch of three batches: every boundary is crossed.
 FIELDS = {"accumulation": 2, "drop_path": 0.2, "checkpoint_steps": 4, "deterministic": False}
-# Eager steps save the time to trace them; test_killed_run has graphs.
 ENCODERS = ("visible", "dense")
+# Eager steps save the time to trace them; test_killed_run has graphs.
 EAGER = {"run_eagerly": keras.backend.backend() == "tensorflow"}
 LOSS = {"loss": keras.losses.CategoricalCrossentropy(from_logits=True), "metrics": loop.classifier_metrics, **EAGER}
 
