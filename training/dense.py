@@ -82,3 +82,8 @@ def new_backbone(recipe, weights=None):
         dtype=recipe.dtype,
         name="backbone",
     )
+
+
+def is_exportable(model):
+    """Whether the encoder under a head is ours: those of others are trained to compare with."""
+    return isinstance(model.backbone, keras_cnv2.ConvNeXtV2Backbone)

@@ -3,7 +3,7 @@
 from keras_cnv2.detection import Detector, export_detector, retinanet
 from training import loop, options, results, runs
 from training.commands import add_device_options, add_run_options, devices_of, folder_of, start_run
-from training.dense import new_backbone
+from training.dense import is_exportable, new_backbone
 from training.detection import pictures
 from training.detection.recipes import DETECTION
 from training.devices import ONE_DEVICE
@@ -96,7 +96,8 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
     results.save(model, folder / MODEL)
     results.draw_curves(progress.history, folder, ("loss", "box_loss", "classification_loss"))
     detector = Detector(model, recipe.nms, recipe.score_threshold, recipe.iou_threshold)
-    export_detector(detector, folder / "saved_model", image_size=recipe.image_size)
+    if is_exportable(model):
+        export_detector(detector, folder / "saved_model", image_size=recipe.image_size)
     metrics = results.summary(model, progress)
     if source.validation_size:
         unsure = Detector(model, recipe.nms, LEAST_SCORE, recipe.iou_threshold)

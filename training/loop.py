@@ -67,7 +67,7 @@ def without_grn(model):
     """Makes GRN the identity for good, whatever weights the model started from."""
     for block in blocks_of(model):
         for weight in block.grn.weights:
-            weight.assign(keras.ops.zeros_like(weight))
+            weight.assign(keras.ops.zeros(weight.shape))
         block.grn.trainable = False
 
 

@@ -4,7 +4,7 @@ import keras_cnv2
 from keras_cnv2.segmentation import ConfusionMatrix, PixelCrossentropy, UPerNet, deeplab_v3_plus
 from training import loop, options, results, runs
 from training.commands import add_device_options, add_run_options, devices_of, folder_of, start_run
-from training.dense import new_backbone
+from training.dense import is_exportable, new_backbone
 from training.devices import ONE_DEVICE
 from training.segmentation import pictures
 from training.segmentation.recipes import SEGMENTATION
@@ -89,7 +89,8 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
     if scores:
         pictures.iou_chart(folder / "iou.png", scores["iou"], scores["mean_iou"])
         pictures.segmentations(folder / "overlays.png", *examples(model, source, recipe, EXAMPLES), names)
-    keras_cnv2.export_saved_model(model, folder / "saved_model")
+    if is_exportable(model):
+        keras_cnv2.export_saved_model(model, folder / "saved_model")
     results.save_best(model, progress, folder)
     metrics = results.summary(model, progress) | scores
     runs.write_json(folder / runs.METRICS, metrics)

@@ -1,0 +1,98 @@
+"""The study of docs/cifar10.md: does FCMAE help, does GRN, and what if labels are few?
+
+    python -m benchmarks.cifar10 [--data DATA] [--runs FOLDER] [--recipe cifar10_short] ROW...
+    python -m benchmarks.cifar10 --table [--runs FOLDER]
+
+A row is a size, a way, a share of the labels and a seed: "atto-fcmae-tenth-0". An interrupted row goes on where it was,
+a finished one is kept. A row of FCMAE pre-trains first, with all pictures and no labels, once for each size and seed.
+`--recipe cifar10` has the budget of a GPU.
+"""
+
+import argparse
+import dataclasses
+import itertools
+from pathlib import Path
+from statistics import mean
+
+from training import finetune, pretrain, runs
+from training.recipes import FINETUNING, PRETRAINING
+
+SIZES = ("atto", "femto")
+WAYS = {
+    "fcmae": "pre-trained with FCMAE",
+    "scratch": "from scratch",
+    "without_grn": "from scratch, without GRN",
+}
+SHARES = {"all": 1.0, "tenth": 0.1}
+SEEDS = ("0", "1")
+ROWS = tuple(map("-".join, itertools.product(SIZES, WAYS, SHARES, SEEDS)))
+
+# With a tenth of the labels: 0.6 of the steps that all of them take.
+EPOCHS_OF_TENTH = 6
+
+
+def recipe_of(row, name, data, weights):
+    """The fine-tuning of a row.
+
+    Args:
+        row: One of `ROWS`.
+        name: Name of the recipe.
+        data: Its data.
+        weights: Folder of the run that a row of FCMAE starts from.
+    """
+    size, way, share, seed = row.split("-")
+    recipe = dataclasses.replace(FINETUNING[name], data=data, model=size, train_share=SHARES[share], seed=int(seed))
+    if share == "tenth":
+        epochs = {field: EPOCHS_OF_TENTH * getattr(recipe, field) for field in ("epochs", "warmup_epochs")}
+        recipe = dataclasses.replace(recipe, **epochs)
+    if way == "fcmae":
+        return dataclasses.replace(recipe, weights=str(weights))
+    # Layers that know nothing yet need the whole learning rate.
+    return dataclasses.replace(recipe, layer_decay=1.0, grn=way == "scratch")
+
+
+def run(row, name, data, folder):
+    """Trains a row, and what it starts from, as far as that is not done."""
+    size, way, _, seed = row.split("-")
+    weights = folder / f"{size}-pretraining-{seed}"
+    if way == "fcmae" and not runs.read_metrics(weights):
+        recipe = dataclasses.replace(PRETRAINING[name], data=data, model=size, seed=int(seed))
+        pretrain.run(recipe, weights)
+    return runs.read_metrics(folder / row) or finetune.run(recipe_of(row, name, data, weights), folder / row)
+
+
+def table(folder):
+    """What is done, in Markdown: the accuracies of the seeds, and their mean where there are several."""
+    lines = ["| | labels | " + " | ".join(f"{size}, top-1" for size in SIZES) + " |", "|---" * (2 + len(SIZES)) + "|"]
+    for way, share in itertools.product(WAYS, SHARES):
+        cells = [_accuracies(folder, f"{size}-{way}-{share}") for size in SIZES]
+        if any(cells):
+            lines.append(f"| {WAYS[way]} | {SHARES[share]:.0%} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _accuracies(folder, row):
+    found = [metrics["top1"] for seed in SEEDS if (metrics := runs.read_metrics(folder / f"{row}-{seed}"))]
+    each = ", ".join(f"{accuracy:.1%}" for accuracy in found)
+    return f"{mean(found):.1%} ({each})" if len(found) > 1 else each
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cifar10", description=__doc__.split("\n\n")[0])
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}")
+    parser.add_argument("--recipe", choices=("cifar10_short", "cifar10"), default="cifar10_short")
+    parser.add_argument("--data", default="tfds:cifar10", help="as in `training finetune` (default: %(default)s)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/cifar10"), help="(default: %(default)s)")
+    parser.add_argument("--table", action="store_true", help="print the table of what is done")
+    args = parser.parse_args(argv)
+    if unknown := {*args.rows} - {*ROWS}:
+        parser.error(f"a row is one of {', '.join(ROWS)}. Received: {', '.join(sorted(unknown))}")
+    for row in args.rows:
+        metrics = run(row, args.recipe, args.data, args.runs)
+        print(f"{row:<24}top-1 {metrics['top1']:.2%}, {metrics['seconds'] / 60:.1f} minutes", flush=True)
+    if args.table:
+        print(table(args.runs))
+
+
+if __name__ == "__main__":
+    main()
