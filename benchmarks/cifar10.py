@@ -4,7 +4,7 @@
     python -m benchmarks.cifar10 --table [--runs FOLDER]
 
 A row is a size, a way, a share of the labels and a seed: "atto-fcmae-tenth-0". An interrupted row goes on where it was,
-a finished one is kept. A row of FCMAE pre-trains first, with all pictures and no labels, once for each size and seed.
+a finished one is kept. A row of FCMAE pre-trains first, with all pictures and no labels, once for each size.
 `--recipe cifar10` has the budget of a GPU.
 """
 
@@ -53,10 +53,10 @@ def recipe_of(row, name, data, weights):
 
 def run(row, name, data, folder):
     """Trains a row, and what it starts from, as far as that is not done."""
-    size, way, _, seed = row.split("-")
-    weights = folder / f"{size}-pretraining-{seed}"
+    size, way, _, _ = row.split("-")
+    weights = folder / f"{size}-pretraining"
     if way == "fcmae" and not runs.read_metrics(weights):
-        recipe = dataclasses.replace(PRETRAINING[name], data=data, model=size, seed=int(seed))
+        recipe = dataclasses.replace(PRETRAINING[name], data=data, model=size)
         pretrain.run(recipe, weights)
     return runs.read_metrics(folder / row) or finetune.run(recipe_of(row, name, data, weights), folder / row)
 

@@ -42,9 +42,9 @@ def contestants(recipe):
     # Layers that know nothing yet need the whole learning rate.
     scratch = dataclasses.replace(recipe, weights=None, layer_decay=1.0)
     return {
-        "pretrained": (recipe, new_backbone),
         "scratch": (scratch, new_backbone),
         "resnet": (dataclasses.replace(scratch, drop_path=0.0), resnet),
+        "pretrained": (recipe, new_backbone),
     }
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import keras_cnv2
 from training import schedules
 from training.recipes import Training
+from training.stems import spread_weights
 
 SCHEDULES = ("poly", "steps")
 
@@ -73,15 +74,19 @@ class Dense(Training):
 
 def new_backbone(recipe, weights=None):
     """The encoder of a recipe, with a LayerNorm for each level of its pyramid."""
-    return keras_cnv2.ConvNeXtV2Backbone(
+    spread = spread_weights(weights, recipe.model, recipe.stem_stride) if weights else None
+    backbone = keras_cnv2.ConvNeXtV2Backbone(
         **recipe.architecture,
-        weights=weights,
+        weights=None if spread else weights,
         drop_path_rate=recipe.drop_path,
         input_shape=(*recipe.sides, 3),
         pyramid_norms=True,
         dtype=recipe.dtype,
         name="backbone",
     )
+    if spread:
+        keras_cnv2.load_checkpoint(backbone, spread)
+    return backbone
 
 
 def is_exportable(model):
