@@ -16,7 +16,7 @@ from training.analysis.features import Blocks
 from training.callbacks import progress_bar
 from training.commands import folder_name, weights_of
 from training.evaluate import Evaluation
-from training.recipes import RecipeError
+from training.recipe import RecipeError
 from training.sources import open_source
 
 # Images whose pictures are drawn.

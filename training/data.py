@@ -100,7 +100,7 @@ class Loader:
         What becomes of a picture depends on its place in the batch, not on the worker that loads it.
 
         Args:
-            recipe: The `training.recipes.Training`.
+            recipe: The `training.recipe.Training`.
             first_batch: Number of the first batch. None of those before is decoded.
             share: `training.shares.Share`, the part of each batch that is loaded.
             load: From what `_open` returns, one argument each, and `Draws` to a tuple of tensors of static shapes. It

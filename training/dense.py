@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import keras_cnv2
 from training import schedules
-from training.recipes import Training
+from training.recipe import Training
 from training.stems import spread_weights
 
 SCHEDULES = ("poly", "steps")

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from training.callbacks import TrainingError
-from training.recipes import RecipeError
+from training.recipe import RecipeError
 from training.shares import WHOLE, Share
 
 logger = logging.getLogger(__name__)

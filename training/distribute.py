@@ -12,7 +12,7 @@ import keras
 from training import clusters, rendezvous
 from training.callbacks import TrainingError
 from training.devices import Devices
-from training.recipes import RecipeError
+from training.recipe import RecipeError
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 

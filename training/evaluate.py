@@ -16,7 +16,7 @@ from training import runs
 from training.callbacks import progress_bar
 from training.commands import add_device_options, devices_of, weights_of
 from training.devices import ONE_DEVICE
-from training.recipes import RecipeError
+from training.recipe import RecipeError
 from training.sources import open_source
 
 # More classes than this make no readable confusion matrix.
@@ -28,7 +28,7 @@ class Evaluation:
     """What is evaluated; the fields are those of a recipe.
 
     Args:
-        data, weights, model, image_size, resize, batch_size, max_unreadable: See `training.recipes.Recipe`. Image size
+        data, weights, model, image_size, resize, batch_size, max_unreadable: See `training.recipe.Recipe`. Image size
             and resizing are by default those of the weights, else 224 and the paper's way.
     """
 

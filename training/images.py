@@ -22,7 +22,7 @@ class Pictures(Loader):
         CutMix find their partners within a worker's part.
 
         Args:
-            recipe: The `training.recipes.Recipe`.
+            recipe: The `training.recipe.Recipe`.
             first_batch: Number of the first batch. None of those before is decoded.
             augmentation: Optional `training.augment.Augmentation`.
             share: `training.shares.Share`, the part of each batch that is loaded.
@@ -51,7 +51,7 @@ class Pictures(Loader):
         """Every validation image once, as in evaluation, with its label.
 
         Args:
-            recipe: The `training.recipes.Recipe`.
+            recipe: The `training.recipe.Recipe`.
             batch_size: Int. All batches are whole, for the sake of static shapes; empty places have the weight 0.
             share: `training.shares.Share`, the part of each batch that is loaded.
 
@@ -72,7 +72,7 @@ class Pictures(Loader):
         """Always the same images, from validation if there is any.
 
         Args:
-            recipe: The `training.recipes.Recipe`.
+            recipe: The `training.recipe.Recipe`.
             count: Int.
             labelled: Bool.
 

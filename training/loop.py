@@ -120,7 +120,7 @@ def train(
 
     Args:
         model: The model, made in the devices' scope.
-        recipe: The `training.recipes.Training`.
+        recipe: The `training.recipe.Training`.
         source: The data, see above.
         folder: Path of the run's folder: logs and checkpoints go there, those of the chief alone.
         augmentation: Optional, what `source.training` takes as such.

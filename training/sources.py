@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from training import arrays
-from training.recipes import RecipeError
+from training.recipe import RecipeError
 
 
 def open_source(recipe, labelled=True):

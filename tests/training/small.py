@@ -3,7 +3,7 @@
 import numpy as np
 
 from training.arrays import Arrays, Split
-from training.recipes import Finetuning, Pretraining
+from training.recipe import Finetuning, Pretraining
 
 COMMON = {
     "data": "digits",

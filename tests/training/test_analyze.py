@@ -9,7 +9,7 @@ from tests.training.small import source
 from training import analyze
 from training.analysis import measures, pictures
 from training.analysis.features import Blocks
-from training.recipes import RecipeError
+from training.recipe import RecipeError
 
 SMALL = {"depths": (1, 2, 1, 1), "dims": (4, 6, 8, 10), "stem_stride": 1, "input_shape": (None, None, 3)}
 NAMES = ("a", "b", "c")

@@ -5,7 +5,7 @@ import pytest
 from training import dense, recipes, schedules, segment
 from training.dense import Dense
 from training.detection.recipes import DETECTION, Detection
-from training.recipes import RecipeError
+from training.recipe import RecipeError
 from training.segmentation.recipes import HEADS, SEGMENTATION, Segmentation
 
 FIELDS = {

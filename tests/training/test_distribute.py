@@ -17,7 +17,7 @@ from training.clusters import ClusterError
 from training.devices import ONE_DEVICE, Devices
 from training.distribute import _check_gpus, open_devices
 from training.preemption import EXIT_CODE
-from training.recipes import RecipeError
+from training.recipe import RecipeError
 
 PROGRAM = ["-m", "tests.training.distributed_run"]
 

@@ -7,7 +7,7 @@ from keras_cnv2.classes import imagenet_classes, imagenet_wnids
 from tests.training.small import source
 from training import arrays
 from training.evaluate import Scores, columns_of, evaluate
-from training.recipes import RecipeError
+from training.recipe import RecipeError
 
 
 def classifier(classes=3, **arguments):

@@ -4,7 +4,8 @@ import pytest
 
 import training.__main__
 from training import options
-from training.recipes import FINETUNING, PRETRAINING, RecipeError
+from training.recipe import RecipeError
+from training.recipes import FINETUNING, PRETRAINING
 
 
 def parse(*arguments, rows=FINETUNING, default="images"):

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from training import recipes
-from training.recipes import FINETUNING, PRETRAINING, Finetuning, Pretraining, RecipeError
+from training.recipe import Finetuning, Pretraining, RecipeError
+from training.recipes import FINETUNING, PRETRAINING
 
 SIZES = {"A": "atto", "F": "femto", "P": "pico", "N": "nano", "T": "tiny", "B": "base", "L": "large", "H": "huge"}
 # The paper's tables 9 to 13, with the learning rate of the official command where the paper's is a misprint.

@@ -12,7 +12,7 @@ from keras import ops
 from keras_cnv2.segmentation import ConfusionMatrix, Segmenter
 from training.callbacks import progress_bar
 from training.devices import ONE_DEVICE
-from training.recipes import RecipeError
+from training.recipe import RecipeError
 from training.segmentation.augment import resize_image, scaled_size
 from training.shares import Share
 

@@ -1,6 +1,6 @@
 """The pictures with labels of pixels that a recipe names."""
 
-from training.recipes import RecipeError
+from training.recipe import RecipeError
 from training.segmentation.folders import SceneFolder
 from training.segmentation.tfds import TfdsScenes
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.training.segmentation.scenes import recipe, scene, write_folder
-from training.recipes import RecipeError
+from training.recipe import RecipeError
 from training.segmentation import evaluate as evaluation
 from training.segmentation.evaluate import evaluate, examples, table
 from training.segmentation.folders import SceneFolder

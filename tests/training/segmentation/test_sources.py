@@ -11,7 +11,7 @@ from PIL import Image
 from tests.training.segmentation.scenes import recipe, scene, write, write_folder
 from training.data import DataError
 from training.draws import Draws
-from training.recipes import RecipeError
+from training.recipe import RecipeError
 from training.segmentation.augment import random_example
 from training.segmentation.folders import SceneFolder
 from training.segmentation.sources import open_scenes
