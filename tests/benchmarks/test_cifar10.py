@@ -1,0 +1,66 @@
+import json
+
+import pytest
+
+from benchmarks import cifar10
+from training import finetune, pretrain
+from training.recipes import FINETUNING
+
+
+def recipe_of(row):
+    return cifar10.recipe_of(row, "cifar10_short", "here.npz", "runs/atto-pretraining")
+
+
+def test_rows_differ_in_what_they_say_alone():
+    plain = recipe_of("atto-scratch-all-0")
+    assert (plain.model, plain.weights, plain.grn, plain.train_share, plain.seed) == ("atto", None, True, 1.0, 0)
+    fcmae, without_grn = recipe_of("atto-fcmae-all-0"), recipe_of("atto-without_grn-all-0")
+    assert {k for k, v in vars(fcmae).items() if v != getattr(plain, k)} == {"weights"}
+    assert {k for k, v in vars(without_grn).items() if v != getattr(plain, k)} == {"grn"}
+    tenth = recipe_of("femto-scratch-tenth-1")
+    changed = {k for k, v in vars(tenth).items() if v != getattr(plain, k)}
+    assert changed == {"model", "train_share", "seed", "epochs", "warmup_epochs"}
+
+
+def test_budget_is_the_text_s():
+    everything, tenth = recipe_of("atto-scratch-all-0"), recipe_of("atto-scratch-tenth-0")
+    steps = [
+        recipe.steps_per_epoch(images) * recipe.epochs for recipe, images in ((everything, 50_000), (tenth, 5_000))
+    ]
+    assert steps == [1170, 702]
+
+
+def test_pre_trains_once(tmp_path, monkeypatch):
+    ran = []
+
+    def train(recipe, folder):
+        ran.append((folder.name, recipe.seed, recipe.weights))
+        folder.mkdir()
+        (folder / "metrics.json").write_text(json.dumps({"top1": 0.5 + 0.1 * recipe.seed}))
+        return json.loads((folder / "metrics.json").read_text())
+
+    monkeypatch.setattr(pretrain, "run", train)
+    monkeypatch.setattr(finetune, "run", train)
+    for row in ("atto-fcmae-all-0", "atto-fcmae-all-1", "atto-fcmae-all-1", "atto-scratch-all-0"):
+        cifar10.run(row, "cifar10_short", "here.npz", tmp_path)
+    weights = str(tmp_path / "atto-pretraining")
+    assert ran == [
+        ("atto-pretraining", 0, None),
+        ("atto-fcmae-all-0", 0, weights),
+        ("atto-fcmae-all-1", 1, weights),
+        ("atto-scratch-all-0", 0, None),
+    ]
+    assert cifar10.table(tmp_path).splitlines()[2:] == [
+        "| pre-trained with FCMAE | 100% | 55.0% (50.0%, 60.0%) |  |",
+        "| from scratch | 100% | 50.0% |  |",
+    ]
+
+
+def test_unknown_row(capsys):
+    with pytest.raises(SystemExit):
+        cifar10.main(["atto-fcmae-half-0"])
+    assert "Received: atto-fcmae-half-0" in capsys.readouterr().err
+
+
+def test_long_recipes_are_there_too():
+    assert {"cifar10", "cifar10_short"} <= {*FINETUNING}
