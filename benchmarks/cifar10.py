@@ -55,10 +55,13 @@ def run(row, name, data, folder):
     """Trains a row, and what it starts from, as far as that is not done."""
     size, way, _, _ = row.split("-")
     weights = folder / f"{size}-pretraining"
-    if way == "fcmae" and not runs.read_metrics(weights):
-        recipe = dataclasses.replace(PRETRAINING[name], data=data, model=size)
-        pretrain.run(recipe, weights)
-    return runs.read_metrics(folder / row) or finetune.run(recipe_of(row, name, data, weights), folder / row)
+    if way == "fcmae":
+        _run(pretrain, dataclasses.replace(PRETRAINING[name], data=data, model=size), weights)
+    return _run(finetune, recipe_of(row, name, data, weights), folder / row)
+
+
+def _run(command, recipe, folder):
+    return runs.finished(folder, recipe) or command.run(recipe, folder)
 
 
 def table(folder):

@@ -52,7 +52,8 @@ def row(name, metrics):
     """A run as a line of the table."""
     figure = "mean_iou" if "mean_iou" in metrics else "AP"
     others = {key: metrics[key] for key in ("pixel_accuracy", "AP50", "AP75") if key in metrics}
-    shown = [f"{key} {value:.1%}" for key, value in {figure: metrics[figure], **others}.items()]
+    figures = {figure: metrics[figure], **others}
+    shown = [f"{key} {'of nothing' if value is None else f'{value:.1%}'}" for key, value in figures.items()]
     return f"{name:<12}{', '.join(shown)}; {metrics['parameters']:,} parameters, {metrics['seconds'] / 60:.1f} minutes"
 
 
@@ -67,7 +68,7 @@ def main(argv=None):
     module, recipes, _ = TASKS[args.task]
     folder = Path(args.runs) / args.name
     for name, (recipe, encoder) in contestants(options.chosen_recipe(args, recipes)).items():
-        metrics = runs.read_metrics(folder / name) or module.run(recipe, folder / name, new_encoder=encoder)
+        metrics = runs.finished(folder / name, recipe) or module.run(recipe, folder / name, new_encoder=encoder)
         print(row(name, metrics), flush=True)
 
 

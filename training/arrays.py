@@ -56,11 +56,13 @@ class Arrays:
         """Endless batches from the given one on: images, or with an augmentation images and soft targets."""
         return Batches(self.train, recipe, first_batch, augmentation, share)
 
-    def validation(self, recipe, batch_size, share=WHOLE):
-        """The test images in order, with one-hot labels and weights; `None` if there are none."""
+    def validation(self, recipe, batch_size, share=WHOLE, mixed=False):
+        """The test images in order, or `mixed`, with one-hot labels and weights; `None` if there are none."""
         if self.test is None:
             return None
-        return Ordered(self.test, batch_size, len(self.class_names), share)
+        order = np.random.default_rng(0).permutation(self.validation_size)
+        test = Split(*(each[order] for each in self.test)) if mixed else self.test
+        return Ordered(test, batch_size, len(self.class_names), share)
 
     def examples(self, recipe, count, labelled=False):
         """The first test images, or training images if there is no test; if `labelled`, with their labels."""

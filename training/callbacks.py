@@ -80,7 +80,7 @@ class StopIfNotFinite(keras.callbacks.Callback):
         last = found[max(found)] if found else "the chief's" if not self.folder else "none"
         raise TrainingError(
             f"The loss was {loss} at step {step}. The last good checkpoint is {last}. Begin another run with a lower "
-            "base_lr, a longer warm-up, clip_norm or another dtype."
+            "learning rate, a longer warm-up, clip_norm or another dtype."
         )
 
 

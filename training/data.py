@@ -136,7 +136,7 @@ class Loader:
         # Two at a time, so that no core is idle when a batch is nearly done.
         return batches.map(load_batch, num_parallel_calls=2, deterministic=True).prefetch(1)
 
-    def _validation_batches(self, batch_size, share, load, finish=None):
+    def _validation_batches(self, batch_size, share, load, finish=None, mixed=False):
         """Every validation picture once.
 
         Args:
@@ -144,6 +144,7 @@ class Loader:
             share: `training.shares.Share`, the part of each batch that is loaded.
             load: From what `_open` returns, one argument each, to a tuple of tensors of static shapes.
             finish: Optional function from the batched tensors to others.
+            mixed: Bool, whether they come in the order of `_example_rows`.
 
         Returns:
             A `Dataset` of tuples: these tensors, and float32 weights `(N,)`, N the share's part of `batch_size`.
@@ -157,7 +158,7 @@ class Loader:
             columns = (*(finish(*columns) if finish else columns), weights)
             return tf.nest.map_structure(lambda column: _filled(column, part.stop - part.start), columns)
 
-        rows = self._validation_rows(batch_size)
+        rows = (self._example_rows if mixed else self._validation_rows)(batch_size)
         return rows.map(load_batch, num_parallel_calls=2, deterministic=True).prefetch(1)
 
     def _examples(self, count, load):
@@ -168,16 +169,16 @@ class Loader:
             load: As in `_validation_batches`.
 
         Returns:
-            A list of `count` tuples of arrays.
+            A list of `count` tuples of arrays; of fewer, where there are no more that can be read.
 
         Raises:
-            DataError: If there are fewer.
+            DataError: If there is none.
         """
         batches = self._example_rows(count).map(lambda rows: self._load(rows, lambda key: load(*self._open(rows, key))))
         with self.clear_errors():
             examples = [*batches.unbatch().take(count).as_numpy_iterator()]
-        if len(examples) < count:
-            raise DataError(f"There are fewer than {count} pictures that can be read. Received: {len(examples)}")
+        if not examples:
+            raise DataError("There must be pictures that can be read. Received: none")
         return examples
 
     @contextlib.contextmanager

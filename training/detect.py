@@ -97,7 +97,7 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
     results.draw_curves(progress.history, folder, ("loss", "box_loss", "classification_loss"))
     detector = Detector(model, recipe.nms, recipe.score_threshold, recipe.iou_threshold)
     if is_exportable(model):
-        export_detector(detector, folder / "saved_model", image_size=recipe.image_size)
+        export_detector(detector, folder / "saved_model", image_size=recipe.image_size, overwrite=True)
     metrics = results.summary(model, progress)
     if source.validation_size:
         unsure = Detector(model, recipe.nms, LEAST_SCORE, recipe.iou_threshold)

@@ -47,13 +47,14 @@ class Pictures(Loader):
             return self._training_batches(recipe, first_batch, share, load, finish=lambda images, labels, draws: images)
         return self._training_batches(recipe, first_batch, share, load, change, augmentation.batch)
 
-    def validation(self, recipe, batch_size, share=WHOLE):
+    def validation(self, recipe, batch_size, share=WHOLE, mixed=False):
         """Every validation image once, as in evaluation, with its label.
 
         Args:
             recipe: The `training.recipe.Recipe`.
             batch_size: Int. All batches are whole, for the sake of static shapes; empty places have the weight 0.
             share: `training.shares.Share`, the part of each batch that is loaded.
+            mixed: Bool, whether they come in the order of `examples`: those of a folder are sorted by class.
 
         Returns:
             A `tf.data.Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255, one-hot float32 labels
@@ -66,21 +67,21 @@ class Pictures(Loader):
         def finish(images, labels):
             return images, tf.one_hot(labels, len(self.class_names))
 
-        return self._validation_batches(batch_size, share, _as_in_evaluation(recipe), finish)
+        return self._validation_batches(batch_size, share, _as_in_evaluation(recipe), finish, mixed)
 
     def examples(self, recipe, count, labelled=False):
         """Always the same images, from validation if there is any.
 
         Args:
             recipe: The `training.recipe.Recipe`.
-            count: Int.
+            count: Int, how many at most.
             labelled: Bool.
 
         Returns:
             A float32 array `(count, image_size, image_size, 3)` in 0..255; if `labelled`, also int32 labels `(count,)`.
 
         Raises:
-            DataError: If there are fewer.
+            DataError: If there is none.
         """
         images, labels = map(np.stack, zip(*self._examples(count, _as_in_evaluation(recipe))))
         return (images, labels) if labelled else images

@@ -6,6 +6,22 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
+# More bars than these are not readable.
+MAX_BARS = 60
+
+
+def few_bars(ordered, title):
+    """Of many classes the best and the worst, with a title that says so.
+
+    Args:
+        ordered: List of what becomes a bar each, in order.
+        title: String.
+    """
+    if len(ordered) <= MAX_BARS:
+        return ordered, title
+    half = MAX_BARS // 2
+    return ordered[:half] + ordered[-half:], f"{title}, the {half} best and worst classes"
+
 
 def learning_curves(path, panels):
     """Metrics by epoch.

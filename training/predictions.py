@@ -23,7 +23,7 @@ class Prediction(NamedTuple):
 
 
 def best_and_worst(classifier, source, recipe, batch_size, kept=KEPT, seen=SEEN):
-    """Finds the surest right and the surest wrong predictions among the first validation images.
+    """Finds the surest right and the surest wrong predictions among some validation images of all classes.
 
     Args:
         classifier: A `keras_cnv2.ConvNeXtV2` with its top, which gives probabilities.
@@ -41,7 +41,7 @@ def best_and_worst(classifier, source, recipe, batch_size, kept=KEPT, seen=SEEN)
     found = {True: [], False: []}
     with source.clear_errors():
         for images, targets, weights in itertools.islice(
-            _batches(source.validation(recipe, batch_size)), -(-seen // batch_size)
+            _batches(source.validation(recipe, batch_size, mixed=True)), -(-seen // batch_size)
         ):
             # Not `predict`: of several workers, the chief alone gets here.
             probabilities = ops.convert_to_numpy(classifier(images, training=False))

@@ -40,7 +40,7 @@ def open_run(folder, recipe):
     """
     folder = Path(folder)
     check_new(folder)
-    config = {"kind": type(recipe).__name__, **json.loads(json.dumps(dataclasses.asdict(recipe)))}
+    config = _config(recipe)
     if (folder / CONFIG).exists() and checkpoints(folder / "checkpoints"):
         _check_same(folder, config)
     elif folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).exists():
@@ -57,6 +57,11 @@ def check_new(folder):
         raise FileExistsError(f"There is a finished run of this name; give another --name. Received: {folder}")
 
 
+def _config(recipe):
+    """A recipe as config.json has it."""
+    return {"kind": type(recipe).__name__, **json.loads(json.dumps(dataclasses.asdict(recipe)))}
+
+
 def _check_same(folder, config):
     """Raises a `RunError` if the run has another recipe; warns if it began with other packages."""
     before = read_json(folder / CONFIG)
@@ -66,11 +71,23 @@ def _check_same(folder, config):
     changed = [f"{n}: {before.get(n)} then, {config.get(n)} now" for n in names if before.get(n) != config.get(n)]
     if changed:
         raise RunError(
-            "The interrupted run of this name had another recipe. Repeat its command to go on with it, or give another "
-            f"--name. Received: {folder} with " + "; ".join(changed)
+            "The run of this name had another recipe. Repeat its command to go on with it, or give another --name. "
+            f"Received: {folder} with " + "; ".join(changed)
         )
     if began_with != versions():
         logger.warning("The run began with other packages: %s then, %s now", began_with, versions())
+
+
+def finished(folder, recipe):
+    """The metrics of a finished run of this recipe, or `None`.
+
+    Raises:
+        RunError: If the run that is finished there had another recipe.
+    """
+    metrics = read_metrics(folder)
+    if metrics is not None:
+        _check_same(Path(folder), _config(recipe))
+    return metrics
 
 
 def read_metrics(folder):

@@ -90,7 +90,7 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
         pictures.iou_chart(folder / "iou.png", scores["iou"], scores["mean_iou"])
         pictures.segmentations(folder / "overlays.png", *examples(model, source, recipe, EXAMPLES), names)
     if is_exportable(model):
-        keras_cnv2.export_saved_model(model, folder / "saved_model")
+        keras_cnv2.export_saved_model(model, folder / "saved_model", overwrite=True)
     results.save_best(model, progress, folder)
     metrics = results.summary(model, progress) | scores
     runs.write_json(folder / runs.METRICS, metrics)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from benchmarks import cifar10
-from training import finetune, pretrain
+from training import finetune, pretrain, runs
 from training.recipes import FINETUNING
 
 
@@ -35,7 +35,7 @@ def test_pre_trains_once(tmp_path, monkeypatch):
 
     def train(recipe, folder):
         ran.append((folder.name, recipe.seed, recipe.weights))
-        folder.mkdir()
+        runs.open_run(folder, recipe)
         (folder / "metrics.json").write_text(json.dumps({"top1": 0.5 + 0.1 * recipe.seed}))
         return json.loads((folder / "metrics.json").read_text())
 
@@ -54,6 +54,13 @@ def test_pre_trains_once(tmp_path, monkeypatch):
         "| pre-trained with FCMAE | 100% | 55.0% (50.0%, 60.0%) |  |",
         "| from scratch | 100% | 50.0% |  |",
     ]
+
+
+def test_finished_run_of_another_budget(tmp_path):
+    runs.open_run(tmp_path / "atto-scratch-all-0", cifar10.recipe_of("atto-scratch-all-0", "cifar10", "x", None))
+    (tmp_path / "atto-scratch-all-0" / "metrics.json").write_text("{}")
+    with pytest.raises(runs.RunError, match="had another recipe.*epochs: "):
+        cifar10.run("atto-scratch-all-0", "cifar10_short", "x", tmp_path)
 
 
 def test_unknown_row(capsys):

@@ -56,7 +56,9 @@ def test_surest_of_each_kind(batch_size):
 
 def test_only_so_many_are_seen():
     found = best_and_worst(Told(table()), numbered(), finetuning(), batch_size=4, seen=5)
-    assert sorted(place for entries in found.values() for place in places(entries)) == [*range(8)]
+    seen = [place for entries in found.values() for place in places(entries)]
+    assert len({*seen}) == len(seen) == 8
+    assert max(seen) > 7  # from all of them: folders are sorted by class
 
 
 def test_nothing_wrong():

@@ -74,3 +74,14 @@ def test_resumed_run_ends_as_the_uninterrupted_one(run, recipe, tmp_path, monkey
     metrics = segment.run(recipe, parts)
     assert_same_state(run[0], parts)
     assert metrics["mean_iou"] == pytest.approx(run[1]["mean_iou"], abs=1e-4)
+
+
+def test_interrupted_after_its_export(recipe, tmp_path, monkeypatch):
+    """As in its evaluation, which takes long: the same command ends it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(segment.results, "summary", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            segment.run(recipe, tmp_path / "run")
+    assert (tmp_path / "run" / "saved_model").exists()
+    segment.run(recipe, tmp_path / "run")
+    assert (tmp_path / "run" / "metrics.json").exists()

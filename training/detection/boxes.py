@@ -104,14 +104,14 @@ class Boxes(Loader):
 
         Args:
             recipe: As in `training`.
-            count: Int.
+            count: Int, how many at most.
 
         Returns:
             A float32 array `(count, image_size, image_size, 3)` in 0..255, and a dict of boxes and classes as in
             `training`.
 
         Raises:
-            DataError: If there are fewer.
+            DataError: If there is none.
         """
         self._check_counts(recipe)
         images, boxes, classes = map(np.stack, zip(*self._examples(count, self._whole(recipe))))
@@ -142,15 +142,14 @@ class Boxes(Loader):
     def _check_counts(self, recipe):
         """Raises a `DataError` if a picture has more objects than `max_boxes`, where that is known beforehand."""
 
-    def _fail(self, count, recipe):
+    def _fail(self, count, recipe, name="a picture"):
         self.failure = DataError(
-            f"max_boxes must be at least {count}, as many objects are in a picture. "
-            f"Received: max_boxes={recipe.max_boxes}"
+            f"max_boxes must be at least {count}, as many objects are in {name}. Received: max_boxes={recipe.max_boxes}"
         )
         raise self.failure
 
     def _report(self, tried, readable, count):
-        # A picture with too many objects looks like one that cannot be read.
+        # A picture with too many objects, or annotations of another one, looks like one that cannot be read.
         if self.failure is not None:
             raise self.failure
         return super()._report(tried, readable, count)

@@ -1,8 +1,12 @@
 """Folders in the layouts of Pascal VOC and of COCO as sources of training."""
 
+import os
+
 import numpy as np
 import tensorflow as tf
 
+from training.data import DataError
+from training.detection.augment import sides_of
 from training.detection.boxes import Boxes
 from training.detection.coco import read_coco
 from training.detection.voc import read_voc
@@ -22,11 +26,12 @@ class FileBoxes(FileRows, Boxes):
         super().__init__(len(train), len(validation), class_names, max_unreadable)
         self._keep(*([example.path for example in split] for split in (train, validation)))
         examples = [*train, *validation]
-        self._max_count = max((~example.crowd).sum() for example in examples)
+        self._fullest = max(examples, key=lambda example: (~example.crowd).sum())
         ends = np.cumsum([0, *(len(example.boxes) for example in examples)])
         with tf.device("cpu"):
             # The objects of all pictures on end, and where those of each picture begin.
             self._ends = tf.constant(ends, tf.int64)
+            self._sides = tf.constant([(example.height, example.width) for example in examples], tf.int32)
             self._columns = [
                 tf.constant(np.concatenate([getattr(example, name) for example in examples]))
                 for name in ("boxes", "classes", "crowd", "areas")
@@ -35,11 +40,28 @@ class FileBoxes(FileRows, Boxes):
     def _open(self, rows, key):
         index = self._index(rows, key)
         own = slice(self._ends[index], self._ends[index + 1])
-        return tf.io.read_file(self._files[index]), *(column[own] for column in self._columns)
+        contents, told = tf.io.read_file(self._files[index]), self._sides[index]
+        sides = sides_of(contents)
+        right = tf.cond(
+            tf.reduce_all(sides == told),
+            lambda: True,
+            lambda: tf.numpy_function(self._refuse, [self._files[index], sides, told], tf.bool),
+        )
+        with tf.control_dependencies([right]):
+            return tf.identity(contents), *(column[own] for column in self._columns)
+
+    def _refuse(self, file, sides, told):
+        """Raises a `DataError` for boxes that are of a picture of another size."""
+        self.failure = DataError(
+            f"Annotations must have the size of their picture, {sides[1]} x {sides[0]}. "
+            f"Received: {told[1]} x {told[0]} for {os.fsdecode(file)}"
+        )
+        raise self.failure
 
     def _check_counts(self, recipe):
-        if self._max_count > recipe.max_boxes:
-            self._fail(self._max_count, recipe)
+        count = int((~self._fullest.crowd).sum())
+        if count > recipe.max_boxes:
+            self._fail(count, recipe, self._fullest.path)
 
 
 class VocFolder(FileBoxes):

@@ -4,8 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-# More bars than this are not readable: the best and the worst are shown.
-MAX_BARS = 60
+from training.pictures import few_bars
 
 
 def detections(path, images, truths, found, class_names, threshold=0.5):
@@ -65,9 +64,7 @@ def average_precisions(path, classes, title):
         title: String.
     """
     known = sorted(((value, name) for name, value in classes.items() if value is not None), reverse=True)
-    if len(known) > MAX_BARS:
-        known = known[: MAX_BARS // 2] + known[-MAX_BARS // 2 :]
-        title = f"{title}, the {MAX_BARS // 2} best and worst classes"
+    known, title = few_bars(known, title)
     values, names = zip(*known) if known else ((), ())
     figure = Figure(figsize=(6, 1.2 + 0.25 * len(names)), layout="constrained")
     axes = figure.subplots()

@@ -30,7 +30,8 @@ def read_voc(path, class_names=None, validation_share=0.1, seed=0):
 
     Args:
         path: The folder.
-        class_names: Names of the classes; `None` for those of the training annotations, sorted.
+        class_names: Names of the classes; `None` for those of the training annotations, or where a share is held out
+            those of all, sorted.
         validation_share: Float from 0 to 1, the share to hold out.
         seed: Int, decides which pictures are held out.
 
@@ -41,13 +42,17 @@ def read_voc(path, class_names=None, validation_share=0.1, seed=0):
         DataError: If annotations are missing or not readable, or there are classes that are not known.
     """
     path = Path(path)
-    train, validation = _split(path, validation_share, seed)
+    train, validation, is_drawn = _split(path, validation_share, seed)
     objects = _read_all(path / "Annotations", [*train, *validation])
-    of_training = {name for id in train or validation for name, *_ in objects[id][2]}
+
+    def names_in(ids):
+        return {name for id in ids for name, *_ in objects[id][2]}
+
     if class_names is None:
-        class_names = sorted(of_training)
-    check_known(of_training, class_names, "Training", path)
-    check_known({name for id in validation for name, *_ in objects[id][2]}, class_names, "Validation", path)
+        # Which pictures a draw leaves for training must not decide which classes there are.
+        class_names = sorted(names_in([*train, *validation] if is_drawn or not train else train))
+    check_known(names_in(train), class_names, "Training", path)
+    check_known(names_in(validation), class_names, "Validation", path)
     pictures = _pictures(path / "JPEGImages")
     numbers = {name: number for number, name in enumerate(class_names)}
 
@@ -64,21 +69,23 @@ def read_voc(path, class_names=None, validation_share=0.1, seed=0):
 
 
 def _split(path, share, seed):
-    """The ids of training and validation."""
+    """The ids of training and of validation, and whether those were drawn."""
     lists = {file.stem: _ids(file) for file in sorted((path / "ImageSets" / "Main").glob("*.txt"))}
     for train, validation in SPLITS:
         if train in lists and validation in lists:
             splits = lists[train], lists[validation]
             if both := {*splits[0]} & {*splits[1]}:
                 raise DataError(f"{train}.txt and {validation}.txt both list {quote(sorted(both))}. Received: {path}")
+            is_drawn = False
             break
     else:
+        is_drawn = True
         every = lists.get("trainval") or lists.get("train")
         every = every or sorted(file.stem for file in (path / "Annotations").glob("*.xml"))
         splits = hold_out(every, share, seed)
     if not any(splits):
         raise DataError(f"There are no annotations (Annotations/*.xml) in this folder. Received: {path}")
-    return splits
+    return *splits, is_drawn
 
 
 def _ids(file):

@@ -18,7 +18,7 @@ FRACTIONS = MORE
 # Classes, of which more than these make a table that nobody reads.
 MAX_CLASSES = 100
 # What pictures are made to, in pixels and in WebP's quality: a page of a few megabytes.
-WIDEST, QUALITY = 1400, 85
+WIDEST, TALLEST, QUALITY = 1400, 8000, 85
 
 
 def page(runs):
@@ -102,8 +102,7 @@ def _picture(path, caption):
     buffer = io.BytesIO()
     with Image.open(path) as picture:
         picture = picture.convert("RGB")
-        if picture.width > WIDEST:
-            picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)))
+        picture.thumbnail((WIDEST, TALLEST))
         picture.save(buffer, "WEBP", quality=QUALITY)
     data = base64.b64encode(buffer.getvalue()).decode()
     size = f'width="{picture.width}" height="{picture.height}"'

@@ -46,7 +46,7 @@ class Run:
     @property
     def classes(self):
         """Dict from the names of the classes to their figures."""
-        return self.metrics.get("classes") or {}
+        return self.metrics.get("classes") or self.metrics.get("iou") or {}
 
 
 def find_runs(folders):

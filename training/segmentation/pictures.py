@@ -5,6 +5,8 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from training.pictures import few_bars
+
 # How much of a pixel is its class's colour; the rest is the picture.
 OPACITY = 0.65
 
@@ -84,16 +86,20 @@ def iou_chart(path, iou, mean):
     Args:
         path: Where the PNG goes.
         iou: Dict from the names of classes to their IoU, `None` for those that neither labels nor predictions have.
-        mean: The mean IoU.
+        mean: The mean IoU, `None` if there is none.
     """
     colours = dict(zip(iou, class_colours(len(iou)) / 255))
-    known = sorted((value, name) for name, value in iou.items() if value is not None)
+    known, title = few_bars(
+        sorted((value, name) for name, value in iou.items() if value is not None),
+        "nothing to measure" if mean is None else f"mean IoU {mean:.1%}",
+    )
     values, names = [value for value, _ in known], [name for _, name in known]
     figure = Figure(figsize=(7, 1.2 + 0.22 * len(known)), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh(range(len(known)), values, color=[colours[name] for name in names])
     axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=2, fontsize=7)
-    axes.axvline(mean, color="black", linewidth=1, linestyle="--")
-    axes.set(xlim=(0, 1.08), xlabel="IoU", title=f"mean IoU {mean:.1%}")
+    if mean is not None:
+        axes.axvline(mean, color="black", linewidth=1, linestyle="--")
+    axes.set(xlim=(0, 1.08), xlabel="IoU", title=title)
     axes.set_yticks(range(len(known)), names, fontsize=8)
     figure.savefig(path, dpi=120)

@@ -27,6 +27,11 @@ class Scenes(Loader):
 
     def __init__(self, size, validation_size, class_names, max_unreadable, ignore_label, reduce_zero_label):
         super().__init__(size, validation_size, class_names, max_unreadable)
+        if reduce_zero_label and ignore_label < len(class_names):
+            raise DataError(
+                f"ignore_label must be none of the {len(class_names)} classes, which are numbered from 0 on once "
+                f"reduce_zero_label has left out 0. Received: ignore_label={ignore_label}"
+            )
         self.ignore_label = ignore_label
         self.reduce_zero_label = reduce_zero_label
         self._wrong = None
@@ -77,14 +82,14 @@ class Scenes(Loader):
 
         Args:
             recipe: The recipe, of which only `image_size` counts.
-            count: Int.
+            count: Int, how many at most.
 
         Returns:
             Float32 images `(count, image_size, image_size, 3)` in 0..255 and int32 labels `(count, image_size,
             image_size)`.
 
         Raises:
-            DataError: If there are fewer.
+            DataError: If there is none.
         """
         images, labels = zip(*self._examples(count, self._fitted(recipe)))
         return np.stack(images), np.stack(labels)

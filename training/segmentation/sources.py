@@ -5,12 +5,11 @@ from training.segmentation.folders import SceneFolder
 from training.segmentation.tfds import TfdsScenes
 
 
-def open_scenes(recipe, validation=None):
+def open_scenes(recipe):
     """Opens the data of a recipe for segmentation.
 
     Args:
         recipe: The recipe, whose `data` says which: a folder, or "tfds:NAME".
-        validation: Optional name of a folder's split for validation, e.g. "test".
 
     Returns:
         A `SceneFolder` or `TfdsScenes`.
@@ -28,4 +27,4 @@ def open_scenes(recipe, validation=None):
     common = {name: getattr(recipe, name) for name in fields}
     if recipe.data.startswith("tfds:"):
         return TfdsScenes(recipe.data.removeprefix("tfds:"), **common)
-    return SceneFolder(recipe.data, validation=validation, seed=recipe.seed, **common)
+    return SceneFolder(recipe.data, seed=recipe.seed, **common)

@@ -34,7 +34,7 @@ def picture(objects, width=WIDTH, height=HEIGHT):
     """Pixels with filled boxes: pairs of a class's name and left, top, right, bottom."""
     pixels = np.full((height, width, 3), GROUND, "uint8")
     for name, (left, top, right, bottom) in objects:
-        pixels[top:bottom, left:right] = COLOURS[name]
+        pixels[top:bottom, left:right] = COLOURS.get(name, GROUND)
     return pixels
 
 

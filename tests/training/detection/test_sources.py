@@ -90,6 +90,14 @@ class TestTraining:
         assert sorted(order[:8]) == sorted(order[8:]) == [*range(8)]
         assert order[:8] != order[8:]
 
+    def test_annotations_of_another_size(self, voc):
+        """As after pictures were made smaller: their boxes are wrong, not unreadable."""
+        write_xml(voc / "Annotations" / "p3.xml", objects_of(3), width=80, height=60)
+        source = VocFolder(voc, max_unreadable=1.0)
+        message = r"size of their picture, 40 x 30\. Received: 80 x 60 for .*p3\.png"
+        with pytest.raises(DataError, match=message), source.clear_errors():
+            take(source.training(recipe()), 2)
+
     def test_goes_on_from_any_batch_in_the_shares_of_workers(self, voc):
         """As if never interrupted: their halves are the batches of one worker."""
         whole = take(VocFolder(voc).training(recipe(**JITTER)), 5)

@@ -57,6 +57,17 @@ class TestLayout:
         splits = read_voc(tmp_path, ["blue", "green", "red"])[:2]
         assert [ids(split) for split in splits] == [[f"p{n}" for n in part] for part in (train, validation)]
 
+    def test_class_that_only_a_held_out_picture_has(self, tmp_path):
+        """It is one all the same, whatever a draw did; of lists it is a mistake."""
+        write_voc(tmp_path, 8, objects=lambda number: [("rare" if number == 3 else "red", (2, 3, 12, 13))])
+        for seed in range(8):
+            train, validation, names = read_voc(tmp_path, validation_share=0.25, seed=seed)
+            assert names == ("rare", "red")
+        write_list(tmp_path, "train", [0, 1])
+        write_list(tmp_path, "val", [3])
+        with pytest.raises(DataError, match="Validation has classes that are not known: rare"):
+            read_voc(tmp_path)
+
     def test_share_is_held_out(self, tmp_path):
         write_voc(tmp_path, 8)
         for _ in range(2):  # of a list, and of all there is

@@ -108,7 +108,9 @@ class TestViews:
             pixels = np.float32([40, 100, 160])[labels][..., None].repeat(3, -1)
             Image.fromarray(np.uint8(pixels)).save(folder / "val" / f"{number}.png")
         figures = evaluate(by_colour(), SceneFolder(folder, 3), recipe(**fields))
+        assert figures["pixel_accuracy_multi_scale" if "multi_scale" in fields else "pixel_accuracy"] > 0.94
         assert figures["pixel_accuracy"] > 0.94
+        assert ("mean_iou_multi_scale" in figures) == ("multi_scale" in fields)
 
     @pytest.mark.parametrize(
         ("fields", "sizes"),
@@ -135,7 +137,7 @@ class TestViews:
 
         monkeypatch.setattr(evaluation, "Segmenter", Segmenter)
         settings = recipe(**fields)
-        predict = evaluation.predictor("model", settings)
+        predict = evaluation.predictor("model", settings, evaluation.SCALES if settings.multi_scale else (1.0,))
         classes = predict(scene(0)[0], (7, 9))
         assert made == [(("model", settings.window, settings.stride), {"flip": settings.multi_scale})]
         assert seen == sizes
@@ -150,8 +152,25 @@ def test_examples(folder):
     for number, (image, labels, predictions) in zip(numbers, found):
         pixels, expected = scene(number, width=image.shape[1])
         np.testing.assert_array_equal(image, pixels)
-        np.testing.assert_array_equal(labels, expected)
+        np.testing.assert_array_equal(labels, np.where(expected == 255, -1, np.int32(expected)))
         np.testing.assert_array_equal(predictions, classes_of(pixels))
+
+
+def test_ignored_labels_of_examples_are_no_class(folder):
+    """Nor are they one whose number they have."""
+    for file in (folder / "valannot").iterdir():
+        labels = np.asarray(Image.open(file))
+        Image.fromarray(np.where(labels == 255, 0, labels)).save(file)
+    _, labels, _ = examples(by_colour(), SceneFolder(folder, 3, ignore_label=0), recipe(), 3)
+    assert {*np.unique(np.concatenate([label.ravel() for label in labels]))} == {-1, 1, 2}
+
+
+def test_nothing_but_ignored_pixels(folder):
+    for file in (folder / "valannot").iterdir():
+        Image.fromarray(np.full(np.asarray(Image.open(file)).shape, 255, "uint8")).save(file)
+    figures = evaluate(by_colour(), SceneFolder(folder, 3), recipe())
+    assert figures["mean_iou"] is figures["pixel_accuracy"] is None
+    assert "mean IoU no pixels, pixel accuracy no pixels" in table(figures)
 
 
 def test_table():
@@ -168,3 +187,6 @@ def test_table():
         "traffic light  no pixels",
         "mean IoU 50.00%, pixel accuracy 75.00%, mean accuracy 62.50% of 7 images, 3.0 images/s",
     ]
+    assert table(figures | {"mean_iou_multi_scale": 0.55}).splitlines()[-1] == (
+        "at several scales, mirrored as well: mean IoU 55.00%"
+    )

@@ -323,11 +323,13 @@ class TestTfds:
 
 class TestOpenScenes:
     def test_fields_of_the_recipe(self, folder):
-        source = open_scenes(recipe(data=str(folder), reduce_zero_label=True, ignore_label=254, classes="255"))
-        assert (source.ignore_label, source.reduce_zero_label, len(source.class_names)) == (254, True, 255)
-        shutil.copytree(folder / "train", folder / "test")
-        shutil.copytree(folder / "trainannot", folder / "testannot")
-        assert open_scenes(recipe(data=str(folder)), "test").validation_size == 10
+        source = open_scenes(recipe(data=str(folder), reduce_zero_label=True, ignore_label=254, classes="254"))
+        assert (source.ignore_label, source.reduce_zero_label, len(source.class_names)) == (254, True, 254)
+
+    @pytest.mark.parametrize("ignore_label", [0, 253])
+    def test_ignored_number_that_is_a_class(self, folder, ignore_label):
+        with pytest.raises(DataError, match=f"none of the 254 classes.*Received: ignore_label={ignore_label}"):
+            open_scenes(recipe(data=str(folder), reduce_zero_label=True, ignore_label=ignore_label, classes="254"))
 
     def test_no_data(self):
         with pytest.raises(RecipeError, match="this recipe has none of its own"):
