@@ -1,3 +1,7 @@
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
 import keras
 
 from keras_cnv2.checkpoints.weights import fetch_weights_for, load_weights
@@ -53,18 +57,18 @@ class ConvNeXtV2Backbone(keras.Model):
 
     def __init__(
         self,
-        size=None,
-        depths=None,
-        dims=None,
-        weights=None,
-        include_preprocessing=True,
-        input_shape=(None, None, 3),
-        input_tensor=None,
-        stem_stride=4,
-        drop_path_rate=0.0,
-        pyramid_norms=False,
-        dtype=None,
-        name=None,
+        size: str | None = None,
+        depths: Sequence[int] | None = None,
+        dims: Sequence[int] | None = None,
+        weights: str | os.PathLike | None = None,
+        include_preprocessing: bool = True,
+        input_shape: Sequence[int | None] | None = (None, None, 3),
+        input_tensor: Any = None,
+        stem_stride: int = 4,
+        drop_path_rate: float = 0.0,
+        pyramid_norms: bool = False,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str | None = None,
     ):
         given = {"size": size, "depths": depths, "dims": dims}
         if (size is None) == (depths is None) or (depths is None) != (dims is None):
@@ -95,10 +99,10 @@ class ConvNeXtV2Backbone(keras.Model):
         if source is not None:
             load_weights(self, source)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         architecture = {"depths": self.depths, "dims": self.dims} if self.size is None else {"size": self.size}
         return {**architecture_config(self), **architecture, "pyramid_norms": self.pyramid_norms}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         return from_architecture_config(cls, config)

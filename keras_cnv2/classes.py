@@ -1,7 +1,9 @@
 """Names of classes: ImageNet's, and those behind a model's probabilities."""
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,7 +28,9 @@ def imagenet_wnids():
     return tuple(wnid for _, wnid, _ in _imagenet())
 
 
-def decode_predictions(probabilities, top=5, class_names=None):
+def decode_predictions(
+    probabilities: Any, top: int = 5, class_names: Sequence[str] | None = None
+) -> list[list[tuple[str, float]]]:
     """Names the most probable classes.
 
     Args:

@@ -10,7 +10,7 @@ import functools
 import keras
 
 
-def enable_multi_worker():
+def enable_multi_worker() -> None:
     """Makes the methods of Keras models work under `tf.distribute.MultiWorkerMirroredStrategy`.
 
     Once a process is enough. Nothing changes under any other strategy, nor under none.

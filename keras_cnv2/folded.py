@@ -12,7 +12,7 @@ from keras_cnv2.preprocessing import Preprocessing, pixel_statistics
 ATTRIBUTES = ("class_names", "image_size", "resize", "pyramid_level_inputs")
 
 
-def fold(model):
+def fold(model: keras.Model) -> keras.Model:
     """Makes a model for inference that has the same outputs and computes them in fewer operations.
 
     - The scale and shift of a LayerNorm before a dense layer of a block or before a downsampling become part of these.

@@ -1,6 +1,9 @@
 """The classifiers: stem -> stages -> head."""
 
 import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import keras
 
@@ -83,24 +86,24 @@ class ConvNeXtV2(keras.Model):
 
     def __init__(
         self,
-        depths,
-        dims,
-        weights=None,
-        include_top=True,
-        classes=PUBLISHED_CLASSES,
-        classifier_activation="softmax",
-        pooling=None,
-        class_names=None,
-        image_size=None,
-        resize=None,
-        include_preprocessing=True,
-        input_shape=(None, None, 3),
-        input_tensor=None,
-        stem_stride=4,
-        drop_path_rate=0.0,
-        head_init_scale=1.0,
-        dtype=None,
-        name=None,
+        depths: Sequence[int],
+        dims: Sequence[int],
+        weights: str | os.PathLike | None = None,
+        include_top: bool = True,
+        classes: int = PUBLISHED_CLASSES,
+        classifier_activation: str | Callable | None = "softmax",
+        pooling: str | None = None,
+        class_names: Sequence[str] | None = None,
+        image_size: int | None = None,
+        resize: str | None = None,
+        include_preprocessing: bool = True,
+        input_shape: Sequence[int | None] | None = (None, None, 3),
+        input_tensor: Any = None,
+        stem_stride: int = 4,
+        drop_path_rate: float = 0.0,
+        head_init_scale: float = 1.0,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str | None = None,
     ):
         check_architecture(depths, dims, stem_stride, drop_path_rate)
         check_head(include_top, classes, pooling, class_names)
@@ -142,7 +145,7 @@ class ConvNeXtV2(keras.Model):
         if source is not None:
             load_weights(self, source, other_classes=classes != PUBLISHED_CLASSES)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         activation = self.classifier_activation
         return {
             **architecture_config(self),
@@ -159,7 +162,7 @@ class ConvNeXtV2(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         return from_architecture_config(cls, config)
 
 
@@ -196,7 +199,7 @@ def evaluation_size(image_size, shape, stem_stride):
     return int(image_size)
 
 
-def _of_size(size):
+def _of_size(size) -> Callable[..., ConvNeXtV2]:
     """Makes the public function that builds the published size called `size`."""
     row = get_size(size)
 
@@ -206,7 +209,7 @@ def _of_size(size):
     signature = inspect.signature(ConvNeXtV2)
     arguments = [p for p in signature.parameters.values() if p.name not in ("depths", "dims")]
     build.__name__ = build.__qualname__ = f"ConvNeXtV2{size.capitalize()}"
-    build.__signature__ = signature.replace(parameters=arguments)
+    build.__signature__ = signature.replace(parameters=arguments, return_annotation=ConvNeXtV2)
     build.__doc__ = f"""ConvNeXt V2 {size.capitalize()}: depths {row.depths}, dims {row.dims}.
 
     {row.parameters:,} parameters with 1000 classes, {row.gmacs:g} G multiply-accumulates at 224 x 224.

@@ -1,7 +1,9 @@
 """The optimizer of the paper's recipes, AdamW with layer-wise learning-rate decay, and its schedule."""
 
 import math
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import keras
 import numpy as np
@@ -40,7 +42,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     Source: ConvNeXt V2 (arXiv 2301.00808), tables 8 to 13, "cosine decay" and "warmup epochs".
     """
 
-    def __init__(self, learning_rate, steps, warmup_steps=0, min_learning_rate=0.0):
+    def __init__(self, learning_rate: float, steps: int, warmup_steps: int = 0, min_learning_rate: float = 0.0):
         super().__init__()
         _check("learning_rate", learning_rate, Real, "a positive number", lambda x: 0 < x < math.inf)
         _check("steps", steps, Integral, "a positive int", lambda x: x > 0)
@@ -52,7 +54,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_steps = int(warmup_steps)
         self.min_learning_rate = float(min_learning_rate)
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         step = ops.cast(step, "float32")
         rising = self.learning_rate * step / max(self.warmup_steps, 1)
         remaining = ops.clip((self.steps - step) / max(self.steps - self.warmup_steps, 1), 0, 1)
@@ -61,7 +63,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         falling = self.min_learning_rate + (self.learning_rate - self.min_learning_rate) * share
         return ops.where(step < self.warmup_steps, rising, falling)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "learning_rate": self.learning_rate,
             "steps": self.steps,
@@ -120,22 +122,22 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate=1e-3,
-        weight_decay=0.05,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        layer_decay=1.0,
-        layer_decay_type="single",
-        clipnorm=None,
-        clipvalue=None,
-        global_clipnorm=None,
-        use_ema=False,
-        ema_momentum=0.9999,
-        ema_overwrite_frequency=None,
-        loss_scale_factor=None,
-        gradient_accumulation_steps=None,
-        name="layer_decay_adamw",
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | Callable[[], Any] = 1e-3,
+        weight_decay: float | None = 0.05,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        layer_decay: float = 1.0,
+        layer_decay_type: str = "single",
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.9999,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str = "layer_decay_adamw",
     ):
         super().__init__(
             learning_rate=learning_rate,
@@ -166,7 +168,7 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
         self.layer_decay = float(layer_decay)
         self.layer_decay_type = layer_decay_type
 
-    def build(self, variables):
+    def build(self, variables: Sequence[Any]) -> None:
         if self.built:
             return
         layers = layers_above([_path(v) for v in variables], self.layer_decay_type)
@@ -174,17 +176,17 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
         self._multipliers = tuple(self.layer_decay**above for above in layers)
         self._momentums, self._velocities = self.add_optimizer_variables(variables, ["momentum", "velocity"])
 
-    def multiplier(self, variable):
+    def multiplier(self, variable: Any) -> float:
         """The factor of the learning rate for a variable that the optimizer was built with, a float."""
         return self._multipliers[self._get_variable_index(variable)]
 
-    def decays(self, variable):
+    def decays(self, variable: Any) -> bool:
         """Whether a variable that the optimizer was built with has weight decay."""
         # Under tf.distribute, the argument may be one replica's variable, which has no path.
         variable = self._trainable_variables[self._get_variable_index(variable)]
         return not _is_exempt(variable) and self._use_weight_decay(variable)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)
         momentum, velocity = self._momentums[index], self._velocities[index]
         dtype = keras.backend.result_type(variable.dtype, "float32")
@@ -266,7 +268,7 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
                 overwrite = (self.iterations + 1) % self.ema_overwrite_frequency == 0
                 variable.assign(self._if_update(ops.where(overwrite, moved, w), w))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "beta_1": self.beta_1,

@@ -6,6 +6,7 @@ transform, and PIL's two passes of resizing, first along rows, then along column
 
 import os
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -36,7 +37,7 @@ def pixel_statistics(channels):
     return tuple(ops.convert_to_tensor(np.float32(v) * 255) for v in (mean, std))
 
 
-def preprocess_input(x):
+def preprocess_input(x: Any) -> Any:
     """Normalises images for models built with `include_preprocessing=False`.
 
     Args:
@@ -89,7 +90,9 @@ def check_resize(resize):
         raise ValueError(f"resize must be None or one of {RESIZES}. Received: resize={resize!r}")
 
 
-def load_image(path_or_bytes, size=224, resize=None):
+def load_image(
+    path_or_bytes: str | os.PathLike | bytes | bytearray | memoryview, size: int = 224, resize: str | None = None
+) -> np.ndarray:
     """Reads a picture as an image for evaluation and prediction.
 
     The pixels are those of PIL, which the published weights were evaluated with, but for one grey level in a few of

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ class Tensor(NamedTuple):
         return self.layout.shape_here(shape_of(self.array))
 
 
-def load_checkpoint(model, source):
+def load_checkpoint(model: keras.Model, source: str | os.PathLike | Mapping[str, Any]) -> None:
     """Loads weights into a classifier, a backbone or an FCMAE, all or nothing.
 
     The naming is found out: that of the official code (its dense models, and its pre-training checkpoints with sparse
@@ -116,7 +117,7 @@ def load_contents(model, contents, other_classes=False):
         logger.warning("%s: the stem's kernel was adapted to %d channels", model.name, variables[STEM].shape[2])
 
 
-def state_dict(model, naming="official"):
+def state_dict(model: keras.Model, naming: str = "official") -> dict[str, np.ndarray]:
     """The model's weights as PyTorch users know them.
 
     Args:

@@ -6,11 +6,13 @@ import os
 import tempfile
 from pathlib import Path
 
+import keras
+
 from keras_cnv2.checkpoints.convert import state_dict
 from keras_cnv2.checkpoints.metadata import KEY, metadata_of
 
 
-def save_checkpoint(model, path, naming="official"):
+def save_checkpoint(model: keras.Model, path: str | os.PathLike, naming: str = "official") -> None:
     """Writes a safetensors file that PyTorch users, timm, transformers and `load_checkpoint` read.
 
     The names of the classes and how pictures become images go into its metadata, under "keras_cnv2", as JSON.

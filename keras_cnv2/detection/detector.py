@@ -1,7 +1,9 @@
 """From images to detections."""
 
 import itertools
+from collections.abc import Mapping, Sequence
 from numbers import Real
+from typing import Any, Self
 
 import keras
 from keras import ops
@@ -55,14 +57,14 @@ class Detector(keras.Model):
 
     def __init__(
         self,
-        retinanet,
-        nms="soft",
-        score_threshold=0.05,
-        iou_threshold=0.5,
-        sigma=0.5,
-        max_detections=100,
-        candidates=1000,
-        name=None,
+        retinanet: keras.Model,
+        nms: str = "soft",
+        score_threshold: float = 0.05,
+        iou_threshold: float = 0.5,
+        sigma: float = 0.5,
+        max_detections: int = 100,
+        candidates: int = 1000,
+        name: str | None = None,
     ):
         super().__init__(name=name, dtype="float32")
         if nms not in NMS:
@@ -80,13 +82,13 @@ class Detector(keras.Model):
         self.built = True
 
     @property
-    def class_names(self):
+    def class_names(self) -> tuple[str, ...] | None:
         return self.retinanet.class_names
 
-    def call(self, images):
+    def call(self, images: Any) -> dict[str, Any]:
         return self.detections(self.dense(self.retinanet(images, training=False), images.shape), images.shape)
 
-    def dense(self, predictions, shape):
+    def dense(self, predictions: Mapping[str, Any], shape: Sequence[int | None]) -> dict[str, Any]:
         """Every anchor's box and probabilities, before any suppression.
 
         Args:
@@ -104,7 +106,7 @@ class Detector(keras.Model):
         )
         return {"boxes": clip(from_deltas(anchors, deltas), *shape[1:3]), "scores": ops.sigmoid(logits)}
 
-    def detections(self, dense, shape):
+    def detections(self, dense: Mapping[str, Any], shape: Sequence[int | None]) -> dict[str, Any]:
         """What is found.
 
         Args:
@@ -125,7 +127,7 @@ class Detector(keras.Model):
         factor = suppression.soft(self.sigma) if self.nms == "soft" else suppression.hard(self.iou_threshold)
         return suppression.suppress(boxes, scores, classes, factor, self.max_detections, self.score_threshold)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "retinanet": keras.saving.serialize_keras_object(self.retinanet),
             "nms": self.nms,
@@ -138,7 +140,7 @@ class Detector(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         retinanet = keras.saving.deserialize_keras_object(config["retinanet"], custom_objects=custom_objects)
         return cls(**{**config, "retinanet": retinanet})
 

@@ -1,5 +1,9 @@
 """`export_detector`: a detector as a SavedModel."""
 
+import os
+
+import keras
+
 from keras_cnv2.arguments import is_positive_int, positive_int
 from keras_cnv2.detection.anchors import MULTIPLE
 from keras_cnv2.detection.detector import Detector
@@ -9,14 +13,14 @@ from keras_cnv2.export.target import new_folder
 
 
 def export_detector(
-    model,
-    path,
-    image_size=None,
-    input_dtype="float32",
-    max_pixels=MAX_PIXELS,
-    fold=True,
-    overwrite=False,
-):
+    model: keras.Model,
+    path: str | os.PathLike,
+    image_size: int | None = None,
+    input_dtype: str = "float32",
+    max_pixels: int = MAX_PIXELS,
+    fold: bool = True,
+    overwrite: bool = False,
+) -> None:
     """Writes a detector as a SavedModel, for serving.
 
     ```python

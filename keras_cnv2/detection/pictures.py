@@ -1,11 +1,13 @@
 """Whole pictures in square images; training data, evaluation and serving share this."""
 
+from typing import Any
+
 import numpy as np
 
 from keras_cnv2.preprocessing import MEAN
 
 
-def fit_picture(pixels, size):
+def fit_picture(pixels: Any, size: int) -> tuple[Any, Any]:
     """Fits a picture into the upper left of a square image, in graphs too.
 
     The longest side gets `size` pixels, the other one as many as keep the proportions; below or to the right of it is

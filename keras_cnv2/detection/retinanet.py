@@ -1,20 +1,22 @@
 """`retinanet`: the function that users call. It imports KerasCV, and with it the class, when it is called."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_cnv2.detection.anchors import SIZES
 
 
 def retinanet(
-    backbone,
-    classes,
-    width=256,
-    convs=4,
-    class_names=None,
-    anchor_sizes=SIZES,
-    low_quality_matches=True,
-    name=None,
-):
+    backbone: keras.Model,
+    classes: int,
+    width: int = 256,
+    convs: int = 4,
+    class_names: Sequence[str] | None = None,
+    anchor_sizes: Sequence[float] = SIZES,
+    low_quality_matches: bool = True,
+    name: str | None = None,
+) -> keras.Model:
     """RetinaNet on a ConvNeXt V2: a `keras_cv.models.RetinaNet` for boxes "xyxy" in pixels.
 
     ```python

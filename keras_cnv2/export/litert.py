@@ -1,6 +1,9 @@
 """`export_litert`: a file for phones and small devices, which LiteRT (TensorFlow Lite) runs with XNNPACK."""
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -25,7 +28,15 @@ QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 LARGEST = 2**31 - 2**20
 
 
-def export_litert(model, path, quantization=None, representative=None, image_size=None, batch=1, input_dtype="float32"):
+def export_litert(
+    model: ConvNeXtV2 | ConvNeXtV2Backbone,
+    path: str | os.PathLike,
+    quantization: str | None = None,
+    representative: Iterable[Any] | None = None,
+    image_size: int | None = None,
+    batch: int = 1,
+    input_dtype: str = "float32",
+) -> None:
     """Writes a model as a LiteRT (TensorFlow Lite) file, of builtin operations that XNNPACK runs as one piece.
 
     ```python

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import warnings
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from keras_cnv2.preprocessing import preprocess_input
 LARGEST = 2**31 - 1
 
 
-def export_onnx(model, path, image_size=None, fold=True):
+def export_onnx(
+    model: ConvNeXtV2 | ConvNeXtV2Backbone, path: str | os.PathLike, image_size: int | None = None, fold: bool = True
+) -> None:
     """Writes a model as ONNX.
 
     ```python

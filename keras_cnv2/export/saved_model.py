@@ -1,5 +1,7 @@
 """`export_saved_model`: what TensorFlow Serving, `tf.saved_model.load` and C++ programs run."""
 
+import os
+
 import keras
 
 from keras_cnv2.checkpoints.metadata import metadata_of
@@ -10,16 +12,16 @@ MAX_PIXELS = 50_000_000
 
 
 def export_saved_model(
-    model,
-    path,
-    image_size=None,
-    resize=None,
-    top=5,
-    input_dtype="float32",
-    max_pixels=MAX_PIXELS,
-    fold=True,
-    overwrite=False,
-):
+    model: keras.Model,
+    path: str | os.PathLike,
+    image_size: int | None = None,
+    resize: str | None = None,
+    top: int = 5,
+    input_dtype: str = "float32",
+    max_pixels: int = MAX_PIXELS,
+    fold: bool = True,
+    overwrite: bool = False,
+) -> None:
     """Writes a model as a SavedModel, for serving.
 
     ```python

@@ -5,6 +5,9 @@ import re
 import tempfile
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
+
+import keras
 
 from keras_cnv2.arguments import is_positive_int, positive_int
 from keras_cnv2.checkpoints.write import replacing
@@ -27,7 +30,14 @@ STAGING = ".publishing-"
 LARGEST_VERSION = 2**63 - 1
 
 
-def export_serving(model, path, name="convnextv2", version=None, max_batch_size=32, **saved_model_options):
+def export_serving(
+    model: keras.Model,
+    path: str | os.PathLike,
+    name: str = "convnextv2",
+    version: int | None = None,
+    max_batch_size: int = 32,
+    **saved_model_options: Any,
+) -> Path:
     """Publishes a model as a version in a folder that TensorFlow Serving serves.
 
     ```python

@@ -1,4 +1,8 @@
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
 import keras
+import numpy as np
 from keras import ops
 
 from keras_cnv2 import replicas
@@ -65,19 +69,19 @@ class FCMAE(keras.Model):
 
     def __init__(
         self,
-        backbone,
-        image_size=224,
-        channels=None,
-        stem_stride=None,
-        include_preprocessing=None,
-        mask_ratio=0.6,
-        decoder_dim=512,
-        decoder_depth=1,
-        norm_pix_loss=True,
-        encoder="visible",
-        seed=None,
-        dtype=None,
-        name="fcmae",
+        backbone: str | ConvNeXtV2Backbone,
+        image_size: int | Sequence[int] = 224,
+        channels: int | None = None,
+        stem_stride: int | None = None,
+        include_preprocessing: bool | None = None,
+        mask_ratio: float = 0.6,
+        decoder_dim: int = 512,
+        decoder_depth: int = 1,
+        norm_pix_loss: bool = True,
+        encoder: str = "visible",
+        seed: int | None = None,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str | None = "fcmae",
     ):
         given = isinstance(backbone, ConvNeXtV2Backbone)
         # autocast=False: images stay float32 until they are normalised, pixels are too coarse in half precision.
@@ -91,7 +95,7 @@ class FCMAE(keras.Model):
                 dtype=self.dtype_policy,
                 name="backbone",
             )
-        self.backbone = backbone
+        self.backbone: ConvNeXtV2Backbone = backbone
         self.channels = backbone.input_shape[-1]
         self.stem_stride = backbone.stem_stride
         self.include_preprocessing = backbone.include_preprocessing
@@ -157,7 +161,7 @@ class FCMAE(keras.Model):
         if self.encoder not in encoders.ENCODERS:
             raise ValueError(f"encoder must be one of {tuple(encoders.ENCODERS)}. Received: encoder={self.encoder!r}")
 
-    def call(self, images, hidden=None, training=False):
+    def call(self, images: Any, hidden: Any = None, training: bool | None = False) -> dict[str, Any]:
         if isinstance(images, dict):
             images, hidden = images["images"], images.get("hidden", hidden)
         images = self._fitting("images", images, (*self.image_size, self.channels))
@@ -204,7 +208,7 @@ class FCMAE(keras.Model):
             )
         return visible, None
 
-    def reconstruction_loss(self, images, outputs):
+    def reconstruction_loss(self, images: Any, outputs: Mapping[str, Any]) -> Any:
         """Mean squared error of the hidden patches.
 
         Args:
@@ -230,20 +234,22 @@ class FCMAE(keras.Model):
             images = preprocess_input(images)
         return masking.to_patches(images, self.patch)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         images = x["images"] if isinstance(x, dict) else x
         _, count = replicas.replica()  # their gradients are added up
         return self.reconstruction_loss(images, y_pred) / count
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         self._evaluation_masks.state.assign(self._first_masks)
         return super().evaluate(*args, **kwargs)
 
-    def predict(self, *args, **kwargs):
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
         self._evaluation_masks.state.assign(self._first_masks)
         return super().predict(*args, **kwargs)
 
-    def reconstruct(self, images, hidden=None):
+    def reconstruct(self, images: Any, hidden: Any = None) -> np.ndarray:
         """Paints the hidden patches, for pictures.
 
         Visible pixels are those of the input. With `norm_pix_loss` the model paints normalised patches; they get the
@@ -259,7 +265,7 @@ class FCMAE(keras.Model):
         outputs = self(images, hidden=hidden, training=False)
         return ops.convert_to_numpy(self.paint(images, outputs))
 
-    def paint(self, images, outputs):
+    def paint(self, images: Any, outputs: Mapping[str, Any]) -> Any:
         """`reconstruct` as part of a graph.
 
         Args:
@@ -279,7 +285,7 @@ class FCMAE(keras.Model):
         mask = ops.expand_dims(masking.enlarge(outputs["hidden"], self.patch), -1)
         return ops.where(mask > 0, painted, ops.cast(images, "float32"))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "image_size": self.image_size,
@@ -297,6 +303,6 @@ class FCMAE(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
         return cls(**{**config, "backbone": backbone})

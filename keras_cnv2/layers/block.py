@@ -1,3 +1,6 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -44,7 +47,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.2, figure 5.
     """
 
-    def __init__(self, dim, drop_path_rate=0.0, **kwargs):
+    def __init__(self, dim: int, drop_path_rate: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.dim = positive_int("dim", dim)
         self.drop_path_rate = drop_path_rate
@@ -59,7 +62,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
         self.pwconv2 = keras.layers.Dense(dim, kernel_initializer=kernel_initializer(), dtype=dtype, name="pwconv2")
         self.drop_path = DropPath(drop_path_rate, dtype=dtype, name="drop_path")
 
-    def build(self, x_shape, hidden_shape=None):
+    def build(self, x_shape: Sequence[int | None], hidden_shape: Sequence[int | None] | None = None) -> None:
         if x_shape[-1] != self.dim:
             raise ValueError(f"The block has dim={self.dim} channels. Received: x_shape={tuple(x_shape)}")
         wide = (*x_shape[:-1], 4 * self.dim)
@@ -69,18 +72,18 @@ class ConvNeXtV2Block(keras.layers.Layer):
         self.grn.build(wide)
         self.pwconv2.build(wide)
 
-    def call(self, x, hidden=None, training=None):
+    def call(self, x: Any, hidden: Any = None, training: bool | None = None) -> Any:
         y = self.checkpointed(lambda x: self.mlp(self.dwconv(x, hidden), hidden, training))(x)
         y = self.drop_path(y, training=training)
         if hidden is None:
             return x + y
         return hide(x + y, hidden)
 
-    def checkpointed(self, function):
+    def checkpointed(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """The function of one tensor, made to keep nothing for its gradient where `remat` is set."""
         return keras.remat(function) if self.remat else function
 
-    def mlp(self, y, hidden=None, training=None):
+    def mlp(self, y: Any, hidden: Any = None, training: bool | None = None) -> Any:
         """Everything after the depthwise convolution: works position by position, but for GRN's statistics.
 
         Takes `(N, ..., C)` in any layout. The last dense layer leaves its bias at hidden positions.
@@ -102,8 +105,10 @@ class ConvNeXtV2Block(keras.layers.Layer):
         visible = None if hidden is None else 1 - ops.reshape(ops.cast(hidden, "float32"), (*ops.shape(y)[:2], 1))
         return fused.gelu_grn(y, self.grn.gamma, self.grn.beta, self.grn.epsilon, visible)
 
-    def compute_output_shape(self, x_shape, hidden_shape=None):
+    def compute_output_shape(
+        self, x_shape: Sequence[int | None], hidden_shape: Sequence[int | None] | None = None
+    ) -> Sequence[int | None]:
         return x_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "dim": self.dim, "drop_path_rate": self.drop_path_rate}

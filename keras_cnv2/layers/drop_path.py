@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -28,7 +31,7 @@ class DropPath(keras.layers.Layer):
     Source: Deep Networks with Stochastic Depth (arXiv 1603.09382), section 3.
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise ValueError(f"rate must be in [0, 1). Received: rate={rate!r}")
@@ -38,15 +41,15 @@ class DropPath(keras.layers.Layer):
             self.seed_generator = keras.random.SeedGenerator(seed)
         self.built = True
 
-    def call(self, x, training=False):
+    def call(self, x: Any, training: bool | None = False) -> Any:
         if not training or self.rate == 0:
             return x
         per_sample = (ops.shape(x)[0],) + (1,) * (len(x.shape) - 1)
         kept = replicas.uniform(per_sample, self.seed_generator) >= self.rate
         return x * ops.cast(ops.cast(kept, "float32") / (1 - self.rate), x.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

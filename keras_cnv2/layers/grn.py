@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -40,11 +43,11 @@ class GRN(keras.layers.Layer):
         the text's equation 2 says sum.
     """
 
-    def __init__(self, epsilon=1e-6, **kwargs):
+    def __init__(self, epsilon: float = 1e-6, **kwargs: Any):
         super().__init__(**kwargs)
         self.epsilon = epsilon
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         if len(input_shape) < 3 or input_shape[-1] is None:
             raise ValueError(
                 "GRN needs inputs of shape (N, ..., C) with at least one axis between images and channels, and "
@@ -55,7 +58,7 @@ class GRN(keras.layers.Layer):
         self.gamma = self.add_weight(name="gamma", shape=shape, initializer="zeros", autocast=False)
         self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros", autocast=False)
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         dtype = keras.backend.result_type(x.dtype, "float32")
         x = ops.cast(x, dtype)
         gamma, beta = ops.cast(self.gamma, dtype), ops.cast(self.beta, dtype)
@@ -65,8 +68,8 @@ class GRN(keras.layers.Layer):
         y = x * (gamma * n + 1) + beta
         return ops.cast(y, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "epsilon": self.epsilon}

@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -39,7 +42,15 @@ class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1 and appendix A.2.
     """
 
-    def __init__(self, kernel_size, *, strides=1, padding="same", data_format=None, **kwargs):
+    def __init__(
+        self,
+        kernel_size: int | Sequence[int],
+        *,
+        strides: int | Sequence[int] = 1,
+        padding: str = "same",
+        data_format: str | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(kernel_size, strides=strides, padding=padding, data_format=data_format, **kwargs)
         if self.strides != (1, 1) or self.padding != "same" or self.data_format != "channels_last":
             raise ValueError(
@@ -47,10 +58,10 @@ class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
                 f"Received: strides={strides!r}, padding={padding!r}, data_format={self.data_format!r}"
             )
 
-    def build(self, x_shape, hidden_shape=None):
+    def build(self, x_shape: Sequence[int | None], hidden_shape: Sequence[int | None] | None = None) -> None:
         super().build(x_shape)
 
-    def call(self, x, hidden=None, patches=None, training=None):
+    def call(self, x: Any, hidden: Any = None, patches: Any = None, training: bool | None = None) -> Any:
         fast = training and self._has_fast_gradients()
         if patches is not None:
             return self._fast_in_patches(x, patches) if fast else patches.gather(super().call(patches.scatter(x)))
@@ -75,7 +86,9 @@ class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
             return self._fast(x, spread=patches.scatter, collect=patches.gather)
         return self._fast(x, spread=lambda x: patches.surround(x, reach), centre=lambda x: x)
 
-    def compute_output_shape(self, x_shape, hidden_shape=None):
+    def compute_output_shape(
+        self, x_shape: Sequence[int | None], hidden_shape: Sequence[int | None] | None = None
+    ) -> Sequence[int | None]:
         return super().compute_output_shape(x_shape)
 
 

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import keras
 
 from keras_cnv2.arguments import positive_int
@@ -8,7 +10,13 @@ from keras_cnv2.models import check_head
 LOGITS = "logits"
 
 
-def deeplab_v3_plus(backbone, classes, width=256, projection_width=48, class_names=None):
+def deeplab_v3_plus(
+    backbone: keras.Model,
+    classes: int,
+    width: int = 256,
+    projection_width: int = 48,
+    class_names: Sequence[str] | None = None,
+) -> keras.Model:
     """KerasCV's DeepLabV3+ on a backbone, with logits of the images' size.
 
     ```python

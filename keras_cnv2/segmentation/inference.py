@@ -1,5 +1,8 @@
 """From images to classes of pixels, as segmentation models are tested: whole or in windows, at scales and flipped."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -41,10 +44,17 @@ class Segmenter:
     Raises:
         ValueError: If an argument is out of range.
 
-    Source: The tests of mmsegmentation, which gave the paper's results: whole images of ADE20K at one scale.
+    Source: The tests of mmsegmentation, whose windows, scales and mirror images these are.
     """
 
-    def __init__(self, model, window=None, stride=None, scales=(1.0,), flip=False):
+    def __init__(
+        self,
+        model: keras.Model,
+        window: int | Sequence[int] | None = None,
+        stride: int | Sequence[int] | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+    ):
         self.window = None if window is None else _sides("window", window)
         if stride is not None and window is None:
             raise ValueError(f"A stride is that of a window. Received: stride={stride!r} with window=None")
@@ -62,10 +72,10 @@ class Segmenter:
         self.fill = _mean_colour(model)
         self._forward = _compiled(model)
 
-    def __call__(self, images, size=None):
+    def __call__(self, images: Any, size: Sequence[int] | None = None) -> np.ndarray:
         return ops.convert_to_numpy(ops.argmax(self.probabilities(images, size), axis=-1)).astype("int32")
 
-    def probabilities(self, images, size=None):
+    def probabilities(self, images: Any, size: Sequence[int] | None = None) -> Any:
         """The probabilities behind the classes.
 
         Args:
@@ -113,7 +123,7 @@ class Segmenter:
         return ops.pad(images, ((0, 0), *missing, (0, 0))) + ops.convert_to_tensor(outside) * self.fill
 
 
-def predict_classes(model, images, size=None, **options):
+def predict_classes(model: keras.Model, images: Any, size: Sequence[int] | None = None, **options: Any) -> np.ndarray:
     """The most probable class of each pixel. For many images keep a `Segmenter`: each is compiled anew.
 
     Args:

@@ -1,10 +1,12 @@
 """Labels of pixels: which class each is of, or that it is to be ignored."""
 
+from typing import Any
+
 import numpy as np
 from keras import ops
 
 
-def check_labels(labels, classes, ignore_label=255):
+def check_labels(labels: Any, classes: int, ignore_label: int | None = 255) -> None:
     """Raises a `ValueError` for labels that are neither a class nor ignored.
 
     Compiled losses and metrics cannot raise: `PixelCrossentropy` and `ConfusionMatrix` give NaN for such labels.

@@ -1,3 +1,5 @@
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -29,12 +31,18 @@ class PixelCrossentropy(keras.losses.Loss):
     Source: The loss of mmsegmentation, which the paper's segmentation models were trained with.
     """
 
-    def __init__(self, ignore_label=255, reduction="sum_over_batch_size", name="pixel_crossentropy", dtype="float32"):
+    def __init__(
+        self,
+        ignore_label: int | None = 255,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "pixel_crossentropy",
+        dtype: str | keras.DTypePolicy | None = "float32",
+    ):
         # float32 holds all labels, which Keras casts to the loss's dtype.
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.ignore_label = ignore_label
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         labels = ops.cast(y_true, "int32")
         known = is_class(labels, y_pred.shape[-1])
         ignored = is_ignored(labels, self.ignore_label)
@@ -42,5 +50,5 @@ class PixelCrossentropy(keras.losses.Loss):
         losses = ops.where(ignored, 0.0, ops.where(known, losses, float("nan")))
         return ops.mean(losses, axis=(1, 2))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "ignore_label": self.ignore_label, "dtype": self.dtype}

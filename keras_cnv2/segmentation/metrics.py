@@ -1,3 +1,5 @@
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -36,14 +38,20 @@ class ConfusionMatrix(keras.metrics.Metric):
     Source: Fully Convolutional Networks (arXiv 1411.4038), section 5, "Metrics".
     """
 
-    def __init__(self, classes, ignore_label=255, name="mean_iou", dtype=None):
+    def __init__(
+        self,
+        classes: int,
+        ignore_label: int | None = 255,
+        name: str | None = "mean_iou",
+        dtype: str | keras.DTypePolicy | None = None,
+    ):
         super().__init__(name=name, dtype=dtype)
         self.classes = positive_int("classes", classes)
         self.ignore_label = ignore_label
         cells = (self.classes**2 + 1,)  # the last for what is no class
         self.low, self.high = (self.add_variable(cells, "zeros", "int32", name=half) for half in ("low", "high"))
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         labels, y_pred = ops.cast(y_true, "int32"), ops.convert_to_tensor(y_pred)
         predicted = ops.cast(ops.argmax(y_pred, axis=-1) if len(y_pred.shape) == 4 else y_pred, "int32")
         counted = ops.logical_not(is_ignored(labels, self.ignore_label))
@@ -58,7 +66,7 @@ class ConfusionMatrix(keras.metrics.Metric):
         self.high.assign(self.high + ops.right_shift(low, BITS))
         self.low.assign(ops.bitwise_and(low, 2**BITS - 1))
 
-    def result(self):
+    def result(self) -> Any:
         counts = ops.cast(self.high, "float32") * 2**BITS + ops.cast(self.low, "float32")
         matrix = ops.reshape(counts[:-1], (self.classes, self.classes))
         right = ops.diagonal(matrix)
@@ -68,7 +76,7 @@ class ConfusionMatrix(keras.metrics.Metric):
         mean = ops.sum(iou) / ops.maximum(seen, 1)
         return ops.where(ops.logical_and(seen > 0, counts[-1] == 0), mean, float("nan"))
 
-    def matrix(self):
+    def matrix(self) -> np.ndarray:
         """The counts, an int64 NumPy array `(classes, classes)`: a row a label, a column a predicted class.
 
         Raises:
@@ -83,7 +91,7 @@ class ConfusionMatrix(keras.metrics.Metric):
             )
         return np.reshape(counts, (self.classes, self.classes))
 
-    def scores(self):
+    def scores(self) -> dict[str, Any]:
         """All that segmentation models are judged by.
 
         Returns:
@@ -104,7 +112,7 @@ class ConfusionMatrix(keras.metrics.Metric):
             "iou": iou,
         }
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "classes": self.classes, "ignore_label": self.ignore_label}
 
 

@@ -1,3 +1,6 @@
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
 import keras
 
 from keras_cnv2 import replicas
@@ -58,16 +61,16 @@ class UPerNet(keras.Model):
 
     def __init__(
         self,
-        backbone,
-        classes,
-        width=512,
-        auxiliary_width=256,
-        pool_scales=(1, 2, 3, 6),
-        dropout=0.1,
-        auxiliary_weight=0.4,
-        class_names=None,
-        dtype=None,
-        name=None,
+        backbone: keras.Model,
+        classes: int,
+        width: int = 512,
+        auxiliary_width: int = 256,
+        pool_scales: Sequence[int] = (1, 2, 3, 6),
+        dropout: float = 0.1,
+        auxiliary_weight: float = 0.4,
+        class_names: Sequence[str] | None = None,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str | None = None,
     ):
         for argument, value in (("width", width), ("auxiliary_width", auxiliary_width)):
             positive_int(argument, value)
@@ -96,19 +99,21 @@ class UPerNet(keras.Model):
         # The bound method: a model as an attribute would be saved as another part of this one.
         self._inference = keras.Model(images, logits).call
 
-    def call(self, images, training=None, mask=None):
+    def call(self, images: Any, training: bool | None = None, mask: Any = None) -> Any:
         if training:
             return super().call(images, training=True)
         return self._inference(images, training=training)
 
-    def compute_output_spec(self, images, training=None, mask=None):
+    def compute_output_spec(self, images: Any, training: bool | None = None, mask: Any = None) -> Any:
         outputs = super().compute_output_spec(images)
         return outputs if training else outputs["logits"]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.classes)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         if not isinstance(y_pred, dict):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         main, auxiliary = (
@@ -120,11 +125,11 @@ class UPerNet(keras.Model):
         regularizers = sum(keras.ops.sum(loss) for loss in self.losses) / count
         return main + self.auxiliary_weight * (auxiliary - regularizers)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         logits = y_pred["logits"] if isinstance(y_pred, dict) else y_pred
         return super().compute_metrics(x, y, logits, sample_weight)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "classes": self.classes,
@@ -140,7 +145,7 @@ class UPerNet(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
         arguments = {name: value for name, value in config.items() if name != "trainable"}
         model = cls(**{**arguments, "backbone": backbone})
