@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import keras_cnv2
+from keras_cnv2.checkpoints.checkout import checkout_file
 from keras_cnv2.checkpoints.convert import NAMINGS, translate
 from keras_cnv2.checkpoints.hub import is_cached
 from keras_cnv2.checkpoints.read import is_path
@@ -93,13 +94,18 @@ def run_list(args):
         for name, size in SIZES.items()
     ]
     checkpoints = [
-        (row.name, f"{row.image_size} {row.resize}", row.top1 or "-", row.licence, "yes" if is_cached(row) else "")
+        (row.name, f"{row.image_size} {row.resize}", row.top1 or "-", row.licence, "yes" if _is_here(row) else "")
         for row in CHECKPOINTS
     ]
     _print_table(("size", "depths", "dims", "parameters", "multiply-accumulates at 224"), sizes)
     print()
-    _print_table(("checkpoint", "images", "top-1 %", "licence", "cached"), checkpoints)
+    _print_table(("checkpoint", "images", "top-1 %", "licence", "here"), checkpoints)
     return 0
+
+
+def _is_here(row):
+    """Whether a published checkpoint needs no download."""
+    return checkout_file(row) is not None or is_cached(row)
 
 
 def run_info(args):
@@ -113,7 +119,7 @@ def run_info(args):
             facts = {"naming": naming, **asdict(read_architecture(contents)), **contents.metadata}
     else:
         row = find_checkpoint(args.name)
-        facts = {"name": row.name, **asdict(row), "cached": is_cached(row)}
+        facts = {"name": row.name, **asdict(row), "here": _is_here(row)}
     shown = {name: value for name, value in facts.items() if value is not None}
     _print_table(None, [(name, _short(value)) for name, value in shown.items()])
     return 0

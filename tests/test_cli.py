@@ -11,7 +11,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 import keras_cnv2
-from keras_cnv2.checkpoints.registry import CHECKPOINTS, find_checkpoint
+from keras_cnv2.checkpoints.registry import CHECKPOINTS, OURS, find_checkpoint
 from keras_cnv2.cli import main
 from keras_cnv2.sizes import SIZES
 from tests.checkpoints.hub_server import HubServer
@@ -244,15 +244,15 @@ def test_list(run):
     assert all(name in out for name in SIZES)
     for row in CHECKPOINTS:
         (line,) = [line for line in out.splitlines() if line.split()[:1] == [row.name]]
-        assert "yes" not in line  # not in the cache
+        assert ("yes" in line) == (row in OURS)  # the others are not in the cache
         assert row.top1 is None or str(row.top1) in line
 
 
-def test_list_shows_what_is_cached(run, monkeypatch):
+def test_list_shows_what_is_here(run, monkeypatch):
     monkeypatch.setattr("keras_cnv2.cli.is_cached", lambda row: row.size == "pico")
     _, out, _ = run("list")
     assert [line.split()[0] for line in out.splitlines() if line.endswith("yes")] == [
-        row.name for row in CHECKPOINTS if row.size == "pico"
+        row.name for row in CHECKPOINTS if row.size == "pico" or row in OURS
     ]
 
 
@@ -266,7 +266,7 @@ class TestInfo:
         _, out, _ = run("info", "convnextv2_tiny.fcmae_ft_in22k_in1k_384")
         facts = dict(line.split(maxsplit=1) for line in out.splitlines())
         assert facts["licence"] == "CC BY-NC 4.0"
-        assert (facts["image_size"], facts["resize"], facts["top1"], facts["cached"]) == (
+        assert (facts["image_size"], facts["resize"], facts["top1"], facts["here"]) == (
             "384",
             "squash",
             "85.1",

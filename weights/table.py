@@ -5,7 +5,7 @@ python -m weights.table
 
 from pathlib import Path
 
-from keras_cnv2.checkpoints.registry import CHECKPOINTS
+from keras_cnv2.checkpoints.registry import OFFICIAL, OURS
 from keras_cnv2.checkpoints.write import replacing
 from keras_cnv2.sizes import SIZES
 
@@ -27,35 +27,56 @@ use. `python -m weights.verify PICTURE` compares them with their published logit
 | size | tag | parameters | images | top-1 | source | official file |
 |---|---|---|---|---|---|---|
 {rows}
+
+## Our own
+
+```python
+model = keras_cnv2.ConvNeXtV2Atto(weights="cifar10", classes=10, stem_stride=2)
+```
+
+What this project trained itself, with cards that tell how. A checkout has the files here, and needs no network.
+
+| size | tag | parameters | images | top-1 | licence | file | card |
+|---|---|---|---|---|---|---|---|
+{own_rows}
 """
 
 
 def table():
     """The text of weights/README.md."""
-    example = next(row for row in CHECKPOINTS if (row.size, row.image_size) == ("tiny", 384))
-    licences = " and ".join(sorted({row.licence for row in CHECKPOINTS}))
-    rows = "\n".join(map(_line, CHECKPOINTS))
-    return TEXT.format(size=example.size.capitalize(), tag=example.tag, licences=licences, rows=rows)
+    example = next(row for row in OFFICIAL if (row.size, row.image_size) == ("tiny", 384))
+    licences = " and ".join(sorted({row.licence for row in OFFICIAL}))
+    rows, own_rows = ("\n".join(map(line, rows)) for line, rows in ((_line, OFFICIAL), (_own_line, OURS)))
+    return TEXT.format(size=example.size.capitalize(), tag=example.tag, licences=licences, rows=rows, own_rows=own_rows)
 
 
 def _line(row):
     source = f"[{row.repository}](https://huggingface.co/{row.repository}/blob/main/{row.file})"
+    return _cells(row, source, f"`{row.official_file}`")
+
+
+def _own_line(row):
+    return _cells(row, row.licence, f"`{row.name}.safetensors`", f"[{row.name}.md]({row.name}.md)")
+
+
+def _cells(row, *more):
     cells = (
         row.size,
         f"`{row.tag}`",
         f"{_parameters(row) / 1e6:.1f} M",
         f"{row.image_size} {row.resize}",
         "" if row.top1 is None else f"{row.top1:.1f} %",
-        source,
-        f"`{row.official_file}`",
+        *more,
     )
     return f"| {' | '.join(cells)} |"
 
 
 def _parameters(row):
+    """How many there are; a smaller stem's few less are not worth mentioning."""
     size = SIZES[row.size]
-    norm, head = 2 * size.dims[-1], 1000 * size.dims[-1] + 1000
-    return size.parameters - (0 if row.has_head else norm + head)
+    norm, head = 2 * size.dims[-1], size.dims[-1] + 1
+    classes = len(row.metadata["class_names"]) if row.has_head else 0
+    return size.parameters - head * (1000 - classes) - (0 if row.has_head else norm)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,16 @@ class Checkpoint:
         tag: What the checkpoint is called within its size.
         image_size: Pixels, the side of the images it was evaluated on.
         resize: How pictures become such images, "crop" or "squash".
-        top1: Published accuracy on ImageNet-1K in percent; `None` for encoders.
-        has_head: Whether it classifies ImageNet-1K.
+        top1: Published accuracy in percent, on ImageNet-1K or on what the tag names; `None` for encoders.
+        has_head: Whether it classifies.
         repository: Repository on the Hugging Face hub.
         file: File in the repository.
         official_file: What the authors called theirs.
         licence: Licence of the weights.
         logits: The first five published logits on the image that `keras-cnv2 verify` asks for, or `None`.
+        stem_stride: Stride of the stem.
+        class_names: The names of the classes, by default ImageNet's.
+        sha256: Checksum of the file, where it is ours, else `None`.
     """
 
     size: str
@@ -38,6 +41,9 @@ class Checkpoint:
     official_file: str
     licence: str
     logits: tuple[float, ...] | None
+    stem_stride: int = 4
+    class_names: tuple[str, ...] | None = None
+    sha256: str | None = None
 
     @property
     def name(self):
@@ -46,7 +52,7 @@ class Checkpoint:
     @property
     def metadata(self):
         """What travels with the weights, see `keras_cnv2.checkpoints.metadata`."""
-        class_names = {"class_names": imagenet_classes()} if self.has_head else {}
+        class_names = {"class_names": self.class_names or imagenet_classes()} if self.has_head else {}
         return {**class_names, "image_size": self.image_size, "resize": self.resize}
 
 
@@ -69,7 +75,7 @@ def _row(size, tag, image_size, official, top1=None, logits=None):
 IN1K, IN22K = "fcmae_ft_in1k", "fcmae_ft_in22k_in1k"
 
 # Accuracies: the authors' model zoo. Logits: those the transformers library's conversion was checked with.
-CHECKPOINTS = (
+OFFICIAL = (
     *(_row(size, "fcmae", 224, "1k_224_fcmae") for size in SIZES),
     _row("atto", IN1K, 224, "1k_224_ema", 76.7, (-0.3930, 0.1747, -0.5246, 0.4177, 0.4295)),
     _row("femto", IN1K, 224, "1k_224_ema", 78.5, (-0.1727, -0.5341, -0.7818, -0.4745, -0.6566)),
@@ -90,6 +96,28 @@ CHECKPOINTS = (
     _row("huge", f"{IN22K}_384", 384, "22k_384_ema", 88.7, (-0.2469, -0.4550, -0.5853, -0.0810, 0.0309)),
     _row("huge", f"{IN22K}_512", 512, "22k_512_ema", 88.9, (-0.3090, 0.0802, -0.0682, -0.1979, -0.2826)),
 )
+
+# Trained here, see docs/cifar10.md. A checkout has the file in weights/.
+OURS = (
+    Checkpoint(
+        size="atto",
+        tag="cifar10",
+        image_size=32,
+        resize="squash",
+        top1=69.76,
+        has_head=True,
+        repository="keras-cnv2/convnextv2_atto.cifar10",
+        file="model.safetensors",
+        official_file="convnextv2_atto.cifar10.safetensors",
+        licence="Apache-2.0",
+        logits=None,
+        stem_stride=2,
+        class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        sha256="43e5e5ee786e32536d19d0f365d412f21e8fd2a2f9c5464ef097b12ec658d29a",
+    ),
+)
+
+CHECKPOINTS = OFFICIAL + OURS
 
 # Other words for tags.
 ALIASES = {"imagenet": IN1K}

@@ -4,6 +4,7 @@ import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
+from keras_cnv2.checkpoints.checkout import check_file, checkout_file
 from keras_cnv2.checkpoints.convert import load_contents, shape_of, translate
 from keras_cnv2.checkpoints.errors import CheckpointError
 from keras_cnv2.checkpoints.hub import download
@@ -25,7 +26,7 @@ class Weights(NamedTuple):
 
 
 def fetch_weights(weights, size=None):
-    """Finds weights, and downloads them if need be.
+    """Finds weights, and downloads them if need be: our own are in a checkout already.
 
     Args:
         weights: Tag or full name of a published checkpoint, or a path.
@@ -41,7 +42,8 @@ def fetch_weights(weights, size=None):
         row, path = find_file(Path(weights)), Path(weights)
     else:
         row = find_checkpoint(weights, size)
-        path = Path(download(row))
+        path = checkout_file(row) or Path(download(row))
+        check_file(row, path)
     return Weights(path, row.metadata if row else {})
 
 

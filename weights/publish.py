@@ -1,0 +1,151 @@
+"""Makes published weights of finished runs of this project: a safetensors file in weights/, and its card.
+
+python -m weights.publish --size atto --tag cifar10 PRETRAINING FINETUNING
+
+The folders are those of the runs, in the order in which they were trained; the last one's classifier is published. It
+prints what the row in keras_cnv2/checkpoints/registry.py has to say.
+"""
+
+import argparse
+import hashlib
+import json
+import textwrap
+from pathlib import Path
+
+from keras_cnv2.checkpoints.write import replacing, save_checkpoint
+from keras_cnv2.restore import restore_model
+
+FOLDER = Path(__file__).parent
+LICENCE = "Apache-2.0"
+
+# What a run's folder does not know of its data.
+DATA = {
+    "cifar10": (
+        "CIFAR-10 (A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009): 32 x 32 photographs of "
+        "10 classes, the 50,000 training images. Tested on 8,000 of the 10,000 test images. `tfds:cifar10` is the same "
+        "set."
+    )
+}
+
+CARD = """# {name}
+
+ConvNeXt V2 {size}, {parameters:,} parameters, {training}.
+
+```python
+model = keras_cnv2.ConvNeXtV2{title}(weights="{tag}", classes={classes}, stem_stride={stem_stride})
+```
+
+`keras-cnv2 predict PICTURE --weights {tag}` names the classes of a picture. Images are {image_size} x {image_size}
+({resize}), RGB in 0..255; the model normalises them. The file has timm's names. SHA-256:
+`{sha256}`
+
+## Data
+
+{data}
+
+## Recipe
+
+{recipes}
+
+## Figures
+
+{figures}
+
+## Licence
+
+{licence}, as this project.
+"""
+
+# Of a recipe: where it ran, and what is in the text already.
+UNTOLD = {"kind", "data", "validation_share", "max_unreadable", "weights", "versions", "system", "checkpoint_steps"}
+VERSIONS = ("tensorflow", "keras")
+
+
+def publish(folders, size, tag):
+    """Writes the file and the card.
+
+    Args:
+        folders: Paths of the runs.
+        size: Name of the size.
+        tag: What the weights are called within it; a key of `DATA`.
+
+    Returns:
+        Dict of what the registry's row says.
+
+    Raises:
+        FileNotFoundError: If a run is not finished.
+        CheckpointError: If the last one has no classifier.
+    """
+    runs = [_read(Path(folder)) for folder in folders]
+    model = restore_model(Path(folders[-1]) / "classifier.keras")
+    path = FOLDER / f"convnextv2_{size}.{tag}.safetensors"
+    save_checkpoint(model, path, naming="timm")
+    _, metrics = runs[-1]
+    row = {
+        "top1": round(100 * metrics["top1"], 2),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "stem_stride": model.stem_stride,
+        "image_size": model.image_size,
+        "resize": model.resize,
+        "class_names": model.class_names,
+    }
+    kinds = {"Pretraining": "pre-trained with FCMAE", "Finetuning": "fine-tuned"}
+    card = CARD.format(
+        **row,
+        name=path.stem,
+        size=size.capitalize(),
+        title=size.capitalize(),
+        tag=tag,
+        parameters=model.count_params(),
+        classes=model.classes,
+        training=", then ".join(kinds[config["kind"]] for config, _ in runs),
+        data=textwrap.fill(DATA[tag], 120),
+        recipes="\n\n".join(_recipe(config) for config, _ in runs),
+        figures=_figures(runs),
+        licence=LICENCE,
+    )
+    with replacing(path.with_suffix(".md")) as temporary:
+        temporary.write_text(card)
+    return row
+
+
+def _read(folder):
+    """A run's configuration and figures."""
+    return tuple(json.loads((folder / name).read_text()) for name in ("config.json", "metrics.json"))
+
+
+def _recipe(config):
+    """All fields but those that are off."""
+    told = [name for name, value in config.items() if value is not None and value is not False and name not in UNTOLD]
+    rows = "\n".join(f"| {name} | {_shown(config[name])} |" for name in told)
+    return f"| {config['kind'].lower()} | |\n|---|---|\n{rows}"
+
+
+def _shown(value):
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+
+
+def _figures(runs):
+    config, metrics = runs[-1]
+    minutes = " and ".join(f"{metrics['seconds'] / 60:.0f}" for _, metrics in runs)
+    versions = ", ".join(f"{name} {config['versions'][name]}" for name in VERSIONS if name in config["versions"])
+    classes = "\n".join(f"| {name} | {accuracy:.1%} |" for name, accuracy in metrics["classes"].items())
+    return (
+        f"Top-1 {100 * metrics['top1']:.2f} %, top-5 {100 * metrics['top5']:.2f} % of {metrics['images']:,} images.\n"
+        f"Trained in {minutes} minutes, beside other work, on {config['system']['machine']}\n({versions}).\n\n"
+        f"| class | accuracy |\n|---|---|\n{classes}"
+    )
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m weights.publish", description=__doc__.split("\n\n")[0])
+    parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("--size", required=True)
+    parser.add_argument("--tag", required=True, choices=DATA)
+    args = parser.parse_args(argv)
+    for name, value in publish(args.runs, args.size, args.tag).items():
+        print(f"{name} = {value!r}")
+
+
+if __name__ == "__main__":
+    main()
