@@ -74,6 +74,7 @@ def test_litert(run, weights, tmp_path):
     assert received.argmax() == expected().argmax()
 
 
+@pytest.mark.slow
 def test_serving(run, weights, tmp_path):
     for _ in range(2):
         code, *_ = run(weights, "--to", "serving", "--out", "served", "--name", "animals", "--max-batch-size", 2)

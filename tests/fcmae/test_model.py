@@ -62,7 +62,7 @@ class TestConfig:
         assert keras_cnv2.FCMAE.from_config(config).get_config() == config
 
     @pytest.mark.backends
-    @pytest.mark.parametrize("encoder", ENCODERS)
+    @pytest.mark.parametrize("encoder", ["visible", pytest.param("dense", marks=pytest.mark.slow)])
     def test_keras_file(self, encoder, tmp_path):
         model = scramble(small(encoder=encoder))
         model.compile("sgd")
