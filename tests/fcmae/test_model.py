@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_cnv2
-from tests.fcmae.small import ENCODERS, SMALL, images, numpy, scramble, small
+from tests.fcmae.small import SMALL, images, numpy, scramble, small
 
 
 class TestReconstruction:
