@@ -19,7 +19,7 @@ TEXT = """# Published weights
 model = keras_cnv2.ConvNeXtV2{size}(weights="{tag}")
 ```
 
-downloads one, once. "imagenet" stands for "fcmae_ft_in1k". `keras-cnv2 list` shows what is in the cache.
+downloads one, once. "imagenet" stands for "fcmae_ft_in1k". `keras-cnv2 list` shows what is here already.
 Top-1 is the published accuracy on ImageNet-1K; without one it is an encoder from pre-training, without a head. Images
 are made of pictures as in `keras_cnv2.load_image`. The weights are Meta's and licensed {licences}: not for commercial
 use. `python -m weights.verify PICTURE` compares them with their published logits.
