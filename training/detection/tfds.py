@@ -1,5 +1,9 @@
 """TensorFlow Datasets with boxes as a source of training."""
 
+import logging
+import os
+
+import numpy as np
 import tensorflow as tf
 
 from training.data import DataError
@@ -7,6 +11,8 @@ from training.detection.annotations import areas_of
 from training.detection.augment import sides_of
 from training.detection.boxes import Boxes
 from training.tfds import TfdsRows, check_image, features_of, open_builder
+
+logger = logging.getLogger(__name__)
 
 # What TensorFlow Datasets call the objects that count as crowd.
 CROWDS = ("is_crowd", "is_difficult")
@@ -46,6 +52,7 @@ class TfdsBoxes(TfdsRows, Boxes):
             builder, name, {"image": True, "objects": wanted}, decoders, validation_share, shuffle_buffer
         )
         super().__init__(*sizes, tuple(objects["label"].names), max_unreadable)
+        self._told = set()
 
     def _batched(self, rows, batch_size):
         # Pictures differ in their number of objects: those with the label -1 are none.
@@ -63,5 +70,21 @@ class TfdsBoxes(TfdsRows, Boxes):
         crowd = objects.get(self._crowd, tf.zeros_like(classes, tf.bool))
         areas = tf.cast(objects.get("area", areas_of(boxes)), tf.float32)
         kept = tf.reduce_all(boxes[:, 2:] > boxes[:, :2], axis=-1)
+        told = tf.cond(
+            tf.reduce_all(kept),
+            lambda: tf.constant(0, tf.int64),
+            lambda: tf.numpy_function(self._tell, [row["tfds_id"], tf.math.count_nonzero(~kept)], tf.int64),
+        )
         columns = (boxes, classes, crowd, areas)
-        return row["image"], *(tf.boolean_mask(column, kept) for column in columns)
+        with tf.control_dependencies([told]):
+            return tf.identity(row["image"]), *(tf.boolean_mask(column, kept) for column in columns)
+
+    def _tell(self, name, count):
+        """Logs once how many boxes of a picture are left out: nothing is known of them before they are read."""
+        with self._lock:
+            if name not in self._told:
+                self._told.add(name)
+                logger.warning(
+                    "%s: %d boxes outside of their picture or without area left out", os.fsdecode(name), count
+                )
+        return np.int64(count)

@@ -222,6 +222,8 @@ def prepared(tmp_path_factory):
                     }
                     for place, (name, (left, top, right, bottom)) in enumerate(objects_of(number))
                 ]
+                if number == 11:
+                    objects.append({**objects[0], "bbox": tfds.features.BBox(0.5, 0.25, 0.5, 0.75)})  # no height
                 yield number, {"image": picture(objects_of(number)), "objects": objects if number != 10 else []}
 
     folder = tmp_path_factory.mktemp("tfds")
@@ -257,6 +259,13 @@ class TestTfds:
             assert [NAMES[c] for c in classes] == [name for name, _ in expected]
             assert crowd.tolist() == [number == 9 and place == 0 for place in range(len(expected))]
             assert areas.tolist() == [50 + number] * len(expected)
+
+    def test_boxes_without_area_are_counted(self, prepared, caplog):
+        source = TfdsBoxes("small_boxes", data_dir=prepared)
+        for _ in range(2):  # once, however often they are read
+            take(source.evaluation(recipe(), 5))
+        (message,) = [record.getMessage() for record in caplog.records if record.name == "training.detection.tfds"]
+        assert message.endswith(": 1 boxes outside of their picture or without area left out")
 
     def test_too_many_boxes(self, prepared, caplog):
         """Which shows when they are read; it is not that the picture cannot be read."""
