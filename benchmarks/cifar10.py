@@ -4,7 +4,8 @@
     python -m benchmarks.cifar10 --table [--runs FOLDER]
 
 A row is a size, a way, a share of the labels and a seed: "atto-fcmae-tenth-0". An interrupted row goes on where it was,
-a finished one is kept. A row of FCMAE pre-trains first, with all pictures and no labels, once for each size.
+a finished one is kept. A row of FCMAE pre-trains first, with all pictures and no labels, once for each size, and once
+more without GRN.
 `--recipe cifar10` has the budget of a GPU.
 """
 
@@ -22,6 +23,7 @@ WAYS = {
     "fcmae": "pre-trained with FCMAE",
     "scratch": "from scratch",
     "without_grn": "from scratch, without GRN",
+    "fcmae_without_grn": "pre-trained with FCMAE, without GRN",
 }
 SHARES = {"all": 1.0, "tenth": 0.1}
 SEEDS = ("0", "1")
@@ -45,19 +47,21 @@ def recipe_of(row, name, data, weights):
     if share == "tenth":
         epochs = {field: EPOCHS_OF_TENTH * getattr(recipe, field) for field in ("epochs", "warmup_epochs")}
         recipe = dataclasses.replace(recipe, **epochs)
-    if way == "fcmae":
+    recipe = dataclasses.replace(recipe, grn=not way.endswith("without_grn"))
+    if way.startswith("fcmae"):
         return dataclasses.replace(recipe, weights=str(weights))
-    # Layers that know nothing yet need the whole learning rate.
-    return dataclasses.replace(recipe, layer_decay=1.0, grn=way == "scratch")
+    return dataclasses.replace(recipe, layer_decay=1.0)  # layers that know nothing yet need the whole learning rate
 
 
 def run(row, name, data, folder):
     """Trains a row, and what it starts from, as far as that is not done."""
     size, way, _, _ = row.split("-")
-    weights = folder / f"{size}-pretraining"
-    if way == "fcmae":
-        _run(pretrain, dataclasses.replace(PRETRAINING[name], data=data, model=size), weights)
-    return _run(finetune, recipe_of(row, name, data, weights), folder / row)
+    weights = folder / f"{size}-{way.replace('fcmae', 'pretraining')}"
+    recipe = recipe_of(row, name, data, weights)
+    if recipe.weights:
+        pretraining = dataclasses.replace(PRETRAINING[name], data=data, model=size, grn=recipe.grn)
+        _run(pretrain, pretraining, weights)
+    return _run(finetune, recipe, folder / row)
 
 
 def _run(command, recipe, folder):

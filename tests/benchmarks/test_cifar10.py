@@ -14,12 +14,14 @@ def recipe_of(row):
 def test_rows_differ_in_what_they_say_alone():
     plain = recipe_of("atto-scratch-all-0")
     assert (plain.model, plain.weights, plain.grn, plain.train_share, plain.seed) == ("atto", None, True, 1.0, 0)
-    fcmae, without_grn = recipe_of("atto-fcmae-all-0"), recipe_of("atto-without_grn-all-0")
-    assert {k for k, v in vars(fcmae).items() if v != getattr(plain, k)} == {"weights"}
-    assert {k for k, v in vars(without_grn).items() if v != getattr(plain, k)} == {"grn"}
-    tenth = recipe_of("femto-scratch-tenth-1")
-    changed = {k for k, v in vars(tenth).items() if v != getattr(plain, k)}
-    assert changed == {"model", "train_share", "seed", "epochs", "warmup_epochs"}
+    changes = {
+        "atto-fcmae-all-0": {"weights"},
+        "atto-without_grn-all-0": {"grn"},
+        "atto-fcmae_without_grn-all-0": {"weights", "grn"},
+        "femto-scratch-tenth-1": {"model", "train_share", "seed", "epochs", "warmup_epochs"},
+    }
+    for row, fields in changes.items():
+        assert {k for k, v in vars(recipe_of(row)).items() if v != getattr(plain, k)} == fields, row
 
 
 def test_budget_is_the_text_s():
@@ -34,25 +36,28 @@ def test_pre_trains_once(tmp_path, monkeypatch):
     ran = []
 
     def train(recipe, folder):
-        ran.append((folder.name, recipe.seed, recipe.weights))
+        ran.append((folder.name, recipe.seed, recipe.weights, recipe.grn))
         runs.open_run(folder, recipe)
         (folder / "metrics.json").write_text(json.dumps({"top1": 0.5 + 0.1 * recipe.seed}))
         return json.loads((folder / "metrics.json").read_text())
 
     monkeypatch.setattr(pretrain, "run", train)
     monkeypatch.setattr(finetune, "run", train)
-    for row in ("atto-fcmae-all-0", "atto-fcmae-all-1", "atto-fcmae-all-1", "atto-scratch-all-0"):
-        cifar10.run(row, "cifar10_short", "here.npz", tmp_path)
+    for row in ("fcmae-all-0", "fcmae-all-1", "fcmae-all-1", "scratch-all-0", "fcmae_without_grn-all-0"):
+        cifar10.run(f"atto-{row}", "cifar10_short", "here.npz", tmp_path)
     weights = str(tmp_path / "atto-pretraining")
     assert ran == [
-        ("atto-pretraining", 0, None),
-        ("atto-fcmae-all-0", 0, weights),
-        ("atto-fcmae-all-1", 1, weights),
-        ("atto-scratch-all-0", 0, None),
+        ("atto-pretraining", 0, None, True),
+        ("atto-fcmae-all-0", 0, weights, True),
+        ("atto-fcmae-all-1", 1, weights, True),
+        ("atto-scratch-all-0", 0, None, True),
+        ("atto-pretraining_without_grn", 0, None, False),
+        ("atto-fcmae_without_grn-all-0", 0, f"{weights}_without_grn", False),
     ]
     assert cifar10.table(tmp_path).splitlines()[2:] == [
         "| pre-trained with FCMAE | 100% | 55.0% (50.0%, 60.0%) |  |",
         "| from scratch | 100% | 50.0% |  |",
+        "| pre-trained with FCMAE, without GRN | 100% | 50.0% |  |",
     ]
 
 
