@@ -1,1 +1,1 @@
-"""The model zoo: the table people read, and the check of the published weights."""
+"""The model zoo: the table people read, the check of the published weights, and our own weights with their cards."""

@@ -1,6 +1,6 @@
 """Makes published weights of finished runs of this project: a safetensors file in weights/, and its card.
 
-python -m weights.publish --size atto --tag cifar10 PRETRAINING FINETUNING
+python -m weights.publish --tag cifar10 PRETRAINING FINETUNING
 
 The folders are those of the runs, in the order in which they were trained; the last one's classifier is published. It
 prints what the row in keras_cnv2/checkpoints/registry.py has to say.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from keras_cnv2.checkpoints.write import replacing, save_checkpoint
 from keras_cnv2.restore import restore_model
+from keras_cnv2.sizes import size_of
 
 FOLDER = Path(__file__).parent
 LICENCE = "Apache-2.0"
@@ -27,7 +28,13 @@ DATA = {
     )
 }
 
-CARD = """# {name}
+CARD = """---
+license: {licence_id}
+library_name: keras
+pipeline_tag: image-classification
+---
+
+# {name}
 
 ConvNeXt V2 {size}, {parameters:,} parameters, {training}.
 
@@ -57,42 +64,55 @@ model = keras_cnv2.ConvNeXtV2{title}(weights="{tag}", classes={classes}, stem_st
 """
 
 # Of a recipe: where it ran, and what is in the text already.
-UNTOLD = {"kind", "data", "validation_share", "max_unreadable", "weights", "versions", "system", "checkpoint_steps"}
+UNTOLD = {"kind", "data", "validation_share", "max_unreadable", "weights", "found", "versions", "system"}
+UNTOLD |= {"checkpoint_steps"}
 VERSIONS = ("tensorflow", "keras")
 
 
-def publish(folders, size, tag):
+def publish(folders, tag):
     """Writes the file and the card.
 
     Args:
         folders: Paths of the runs.
-        size: Name of the size.
-        tag: What the weights are called within it; a key of `DATA`.
+        tag: What the weights are called among those of their size; a key of `DATA`.
 
     Returns:
         Dict of what the registry's row says.
 
     Raises:
-        FileNotFoundError: If a run is not finished.
-        CheckpointError: If the last one has no classifier.
+        FileNotFoundError: If a run is not finished, or the last one has no classifier.
+        ValueError: If the classifier is of none of the eight sizes.
     """
     runs = [_read(Path(folder)) for folder in folders]
     model = restore_model(Path(folders[-1]) / "classifier.keras")
+    size = size_of(model.depths, model.dims)
+    if size is None:
+        raise ValueError(f"Published are the eight sizes. Received: depths={model.depths}, dims={model.dims}")
     path = FOLDER / f"convnextv2_{size}.{tag}.safetensors"
-    save_checkpoint(model, path, naming="timm")
+    with replacing(path) as file, replacing(path.with_suffix(".md")) as card:
+        save_checkpoint(model, file, naming="timm")
+        row = _row(model, runs, hashlib.sha256(file.read_bytes()).hexdigest())
+        card.write_text(_card(model, runs, size, tag, row))
+    return row
+
+
+def _row(model, runs, digest):
     _, metrics = runs[-1]
-    row = {
+    return {
         "top1": round(100 * metrics["top1"], 2),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": digest,
         "stem_stride": model.stem_stride,
         "image_size": model.image_size,
         "resize": model.resize,
         "class_names": model.class_names,
     }
+
+
+def _card(model, runs, size, tag, row):
     kinds = {"Pretraining": "pre-trained with FCMAE", "Finetuning": "fine-tuned"}
-    card = CARD.format(
+    return CARD.format(
         **row,
-        name=path.stem,
+        name=f"convnextv2_{size}.{tag}",
         size=size.capitalize(),
         title=size.capitalize(),
         tag=tag,
@@ -103,10 +123,8 @@ def publish(folders, size, tag):
         recipes="\n\n".join(_recipe(config) for config, _ in runs),
         figures=_figures(runs),
         licence=LICENCE,
+        licence_id=LICENCE.lower(),
     )
-    with replacing(path.with_suffix(".md")) as temporary:
-        temporary.write_text(card)
-    return row
 
 
 def _read(folder):
@@ -140,10 +158,9 @@ def _figures(runs):
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m weights.publish", description=__doc__.split("\n\n")[0])
     parser.add_argument("runs", nargs="+", metavar="RUN")
-    parser.add_argument("--size", required=True)
     parser.add_argument("--tag", required=True, choices=DATA)
     args = parser.parse_args(argv)
-    for name, value in publish(args.runs, args.size, args.tag).items():
+    for name, value in publish(args.runs, args.tag).items():
         print(f"{name} = {value!r}")
 
 

@@ -7,7 +7,7 @@ import pytest
 import keras_cnv2
 from weights import publish
 
-SMALL = {"depths": (1, 1, 1, 1), "dims": (4, 6, 8, 10), "stem_stride": 2, "input_shape": (32, 32, 3)}
+SMALL = {"stem_stride": 2, "input_shape": (32, 32, 3), "classes": 2}
 
 
 @pytest.fixture
@@ -29,17 +29,17 @@ def runs(tmp_path):
         (tmp_path / kind).mkdir()
         (tmp_path / kind / "config.json").write_text(json.dumps({"kind": kind, **common}))
         (tmp_path / kind / "metrics.json").write_text(json.dumps(metrics))
-    model = keras_cnv2.ConvNeXtV2(**SMALL, classes=2, class_names=["cat", "dog"], resize="squash")
+    model = keras_cnv2.ConvNeXtV2Atto(**SMALL, class_names=["cat", "dog"], resize="squash")
     model.save(tmp_path / "Finetuning" / "classifier.keras")
     return tmp_path / "Pretraining", tmp_path / "Finetuning"
 
 
 def test_file_and_card(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(publish, "FOLDER", tmp_path)
-    publish.main([*map(str, runs), "--size", "atto", "--tag", "cifar10"])
+    publish.main([*map(str, runs), "--tag", "cifar10"])
     path = tmp_path / "convnextv2_atto.cifar10.safetensors"
-    again = keras_cnv2.ConvNeXtV2(**SMALL, classes=2, weights=path)
-    expected = keras_cnv2.ConvNeXtV2(**SMALL, classes=2, weights=runs[1] / "classifier.keras")
+    again = keras_cnv2.ConvNeXtV2Atto(**SMALL, weights=path)
+    expected = keras_cnv2.ConvNeXtV2Atto(**SMALL, weights=runs[1] / "classifier.keras")
     for ours, theirs in zip(again.get_weights(), expected.get_weights()):
         np.testing.assert_array_equal(ours, theirs)
     assert (again.class_names, again.image_size, again.resize) == (("cat", "dog"), 32, "squash")
@@ -66,5 +66,23 @@ def test_unfinished_run(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "FOLDER", tmp_path)
     (runs[1] / "metrics.json").unlink()
     with pytest.raises(FileNotFoundError):
-        publish.publish(runs, "atto", "cifar10")
+        publish.publish(runs, "cifar10")
     assert not [*tmp_path.glob("*.safetensors")]
+
+
+def test_neither_file_nor_card_without_the_other(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "FOLDER", tmp_path)
+    config = json.loads((runs[0] / "config.json").read_text())
+    (runs[0] / "config.json").write_text(json.dumps({**config, "kind": "Segmentation"}))
+    with pytest.raises(KeyError, match="Segmentation"):
+        publish.publish(runs, "cifar10")
+    assert not [*tmp_path.glob("convnextv2*")]
+
+
+def test_size_that_is_none(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "FOLDER", tmp_path)
+    model = keras_cnv2.ConvNeXtV2((1, 1, 1, 1), (4, 6, 8, 10), **SMALL)
+    model.save(runs[1] / "classifier.keras")
+    with pytest.raises(ValueError, match=r"Published are the eight sizes. Received: depths=\(1, 1, 1, 1\)"):
+        publish.publish(runs, "cifar10")
+    assert not [*tmp_path.glob("convnextv2*")]
