@@ -10,12 +10,13 @@ import keras_cnv2
 from keras_cnv2.checkpoints.checkout import checkout_file
 from keras_cnv2.checkpoints.convert import NAMINGS, translate
 from keras_cnv2.checkpoints.hub import is_cached
+from keras_cnv2.checkpoints.metadata import metadata_of
 from keras_cnv2.checkpoints.read import is_path
 from keras_cnv2.checkpoints.registry import CHECKPOINTS, find_checkpoint
 from keras_cnv2.checkpoints.weights import fetch_weights, open_weights
 from keras_cnv2.checkpoints.write import check_target, replacing, save_checkpoint
 from keras_cnv2.export import command as export_command
-from keras_cnv2.predict import check_classifier, find_pictures, predict
+from keras_cnv2.predict import check_classifier, pictures_at, predict
 from keras_cnv2.preprocessing import load_image
 from keras_cnv2.restore import read_architecture, restore_model
 from keras_cnv2.sizes import SIZES
@@ -69,7 +70,7 @@ def _parser():
     added = command("convert", run_convert)
     added.add_argument("source", metavar="IN", help=WEIGHTS)
     added.add_argument("target", metavar="OUT", type=Path, help="path of a .safetensors, .keras or .weights.h5 file")
-    added.add_argument("--naming", choices=NAMINGS, default="official", help="of .safetensors (default: %(default)s)")
+    added.add_argument("--naming", choices=NAMINGS, help="of .safetensors (default: official)")
     added.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
 
     export_command.add_arguments(command("export", export_command.run_export), WEIGHTS)
@@ -127,6 +128,7 @@ def run_info(args):
 
 def run_predict(args):
     """Name the classes of pictures, the most probable first."""
+    paths = pictures_at(args.images)  # before anything is downloaded
     size = args.model if args.model or args.weights else "tiny"
     model = restore_model(args.weights or "imagenet", size)
     check_classifier(model)
@@ -134,7 +136,7 @@ def run_predict(args):
         raise ValueError(f"The weights are of depths {model.depths}, dims {model.dims}. Received: --model {args.model}")
 
     results, failed = [], 0
-    for path, predictions in predict(model, find_pictures(args.images), args.top):
+    for path, predictions in predict(model, paths, args.top):
         if isinstance(predictions, Exception):
             failed += 1
             print(f"error: {path}: {predictions}", file=sys.stderr)
@@ -142,25 +144,25 @@ def run_predict(args):
             named = [{"name": name, "probability": probability} for name, probability in predictions]
             results.append({"path": str(path), "predictions": named})
         else:
-            results.append(path)
             print(_printable(path))
             _print_table(None, [(f"  {100 * probability:5.1f} %", name) for name, probability in predictions])
     if args.json:
         print(json.dumps(results, indent=1))
-    if not results and not failed:
-        raise FileNotFoundError(f"No pictures there. Received: {' '.join(args.images)}")
     return int(failed > 0)
 
 
 def run_convert(args):
-    """Write weights under other names, or into a Keras file: of a classifier for images in 0..255, with softmax."""
+    """Write weights under other names, or into a Keras file: of a classifier, one for images in 0..255."""
     if args.source.endswith(".keras") and args.target.suffix == ".keras":
         raise ValueError(f"IN is a Keras file already. Received: {args.source}")
     check_target(args.target)
     if args.target.exists() and not args.overwrite:
         raise FileExistsError(f"There is a file already; --overwrite replaces it. Received: {args.target}")
     save = _writer(args.target, args.naming)
-    save(restore_model(args.source))
+    model = restore_model(args.source)
+    save(model)
+    if args.target.suffix == ".h5" and (lost := metadata_of(model)):
+        print(f"without {', '.join(lost)}, which .weights.h5 files cannot hold", file=sys.stderr)
     print(args.target)
     return 0
 
@@ -172,10 +174,12 @@ def _writer(target, naming):
         with replacing(target) as temporary:
             (model.save if target.suffix == ".keras" else model.save_weights)(temporary)
 
+    if target.suffix == ".safetensors":
+        return lambda model: save_checkpoint(model, target, naming or "official")
+    if naming:
+        raise ValueError(f"--naming is for .safetensors: Keras files have Keras's names. Received: {target}")
     if target.name.endswith((".keras", ".weights.h5")):
         return save_keras
-    if target.suffix == ".safetensors":
-        return lambda model: save_checkpoint(model, target, naming)
     raise ValueError(f"OUT ends in .safetensors, .keras or .weights.h5. Received: {target}")
 
 

@@ -35,6 +35,18 @@ def find_pictures(arguments):
                 yield path
 
 
+def pictures_at(arguments):
+    """The paths that `find_pictures` finds, as a list.
+
+    Raises:
+        FileNotFoundError: If none of them is there.
+    """
+    paths = [*find_pictures(arguments)]
+    if not any(map(os.path.exists, paths)):
+        raise FileNotFoundError(f"No pictures there. Received: {' '.join(map(str, arguments))}")
+    return paths
+
+
 def predict(model, paths, top=5):
     """Classifies pictures, a batch at a time.
 

@@ -22,8 +22,8 @@ def restore_model(weights, size=None, classifier_activation=None):
         classifier_activation: Activation of a classifier; by default the one its file names, else "softmax".
 
     Returns:
-        A classifier, with or without its last dense layer, a backbone, or an FCMAE of 7 x 7 patches: what the
-        checkpoint holds. It takes images of any size in 0..255.
+        A classifier, with or without its last dense layer, a backbone, or an FCMAE: what the checkpoint holds. It takes
+        images in 0..255, an FCMAE those of the size that its Keras file names, or of 7 x 7 patches, others any size.
 
     Raises:
         CheckpointError: If the checkpoint cannot be had or read, is not whole, or is another Keras model's.
@@ -37,8 +37,8 @@ def restore_model(weights, size=None, classifier_activation=None):
                 f"Received: {contents.config.get('registered_name')!r}"
             )
         try:
-            model = _build(architecture, classifier_activation or _activation(contents))
-        except ValueError as error:  # a stem or an activation that there is not
+            model = _build(architecture, classifier_activation or _activation(contents), _saved(contents))
+        except (TypeError, ValueError) as error:  # a stem, an activation or settings that there are not
             raise CheckpointError(f"no model can be built for these weights. {error}") from error
         load_contents(model, contents)
     return model
@@ -59,13 +59,18 @@ def read_architecture(contents):
 
 def _activation(contents):
     """The activation that a Keras file names, "softmax" for logits and where nothing is said."""
-    activation = contents.config["config"].get("classifier_activation") if contents.config else None
+    activation = _saved(contents).get("classifier_activation")
     if activation is not None and not isinstance(activation, str):
         raise CheckpointError(f"only activations of Keras are restored. Received: {activation!r}")
     return "softmax" if activation in (None, "linear") else activation
 
 
-def _build(architecture, classifier_activation):
+def _saved(contents):
+    """The arguments of the model in a Keras file; of other files, none."""
+    return contents.config["config"] if contents.config else {}
+
+
+def _build(architecture, classifier_activation, saved):
     common = {
         "depths": architecture.depths,
         "dims": architecture.dims,
@@ -74,14 +79,14 @@ def _build(architecture, classifier_activation):
     }
     if architecture.decoder_dim:
         backbone = ConvNeXtV2Backbone(**common)
+        settings = {"image_size": 7 * 8 * architecture.stem_stride} | {
+            name: saved[name] for name in ("image_size", "mask_ratio", "norm_pix_loss") if name in saved
+        }
         return FCMAE(
-            backbone,
-            image_size=7 * 8 * architecture.stem_stride,
-            decoder_dim=architecture.decoder_dim,
-            decoder_depth=architecture.decoder_depth,
+            backbone, **settings, decoder_dim=architecture.decoder_dim, decoder_depth=architecture.decoder_depth
         )
     if architecture.classes:
         return ConvNeXtV2(**common, classes=architecture.classes, classifier_activation=classifier_activation)
     if architecture.has_norm:
-        return ConvNeXtV2(**common, include_top=False, pooling="avg")
+        return ConvNeXtV2(**common, include_top=False, pooling=saved.get("pooling") or "avg")
     return ConvNeXtV2Backbone(**common, pyramid_norms=architecture.has_pyramid_norms)

@@ -11,6 +11,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 import keras_cnv2
+from keras_cnv2 import cli
 from keras_cnv2.checkpoints.registry import CHECKPOINTS, OURS, find_checkpoint
 from keras_cnv2.cli import main
 from keras_cnv2.sizes import SIZES
@@ -183,8 +184,12 @@ class TestPredict:
     def test_empty_folder(self, run, tmp_path):
         (tmp_path / "empty").mkdir()
         code, out, err = run("predict", "empty", "--weights", FILE, "--json")
-        assert (code, json.loads(out)) == (1, [])
+        assert (code, out) == (1, "")
         assert "error: No pictures there. Received: empty" in err
+
+    def test_pictures_come_before_downloads(self, run, monkeypatch):
+        monkeypatch.setattr(cli, "restore_model", lambda *_: pytest.fail("downloads"))
+        assert "No pictures there" in run("predict", "none*", "--model", "huge")[2]
 
     @pytest.mark.parametrize("size", [[], ["--model", "tiny"]])
     @pytest.mark.parametrize("name", ["timm_fcmae.safetensors", "official_fcmae_sparse.pt"])
@@ -227,15 +232,15 @@ class TestPredict:
         assert code == 2
         assert f"Received: {top}" in err
 
-    def test_unknown_weights(self, run):
-        code, out, err = run("predict", "a.jpg", "--weights", "nope")
+    def test_unknown_weights(self, run, pictures):
+        code, out, err = run("predict", "photos", "--weights", "nope")
         assert (code, out) == (1, "")
         assert err.startswith("error: No published weights of this name")
 
-    def test_ambiguous_tag(self, run):
-        code, _, err = run("predict", "a.jpg", "--weights", "fcmae_ft_in22k_in1k_384")
+    def test_ambiguous_tag(self, run, pictures):
+        code, _, err = run("predict", "photos", "--weights", "fcmae_ft_in22k_in1k_384")
         assert code == 1
-        assert "nano, tiny, base, large" in err
+        assert "convnextv2_nano.fcmae_ft_in22k_in1k_384, convnextv2_tiny.fcmae_ft_in22k_in1k_384, " in err
 
 
 def test_list(run):
@@ -308,8 +313,16 @@ class TestConvert:
 
     def test_names_travel(self, run):
         classifier(class_names=NAMES).save("m.keras")
-        run("convert", "m.keras", "m.safetensors", "--naming", "timm")
+        assert run("convert", "m.keras", "m.safetensors", "--naming", "timm")[2] == ""
         assert classifier(weights="m.safetensors").class_names == tuple(NAMES)
+        _, _, err = run("convert", "m.safetensors", "m.weights.h5")
+        assert "without class_names, which .weights.h5 files cannot hold" in err
+
+    def test_naming_of_a_keras_file(self, run, tmp_path):
+        code, _, err = run("convert", FILE, "m.keras", "--naming", "timm")
+        assert code == 1
+        assert "--naming is for .safetensors" in err
+        assert [*tmp_path.iterdir()] == []
 
     def test_file_that_is_there(self, run, tmp_path):
         (tmp_path / "m.safetensors").write_text("precious")

@@ -1,5 +1,6 @@
 """Models built from their checkpoints alone."""
 
+import json
 import logging
 import zipfile
 
@@ -54,6 +55,29 @@ def test_own_files(arguments, suffix, tmp_path):
     for name in ("depths", "dims", "stem_stride", "include_top"):
         assert getattr(again, name) == getattr(model, name)
     assert again.input_shape[-1] == model.input_shape[-1]
+
+
+class TestSettingsOfKerasFiles:
+    def test_pooling(self, tmp_path):
+        classifier(include_top=False, pooling="max").save(tmp_path / "m.keras")
+        assert restore_model(tmp_path / "m.keras").pooling == "max"
+
+    def test_fcmae(self, tmp_path):
+        settings = {"image_size": (64, 96), "mask_ratio": 0.4, "norm_pix_loss": False}
+        keras_cnv2.FCMAE(backbone(), **settings, decoder_dim=16).save(tmp_path / "m.keras")
+        model = restore_model(tmp_path / "m.keras")
+        assert {name: getattr(model, name) for name in settings} == settings
+
+    @pytest.mark.parametrize("setting", [{"mask_ratio": "much"}, {"image_size": 65}, {"image_size": {"side": 64}}])
+    def test_senseless(self, setting, tmp_path):
+        keras_cnv2.FCMAE(backbone(), image_size=64, decoder_dim=16).save(tmp_path / "m.keras")
+        with zipfile.ZipFile(tmp_path / "m.keras") as source, zipfile.ZipFile(tmp_path / "n.keras", "w") as target:
+            config = json.loads(source.read("config.json"))
+            config["config"] |= setting
+            target.writestr("config.json", json.dumps(config))
+            target.writestr("model.weights.h5", source.read("model.weights.h5"))
+        with pytest.raises(keras_cnv2.CheckpointError, match="no model can be built"):
+            restore_model(tmp_path / "n.keras")
 
 
 class TestActivation:

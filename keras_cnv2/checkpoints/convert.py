@@ -237,10 +237,15 @@ def _other_channels(path, tensor, shape):
 
 def _assign(variables, tensors):
     """Sets the variables. All is read before anything is set: a file may turn out to be damaged only then."""
-    arrays = {path: np.asarray(tensors[path].array) for path in variables}
+    arrays = {path: _array(tensors[path].array) for path in variables}
     for path, variable in variables.items():
         array = np.asarray(arrays.pop(path), dtype=keras.backend.result_type(variable.dtype, "float32"))
         variable.assign(_here(path, tensors[path], array, tuple(variable.shape)))
+
+
+def _array(values):
+    """What a file, NumPy or PyTorch holds, as a NumPy array: PyTorch does not give NumPy its bfloat16, nor a GPU's."""
+    return np.asarray(values.detach().cpu().float() if hasattr(values, "detach") else values)
 
 
 def _here(path, tensor, array, shape):

@@ -41,6 +41,11 @@ def is_path(source):
     return isinstance(source, os.PathLike) or (isinstance(source, str) and source.endswith(tuple(READERS)))
 
 
+def without_suffix(name):
+    """The name of a file without the ending that says what kind it is; any other name as it is."""
+    return next((name.removesuffix(suffix) for suffix in READERS if name.endswith(suffix)), name)
+
+
 @contextlib.contextmanager
 def open_checkpoint(path):
     """Opens a weights file. No code in it is run, and arrays are read when they are asked for, inside the context.

@@ -139,8 +139,8 @@ def find_checkpoint(weights, size=None):
     if len(rows) == 1:
         return rows[0]
     if rows:
-        sizes = ", ".join(row.size for row in rows)
-        raise CheckpointError(f"Several sizes have such weights: {sizes}; name one. Received: {weights!r}")
+        names = ", ".join(row.name for row in rows)
+        raise CheckpointError(f"Several sizes have such weights; give a full name: {names}. Received: {weights!r}")
     known = [row.tag for row in CHECKPOINTS if row.size == size] or sorted({row.tag for row in CHECKPOINTS})
     raise CheckpointError(
         f"No published weights of this name{f' for the size {size!r}' if size else ''}. There are "

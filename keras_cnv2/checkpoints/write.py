@@ -26,15 +26,36 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike, naming: str = "
         ValueError: If the path or the naming is none of these.
         OSError: If the file cannot be written; what was there is left as it was.
     """
-    from safetensors.numpy import save_file
-
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"A checkpoint's path ends in .safetensors. Received: {str(path)!r}")
     tensors = state_dict(model, naming)
     metadata = {"format": "pt", KEY: json.dumps(metadata_of(model))}  # "pt": what transformers asks for
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        write_tensors(temporary, tensors, metadata)
+
+
+def write_tensors(path, tensors, metadata):
+    """Writes a safetensors file.
+
+    Args:
+        path: Of the file.
+        tensors: Dict from names to arrays.
+        metadata: Dict of strings.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    path.touch()
+    mode = path.stat().st_mode  # of any new file here; that of safetensors is for its owner alone
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        raise OSError(f"The file cannot be written: {error}. Received: {path}") from error
+    path.chmod(mode)
 
 
 def check_target(path):

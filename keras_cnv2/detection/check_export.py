@@ -3,11 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_cnv2.detection.export import takes_pixels
 from keras_cnv2.detection.pictures import fit_picture
 from keras_cnv2.detection.signatures import to_picture
 from keras_cnv2.export.check import compare, full_precision, sample_images, tolerance_of
 from keras_cnv2.export.errors import ExportError
+from keras_cnv2.export.outputs import takes_pixels
 from keras_cnv2.preprocessing import preprocess_input
 
 
@@ -28,7 +28,7 @@ def check_export(folder, detector, size, class_names):
     tolerance = tolerance_of(detector.retinanet.backbone)
 
     def prepared(images):
-        return images if takes_pixels(detector) else np.asarray(preprocess_input(images))
+        return images if takes_pixels(detector.retinanet) else np.asarray(preprocess_input(images))
 
     def dense(images):
         return signatures["dense"](images=tf.cast(images, signatures["dense"].inputs[0].dtype))

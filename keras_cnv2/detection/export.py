@@ -7,7 +7,7 @@ import keras
 from keras_cnv2.arguments import is_positive_int, positive_int
 from keras_cnv2.detection.anchors import MULTIPLE
 from keras_cnv2.detection.detector import Detector
-from keras_cnv2.export.outputs import INPUT_DTYPES
+from keras_cnv2.export.outputs import check_backend, check_input_dtype, one_line_each
 from keras_cnv2.export.saved_model import MAX_PIXELS
 from keras_cnv2.export.target import new_folder
 
@@ -51,18 +51,20 @@ def export_detector(
         input_dtype: "float32" or "uint8", of "images".
         max_pixels: Int, height times width of the largest picture to decode.
         fold: Bool, whether to fold the model, see `keras_cnv2.fold`.
-        overwrite: Bool, whether to replace a folder at `path`.
+        overwrite: Bool, whether to replace a SavedModel at `path`.
 
     Raises:
         ValueError: If an argument is out of range.
         ExportError: If the outputs are not those of the model; the folder is not left behind.
         OSError: If there is something at `path`, or it cannot be written.
     """
+    check_backend("A SavedModel")
     detector = model if isinstance(model, Detector) else Detector(model)
     size = _image_size(detector, image_size)
     positive_int("max_pixels", max_pixels)
-    _check_input_dtype(detector, input_dtype)
-    names = _class_names(detector)
+    check_input_dtype(detector.retinanet, input_dtype)
+    labels = detector.class_names or [f"class {index}" for index in range(detector.retinanet.classes)]
+    names = [*one_line_each(labels)]
 
     from keras_cnv2.detection.check_export import check_export
     from keras_cnv2.detection.signatures import served_module
@@ -82,37 +84,16 @@ def export_detector(
         check_export(folder, detector, size, names)
 
 
-def takes_pixels(detector):
-    """Whether the model takes images in 0..255, rather than normalised ones."""
-    return getattr(detector.retinanet.backbone, "include_preprocessing", True)
-
-
 def _image_size(detector, image_size):
     sides = {*detector.retinanet.backbone.input_shape[1:3]}
     if image_size is None and len(sides) == 1:
         (image_size,) = sides
     fits = is_positive_int(image_size) and image_size % MULTIPLE == 0
     if not fits or sides - {None, image_size}:
+        given = sides - {None}
         raise ValueError(
-            f"image_size must be a multiple of {MULTIPLE} that the backbone's images of {sides} pixels allow. "
-            f"Received: image_size={image_size!r}"
+            f"image_size must be a multiple of {MULTIPLE}"
+            + (f" that the backbone's images of {given} pixels allow" if given else "; the backbone's images have any")
+            + f". Received: image_size={image_size!r}"
         )
     return int(image_size)
-
-
-def _check_input_dtype(detector, input_dtype):
-    if input_dtype not in INPUT_DTYPES:
-        raise ValueError(f"input_dtype must be one of {INPUT_DTYPES}. Received: input_dtype={input_dtype!r}")
-    if input_dtype == "uint8" and not takes_pixels(detector):
-        raise ValueError(
-            'Models with include_preprocessing=False take normalised images, input_dtype="float32". '
-            f"Received: input_dtype={input_dtype!r}"
-        )
-
-
-def _class_names(detector):
-    names = detector.class_names or [f"class {index}" for index in range(detector.retinanet.classes)]
-    for name in names:
-        if len(name.splitlines()) != 1:
-            raise ValueError(f"Names of classes have one line each, to be exported. Received: {name!r}")
-    return [*names]

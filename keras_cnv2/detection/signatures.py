@@ -5,9 +5,9 @@ import tensorflow as tf
 
 from keras_cnv2.detection.anchors import MULTIPLE
 from keras_cnv2.detection.boxes import clip
-from keras_cnv2.detection.export import takes_pixels
 from keras_cnv2.detection.pictures import fit_picture
 from keras_cnv2.export.graphs import checked_images, label_table, with_signatures
+from keras_cnv2.export.outputs import takes_pixels
 from keras_cnv2.export.pictures import ENCODED, each_decoded
 from keras_cnv2.folded import fold
 from keras_cnv2.preprocessing import preprocess_input
@@ -48,7 +48,7 @@ def served_module(detector, *, size, class_names, input_dtype, max_pixels, folde
 
     def serve_jpeg(encoded):
         images, scales, sides, decoded = to_images(encoded)
-        images = images if takes_pixels(detector) else preprocess_input(images)
+        images = images if takes_pixels(detector.retinanet) else preprocess_input(images)
         found = detector.detections(dense(images), shape)
         return {**with_names(to_picture(found, scales, sides, decoded)), "decoded": decoded}
 

@@ -34,7 +34,8 @@ def check_saved_model(folder, model, resize=None):
         return
 
     def agree(name, expected, **inputs):
-        inputs = {key: tf.constant(value, signatures[name].inputs[0].dtype) for key, value in inputs.items()}
+        specs = signatures[name].structured_input_signature[1]
+        inputs = {key: tf.constant(value, specs[key].dtype) for key, value in inputs.items()}
         outputs = signatures[name](**inputs)
         for output, values in expected.items():
             compare(f"{name}, {output}", outputs[output], values, tolerance_of(model))

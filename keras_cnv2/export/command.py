@@ -3,12 +3,13 @@
 from functools import partial
 from pathlib import Path
 
+from keras_cnv2.checkpoints.read import without_suffix
 from keras_cnv2.export.litert import QUANTIZATIONS, export_litert
 from keras_cnv2.export.onnx import export_onnx
 from keras_cnv2.export.outputs import INPUT_DTYPES
 from keras_cnv2.export.saved_model import export_saved_model
 from keras_cnv2.export.serving import export_serving
-from keras_cnv2.predict import find_pictures
+from keras_cnv2.predict import pictures_at
 from keras_cnv2.preprocessing import RESIZES
 from keras_cnv2.restore import restore_model
 from keras_cnv2.sizes import SIZES
@@ -71,9 +72,14 @@ def run_export(args):
             )
     if args.model not in SIZES and args.weights:
         raise ValueError(f"--weights is for a size; MODEL names weights itself. Received: MODEL {args.model}")
+    if args.to in SUFFIXES:  # a file is replaced without being asked: `_check_free` asks
+        options.pop("overwrite", None)
+    # The rest, too, before anything is downloaded.
+    if args.quantization == "int8" and not args.representative:
+        raise ValueError("int8 is calibrated with pictures: --representative PICTURES. Received: none")
     if args.representative:
-        options["representative"] = [*find_pictures(args.representative)]
-    out = args.out or Path(Path(args.model).stem + SUFFIXES.get(args.to, f"_{args.to}"))
+        options["representative"] = pictures_at(args.representative)
+    out = args.out or Path(without_suffix(Path(args.model).name) + SUFFIXES.get(args.to, f"_{args.to}"))
     _check_free(out, args)
     size = args.model if args.model in SIZES else None
     model = restore_model((args.weights or "imagenet") if size else args.model, size)
@@ -83,7 +89,6 @@ def run_export(args):
 
 
 def _check_free(out, args):
-    """Before anything is downloaded."""
     if args.to != "serving" and out.exists() and not args.overwrite:
         raise FileExistsError(f"There is something already; --overwrite replaces it. Received: {out}")
     if not out.parent.is_dir():

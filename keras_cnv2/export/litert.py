@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from keras_cnv2.arguments import positive_int
 from keras_cnv2.backbone import ConvNeXtV2Backbone
 from keras_cnv2.checkpoints.write import check_target, replacing
@@ -16,7 +14,7 @@ from keras_cnv2.export.errors import ExportError
 from keras_cnv2.export.litert_check import check_file
 from keras_cnv2.export.litert_convert import convert
 from keras_cnv2.export.litert_metadata import write_file
-from keras_cnv2.export.outputs import check_input_dtype, image_sides, labels_of, with_named_outputs
+from keras_cnv2.export.outputs import check_backend, check_input_dtype, image_sides, labels_of, with_named_outputs
 from keras_cnv2.export.representative import as_dtype, batches_of
 from keras_cnv2.models import ConvNeXtV2
 from keras_cnv2.predict import IMAGE_SIZE
@@ -89,11 +87,7 @@ def export_litert(
 
 
 def _check(model, path, quantization, representative):
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "A LiteRT file is made with TensorFlow as the backend of Keras: set KERAS_BACKEND=tensorflow. "
-            f"Received: backend={keras.backend.backend()!r}"
-        )
+    check_backend("A LiteRT file")
     if not isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone)):
         raise ValueError(
             "export_litert takes ConvNeXtV2 and ConvNeXtV2Backbone (of an FCMAE: its backbone, `fcmae.backbone`). "

@@ -14,7 +14,7 @@ from keras_cnv2.checkpoints.metadata import KEY, metadata_of
 from keras_cnv2.checkpoints.write import check_target, replacing
 from keras_cnv2.export.check import compare, full_precision, sample_images
 from keras_cnv2.export.errors import ExportError
-from keras_cnv2.export.outputs import image_sides, with_named_outputs
+from keras_cnv2.export.outputs import check_backend, image_sides, with_named_outputs
 from keras_cnv2.features import total_stride
 from keras_cnv2.folded import fold as fold_model
 from keras_cnv2.models import ConvNeXtV2
@@ -62,11 +62,7 @@ def export_onnx(
 
 
 def _check(model, path):
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "ONNX is made with TensorFlow as the backend of Keras: set KERAS_BACKEND=tensorflow. "
-            f"Received: backend={keras.backend.backend()!r}"
-        )
+    check_backend("ONNX")
     if not isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone)):
         raise ValueError(f"Exported are ConvNeXtV2 and ConvNeXtV2Backbone. Received: model={model!r}")
     if model.compute_dtype != "float32":

@@ -14,6 +14,15 @@ from keras_cnv2.segmentation.upernet import UPerNet
 INPUT_DTYPES = ("float32", "uint8")
 
 
+def check_backend(kind):
+    """Raises a `ValueError` unless the backend of Keras is TensorFlow, by which `kind` is made."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"{kind} is made with TensorFlow as the backend of Keras: set KERAS_BACKEND=tensorflow. "
+            f"Received: backend={keras.backend.backend()!r}"
+        )
+
+
 def has_classes(model):
     """Whether the model is a classifier with its top."""
     return isinstance(model, ConvNeXtV2) and model.include_top
@@ -38,6 +47,11 @@ def labels_of(model):
         labels = predict.class_names(model)
     else:
         return None
+    return one_line_each(labels)
+
+
+def one_line_each(labels):
+    """The labels, or a `ValueError`: they become the lines of a file."""
     for label in labels:
         if len(label.splitlines()) != 1:
             raise ValueError(f"Names of classes have one line each, to be exported. Received: {label!r}")
@@ -101,12 +115,17 @@ def image_sides(model, image_size):
     return image_size, image_size
 
 
+def takes_pixels(model):
+    """Whether a model takes images in 0..255, rather than normalised ones."""
+    encoder = model if hasattr(model, "include_preprocessing") else model.backbone
+    return getattr(encoder, "include_preprocessing", True)  # backbones of others see to it themselves
+
+
 def check_input_dtype(model, input_dtype):
     """Raises a `ValueError` unless the model can have images of this dtype."""
     if input_dtype not in INPUT_DTYPES:
         raise ValueError(f"input_dtype must be one of {INPUT_DTYPES}. Received: input_dtype={input_dtype!r}")
-    model = model.backbone if is_segmenter(model) else model
-    if input_dtype == "uint8" and not model.include_preprocessing:
+    if input_dtype == "uint8" and not takes_pixels(model):
         raise ValueError(
             'Models with include_preprocessing=False take normalised images, input_dtype="float32". '
             f"Received: input_dtype={input_dtype!r}"

@@ -28,8 +28,9 @@ def batches_of(representative, model, shape):
     images = [image for item in representative for image in _images(item, model, shape[1:])]
     if not images:
         raise ValueError("representative must hold one image at least, better a hundred. Received: none")
-    images += images[: -len(images) % shape[0]] * shape[0]
-    return [np.stack(images[start : start + shape[0]]) for start in range(0, len(images) - shape[0] + 1, shape[0])]
+    missing = -len(images) % shape[0]
+    images += [images[i % len(images)] for i in range(missing)]
+    return [np.stack(images[start : start + shape[0]]) for start in range(0, len(images), shape[0])]
 
 
 def as_dtype(images, dtype):

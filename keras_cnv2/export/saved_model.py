@@ -5,6 +5,7 @@ import os
 import keras
 
 from keras_cnv2.checkpoints.metadata import metadata_of
+from keras_cnv2.export.outputs import check_backend
 from keras_cnv2.export.target import new_folder
 
 # Larger pictures are not decoded: 150 MB of pixels.
@@ -64,18 +65,14 @@ def export_saved_model(
         input_dtype: "float32" or "uint8", of "images".
         max_pixels: Int, height times width of the largest picture to decode and of the largest image to take.
         fold: Bool, whether to fold the model, see `keras_cnv2.fold`.
-        overwrite: Bool, whether to replace a folder at `path`.
+        overwrite: Bool, whether to replace a SavedModel at `path`.
 
     Raises:
         ValueError: If the model is none of these, or an argument is out of range.
         ExportError: If the outputs are not those of the model; the folder is not left behind.
         OSError: If there is something at `path`, or it cannot be written.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "A SavedModel is made with TensorFlow as the backend of Keras: set KERAS_BACKEND=tensorflow. "
-            f"Received: backend={keras.backend.backend()!r}"
-        )
+    check_backend("A SavedModel")
     from keras_cnv2.export.check_saved_model import check_saved_model
     from keras_cnv2.export.graphs import write
     from keras_cnv2.export.signatures import served_module

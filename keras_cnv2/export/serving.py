@@ -10,9 +10,12 @@ from typing import Any
 import keras
 
 from keras_cnv2.arguments import is_positive_int, positive_int
+from keras_cnv2.backbone import ConvNeXtV2Backbone
 from keras_cnv2.checkpoints.write import replacing
 from keras_cnv2.export.errors import ExportError
 from keras_cnv2.export.warmup import write_warmup
+from keras_cnv2.fcmae import FCMAE
+from keras_cnv2.models import ConvNeXtV2
 
 # What a serving folder has beside its versions. Written once: from then on they are the user's.
 FILES = {
@@ -65,11 +68,11 @@ def export_serving(
         The path of the version's folder.
 
     Raises:
-        ValueError: If an argument is out of range, or the folder serves another model.
+        ValueError: If the model is none of these, an argument is out of range, or the folder serves another model.
         ExportError: If tensorflow-serving-api is not installed, or see `keras_cnv2.export_saved_model`.
         OSError: If the version exists, the path is no serving folder, or it cannot be written.
     """
-    _check(name, version, max_batch_size, saved_model_options)
+    _check(model, name, version, max_batch_size, saved_model_options)
     path = Path(path)
     extends = _check_folder(path, name)
     if version in _versions(path):
@@ -90,13 +93,19 @@ def export_serving(
         return _publish(staged, path, version)
 
 
-def _check(name, version, max_batch_size, options):
+def _check(model, name, version, max_batch_size, options):
     try:
         import tensorflow_serving.apis  # noqa: F401
     except ImportError as error:
         raise ExportError(
             f'Serving folders are made with tensorflow-serving-api: pip install "keras_cnv2[serving]" ({error})'
         ) from error
+    if not isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone, FCMAE)):
+        raise ValueError(
+            "Serving folders are for ConvNeXtV2, ConvNeXtV2Backbone and FCMAE, whose requests are computed in batches; "
+            "other models are written by export_saved_model and export_detector, without a folder around them. "
+            f"Received: model={model!r}"
+        )
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
         raise ValueError(f'name must be of letters, digits, "_", "-" and ".". Received: name={name!r}')
     if version is not None and not (is_positive_int(version) and version <= LARGEST_VERSION):

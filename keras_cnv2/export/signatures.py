@@ -97,6 +97,8 @@ def _check(model, resize, top, input_dtype, max_pixels):
     positive_int("top", top)
     positive_int("max_pixels", max_pixels)
     check_input_dtype(model, input_dtype)
+    if resize is not None and not has_classes(model):
+        raise ValueError(f"Only classifiers take pictures and resize them; others take images. Received: {resize=}")
     if has_classes(model) and to_probabilities(model) is None:
         raise ValueError(
             "Classifiers are exported with softmax, sigmoid or no activation. "

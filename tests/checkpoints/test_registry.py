@@ -49,7 +49,7 @@ class TestFind:
         assert find_checkpoint("fcmae_ft_in22k_in1k_512").size == "huge"
 
     def test_tag_of_several_sizes(self):
-        with pytest.raises(CheckpointError, match=r"sizes have such weights: nano, tiny, base, large; name one"):
+        with pytest.raises(CheckpointError, match=r"sizes .*; give a full name: convnextv2_nano.fcmae_ft_in22k_in1k, "):
             find_checkpoint("fcmae_ft_in22k_in1k")
 
     @pytest.mark.parametrize("weights", ["imagenet21k", "", None, 3, "convnextv2_base.fcmae"])

@@ -48,12 +48,13 @@ def test_logits(size, way, tmp_path):
     np.testing.assert_allclose(np.asarray(model(images)), expected, atol=1e-4)
 
 
-def test_back_from_transformers():
-    theirs = pytorch_model((1, 1, 2, 1), (8, 16, 24, 32), 10)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_back_from_transformers(dtype):
+    theirs = pytorch_model((1, 1, 2, 1), (8, 16, 24, 32), 10).to(getattr(torch, dtype))
     model = keras_cnv2.ConvNeXtV2((1, 1, 2, 1), (8, 16, 24, 32), classes=10)
     keras_cnv2.load_checkpoint(model, theirs.state_dict())  # PyTorch's tensors as they are
     back = keras_cnv2.state_dict(model, "transformers")
-    expected = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
+    expected = {name: tensor.float().numpy() for name, tensor in theirs.state_dict().items()}
     assert back.keys() == expected.keys()
     for name, tensor in expected.items():
         np.testing.assert_array_equal(back[name], tensor)

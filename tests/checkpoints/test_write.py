@@ -3,7 +3,7 @@ import os
 
 import numpy as np
 import pytest
-import safetensors
+import safetensors.numpy
 
 import keras_cnv2
 from tests.checkpoints.samples import FILES, backbone, classifier, fcmae, snapshot, unchanged
@@ -22,6 +22,12 @@ def test_there_and_back(make, tmp_path):
     keras_cnv2.save_checkpoint(source, tmp_path / "m.safetensors")
     keras_cnv2.load_checkpoint(target, tmp_path / "m.safetensors")
     assert unchanged(target, snapshot(source))
+
+
+def test_others_may_read_it_as_any_new_file(tmp_path):
+    (tmp_path / "any").touch()
+    keras_cnv2.save_checkpoint(backbone(), tmp_path / "m.safetensors")
+    assert (tmp_path / "m.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
 def test_names_and_preprocessing_travel(tmp_path):
@@ -95,6 +101,15 @@ class TestErrors:
             keras_cnv2.save_checkpoint(classifier(), path)
         assert [*tmp_path.iterdir()] == [path]
         assert path.read_bytes() == before
+
+    def test_full_disk(self, tmp_path, monkeypatch):
+        def full(*_):
+            raise safetensors.SafetensorError("I/O error: No space left on device")
+
+        monkeypatch.setattr(safetensors.numpy, "save_file", full)
+        with pytest.raises(OSError, match=r"cannot be written: I/O error: No space left.*Received: .*m\.safetensors"):
+            keras_cnv2.save_checkpoint(classifier(), tmp_path / "m.safetensors")
+        assert [*tmp_path.iterdir()] == []
 
     def test_no_such_folder(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"no such folder.*Received: .*none/m\.safetensors"):

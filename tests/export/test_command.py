@@ -1,5 +1,6 @@
 """`keras-cnv2 export`, end to end on a small checkpoint."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -74,6 +75,33 @@ def test_litert(run, weights, tmp_path):
     assert received.argmax() == expected().argmax()
 
 
+@pytest.mark.parametrize("kind", ["saved_model", "litert", "onnx"])
+def test_overwrite(run, weights, kind):
+    arguments = (weights, "--to", kind, "--image-size", 32, "--out", f"it{command.SUFFIXES.get(kind, '')}")
+    assert run(*arguments)[0] == 0
+    code, _, error = run(*arguments)
+    assert (code, "--overwrite replaces it" in error) == (1, True)
+    assert run(*arguments, "--overwrite")[0] == 0
+
+
+def test_options_are_those_of_the_functions():
+    for kind, export in command.EXPORTS.items():
+        parameters = {*inspect.signature(export).parameters}
+        if kind == "serving":  # which hands the rest on
+            parameters |= {*inspect.signature(keras_cnv2.export_saved_model).parameters}
+        options = {name for name, kinds in command.OPTIONS.items() if kind in kinds}
+        assert options - parameters <= ({"overwrite"} if kind in command.SUFFIXES else set())
+
+
+def test_name_of_the_file(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "restore_model", lambda *names: None)
+    monkeypatch.setitem(command.EXPORTS, "onnx", lambda model, path: path.write_bytes(b"it"))
+    for model in ("convnextv2_tiny.fcmae_ft_in1k", "some/where/m.weights.h5", "m.2.safetensors"):
+        assert run(model, "--to", "onnx")[0] == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"convnextv2_tiny.fcmae_ft_in1k.onnx", "m.onnx", "m.2.onnx"}
+
+
 @pytest.mark.slow
 def test_serving(run, weights, tmp_path):
     for _ in range(2):
@@ -88,7 +116,8 @@ def test_serving(run, weights, tmp_path):
         (["--to", "onnx", "--quantization", "int8"], "--quantization is an option of --to litert. Received: --to onnx"),
         (["--to", "litert", "--top", "3"], "--top is an option of --to saved_model and serving"),
         (["--to", "onnx", "--weights", "imagenet"], "MODEL names weights itself"),
-        (["--to", "litert", "--quantization", "int8"], "representative"),
+        (["--to", "litert", "--quantization", "int8"], "calibrated with pictures: --representative"),
+        (["--to", "litert", "--representative", "none*"], "No pictures there. Received: none*"),
         (["--to", "onnx", "--out", "none/it.onnx"], "There is no such folder"),
     ],
 )

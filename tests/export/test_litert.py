@@ -320,9 +320,13 @@ class TestRepresentative:
         np.testing.assert_array_equal(received, np.concatenate([given, given[:1]]))
         assert received.dtype == "float32"
 
-    def test_fewer_than_a_batch(self, model):
-        (received,) = batches_of(images(1), model, (3, SIZE, SIZE, 3))
-        np.testing.assert_array_equal(received, np.repeat(images(1), 3, 0))
+    @pytest.mark.parametrize(("given", "batch", "batches"), [(1, 3, 1), (5, 3, 2), (4, 2, 2), (2, 5, 1)])
+    def test_the_last_batch_is_filled_up(self, model, given, batch, batches):
+        given = images(given)
+        received = batches_of(given, model, (batch, SIZE, SIZE, 3))
+        assert len(received) == batches
+        expected = np.resize(given, (batches * batch, *given.shape[1:]))  # which repeats
+        np.testing.assert_array_equal(np.concatenate(received), expected)
 
     @pytest.mark.parametrize(
         ("representative", "message"),

@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,6 +10,7 @@ import tensorflow as tf
 
 import keras_cnv2
 from keras_cnv2.export import check_saved_model, saved_model, signatures
+from keras_cnv2.export.target import new_folder
 from tests import golden
 from tests.export.small import NAMES, backbone, classifier, encoded, pixels, png_that_claims, with_values
 from tests.golden import rule
@@ -189,6 +192,16 @@ class TestVariants:
         with pytest.raises(tf.errors.InvalidArgumentError, match="4 patches of each image visible"):
             served["reconstruct"](images=tf.constant(batch), hidden=tf.zeros((2, 3, 3)))
 
+    def test_fcmae_of_bytes(self, tmp_path):
+        model = with_values(keras_cnv2.FCMAE(backbone(), image_size=96, mask_ratio=0.5, decoder_dim=16), 0.05)
+        keras_cnv2.export_saved_model(model, tmp_path / "it", input_dtype="uint8")
+        served = tf.saved_model.load(str(tmp_path / "it")).signatures
+        batch = images(2, 96, 96).astype("uint8")
+        drawn = served["serving_default"](images=tf.constant(batch))
+        again = served["reconstruct"](images=tf.constant(batch), hidden=drawn["hidden"])["reconstruction"]
+        np.testing.assert_allclose(again, drawn["reconstruction"], atol=1e-3)
+        np.testing.assert_allclose(again, model.reconstruct(batch, drawn["hidden"]), atol=1e-3)
+
     @pytest.mark.slow
     def test_reference(self, tmp_path):
         reference = golden.load("dense_atto")
@@ -255,6 +268,30 @@ class TestErrors:
         with pytest.raises(FileExistsError, match="something already"):
             keras_cnv2.export_saved_model(classifier(), tmp_path / "it")
         monkeypatch.setattr(check_saved_model, "check_saved_model", lambda *_: None)
-        keras_cnv2.export_saved_model(backbone(), tmp_path / "it", overwrite=True)
-        assert (tmp_path / "it" / "saved_model.pb").exists()
+        for _ in range(2):  # an empty folder, then a SavedModel
+            keras_cnv2.export_saved_model(backbone(), tmp_path / "it", overwrite=True)
+            assert (tmp_path / "it" / "saved_model.pb").exists()
+            assert [*tmp_path.iterdir()] == [tmp_path / "it"]
+
+    def test_other_things_are_not_overwritten(self, tmp_path):
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos" / "mine.jpg").write_bytes(b"mine")
+        with pytest.raises(FileExistsError, match="something already"):
+            keras_cnv2.export_saved_model(backbone(), tmp_path / "photos", overwrite=True)
+        assert (tmp_path / "photos" / "mine.jpg").read_bytes() == b"mine"
+
+    def test_the_old_one_stays_if_the_new_one_cannot_take_its_place(self, monkeypatch, tmp_path):
+        (tmp_path / "it").mkdir()
+        (tmp_path / "it" / "saved_model.pb").write_bytes(b"old")
+        move = os.replace
+
+        def fails(source, to):
+            if Path(source).name == "new":
+                raise OSError("a moment too late")
+            move(source, to)
+
+        monkeypatch.setattr(os, "replace", fails)
+        with pytest.raises(OSError, match="too late"), new_folder(tmp_path / "it", overwrite=True) as folder:
+            (folder / "saved_model.pb").write_bytes(b"new")
+        assert (tmp_path / "it" / "saved_model.pb").read_bytes() == b"old"
         assert [*tmp_path.iterdir()] == [tmp_path / "it"]

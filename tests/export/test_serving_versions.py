@@ -14,8 +14,10 @@ import pytest
 from keras_cnv2.export import saved_model, serving
 from keras_cnv2.export.errors import ExportError
 from keras_cnv2.export.serving import export_serving
+from keras_cnv2.segmentation import UPerNet
 from tests.export import serving_folder
 from tests.export.serving_folder import contents
+from tests.export.small import backbone
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -99,6 +101,12 @@ class TestVersions:
         (name,) = arguments
         with pytest.raises(ValueError, match=f"Received: {name}="):
             publish(tmp_path / "serving", **arguments)
+        assert [*tmp_path.iterdir()] == []
+
+    def test_segmentation_model(self, tmp_path):
+        model = UPerNet(backbone(), 3, 8)
+        with pytest.raises(ValueError, match=r"are written by export_saved_model.*Received: model=<UPerNet"):
+            export_serving(model, tmp_path / "serving")
         assert [*tmp_path.iterdir()] == []
 
     def test_overwrite(self, mine):
@@ -202,12 +210,13 @@ class TestAllOrNothing:
         script = """
 import os, signal, sys
 from keras_cnv2.export import saved_model, serving
+from tests.export.small import backbone
 def half(model, path, **options):
     path.mkdir()
     (path / "saved_model.pb").write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 saved_model.export_saved_model = half
-serving.export_serving(None, sys.argv[1])
+serving.export_serving(backbone(), sys.argv[1])
 """
         run = subprocess.run([sys.executable, "-c", script, mine], cwd=ROOT, capture_output=True)
         assert run.returncode == -signal.SIGKILL
