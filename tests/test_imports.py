@@ -12,11 +12,17 @@ ROOT = Path(__file__).parent.parent
 
 def imported(path):
     """Top-level names of all packages a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    nodes = [*ast.walk(ast.parse(path.read_text()))]
+    assert not any(isinstance(node, ast.ImportFrom) and node.level for node in nodes), f"{path}: relative import"
+    return names_in(nodes)
+
+
+def names_in(nodes):
+    """Top-level names of the packages that some statements import, each by itself."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
             yield node.module.split(".")[0]
 
 
@@ -33,6 +39,12 @@ def test_direction(folder):
     assert files
     wrong = {str(path): found for path in files if (found := FORBIDDEN[folder] & {*imported(path)})}
     assert wrong == {}
+
+
+def test_training_imports_what_draws_where_it_draws():
+    drawing = {"matplotlib", "sklearn"}
+    files = {path: ast.parse(path.read_text()) for path in (ROOT / "training").rglob("*.py")}
+    assert {str(path): found for path, tree in files.items() if (found := drawing & {*names_in(tree.body)})} == {}
 
 
 def test_loop_imports_no_tensorflow():

@@ -7,6 +7,17 @@ import sys
 
 
 def main(argv=None):
+    try:
+        _main(argv)
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError):
+            sys.exit(f'error: {error}; what training needs: pip install "keras_cnv2[train]"')
+        if error.name:  # Python's own, of a package that is there; ours say what to install
+            raise
+        sys.exit(f"error: {error}")
+
+
+def _main(argv):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import of TensorFlow, below
     from training import analyze, detect, evaluate, finetune, pretrain, quickstart, recipes, report, segment
     from training.callbacks import TrainingError

@@ -14,7 +14,7 @@ from training import runs
 from training.analysis import measures, pictures
 from training.analysis.features import Blocks
 from training.callbacks import progress_bar
-from training.commands import folder_name, weights_of
+from training.commands import folder_name, positive_int, weights_of
 from training.evaluate import Evaluation
 from training.recipe import RecipeError
 from training.sources import open_source
@@ -30,18 +30,12 @@ def add_arguments(parser):
     parser.add_argument(
         "--labels", action=argparse.BooleanOptionalAction, default=True, help="whether data have classes"
     )
-    parser.add_argument("--images", type=_count, default=1000, help="how many are looked at (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, help="by default that of the first weights")
+    parser.add_argument("--images", type=positive_int, default=1000, help="how many, at most (default: %(default)s)")
+    parser.add_argument("--image-size", type=positive_int, help="by default that of the first weights")
     parser.add_argument("--resize", choices=("crop", "squash"), help="by default that of the first weights")
-    parser.add_argument("--batch-size", type=_count, default=32, help="(default: %(default)s)")
+    parser.add_argument("--batch-size", type=positive_int, default=32, help="(default: %(default)s)")
     parser.add_argument("--name", type=folder_name, default="analysis", help="of the folder (default: %(default)s)")
     parser.add_argument("--runs", default="runs", help="folder of all runs (default: %(default)s)")
-
-
-def _count(text):
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"must be a positive int. Received: {text!r}")
-    return int(text)
 
 
 def main(args):

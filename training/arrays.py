@@ -1,6 +1,7 @@
 """Images that fit into memory, as a source of training on any backend of Keras. Imports no TensorFlow."""
 
 import contextlib
+import logging
 from typing import NamedTuple
 
 import keras
@@ -9,6 +10,11 @@ import numpy as np
 from training import augment
 from training.draws import Draws
 from training.shares import WHOLE
+
+logger = logging.getLogger(__name__)
+
+# What an .npz file may hold, beside class_names: a pair for each split.
+NPZ_KEYS = {split: (f"{split}_images", f"{split}_labels") for split in ("train", "test")}
 
 
 class Split(NamedTuple):
@@ -188,13 +194,14 @@ def digits(image_size):
     return Arrays(*parts, class_names=map(str, range(10)))
 
 
-def from_npz(path, image_size):
+def from_npz(path, image_size, labelled=True):
     """Reads `Arrays` from an .npz file.
 
     Args:
         path: Path of a file with train_images `(N, H, W, channels)` uint8, train_labels `(N,)`, and optionally
-            test_images, test_labels and class_names.
+            test_images with test_labels, and class_names.
         image_size: Int, the height and width that the images must have.
+        labelled: Bool, whether classes are needed: there must be two or more.
 
     Raises:
         ValueError: If the file lacks these, or their shapes or types do not fit.
@@ -202,27 +209,46 @@ def from_npz(path, image_size):
     """
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
-    splits = {}
-    for split in ("train", "test"):
-        names = f"{split}_images", f"{split}_labels"
-        if not arrays.keys() >= {*names}:
-            splits[split] = None
-            continue
-        images, labels = (arrays[name] for name in names)
-        is_whole = np.issubdtype(labels.dtype, np.integer) and labels.shape == images.shape[:1]
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:3] != (image_size,) * 2 or not is_whole:
-            raise ValueError(
-                f"{names[0]} must be uint8 of shape (N, {image_size}, {image_size}, channels), {names[1]} N ints. "
-                f"Received: {path} with {images.dtype} {images.shape} and {labels.dtype} {labels.shape}"
-            )
-        splits[split] = Split(images, labels.astype("int32"))
-    if splits["train"] is None:
-        raise ValueError(f"An .npz file needs train_images and train_labels. Received: {path} with {sorted(arrays)}")
-    labels = np.concatenate([split.labels for split in splits.values() if split])
+    _check_keys(path, arrays)
+    train, test = (_split_of(path, arrays, keys, image_size) for keys in NPZ_KEYS.values())
+    labels = np.concatenate([split.labels for split in (train, test) if split])
     names = [str(name) for name in arrays.get("class_names", range(labels.max() + 1))]
     if labels.min() < 0 or labels.max() >= len(names):
         raise ValueError(
             f"labels must be from 0 to {len(names) - 1}, one of class_names. "
             f"Received: {path} with labels from {labels.min()} to {labels.max()}"
         )
-    return Arrays(splits["train"], splits["test"], names)
+    if labelled and train.labels.min() == train.labels.max():
+        raise ValueError(
+            f"train_labels must be of two classes or more. Received: {path} with no label but {train.labels[0]}"
+        )
+    return Arrays(train, test, names)
+
+
+def _check_keys(path, arrays):
+    """Raises a `ValueError` if a file has half a split, or nothing to train on; warns of what is not read."""
+    missing = {split: [key for key in keys if key not in arrays] for split, keys in NPZ_KEYS.items()}
+    # There may be no test.
+    lacking = missing["train"] + (missing["test"] if len(missing["test"]) == 1 else [])
+    if lacking:
+        raise ValueError(
+            "An .npz file needs train_images and train_labels, and test_images and test_labels or neither. "
+            f"Received: {path} without {' and '.join(lacking)}, with {sorted(arrays)}"
+        )
+    if others := sorted(arrays.keys() - {"class_names"}.union(*NPZ_KEYS.values())):
+        logger.warning("%s: not read: %s", path, ", ".join(others))
+
+
+def _split_of(path, arrays, keys, image_size):
+    """The `Split` under these keys, `None` if there is none. Raises a `ValueError` if it does not fit."""
+    if keys[0] not in arrays:
+        return None
+    images, labels = (arrays[key] for key in keys)
+    is_whole = np.issubdtype(labels.dtype, np.integer) and labels.shape == images.shape[:1]
+    is_image = images.dtype == np.uint8 and images.ndim == 4 and images.shape[1:3] == (image_size,) * 2
+    if not is_whole or not is_image or not images.size:
+        raise ValueError(
+            f"{keys[0]} must be uint8 of shape (N, {image_size}, {image_size}, channels), {keys[1]} N ints, N not 0. "
+            f"Received: {path} with {images.dtype} {images.shape} and {labels.dtype} {labels.shape}"
+        )
+    return Split(images, labels.astype("int32"))

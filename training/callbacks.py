@@ -106,6 +106,9 @@ class EvaluateAverages(keras.callbacks.Callback):
 class Log(keras.callbacks.Callback):
     """Writes a line an epoch into log.csv and log.json, whole files each time, and keeps them as `history`.
 
+    Where an interrupted run goes on within an epoch, Keras begins that epoch's metrics anew: its training figures and
+    seconds are those of the steps since.
+
     Args:
         folder: The run's folder; `None` for nothing to be written.
         position: The run's `Position`.

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_cnv2.checkpoints.write import replacing
+from keras_cnv2.checkpoints.write import replacing, write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Progress(NamedTuple):
 
 
 def save(folder, model, progress):
-    """Writes a checkpoint, then removes those that are neither among the last three nor the best.
+    """Writes a checkpoint, then removes others that are neither among the last three nor the best.
 
     Args:
         folder: Path of the folder of checkpoints; made if it is not there.
@@ -50,29 +50,26 @@ def save(folder, model, progress):
     Returns:
         The checkpoint's path.
     """
-    from safetensors.numpy import save_file
-
     folder.mkdir(exist_ok=True)
     path = folder / NAME.format(progress.step)
     arrays = {name: np.asarray(keras.ops.convert_to_numpy(v), order="C") for name, v in variables(model).items()}
     content = {"progress": progress._asdict(), "checksums": {name: checksum(a) for name, a in arrays.items()}}
     with replacing(path) as temporary:
-        save_file(arrays, temporary, {"keras_cnv2": json.dumps(content)})
+        write_tensors(temporary, arrays, {"keras_cnv2": json.dumps(content)})
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
     found = checkpoints(folder)
-    for step in found.keys() - {*sorted(found)[-KEPT:], progress.best}:
+    for step in found.keys() - {*sorted(found)[-KEPT:], progress.best, progress.step}:
         found[step].unlink()
     return path
 
 
-def restore(folder, model, newest=None):
-    """Loads the newest checkpoint that is whole into a model; damaged ones are named in the log and passed over.
+def restore(folder, model):
+    """Loads the newest checkpoint that is whole into a model; damaged ones are passed over.
 
     Args:
         folder: Path of the folder of checkpoints.
         model: The compiled model, its optimizer built.
-        newest: Optional step; later checkpoints are not considered.
 
     Returns:
         The `Progress`; that of a new run if there is no checkpoint.
@@ -80,16 +77,35 @@ def restore(folder, model, newest=None):
     for leftover in folder.glob(".writing-*"):  # of a run that was killed while it wrote
         shutil.rmtree(leftover, ignore_errors=True)
     found = checkpoints(folder)
-    for step in sorted((step for step in found if newest is None or step <= newest), reverse=True):
-        try:
-            arrays, content = read(found[step])
-        except Exception as error:  # whatever safetensors, JSON or the disk raise for a damaged file
-            logger.warning("%s is damaged and passed over (%s)", found[step], error)
-            continue
-        assign(model, arrays, found[step])
-        progress = content["progress"]
-        return Progress(progress["step"], tuple(progress["history"]), progress["best"])
+    for step in sorted(found, reverse=True):
+        if progress := load(found[step], model):
+            return progress
     return Progress()
+
+
+def load(path, model):
+    """Loads a checkpoint into a model, if it is whole.
+
+    A damaged one is named in the log and gets another name: it must not count among those that are kept.
+
+    Args:
+        path: Path of the checkpoint.
+        model: The compiled model, its optimizer built.
+
+    Returns:
+        The `Progress`; `None` if the checkpoint is damaged, and the model is as it was.
+    """
+    try:
+        arrays, content = read(path)
+    except (ImportError, MemoryError):  # not the file's fault
+        raise
+    except Exception as error:  # whatever safetensors, JSON or the disk raise for a damaged file
+        aside = path.replace(path.with_name(path.name + ".damaged"))
+        logger.warning("%s is damaged and passed over; it is %s now (%s)", path, aside.name, error)
+        return None
+    assign(model, arrays, path)
+    progress = content["progress"]
+    return Progress(progress["step"], tuple(progress["history"]), progress["best"])
 
 
 def read(path):

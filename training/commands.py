@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import logging
 from pathlib import Path
 
 import keras
@@ -9,6 +10,8 @@ import keras
 from training import runs
 from training.distribute import STRATEGIES, open_devices
 from training.sources import open_source
+
+logger = logging.getLogger(__name__)
 
 
 def add_run_options(parser, name):
@@ -43,6 +46,12 @@ def folder_name(text):
     if not text or Path(text).name != text:
         raise argparse.ArgumentTypeError(f"must be a plain folder name. Received: {text!r}")
     return text
+
+
+def positive_int(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive int. Received: {text!r}")
+    return int(text)
 
 
 def folder_of(args):
@@ -80,10 +89,20 @@ def start_run(recipe, folder, devices, open_data=None, **options):
         devices.check_batch_size(recipe.batch_size, recipe.accumulation)
         source = (open_data or open_source)(recipe, **options)
         weights = weights_of(recipe) if recipe.weights else None
+        found = {
+            "images": source.size,
+            "validation_images": source.validation_size,
+            "classes": source.class_names and [*source.class_names],
+        }
         if devices.is_chief:
-            runs.open_run(folder, recipe)
-        facts.update(recipe=dataclasses.asdict(recipe), images=source.size, classes=source.class_names)
-        facts.update(validation_images=source.validation_size, versions=runs.versions())
+            runs.open_run(folder, recipe, found)
+        facts.update(recipe=dataclasses.asdict(recipe), versions=runs.versions(), **found)
+    if weights is None and getattr(recipe, "layer_decay", 1) < 1:
+        logger.warning(
+            "training from scratch with layer_decay=%s, which all but stops the first layers: give --weights, or "
+            "--layer-decay 1",
+            recipe.layer_decay,
+        )
     make_reproducible(recipe)
     return source, weights
 

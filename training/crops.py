@@ -45,10 +45,14 @@ def random_crop(contents, size, area, flip, draws):
         top, left, height, width = tf.unstack(window(*tf.unstack(tf.shape(pixels)[:2])))
         return pixels[top : top + height, left : left + width]
 
-    is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
-    pixels = tf.cond(is_jpeg, of_jpeg, of_others)
+    pixels = tf.cond(is_jpeg(contents), of_jpeg, of_others)
     mirrored = keras.random.uniform((), seed=draws) < 0.5 if flip else tf.constant(False)
     return resize(pixels, size, mirrored)
+
+
+def is_jpeg(contents):
+    """Whether an encoded picture is a JPEG, by its first bytes."""
+    return tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
 
 
 def resize(pixels, size, mirrored):

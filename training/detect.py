@@ -1,6 +1,7 @@
 """Train object detection, from an encoder's weights or from scratch, and evaluate it."""
 
 from keras_cnv2.detection import Detector, export_detector, retinanet
+from keras_cnv2.detection.retinanet import require_keras_cv
 from training import loop, options, results, runs
 from training.commands import add_device_options, add_run_options, devices_of, folder_of, start_run
 from training.dense import is_exportable, new_backbone
@@ -18,7 +19,7 @@ LEAST_SCORE = 0.001
 def add_arguments(parser):
     add_run_options(parser, "detect")
     add_device_options(parser)
-    options.add_options(parser, DETECTION, "bccd")
+    options.add_options(parser, DETECTION, "objects")
 
 
 def main(args):
@@ -73,11 +74,7 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
     Returns:
         What is in metrics.json, a dict; `None` on all workers but the chief.
     """
-    # These need TensorFlow, without which other commands run.
-    from training.detection.evaluate import evaluate
-    from training.detection.sources import open_boxes
-
-    source, weights = start_run(recipe, folder, devices, open_boxes)
+    source, weights = start_run(recipe, folder, devices, _open_data)
     names = source.class_names
     with devices.scope():
         model = new_retinanet(recipe, names, weights, new_encoder)
@@ -91,8 +88,29 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
         box_loss="smoothl1",
         classification_loss="focal",
     )
-    if not devices.is_chief:
-        return None
+    metrics = _written(model, recipe, source, progress, folder, devices) if devices.is_chief else None
+    devices.gather("done")  # all stay to the end: schedulers stop a job of which some workers have left
+    return metrics
+
+
+def _open_data(recipe):
+    """The source of a run. That a package is missing is said here, not after the training."""
+    # These need TensorFlow, without which other commands run.
+    from training.detection.evaluate import require_pycocotools
+    from training.detection.sources import open_boxes
+
+    require_keras_cv()
+    source = open_boxes(recipe)
+    if source.validation_size:
+        require_pycocotools()
+    return source
+
+
+def _written(model, recipe, source, progress, folder, devices):
+    """Writes what a run leaves, and evaluates on one device. Returns what is in metrics.json."""
+    from training.detection.evaluate import evaluate
+
+    names = source.class_names
     results.save(model, folder / MODEL)
     results.draw_curves(progress.history, folder, ("loss", "box_loss", "classification_loss"))
     detector = Detector(model, recipe.nms, recipe.score_threshold, recipe.iou_threshold)
@@ -101,7 +119,7 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
     metrics = results.summary(model, progress)
     if source.validation_size:
         unsure = Detector(model, recipe.nms, LEAST_SCORE, recipe.iou_threshold)
-        metrics |= evaluate(unsure, source, recipe, recipe.step_batch)
+        metrics |= evaluate(unsure, source, recipe, devices.part_of(recipe.step_batch))
         images, truths = source.examples(recipe, min(EXAMPLES, source.validation_size))
         found = detector.predict(images, verbose=0)
         pictures.detections(folder / "detections.png", images, truths, found, names)

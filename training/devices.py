@@ -60,6 +60,10 @@ class Devices:
                 f"{each}. Received: batch_size={batch_size}"
             )
 
+    def part_of(self, batch_size):
+        """How many images of a batch one device gets: as many as fit where one computes alone."""
+        return batch_size // self.replicas
+
     def batches(self, load):
         """Batches for Keras: each replica gets its part. Under a strategy they begin again after the last.
 

@@ -1,5 +1,6 @@
 """Evaluate a classifier on labelled pictures: top-1, top-5, accuracy of each class, images a second."""
 
+import logging
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,10 +15,12 @@ from keras_cnv2.preprocessing import check_resize
 from keras_cnv2.restore import restore_model
 from training import runs
 from training.callbacks import progress_bar
-from training.commands import add_device_options, devices_of, weights_of
+from training.commands import add_device_options, devices_of, positive_int, weights_of
 from training.devices import ONE_DEVICE
 from training.recipe import RecipeError
 from training.sources import open_source
+
+logger = logging.getLogger(__name__)
 
 # More classes than this make no readable confusion matrix.
 MAX_MATRIX = 50
@@ -128,9 +131,9 @@ def add_arguments(parser):
     parser.add_argument("--weights", required=True, help="a run's folder, a published tag or a file")
     parser.add_argument("--model", help="the size that a published tag is for")
     parser.add_argument("--data", required=True, help="as in `finetune`: the validation split, or all there is")
-    parser.add_argument("--image-size", type=int, help="by default that of the weights")
+    parser.add_argument("--image-size", type=positive_int, help="by default that of the weights")
     parser.add_argument("--resize", choices=("crop", "squash"), help="by default that of the weights")
-    parser.add_argument("--batch-size", type=int, default=64, help="(default: %(default)s)")
+    parser.add_argument("--batch-size", type=positive_int, default=64, help="(default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="where the figures go as well")
     add_device_options(parser)
 
@@ -179,6 +182,10 @@ def run(evaluation, devices=ONE_DEVICE):
         facts.update(images=source.validation_size, classes=source.class_names)
     if not source.validation_size:
         raise RecipeError(f"data must have pictures to evaluate on. Received: data={evaluation.data}")
+    if not source.size and devices.is_chief:
+        logger.warning(
+            "no validation split: all %d pictures, any that were trained on among them", source.validation_size
+        )
     return evaluate(classifier, source, evaluation, evaluation.batch_size, devices)[0]
 
 

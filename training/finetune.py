@@ -85,7 +85,7 @@ def run(recipe, folder, devices=ONE_DEVICE):
     if scores:
         metrics |= scores
         _draw_matrix(matrix, scores, source.class_names, folder)
-        ranked = best_and_worst(trained, source, recipe, recipe.step_batch)
+        ranked = best_and_worst(trained, source, recipe, devices.part_of(recipe.step_batch))
         pictures.predictions(folder / "predictions.png", ranked)
         results.save_best(classifier, progress, folder, lambda classifier: loop.with_softmax(classifier, recipe))
     runs.write_json(folder / runs.METRICS, metrics)

@@ -45,7 +45,6 @@ class Folder(FileRows, Pictures):
         if labelled:
             train, validation = _labelled_files(path, validation_share, seed)
             class_names = tuple(train)
-            _check_classes(validation if validation_share == 1 else train, validation, path)
         else:
             train, validation = {"": files_below(_training_folder(path))}, {}
             if not train[""]:
@@ -70,16 +69,27 @@ def _training_folder(path):
 
 
 def _labelled_files(path, validation_share, seed):
-    """The training and the validation files: two dicts from class names to lists of paths."""
-    train = _classes(_training_folder(path))
-    if (path / "train").is_dir():
-        for folder in (path / name for name in VALIDATION_NAMES):
-            if folder.is_dir():
-                validation = _classes(folder)
-                if not any(validation.values()):
-                    raise DataError(f"Validation needs pictures in folders of classes, as training. Received: {folder}")
-                return train, validation
-    return _hold_out(train, path, validation_share, seed)
+    """The training and the validation files, checked: two dicts from class names to lists of paths."""
+    train, validation = _classes(_training_folder(path)), _validation_classes(path)
+    if validation:
+        _check_classes(train, validation, path)
+        return train, validation
+    train, validation = _hold_out(train, path, validation_share, seed)
+    # Where all are held out there is nothing to train on.
+    _check_classes(validation if validation_share == 1 else train, validation, path)
+    return train, validation
+
+
+def _validation_classes(path):
+    """The files of the validation folder by class; none if there is no such folder."""
+    folders = (path / name for name in VALIDATION_NAMES if (path / "train").is_dir())
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        return {}
+    classes = _classes(folder)
+    if not any(classes.values()):
+        raise DataError(f"Validation needs pictures in folders of classes, as training. Received: {folder}")
+    return classes
 
 
 def _classes(folder):

@@ -3,8 +3,8 @@
 import itertools
 
 import numpy as np
-from matplotlib.figure import Figure
-from sklearn.metrics import ConfusionMatrixDisplay
+
+from training.figures import new_figure, save_figure, shown
 
 # More bars than these are not readable.
 MAX_BARS = 60
@@ -30,7 +30,7 @@ def learning_curves(path, panels):
         path: Where the PNG goes.
         panels: Dict from a panel's label to its curves, a dict from their names to one value an epoch.
     """
-    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
+    figure = new_figure(5 * len(panels), 4)
     for axes, (label, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
         for name, values in curves.items():
             axes.plot(range(1, len(values) + 1), values, marker=".", label=name)
@@ -38,7 +38,7 @@ def learning_curves(path, panels):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def reconstructions(path, images, hidden, painted):
@@ -53,16 +53,16 @@ def reconstructions(path, images, hidden, painted):
     scale = images.shape[1] // hidden.shape[1]
     covered = np.kron(hidden, np.ones((1, scale, scale)))[..., None] == 1
     columns = {"original": images, "visible": np.where(covered, 128, images), "reconstruction": painted}
-    figure = Figure(figsize=(2 * len(columns), 2 * len(images)), layout="constrained")
+    figure = new_figure(2 * len(columns), 2 * len(images))
     grid = figure.subplots(len(images), len(columns), squeeze=False)
     for column, (title, pictures) in enumerate(columns.items()):
         for row, picture in enumerate(pictures):
             axes = grid[row, column]
-            axes.imshow(np.uint8(picture).squeeze(), cmap="gray", vmin=0, vmax=255)
+            axes.imshow(shown(picture))
             axes.set_axis_off()
             if row == 0:
                 axes.set_title(title)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def predictions(path, rows):
@@ -73,18 +73,18 @@ def predictions(path, rows):
         rows: Dict from a row's title to `training.predictions.Prediction`s.
     """
     across = max(map(len, rows.values()))
-    figure = Figure(figsize=(1.6 * across, 2.3 * len(rows)), layout="constrained")
+    figure = new_figure(1.6 * across, 2.3 * len(rows))
     for part, (title, predictions) in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows.items()):
         part.suptitle(title)
         for axes, prediction in itertools.zip_longest(part.subplots(1, across, squeeze=False)[0], predictions):
             axes.set_axis_off()
             if prediction is None:
                 continue
-            axes.imshow(np.uint8(prediction.image).squeeze(), cmap="gray", vmin=0, vmax=255)
+            axes.imshow(shown(prediction.image))
             right = prediction.predicted == prediction.label
             told = f"{prediction.predicted} {prediction.probability:.0%}"
             axes.set_title(told if right else f"{told}\nnot {prediction.label}", fontsize=8)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def confusion_matrix(path, matrix, class_names, title):
@@ -96,12 +96,14 @@ def confusion_matrix(path, matrix, class_names, title):
         class_names: One string a class.
         title: String.
     """
+    from sklearn.metrics import ConfusionMatrixDisplay
+
     side = 3 + 0.4 * len(class_names)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure = new_figure(side, side)
     axes = figure.subplots()
     display = ConfusionMatrixDisplay(matrix, display_labels=class_names)
     display.plot(
         ax=axes, colorbar=False, xticks_rotation="vertical" if len(max(class_names, key=len)) > 3 else "horizontal"
     )
     axes.set_title(title)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)

@@ -21,7 +21,7 @@ class Preempted(Exception):
 class EndWhenTold(keras.callbacks.Callback):
     """Saves a checkpoint and ends `fit` after a SIGTERM to this worker or to another.
 
-    During an evaluation it waits for the end of that.
+    Before and during an evaluation it waits for the end of that.
 
     Args:
         saver: The run's `training.callbacks.SaveCheckpoints`, which comes before this callback.
@@ -38,7 +38,8 @@ class EndWhenTold(keras.callbacks.Callback):
         self.devices = devices
         self.accumulation = accumulation
         self.told = False
-        self._steps = self._steps_between = 1
+        self._steps_between = 1
+        self._steps = 0  # since the last question about the time
         self._asked = None
 
     @contextlib.contextmanager
@@ -58,23 +59,26 @@ class EndWhenTold(keras.callbacks.Callback):
             signal.signal(signal.SIGTERM, former)
 
     def on_train_batch_end(self, batch, logs=None):
-        self._steps -= 1
-        can_end = self.saver.position.step % self.accumulation == 0
-        if can_end and self._steps <= 0 and self._must_end():
+        self._steps += 1
+        position = self.saver.position
+        # Not after the last step of an epoch, whose figures would be lost: its end asks.
+        can_end = position.step % self.accumulation == 0 and position.step % position.steps_per_epoch
+        if can_end and self._steps >= self._steps_between and self._must_end():
             self.saver.save()
             raise Preempted
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._must_end():
+        # A step may have asked just before: the time since then says little about that of a step.
+        if self.devices.sum([self.told])[0] > 0:
             raise Preempted  # the state was just saved
 
     def _must_end(self):
         """Asks all workers, at steps on which they agree: about as often as `INTERVAL` says."""
         now = time.monotonic()
-        passed = now - self._asked if self._asked else INTERVAL
+        passed = INTERVAL if self._asked is None else now - self._asked
         told, seconds = self.devices.sum([self.told, passed])
-        if self.devices.workers > 1 and self._asked:
-            per_step = seconds / self.devices.workers / self._steps_between
+        if self.devices.workers > 1 and self._asked is not None:
+            per_step = seconds / self.devices.workers / self._steps
             self._steps_between = int(min(max(INTERVAL / max(per_step, 1e-6), 1), 1000))
-        self._steps, self._asked = self._steps_between, now
+        self._steps, self._asked = 0, now
         return told > 0

@@ -51,6 +51,7 @@ def run(recipe, folder, devices=ONE_DEVICE):
     progress = loop.train(fcmae, recipe, source, folder, callbacks=reconstruct, devices=devices)
     if not devices.is_chief:
         return None
+    reconstruct[0].catch_up()
     results.save(fcmae, folder / MODEL)
     results.draw_curves(progress.history, folder, ("loss",))
     losses = [row["loss"] for row in progress.history]
@@ -62,7 +63,7 @@ def run(recipe, folder, devices=ONE_DEVICE):
 class Reconstruct(keras.callbacks.Callback):
     """Paints the same pictures under the same masks after epochs 1, 2, 4, 8 and so on, and after the last.
 
-    Writes reconstructions/epoch-NNNN.png, and reconstructions.png, which is the latest of them.
+    Writes reconstructions.png, and each as reconstructions/epoch-NNNN.png.
 
     Args:
         images: Array `(N, H, W, channels)`.
@@ -78,14 +79,24 @@ class Reconstruct(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         done = epoch + 1
-        if done & (done - 1) and done < self.recipe.epochs:
-            return
+        if done & (done - 1) == 0 or done == self.recipe.epochs:
+            self._paint(done)
+
+    def catch_up(self):
+        """Paints after the last epoch if the run was killed when this was saved but not yet painted."""
+        if not self._path(self.recipe.epochs).exists():
+            self._paint(self.recipe.epochs)
+
+    def _path(self, done):
+        return self.folder / "reconstructions" / f"epoch-{done:04d}.png"
+
+    def _paint(self, done):
         visible, count = self.model.visible, len(self.images)
         hidden = masking.random_hidden(count, *self.model.grid, visible, seed=self.recipe.seed)
         hidden = keras.ops.convert_to_numpy(hidden)
         painted = self.model.reconstruct(self.images, hidden=hidden)
-        path = self.folder / "reconstructions" / f"epoch-{done:04d}.png"
+        latest, path = self.folder / "reconstructions.png", self._path(done)
         path.parent.mkdir(exist_ok=True)
-        pictures.reconstructions(path, self.images, hidden, painted)
-        with replacing(self.folder / "reconstructions.png") as latest:
-            shutil.copyfile(path, latest)
+        pictures.reconstructions(latest, self.images, hidden, painted)
+        with replacing(path) as temporary:  # the last of all: where it is, the other is of the same epoch
+            shutil.copyfile(latest, temporary)

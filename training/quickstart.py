@@ -1,6 +1,5 @@
 """The main job: real pictures through pre-training, fine-tuning, evaluation, export and prediction, in one command."""
 
-import argparse
 import dataclasses
 import time
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from keras_cnv2 import export_saved_model
 from training import finetune, pretrain, runs, serve
-from training.commands import add_run_options, folder_of, make_reproducible
+from training.commands import add_run_options, folder_of, make_reproducible, positive_int
 from training.recipes import FINETUNING, PRETRAINING
 from training.sources import open_source
 
@@ -23,12 +22,6 @@ def add_arguments(parser):
     for phase, rows in (("pretrain", PRETRAINING), ("finetune", FINETUNING)):
         epochs = rows["quickstart"].epochs
         parser.add_argument(f"--{phase}-epochs", type=positive_int, default=epochs, help="(default: %(default)s)")
-
-
-def positive_int(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive int. Received: {text!r}")
-    return int(text)
 
 
 def main(args):
@@ -50,13 +43,17 @@ def run(pretraining, finetuning, folder):
 
     Returns:
         What is in metrics.json, a dict.
+
+    Raises:
+        FileExistsError: If it is finished.
+        RunError: If what is there was begun with other recipes.
     """
     runs.check_new(folder)
     start = time.perf_counter()
     announce(1, "pre-training on handwritten digits without their labels")
-    pretrained = runs.read_metrics(folder / "pretraining") or pretrain.run(pretraining, folder / "pretraining")
+    pretrained = _run(pretrain, pretraining, folder / "pretraining")
     announce(2, "fine-tuning from the encoder, evaluation on other digits")
-    finetuned = runs.read_metrics(folder / "finetuning") or finetune.run(finetuning, folder / "finetuning")
+    finetuned = _run(finetune, finetuning, folder / "finetuning")
     announce(3, "export as SavedModel, prediction in a new process")
     difference = export(folder, finetuning)
     metrics = {
@@ -70,6 +67,10 @@ def run(pretraining, finetuning, folder):
     }
     runs.write_json(folder / runs.METRICS, metrics)
     return metrics
+
+
+def _run(phase, recipe, folder):
+    return runs.finished(folder, recipe) or phase.run(recipe, folder)
 
 
 def export(folder, recipe):

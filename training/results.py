@@ -1,9 +1,13 @@
 """What a run leaves behind at its end: the weights, the best ones, curves, figures."""
 
+import logging
+
 import numpy as np
 
 from keras_cnv2.checkpoints.write import replacing
 from training import checkpoints, pictures
+
+logger = logging.getLogger(__name__)
 
 
 def save(model, path):
@@ -15,16 +19,22 @@ def save(model, path):
 def save_best(model, progress, folder, finished=lambda model: model):
     """Writes best.keras if another epoch than the last was the best one; the model then has its weights.
 
+    If the best checkpoint is damaged or gone, the log says so, and no other takes its place.
+
     Args:
         model: The compiled model.
         progress: The `training.checkpoints.Progress` at the end.
         folder: Path of the run.
         finished: From the model to the one that is saved.
     """
-    if progress.best != progress.step:
-        checkpoints.restore(folder / "checkpoints", model, progress.best)
-        model.optimizer.finalize_variable_values(model.trainable_variables)
-        save(finished(model), folder / "best.keras")
+    if progress.best == progress.step:
+        return
+    path = checkpoints.checkpoints(folder / "checkpoints").get(progress.best)
+    if path is None or checkpoints.load(path, model) is None:
+        logger.warning("best.keras is not written: the checkpoint of step %s cannot be read", progress.best)
+        return
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    save(finished(model), folder / "best.keras")
 
 
 def draw_curves(history, folder, labels):

@@ -16,7 +16,7 @@ EXAMPLES = 6
 def add_arguments(parser):
     add_run_options(parser, "segment")
     add_device_options(parser)
-    options.add_options(parser, SEGMENTATION, "camvid")
+    options.add_options(parser, SEGMENTATION, "scenes")
 
 
 def main(args):

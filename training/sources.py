@@ -29,7 +29,7 @@ def open_source(recipe, labelled=True):
     if name == "digits":
         return arrays.digits(recipe.image_size).with_share(recipe.train_share, recipe.seed)
     if name.endswith(".npz"):
-        return arrays.from_npz(name, recipe.image_size).with_share(recipe.train_share, recipe.seed)
+        return arrays.from_npz(name, recipe.image_size, labelled).with_share(recipe.train_share, recipe.seed)
     # These need TensorFlow.
     common = {
         "labelled": labelled,

@@ -33,7 +33,7 @@ class TfdsRows:
         Raises:
             DataError: If the data set cannot be prepared or has no split for training.
         """
-        import tensorflow_datasets as tfds
+        tfds = tensorflow_datasets()
 
         if not 0 <= validation_share <= 1:
             raise DataError(f"validation_share must be from 0 to 1. Received: {validation_share}")
@@ -58,7 +58,7 @@ class TfdsRows:
         return end - held_out, splits[validation].num_examples if validation else held_out
 
     def _epochs(self, recipe, share):
-        import tensorflow_datasets as tfds
+        tfds = tensorflow_datasets()
 
         # A worker reads a part of the files, the same in all epochs: were each to read all, more workers would be no
         # faster.
@@ -130,7 +130,7 @@ class Tfds(TfdsRows, Pictures):
         max_unreadable=0.01,
         shuffle_buffer=10_000,
     ):
-        import tensorflow_datasets as tfds
+        tfds = tensorflow_datasets()
 
         builder = open_builder(name, data_dir)
         known = features_of(builder)
@@ -147,9 +147,20 @@ class Tfds(TfdsRows, Pictures):
         return row["image"], tf.cast(row.get("label", -1), tf.int32)
 
 
+def tensorflow_datasets():
+    """The package, which is imported where it is used. Raises a `DataError` if it cannot be."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataError(
+            f'tfds:NAME needs TensorFlow Datasets: pip install "keras_cnv2[train]". Received: {error}'
+        ) from error
+    return tfds
+
+
 def open_builder(name, data_dir=None):
     """The builder of a data set of TensorFlow Datasets. Raises a `DataError` if there is none of this name."""
-    import tensorflow_datasets as tfds
+    tfds = tensorflow_datasets()
 
     try:
         return tfds.builder(name, data_dir=data_dir)
@@ -159,7 +170,7 @@ def open_builder(name, data_dir=None):
 
 def features_of(builder):
     """The features of a data set by name: a dict."""
-    import tensorflow_datasets as tfds
+    tfds = tensorflow_datasets()
 
     features = builder.info.features
     return dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
@@ -167,7 +178,7 @@ def features_of(builder):
 
 def check_image(features, name):
     """Raises a `DataError` if a data set has no pictures by the name of image."""
-    import tensorflow_datasets as tfds
+    tfds = tensorflow_datasets()
 
     image = features.get("image")
     if not isinstance(image, tfds.features.Image) or image.np_dtype not in (np.uint8, np.uint16):

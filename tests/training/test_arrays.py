@@ -7,6 +7,7 @@ from tests.training.small import finetuning, pretraining, source
 from training import arrays
 from training.augment import Augmentation
 from training.shares import Share
+from training.sources import open_source
 
 pytestmark = pytest.mark.backends
 PLAIN = {"crop_area": (1.0, 1.0), "flip": False}
@@ -168,12 +169,41 @@ def test_npz(tmp_path):
         ({"train_labels": np.zeros(4)}, "train_labels N ints.*float64"),
         ({"class_names": ["only"]}, "from 0 to 0.*from 0 to 1"),
         ({"train_labels": np.array([0, 1, -1, 0])}, "labels from -1"),
+        ({"train_images": np.zeros((0, 16, 16, 3), "uint8"), "train_labels": np.zeros(0, int)}, "N not 0.*\\(0, 16"),
+        (
+            {"test_images": np.zeros((0, 16, 16, 3), "uint8"), "test_labels": np.zeros(0, int)},
+            "test_images must be .*N not 0",
+        ),
+        ({"train_labels": np.ones(4, int)}, "two classes or more. Received: .*a.npz with no label but 1"),
     ],
 )
 def test_bad_npz(tmp_path, changed, message):
     good = {"train_images": np.zeros((4, 16, 16, 3), "uint8"), "train_labels": np.array([0, 1, 1, 0])}
     with pytest.raises(ValueError, match=message):
         arrays.from_npz(write(tmp_path / "a.npz", **{**good, **changed}), 16)
+
+
+@pytest.mark.parametrize(("key", "missing"), [("test_images", "test_labels"), ("test_labels", "test_images")])
+def test_npz_with_half_a_test(tmp_path, key, missing):
+    """Said first, whatever else is wrong."""
+    path = write(tmp_path / "a.npz", train_images=np.zeros(1), train_labels=np.zeros(1), test=np.zeros(1), **{key: [1]})
+    with pytest.raises(ValueError, match=rf"or neither\. Received: .* without {missing}, with .*'{key}'"):
+        arrays.from_npz(path, 16)
+
+
+def test_npz_with_other_names(tmp_path, caplog):
+    images, labels = source().train
+    path = write(tmp_path / "a.npz", train_images=images, train_labels=labels, val_images=images, val_labels=labels)
+    assert arrays.from_npz(path, 16).validation_size == 0
+    assert "a.npz: not read: val_images, val_labels" in caplog.text
+
+
+def test_npz_of_one_class_without_labels(tmp_path):
+    data = {"train_images": np.zeros((4, 16, 16, 3), "uint8"), "train_labels": np.zeros(4, int)}
+    recipe = pretraining(data=str(write(tmp_path / "a.npz", **data)), image_size=16)
+    assert open_source(recipe, labelled=False).size == 4
+    with pytest.raises(ValueError, match="two classes or more"):
+        open_source(recipe)
 
 
 def test_npz_without_training_images(tmp_path):

@@ -84,6 +84,38 @@ def test_damaged_checkpoints_are_passed_over(tmp_path, caplog, damage):
     assert checkpoints.restore(tmp_path, other).step == 1
     assert_equal(state(other), expected)
     assert f"{path} is damaged" in caplog.text
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["step-0000000001.safetensors", f"{path.name}.damaged"]
+
+
+def test_damaged_checkpoints_take_no_place(tmp_path):
+    """Those that are saved after them, at lower steps, are kept."""
+    model = compiled(0)
+    for step in (10, 11, 12):
+        checkpoints.save(tmp_path, model, Progress(step)).write_bytes(b"")
+    assert checkpoints.restore(tmp_path, model) == Progress()
+    for step in (1, 2, 3, 4):
+        assert checkpoints.save(tmp_path, model, Progress(step)).exists()
+    assert sorted(checkpoints.checkpoints(tmp_path)) == [2, 3, 4]
+
+
+def test_what_was_just_saved_is_never_removed(tmp_path):
+    model = compiled(0)
+    for step in (10, 11, 12, 1):
+        checkpoints.save(tmp_path, model, Progress(step))
+    assert sorted(checkpoints.checkpoints(tmp_path)) == [1, 10, 11, 12]
+
+
+@pytest.mark.parametrize("error", [ImportError, MemoryError])
+def test_no_checkpoint_is_called_damaged_that_is_not(tmp_path, monkeypatch, error):
+    def fail(path):
+        raise error
+
+    model = compiled(0)
+    path = checkpoints.save(tmp_path, model, Progress(1))
+    monkeypatch.setattr(checkpoints, "read", fail)
+    with pytest.raises(error):
+        checkpoints.restore(tmp_path, model)
+    assert path.exists()
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path):
@@ -92,13 +124,6 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / ".writing-abc" / "step-0000000002.safetensors").write_bytes(b"half")
     assert checkpoints.restore(tmp_path, compiled(1)).step == 1
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000000001.safetensors"]
-
-
-def test_older_checkpoint_on_demand(tmp_path):
-    model = compiled(0)
-    for step in (1, 2, 3):
-        checkpoints.save(tmp_path, model, Progress(step))
-    assert checkpoints.restore(tmp_path, model, newest=2).step == 2
 
 
 def test_another_model_s_checkpoint_is_refused(tmp_path):

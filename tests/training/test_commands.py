@@ -1,8 +1,13 @@
 """What a user sees of the commands before anything is trained."""
 
+import dataclasses
+
 import pytest
 
+from training import runs
 from training.__main__ import main
+from training.commands import start_run
+from training.devices import ONE_DEVICE
 from training.recipes import FINETUNING, PRETRAINING
 
 
@@ -43,6 +48,71 @@ class TestMistakes:
     def test_unknown_field(self, command, tmp_path, capsys):
         self.fails(tmp_path, command, "--data", "digits", "--epoch", "3")
         assert "unrecognized arguments: --epoch 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"), [({"layer_decay": 0.9}, True), ({"layer_decay": 1.0}, False), ({"weights": "fcmae"}, False)]
+)
+def test_layer_decay_from_scratch(tmp_path, caplog, fields, told):
+    recipe = dataclasses.replace(FINETUNING["quickstart"], **{"layer_decay": 0.9, "weights": None, **fields})
+    start_run(recipe, tmp_path / "run", ONE_DEVICE)
+    assert ("training from scratch with layer_decay=0.9" in caplog.text) == told
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5"])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("evaluate --data x --weights y", "--batch-size"),
+        ("evaluate --data x --weights y", "--image-size"),
+        ("analyze y --data x", "--batch-size"),
+        ("analyze y --data x", "--image-size"),
+        ("analyze y --data x", "--images"),
+        ("quickstart", "--finetune-epochs"),
+    ],
+)
+def test_numbers_that_must_be_positive(command, option, text, capsys):
+    with pytest.raises(SystemExit):
+        main([*command.split(), f"{option}={text}"])
+    assert f"argument {option}: must be a positive int. Received: {text!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ModuleNotFoundError("No module named 'x'", name="x"), "error: No module named 'x'; .*keras_cnv2\\[train\\]"),
+        (ImportError('x is needed: pip install "x"'), 'error: x is needed: pip install "x"$'),
+    ],
+)
+def test_missing_packages(error, message, monkeypatch):
+    def fail(args):
+        raise error
+
+    monkeypatch.setattr("training.recipes.main", fail)
+    with pytest.raises(SystemExit, match=message):
+        main(["recipes"])
+
+
+def test_broken_packages_are_not_taken_for_missing_ones(monkeypatch):
+    def fail(args):
+        raise ImportError("cannot import name 'x' from 'y'", name="y")
+
+    monkeypatch.setattr("training.recipes.main", fail)
+    with pytest.raises(ImportError, match="cannot import name"):
+        main(["recipes"])
+
+
+def test_quickstart_keeps_no_phase_of_another_recipe(tmp_path):
+    """As where it was interrupted after its pre-training, and is repeated with another seed."""
+    folder = tmp_path / "quickstart" / "pretraining"
+    runs.open_run(folder, PRETRAINING["quickstart"])
+    runs.write_json(folder / runs.METRICS, {"loss": 1.0, "first_loss": 2.0})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    with pytest.raises(
+        SystemExit, match=r"another recipe.*another --name\. Received: .*pretraining with seed: 0 then, 1"
+    ):
+        main(["quickstart", "--runs", str(tmp_path), "--seed", "1"])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
 
 
 def test_weights_of_an_unfinished_run(tmp_path):

@@ -1,6 +1,7 @@
 import io
 import logging
 import shutil
+import sys
 
 import keras
 import numpy as np
@@ -147,6 +148,18 @@ class TestBadFolders:
         write(folder / "val" / "x" / "0.jpg")
         with pytest.raises(DataError, match=r"training lacks: x\."):
             Folder(folder)
+
+    def test_evaluation_checks_as_training_does(self, folder, caplog):
+        (folder / "train" / "c").mkdir()
+        with pytest.raises(DataError, match=r"these classes: c\."):
+            Folder(folder, validation_share=1.0)
+        write(folder / "train" / "c" / "0.jpg")
+        (folder / "val" / "c").mkdir()
+        assert Folder(folder, validation_share=1.0).class_names == ("a", "b", "c")
+        assert "no validation pictures of these classes: c" in caplog.text
+        write(folder / "val" / "x" / "0.jpg")
+        with pytest.raises(DataError, match=r"training lacks: x\."):
+            Folder(folder, validation_share=1.0)
 
     def test_validation_without_classes(self, tmp_path):
         write(tmp_path / "train" / "a" / "0.jpg")
@@ -521,6 +534,11 @@ class TestTfds:
         assert labels[weights == 1].sum(axis=0).tolist() == [2, 1]
         assert not images[weights == 0].any()
         assert not labels[weights == 0].any()
+
+    def test_without_the_package(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+        with pytest.raises(DataError, match=r'pip install "keras_cnv2\[train\]"\. Received: '):
+            Tfds("cifar10")
 
     def test_not_of_pictures(self, tmp_path):
         """Said before anything is downloaded."""

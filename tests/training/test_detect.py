@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import sys
 
 import keras
 import numpy as np
@@ -54,6 +55,14 @@ def test_leaves_behind(run):
     history = json.loads((folder / "log.json").read_text())
     assert [row["step"] for row in history] == [3, 6]
     assert history[0].keys() >= {"loss", "box_loss", "classification_loss", "val_loss"}
+
+
+@pytest.mark.parametrize("package", ["pycocotools.cocoeval", "keras_cv"])
+def test_missing_packages_are_told_before_the_training(recipe, tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match="pip install"):
+        detect.run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_exported_detector_is_the_model_s(run, recipe):

@@ -1,12 +1,13 @@
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import keras_cnv2
 from keras_cnv2.classes import imagenet_classes, imagenet_wnids
 from tests.training.small import source
 from training import arrays
-from training.evaluate import Scores, columns_of, evaluate
+from training.evaluate import Evaluation, Scores, columns_of, evaluate, run
 from training.recipe import RecipeError
 
 
@@ -64,6 +65,18 @@ def test_class_without_a_picture_has_no_accuracy():
     figures, _ = evaluate(model, data, None, 2)
     assert figures["classes"]["class 2"] is None
     assert figures["images"] == 2
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_evaluation_of_what_was_trained_on_is_told(tmp_path, caplog, split):
+    classifier(2, class_names=["a", "b"]).save(tmp_path / "classifier.keras")
+    for number, name in enumerate(("train/a", "train/b", *(("val/a", "val/b") if split else ()))):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), (80 * number,) * 3).save(tmp_path / name / "0.png")
+    data, weights = str(tmp_path if split else tmp_path / "train"), str(tmp_path / "classifier.keras")
+    figures = run(Evaluation(data=data, weights=weights, image_size=16))
+    assert figures["images"] == 2
+    assert ("no validation split: all 2 pictures" in caplog.text) is not split
 
 
 class TestColumns:

@@ -7,6 +7,7 @@ import pytest
 from tests.training.small import pretraining, source
 from training import checkpoints, loop, pretrain
 from training.__main__ import main
+from training.callbacks import Position
 from training.devices import Devices
 from training.preemption import EXIT_CODE, INTERVAL, EndWhenTold, Preempted
 
@@ -31,7 +32,10 @@ def test_sigterm_saves_and_ends_between_two_steps_of_the_optimizer(tmp_path, sen
     former = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Preempted):
         loop.train(model, recipe, source(), tmp_path, callbacks=[SendSigterm(sent)], run_eagerly=True)
-    assert [*checkpoints.checkpoints(tmp_path / "checkpoints")] == [ended]
+    found = checkpoints.checkpoints(tmp_path / "checkpoints")
+    assert [*found] == [ended]
+    _, content = checkpoints.read(found[ended])
+    assert [row["step"] for row in content["progress"]["history"]] == [6][: ended // 6], "a whole epoch has its figures"
     assert signal.getsignal(signal.SIGTERM) == former, "another SIGTERM ends the process"
 
 
@@ -54,19 +58,22 @@ class TestWorkers:
         class Two(Devices):
             def __init__(self):
                 super().__init__(addresses=("one:1", "two:2"))
-                self.asked = 0
+                self.times = []
                 self.other_told = 0
 
+            @property
+            def asked(self):
+                return len(self.times)
+
             def sum(self, numbers):
-                self.asked += 1
-                told, seconds = numbers
-                return told + self.other_told, 2 * seconds
+                self.times.append(clock.now)
+                told, *seconds = numbers
+                return [told + self.other_told, *(2 * each for each in seconds)]
 
         class Saver:
-            class position:
-                step = 0
-
-            saved = 0
+            def __init__(self):
+                self.position = Position(0, 10**6)
+                self.saved = 0
 
             def save(self):
                 self.saved += 1
@@ -85,6 +92,7 @@ class TestWorkers:
 
     def step(self, worker, seconds):
         worker.clock.now += seconds
+        worker.saver.position.step += 1
         worker.on_train_batch_end(0)
 
     def test_they_ask_every_few_seconds(self, worker):
@@ -98,6 +106,20 @@ class TestWorkers:
             self.step(worker, 3 * INTERVAL)
         assert worker.devices.asked == 10
 
+    @pytest.mark.parametrize("accumulation", [1, 4])
+    @pytest.mark.parametrize("seconds", [0.01, 0.3, 2.5])
+    @pytest.mark.parametrize("steps", [1, 2, 13, 100])
+    def test_ends_of_epochs_make_no_long_silence(self, worker, seconds, steps, accumulation):
+        """A step may ask just before the end of an epoch does, after which little time has passed."""
+        worker.accumulation, worker.saver.position.steps_per_epoch = accumulation, steps
+        for epoch in range(1000 // steps):
+            for _ in range(steps):
+                self.step(worker, seconds)
+            worker.clock.now += 0.001
+            worker.on_epoch_end(epoch)
+        silences = [two - one for one, two in zip(worker.devices.times, worker.devices.times[1:])]
+        assert max(silences) <= INTERVAL + accumulation * (seconds + 0.001)
+
     def test_one_ends_all(self, worker):
         worker.devices.other_told = 1
         with pytest.raises(Preempted):
@@ -109,3 +131,8 @@ class TestWorkers:
         with pytest.raises(Preempted):
             worker.on_epoch_end(0)
         assert worker.saver.saved == 0
+
+    def test_another_s_word_counts_at_the_end_of_an_epoch(self, worker):
+        worker.devices.other_told = 1
+        with pytest.raises(Preempted):
+            worker.on_epoch_end(0)

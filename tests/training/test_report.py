@@ -95,6 +95,15 @@ def test_runs_side_by_side(tmp_path):
     assert "Not finished: c." in page.texts
 
 
+def test_figures_of_segmentation(tmp_path):
+    for name, figure in (("a", 0.52), ("b", 0.5)):
+        figures = {"mean_iou": figure, "mean_iou_multi_scale": figure, "pixel_accuracy_multi_scale": figure}
+        write_run(tmp_path / name, figures)
+    page = page_of(tmp_path / "a", tmp_path / "b")
+    for label in ("mean iou", "mean iou multi scale", "pixel accuracy multi scale"):
+        assert page.row(label) == [("52.00%", "best"), ("50.00%", None)]
+
+
 def test_page_needs_nothing_else(tmp_path):
     text = report.run([write_run(tmp_path / "a")]).read_text()
     assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', text) == []
@@ -110,6 +119,21 @@ def test_pictures_are_shrunk_and_in_order(tmp_path):
     expected = [f"Reconstructions, epoch {number:04d}" for number in (1, 2, 16)]
     assert [image["alt"] for image in images] == [*expected, "Best and worst predictions"]
     assert {(image["width"], image["height"]) for image in images} == {("1400", "19")}
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", "cut off", "broken"])
+def test_damaged_pictures_are_left_out(tmp_path, caplog, content):
+    names = ["reconstructions/epoch-0001.png", "reconstructions.png", "predictions.png", "confusion_matrix.png"]
+    folder = write_run(tmp_path / "a", pictures=names)
+    whole = (folder / "predictions.png").read_bytes()
+    damaged = {"cut off": whole[:-30], "broken": whole[:40] + bytes(20) + whole[60:]}.get(content, content)
+    for name in (names[0], "predictions.png"):
+        (folder / name).write_bytes(damaged)
+    text = report.run([folder]).read_text()
+    assert [image["alt"] for image in Page(text).images] == ["Reconstructions", "Confusion matrix"]
+    assert '<div class="card"></div>' not in text
+    for name in (names[0], "predictions.png"):
+        assert f"{folder / name} is damaged and left out" in caplog.text
 
 
 def test_curves(tmp_path):

@@ -1,11 +1,16 @@
 import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from tests.training.small import finetuning, pretraining
 from training import runs
 from training.runs import RunError, open_run
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_new_run_says_what_runs(tmp_path):
@@ -17,9 +22,9 @@ def test_new_run_says_what_runs(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["config.json"]
 
 
-def interrupted(folder, recipe):
+def interrupted(folder, recipe, found=None):
     """A run that was interrupted after its first checkpoint."""
-    open_run(folder, recipe)
+    open_run(folder, recipe, found)
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "step-0000000001.safetensors").touch()
     return folder
@@ -45,6 +50,33 @@ def test_another_recipe_is_refused(tmp_path, other, message):
     with pytest.raises(RunError, match=message):
         open_run(tmp_path / "a", other)
     assert (tmp_path / "a" / "config.json").read_text() == before
+
+
+def test_other_data_are_refused(tmp_path):
+    found = {"images": 9, "validation_images": 3, "classes": ["ant", "bee"]}
+    interrupted(tmp_path / "a", pretraining(), found)
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["found"] == found
+    open_run(tmp_path / "a", pretraining(), found)
+    for other, message in (({"images": 8}, "images: 9 then, 8 now"), ({"classes": ["bee", "ant"]}, "classes: .*then")):
+        with pytest.raises(RunError, match=f"The data are not those.*another --name. Received: .*{message}"):
+            open_run(tmp_path / "a", pretraining(), found | other)
+
+
+def test_run_of_another_process_is_refused(tmp_path):
+    script = "import sys; from training.runs import open_run; from tests.training.small import pretraining\n"
+    script += "open_run(sys.argv[1], pretraining()); print('there', flush=True); input()"
+    command = [sys.executable, "-c", script, tmp_path / "a"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"there\n"
+        with pytest.raises(RunError, match="Another process is training the run of this name"):
+            open_run(tmp_path / "a", pretraining())
+        other.communicate(b"\n")
+    open_run(tmp_path / "a", pretraining())
+
+
+def test_what_a_killed_process_left_is_no_content(tmp_path):
+    (tmp_path / "a" / ".writing-x").mkdir(parents=True)
+    open_run(tmp_path / "a", pretraining())
 
 
 def test_run_that_never_got_going_begins_anew(tmp_path):

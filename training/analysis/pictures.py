@@ -1,8 +1,9 @@
 """Pictures of what is in a model, as PNG files."""
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
+
+from training.figures import new_figure, save_figure, shown
 
 # Channels of a block that are shown, as the paper does.
 CHANNELS = 64
@@ -15,7 +16,7 @@ def distances(path, curves):
         path: Where the PNG goes.
         curves: Dict from a model's name to a dict from its blocks' names to distances.
     """
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = new_figure(7, 4)
     axes = figure.subplots()
     for name, values in curves.items():
         axes.plot([*values], [*values.values()], marker=".", label=name)
@@ -23,7 +24,7 @@ def distances(path, curves):
     axes.tick_params("x", rotation=90, labelsize=8)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def selectivity(path, indices):
@@ -36,7 +37,7 @@ def selectivity(path, indices):
     blocks = [*dict.fromkeys(block for values in indices.values() for block in values)]
     across = min(4, len(blocks))
     down = -(-len(blocks) // across)
-    figure = Figure(figsize=(3 * across, 2.2 * down), layout="constrained")
+    figure = new_figure(3 * across, 2.2 * down)
     for axes, block in zip(figure.subplots(down, across, squeeze=False, sharex=True).flat, blocks):
         for name, values in indices.items():
             if block in values:
@@ -47,7 +48,7 @@ def selectivity(path, indices):
         axes.set_axis_off()
     figure.axes[0].legend(fontsize=8)
     figure.supxlabel("class selectivity index")
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def activations(path, image, maps):
@@ -59,10 +60,10 @@ def activations(path, image, maps):
         maps: Dict from a model's name to a dict from blocks' names to arrays `(h, w, C)`.
     """
     blocks = [*dict.fromkeys(block for values in maps.values() for block in values)]
-    figure = Figure(figsize=(2.4 * (1 + len(blocks)), 2.6 * len(maps)), layout="constrained")
+    figure = new_figure(2.4 * (1 + len(blocks)), 2.6 * len(maps))
     grid = figure.subplots(len(maps), 1 + len(blocks), squeeze=False)
     for row, (name, values) in zip(grid, maps.items()):
-        row[0].imshow(np.uint8(image).squeeze(), cmap="gray", vmin=0, vmax=255)
+        row[0].imshow(shown(image))
         row[0].set_title(name, fontsize=9)
         for axes, block in zip(row[1:], blocks):
             axes.set_title(block, fontsize=9)
@@ -70,7 +71,7 @@ def activations(path, image, maps):
                 axes.imshow(mosaic(values[block]), cmap="viridis")
         for axes in row:
             axes.set_axis_off()
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def mosaic(channels, count=CHANNELS):
@@ -95,19 +96,19 @@ def grad_cams(path, images, maps, told):
         maps: Dict from a model's name to maps `(N, h, w)` in 0..1.
         told: Dict from a model's name to N strings.
     """
-    figure = Figure(figsize=(2 * len(images), 2.2 * (1 + len(maps))), layout="constrained")
+    figure = new_figure(2 * len(images), 2.2 * (1 + len(maps)))
     grid = figure.subplots(1 + len(maps), len(images), squeeze=False)
     for column, image in enumerate(images):
-        grid[0, column].imshow(np.uint8(image).squeeze(), cmap="gray", vmin=0, vmax=255)
+        grid[0, column].imshow(shown(image))
         for row, name in enumerate(maps, start=1):
-            grid[row, column].imshow(np.uint8(image).squeeze(), cmap="gray", vmin=0, vmax=255)
+            grid[row, column].imshow(shown(image))
             grid[row, column].imshow(_enlarged(maps[name][column], image.shape[:2]), cmap="jet", alpha=0.45)
             grid[row, column].set_title(told[name][column], fontsize=8)
     for row, name in enumerate(maps, start=1):
         grid[row, 0].text(-0.06, 0.5, name, rotation=90, va="center", ha="right", transform=grid[row, 0].transAxes)
     for axes in grid.flat:
         axes.set_axis_off()
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def _enlarged(values, size):

@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cnv2.preprocessing import MEAN, decode
+from training.crops import is_jpeg
+from training.windows import pixels_of, resized
 
 # ImageNet's mean colour, in 0..255.
 FILL = np.float32(MEAN) * 255
@@ -37,15 +39,15 @@ def jitter(contents, boxes, classes, recipe, draws):
     Source: Simple Copy-Paste (arXiv 2012.07177), section 3: large-scale jittering, its padding ImageNet's mean colour.
     """
     size = recipe.image_size
-    is_jpeg = _is_jpeg(contents)
+    jpeg = is_jpeg(contents)
     # A picture that is no JPEG is decoded once, here.
-    pixels = tf.cond(is_jpeg, lambda: tf.zeros((0, 0, 3), tf.uint8), lambda: decode(contents))
-    sides = tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(contents)[:2], lambda: tf.shape(pixels)[:2])
+    pixels = tf.cond(jpeg, lambda: tf.zeros((0, 0, 3), tf.uint8), lambda: decode(contents))
+    sides = tf.cond(jpeg, lambda: tf.io.extract_jpeg_shape(contents)[:2], lambda: tf.shape(pixels)[:2])
     scale, start, mirrored = sample_square(tf.cast(sides, tf.float32), recipe, draws)
     # A JPEG is decoded at a half, a quarter or an eighth, as long as that leaves two pixels for each of the image.
-    halvings = tf.reduce_sum(tf.cast(is_jpeg & (1 / scale >= [4.0, 8.0, 16.0]), tf.int32))
+    halvings = tf.reduce_sum(tf.cast(jpeg & (1 / scale >= [4.0, 8.0, 16.0]), tf.int32))
     reduction = tf.bitwise.left_shift(1, halvings)
-    corner, extent = _window(-(-sides // reduction), scale * tf.cast(reduction, tf.float32), start, size)
+    corner, extent = pixels_of(-(-sides // reduction), scale * tf.cast(reduction, tf.float32), start, size)
 
     def decoded(reduction):
         box = tf.concat([corner, extent], 0)
@@ -54,8 +56,8 @@ def jitter(contents, boxes, classes, recipe, draws):
     def of_jpeg():
         return tf.switch_case(halvings, [functools.partial(decoded, 2**number) for number in range(4)])
 
-    part = tf.cond(is_jpeg, of_jpeg, lambda: tf.slice(pixels, tf.pad(corner, [(0, 1)]), tf.concat([extent, [3]], 0)))
-    image = _resized(part, corner, scale * tf.cast(reduction, tf.float32), start, size)
+    part = tf.cond(jpeg, of_jpeg, lambda: tf.slice(pixels, tf.pad(corner, [(0, 1)]), tf.concat([extent, [3]], 0)))
+    image = resized(part, corner, scale * tf.cast(reduction, tf.float32), start, size)
     image = tf.where(_covered(sides, scale, start, size), image, FILL)
     image = tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
     image = tf.ensure_shape(image, (size, size, 3))
@@ -65,11 +67,7 @@ def jitter(contents, boxes, classes, recipe, draws):
 def sides_of(contents):
     """Height and width of an encoded picture, an int32 tensor; a JPEG is not decoded for it."""
     of_jpeg, of_others = lambda: tf.io.extract_jpeg_shape(contents)[:2], lambda: tf.shape(decode(contents))[:2]
-    return tf.cond(_is_jpeg(contents), of_jpeg, of_others)
-
-
-def _is_jpeg(contents):
-    return tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
+    return tf.cond(is_jpeg(contents), of_jpeg, of_others)
 
 
 def sample_square(sides, recipe, draws):
@@ -93,27 +91,6 @@ def sample_square(sides, recipe, draws):
     # In whole pixels: a picture that keeps its scale keeps its pixels.
     top, left = tf.unstack(tf.floor(tf.stack([top, left]) * tf.maximum(scale * sides - size, 0)))
     return scale, tf.stack([top, tf.where(mirrored, scale * sides[1] - size - left, left)]), mirrored
-
-
-def _window(sides, scale, start, size):
-    """The pixels of a picture that the square is made of: where they begin and how many they are, two integers each."""
-    # As far as the kernel of the resize reaches.
-    margin = tf.maximum(1 / scale, 1) + 1
-    begin = tf.clip_by_value(tf.cast(tf.floor(start / scale - margin), tf.int32), 0, sides - 1)
-    end = tf.clip_by_value(tf.cast(tf.math.ceil((start + size) / scale + margin), tf.int32), begin + 1, sides)
-    return begin, end - begin
-
-
-def _resized(part, corner, scale, start, size):
-    """The square: pixels from `start` on of the scaled picture, of which `part` begins at `corner`."""
-    return tf.raw_ops.ScaleAndTranslate(
-        images=part[None],
-        size=(size, size),
-        scale=tf.stack([scale, scale]),
-        translation=tf.cast(corner, tf.float32) * scale - start,
-        kernel_type="triangle",
-        antialias=True,
-    )[0]
 
 
 def _covered(sides, scale, start, size):

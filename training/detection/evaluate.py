@@ -115,10 +115,9 @@ def coco_scores(truths, found, class_names):
     Raises:
         ImportError: If pycocotools is not installed.
     """
-    try:
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise ImportError('COCO\'s figures need pycocotools: pip install "keras_cnv2[detection]"') from error
+    require_pycocotools()
+    from pycocotools.cocoeval import COCOeval
+
     frame = {
         "images": [{"id": number} for number in range(len(truths))],
         "categories": [{"id": number} for number in range(len(class_names))],
@@ -133,6 +132,14 @@ def coco_scores(truths, found, class_names):
     figures = {name: _or_none(evaluation.stats[place]) for name, place in FIGURES.items()}
     classes = {name: _or_none(precision[:, :, number].mean()) for number, name in enumerate(class_names)}
     return figures | {"classes": classes}
+
+
+def require_pycocotools():
+    """Raises an error that says what to do where there can be no figures."""
+    try:
+        import pycocotools.cocoeval  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f'COCO\'s figures need pycocotools: pip install "keras_cnv2[detection]" ({error})') from error
 
 
 def _or_none(value):

@@ -1,9 +1,8 @@
 """Detections to look at, as PNG files."""
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
+from training.figures import new_figure, save_figure, shown
 from training.pictures import few_bars
 
 
@@ -19,25 +18,27 @@ def detections(path, images, truths, found, class_names, threshold=0.5):
         class_names: Strings.
         threshold: Float, the least score of what is shown.
     """
-    figure = Figure(figsize=(8, 4 * len(images)), layout="constrained")
+    figure = new_figure(8, 4 * len(images))
     grid = figure.subplots(len(images), 2, squeeze=False)
     for n, (row, image) in enumerate(zip(grid, images)):
         there = np.asarray(truths["classes"][n]) >= 0
-        shown = (np.arange(len(found["scores"][n])) < found["count"][n]) & (np.asarray(found["scores"][n]) >= threshold)
+        sure = (np.arange(len(found["scores"][n])) < found["count"][n]) & (np.asarray(found["scores"][n]) >= threshold)
         for axes, boxes, classes, scores in (
             (row[0], truths["boxes"][n][there], truths["classes"][n][there], None),
-            (row[1], found["boxes"][n][shown], found["classes"][n][shown], found["scores"][n][shown]),
+            (row[1], found["boxes"][n][sure], found["classes"][n][sure], found["scores"][n][sure]),
         ):
-            axes.imshow(np.uint8(np.clip(image, 0, 255)))
+            axes.imshow(shown(image))
             axes.set_axis_off()
             _draw(axes, boxes, classes, scores, class_names)
     grid[0, 0].set_title("annotated")
     grid[0, 1].set_title(f"found, score {threshold:g} or more")
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def _draw(axes, boxes, classes, scores, class_names):
     """Boxes with the names of their classes, and their scores if there are any."""
+    from matplotlib.patches import Rectangle
+
     for n, (left, top, right, bottom) in enumerate(boxes):
         number = int(classes[n])
         colour = f"C{number % 10}"
@@ -66,10 +67,10 @@ def average_precisions(path, classes, title):
     known = sorted(((value, name) for name, value in classes.items() if value is not None), reverse=True)
     known, title = few_bars(known, title)
     values, names = zip(*known) if known else ((), ())
-    figure = Figure(figsize=(6, 1.2 + 0.25 * len(names)), layout="constrained")
+    figure = new_figure(6, 1.2 + 0.25 * len(names))
     axes = figure.subplots()
     bars = axes.barh(range(len(names)), values)
     axes.bar_label(bars, [f"{value:.3f}" for value in values], padding=3, fontsize=8)
     axes.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1.1), xlabel="AP", title=title)
     axes.invert_yaxis()
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)

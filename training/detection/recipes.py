@@ -63,28 +63,31 @@ _COCO = {
     "betas": (0.9, 0.999),
 }
 
+# For pictures of one's own, on two CPU cores.
+_SMALL = {
+    "model": "atto",
+    "head_width": 64,
+    "head_convs": 2,
+    "image_size": 256,
+    "scale": (0.8, 1.25),
+    "batch_size": 8,
+    "lr": 5e-4,
+    "iterations": 1500,
+    "warmup_iterations": 100,
+    "report_every": 250,
+    "weight_decay": 0.05,
+    "betas": (0.9, 0.999),
+    "layer_decay": 0.9,
+    "drop_path": 0.1,
+    "clip_norm": 10.0,
+}
+
 DETECTION = {
+    "objects": Detection(**_SMALL),
+    # Blood cells, 205 pictures for training.
+    "bccd": Detection(max_boxes=50, **_SMALL),
     "coco": Detection(model="base", layer_decay=0.9, drop_path=0.4, **_COCO),
     "coco_tiny": Detection(model="tiny", layer_decay=0.95, drop_path=0.2, **_COCO),
     "coco_large": Detection(model="large", layer_decay=0.9, drop_path=0.5, **_COCO),
     "coco_huge": Detection(model="huge", layer_decay=0.9, drop_path=0.5, **_COCO),
-    # Blood cells, 205 pictures for training, on two CPU cores.
-    "bccd": Detection(
-        model="atto",
-        head_width=64,
-        head_convs=2,
-        image_size=256,
-        scale=(0.8, 1.25),
-        batch_size=8,
-        lr=5e-4,
-        iterations=1500,
-        warmup_iterations=100,
-        report_every=250,
-        weight_decay=0.05,
-        betas=(0.9, 0.999),
-        layer_decay=0.9,
-        drop_path=0.1,
-        max_boxes=50,
-        clip_norm=10.0,
-    ),
 }

@@ -10,7 +10,7 @@ from training.data import DataError
 from training.detection.annotations import areas_of
 from training.detection.augment import sides_of
 from training.detection.boxes import Boxes
-from training.tfds import TfdsRows, check_image, features_of, open_builder
+from training.tfds import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class TfdsBoxes(TfdsRows, Boxes):
     """
 
     def __init__(self, name, data_dir=None, validation_share=0.1, max_unreadable=0.01, shuffle_buffer=2_000):
-        import tensorflow_datasets as tfds
+        tfds = tensorflow_datasets()
 
         builder = open_builder(name, data_dir)
         known = features_of(builder)

@@ -3,9 +3,6 @@
 import io
 import re
 
-import matplotlib
-from matplotlib.figure import Figure
-
 # Stands for the page's text colour, light or dark, which matplotlib cannot know.
 TEXT = "#010203"
 STYLE = {
@@ -42,6 +39,9 @@ def draw(label, curves, names):
         curves: As `panels_of` has them. Training is dashed where there is validation.
         names: Those of all runs, each of which has one colour in all panels.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     has_both = {kind for _, kind, *_ in curves} == {"training", "validation"}
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": label}):
         figure = Figure(figsize=(5, 3.6), layout="constrained", facecolor="none")

@@ -3,16 +3,19 @@
 import base64
 import html
 import io
+import logging
 from pathlib import Path
 
 from PIL import Image
 
 from training.reports import curves
 
+logger = logging.getLogger(__name__)
+
 STYLE = Path(__file__).with_name("style.css")
 # Figures of which more is better, and those of which less is.
 MORE = {"top1", "top5", "accuracy", "mean_iou", "pixel_accuracy", "mean_accuracy", "AP", "AP50", "AP75"}
-MORE |= {"APS", "APM", "APL", "AR1", "AR10", "AR100", "test_accuracy"}
+MORE |= {"APS", "APM", "APL", "AR100", "test_accuracy", "mean_iou_multi_scale", "pixel_accuracy_multi_scale"}
 LESS = {"loss"}
 FRACTIONS = MORE
 # Classes, of which more than these make a table that nobody reads.
@@ -86,24 +89,28 @@ def _curves(runs):
 
 
 def _pictures(run):
-    shown = "".join(
-        f'<div class="card">{_picture(path, caption)}</div>\n'
+    series = "".join(_picture(path, f"Reconstructions, {path.stem.replace('-', ' ')}") for path in run.series)
+    figures = (
+        _picture(path, caption)
         for caption, path in run.pictures.items()
-        if not (run.series and caption == "Reconstructions")
+        if not (series and caption == "Reconstructions")
     )
+    shown = "".join(f'<div class="card">{figure}</div>\n' for figure in figures if figure)
     shown = f'<div class="grid">\n{shown}</div>\n' if shown else ""
-    if run.series:
-        figures = "".join(_picture(path, f"Reconstructions, {path.stem.replace('-', ' ')}") for path in run.series)
-        shown = f'<div class="card series">{figures}</div>\n{shown}'
-    return shown
+    return f'<div class="card series">{series}</div>\n{shown}' if series else shown
 
 
 def _picture(path, caption):
+    """A picture as HTML; nothing of a damaged one, which the log names."""
+    try:
+        with Image.open(path) as file:
+            picture = file.convert("RGB")
+    except Exception as error:  # Pillow has many kinds for damaged files
+        logger.warning("%s is damaged and left out (%s)", path, error)
+        return ""
+    picture.thumbnail((WIDEST, TALLEST))
     buffer = io.BytesIO()
-    with Image.open(path) as picture:
-        picture = picture.convert("RGB")
-        picture.thumbnail((WIDEST, TALLEST))
-        picture.save(buffer, "WEBP", quality=QUALITY)
+    picture.save(buffer, "WEBP", quality=QUALITY)
     data = base64.b64encode(buffer.getvalue()).decode()
     size = f'width="{picture.width}" height="{picture.height}"'
     source = f'src="data:image/webp;base64,{data}"'

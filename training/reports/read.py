@@ -82,6 +82,7 @@ def read_run(folder, name):
     """Reads the run of a folder."""
     config = runs.read_json(folder / runs.CONFIG)
     system = {**config.pop("versions", {}), **config.pop("system", {})}
+    config.pop(runs.FOUND, None)  # the settings of runs stand side by side, and this is none
     log = folder / "log.json"
     return Run(
         name=name,

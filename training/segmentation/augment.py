@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_cnv2.preprocessing import pixel_statistics
+from training.windows import pixels_of, resized
 
 # A picture is at most so many times longer than `short_side`: scale (2048, 512) of mmsegmentation.
 LONGEST = 4
@@ -129,22 +130,12 @@ def resize_image(pixels, size, offset, window):
     Returns:
         A float32 tensor `(*window, 3)`.
     """
-    full = tf.cast(tf.shape(pixels)[:2], tf.float32)
-    scale = tf.cast(size, tf.float32) / full
-    # What the part is made of, with all that the kernel sees around it: else the rest would be resized along one axis.
-    reach = tf.maximum(1 / scale, 1) + 1
-    first = tf.cast(offset, tf.float32) / scale
-    start = tf.cast(tf.maximum(tf.floor(first - reach), 0), tf.int32)
-    stop = tf.cast(tf.minimum(tf.math.ceil(first + tf.cast(window, tf.float32) / scale + reach), full), tf.int32)
-    resized = tf.raw_ops.ScaleAndTranslate(
-        images=pixels[None, start[0] : stop[0], start[1] : stop[1]],
-        size=window,
-        scale=scale,
-        translation=tf.cast(start, tf.float32) * scale - tf.cast(offset, tf.float32),
-        kernel_type="triangle",
-        antialias=True,
-    )
-    return tf.ensure_shape(resized[0], (None, None, 3))
+    sides = tf.shape(pixels)[:2]
+    scale = tf.cast(size, tf.float32) / tf.cast(sides, tf.float32)
+    start = tf.cast(offset, tf.float32)
+    corner, extent = pixels_of(sides, scale, start, window)
+    part = tf.slice(pixels, tf.pad(corner, [(0, 1)]), tf.concat([extent, [3]], 0))
+    return tf.ensure_shape(resized(part, corner, scale, start, window), (None, None, 3))
 
 
 def resize_labels(labels, size, offset, window):

@@ -1,10 +1,8 @@
 """Segmentation to look at, as PNG files."""
 
 import numpy as np
-from matplotlib.colors import hsv_to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
+from training.figures import new_figure, save_figure, shown
 from training.pictures import few_bars
 
 # How much of a pixel is its class's colour; the rest is the picture.
@@ -28,6 +26,8 @@ def class_colours(count):
     Returns:
         A uint8 array `(count, 3)`.
     """
+    from matplotlib.colors import hsv_to_rgb
+
     numbers = np.arange(count)
     tones = np.asarray(_TONES)[(numbers + numbers // _STEP) % len(_TONES)]
     return np.uint8(np.round(hsv_to_rgb(np.column_stack([numbers * _TURN % 1, tones])) * 255))
@@ -60,15 +60,17 @@ def segmentations(path, images, labels, predictions, class_names):
             without a colour.
         class_names: One string a class.
     """
+    from matplotlib.patches import Patch
+
     count = len(class_names)
     colours = class_colours(count) / 255
-    figure = Figure(figsize=(11, 2.6 * len(images)), layout="constrained")
+    figure = new_figure(11, 2.6 * len(images))
     grid = figure.subplots(len(images), 4, squeeze=False, width_ratios=(3, 3, 3, 2))
     titles = ("picture", "labels", "prediction")
     for row, (pixels, label, prediction) in enumerate(zip(images, labels, predictions)):
         label = np.where((label >= 0) & (label < count), np.int32(label), -1)
-        shown = (np.uint8(pixels), overlay(pixels, label), overlay(pixels, prediction))
-        for axes, title, picture in zip(grid[row], titles, shown):
+        panels = (shown(pixels), overlay(pixels, label), overlay(pixels, prediction))
+        for axes, title, picture in zip(grid[row], titles, panels):
             axes.imshow(picture)
             if row == 0:
                 axes.set_title(title)
@@ -77,7 +79,7 @@ def segmentations(path, images, labels, predictions, class_names):
         grid[row, 3].legend(handles=handles, loc="center left", fontsize=7, frameon=False, ncols=1 + len(found) // 14)
         for axes in grid[row]:
             axes.set_axis_off()
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def iou_chart(path, iou, mean):
@@ -94,7 +96,7 @@ def iou_chart(path, iou, mean):
         "nothing to measure" if mean is None else f"mean IoU {mean:.1%}",
     )
     values, names = [value for value, _ in known], [name for _, name in known]
-    figure = Figure(figsize=(7, 1.2 + 0.22 * len(known)), layout="constrained")
+    figure = new_figure(7, 1.2 + 0.22 * len(known))
     axes = figure.subplots()
     bars = axes.barh(range(len(known)), values, color=[colours[name] for name in names])
     axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=2, fontsize=7)
@@ -102,4 +104,4 @@ def iou_chart(path, iou, mean):
         axes.axvline(mean, color="black", linewidth=1, linestyle="--")
     axes.set(xlim=(0, 1.08), xlabel="IoU", title=title)
     axes.set_yticks(range(len(known)), names, fontsize=8)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)

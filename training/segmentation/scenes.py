@@ -1,5 +1,6 @@
 """Pictures with a class for each pixel, whatever they are kept as: what training and evaluation get of them."""
 
+import logging
 import os
 
 import numpy as np
@@ -10,6 +11,8 @@ from training.data import CORES, DataError, Loader, quote
 from training.segmentation.augment import fitted_example, random_example
 from training.segmentation.labels import decode_labels, holds_numbers
 from training.shares import WHOLE
+
+logger = logging.getLogger(__name__)
 
 
 class Scenes(Loader):
@@ -31,6 +34,10 @@ class Scenes(Loader):
             raise DataError(
                 f"ignore_label must be none of the {len(class_names)} classes, which are numbered from 0 on once "
                 f"reduce_zero_label has left out 0. Received: ignore_label={ignore_label}"
+            )
+        if ignore_label < len(class_names):  # meant for some data sets, an accident of a recipe's for others
+            logger.warning(
+                "class %s is neither trained nor measured: it is the ignore_label", class_names[ignore_label]
             )
         self.ignore_label = ignore_label
         self.reduce_zero_label = reduce_zero_label

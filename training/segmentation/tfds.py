@@ -3,7 +3,7 @@
 from training.data import DataError
 from training.segmentation.class_names import counted_names, given_names
 from training.segmentation.scenes import Scenes
-from training.tfds import TfdsRows, check_image, features_of, open_builder
+from training.tfds import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
 
 # What TensorFlow Datasets call labels of pixels.
 LABEL_FEATURES = ("annotation", "segmentation_mask", "segmentation_label", "mask")
@@ -39,7 +39,7 @@ class TfdsScenes(TfdsRows, Scenes):
         max_unreadable=0.01,
         shuffle_buffer=2_000,
     ):
-        import tensorflow_datasets as tfds
+        tfds = tensorflow_datasets()
 
         if name.split("/")[0].split(":")[0] == "scene_parse150":
             raise DataError(

@@ -98,6 +98,12 @@ class TestClasses:
         assert SceneFolder(folder, ignore_label=2).class_names == tuple(map(str, range(256)))
         assert SceneFolder(folder, reduce_zero_label=True).class_names == ("0", "1")
 
+    def test_class_that_is_ignored_is_told(self, folder, caplog):
+        SceneFolder(folder, 3, ignore_label=3)
+        assert not caplog.text
+        SceneFolder(folder, 3, ignore_label=2)
+        assert "class 2 is neither trained nor measured: it is the ignore_label" in caplog.text
+
     def test_only_what_is_ignored(self, tmp_path):
         write_folder(tmp_path, 2, 0)
         for path in (tmp_path / "trainannot").iterdir():
