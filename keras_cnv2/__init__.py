@@ -1,5 +1,21 @@
-"""ConvNeXt V2 in Keras: layers, models, and self-supervised pre-training with FCMAE."""
+"""ConvNeXt V2 in Keras: layers, models, and self-supervised pre-training with FCMAE.
 
+Where what is:
+
+    models          sizes -> features (stem and stages, from layers/) -> models (classifiers), backbone (encoders)
+    pre-training    fcmae/
+    heads           segmentation/, detection/
+    pictures        preprocessing (bytes to values), classes (their names), predict
+    weights         checkpoints/ (files, naming dialects, the hub), restore (a model from its file), verify
+    training        optim with layer_decay and adam_kernel, loss_scale, distribute, replicas
+    inference       folded, export/
+    the command     cli
+    messages        arguments (checks with one wording), extras (packages that are not always there)
+"""
+
+from keras_cnv2 import detection as detection
+from keras_cnv2 import distribute as distribute
+from keras_cnv2 import segmentation as segmentation
 from keras_cnv2.backbone import ConvNeXtV2Backbone as ConvNeXtV2Backbone
 from keras_cnv2.checkpoints import CheckpointError as CheckpointError
 from keras_cnv2.checkpoints import load_checkpoint as load_checkpoint
@@ -17,6 +33,7 @@ from keras_cnv2.layers import GRN as GRN
 from keras_cnv2.layers import ConvNeXtV2Block as ConvNeXtV2Block
 from keras_cnv2.layers import DropPath as DropPath
 from keras_cnv2.layers import MaskedDepthwiseConv2D as MaskedDepthwiseConv2D
+from keras_cnv2.loss_scale import LossScaleOptimizer as LossScaleOptimizer
 from keras_cnv2.models import ConvNeXtV2 as ConvNeXtV2
 from keras_cnv2.models import ConvNeXtV2Atto as ConvNeXtV2Atto
 from keras_cnv2.models import ConvNeXtV2Base as ConvNeXtV2Base

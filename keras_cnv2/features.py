@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_cnv2.arguments import is_positive_int
+from keras_cnv2.arguments import fraction, is_positive_int
 from keras_cnv2.layers import ConvNeXtV2Block, LayerNorm
 from keras_cnv2.layers.block import kernel_initializer
 from keras_cnv2.preprocessing import Preprocessing
@@ -36,8 +36,7 @@ def check_architecture(depths, dims, stem_stride, drop_path_rate):
             raise ValueError(f"{name} must be four positive ints, one a stage. Received: {name}={values!r}")
     if stem_stride not in STEM_STRIDES:
         raise ValueError(f"stem_stride must be one of {STEM_STRIDES}. Received: stem_stride={stem_stride!r}")
-    if not 0 <= drop_path_rate < 1:
-        raise ValueError(f"drop_path_rate must be in [0, 1). Received: drop_path_rate={drop_path_rate!r}")
+    fraction("drop_path_rate", drop_path_rate)
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
             'keras_cnv2 works in "channels_last" only: call keras.config.set_image_data_format("channels_last"). '
@@ -64,7 +63,12 @@ def make_input(input_shape, input_tensor, stem_stride):
 
 
 def stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, dtype):
-    """Builds the feature graph on `images` (N, H, W, channels).
+    """Builds the feature graph.
+
+    Args:
+        images: Symbolic tensor `(N, H, W, channels)`.
+        depths, dims, stem_stride, drop_path_rate, include_preprocessing: As in `keras_cnv2.ConvNeXtV2`.
+        dtype: Dtype policy of the layers, but for the preprocessing, which is in float32.
 
     Returns:
         List of the four stages' outputs, `(N, H / s, W / s, dim)` with `s` the stem's stride times 1, 2, 4, 8.
@@ -132,7 +136,13 @@ def architecture_config(model):
 
 def from_architecture_config(cls, config):
     """Builds a model of class `cls` from its `get_config`."""
-    arguments = {name: value for name, value in config.items() if name != "trainable"}
-    model = cls(**arguments)
-    model.trainable = config.get("trainable", True)
+    model = cls(**{name: value for name, value in config.items() if name != "trainable"})
+    if not config.get("trainable", True):  # true is not set: it would reach into parts that are frozen alone
+        model.trainable = False
     return model
+
+
+def from_nested_config(cls, config, names, custom_objects=None):
+    """`from_architecture_config`, where the entries called `names` hold serialized models."""
+    parts = {name: keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects) for name in names}
+    return from_architecture_config(cls, {**config, **parts})

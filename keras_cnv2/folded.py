@@ -37,7 +37,7 @@ def fold(model: keras.Model) -> keras.Model:
 
     Returns:
         A `keras.Model` with the inputs and outputs of `model`, and copies of its values. It is for inference alone: it
-        has no drop path, takes no masks, and checkpoints do not fit it. Save and train `model`.
+        has no drop path and no auxiliary head, takes no masks, and checkpoints do not fit it. Save and train `model`.
 
     Raises:
         ValueError: If `model` is neither functional nor sequential, holds no block, or is quantized.
@@ -65,7 +65,8 @@ def _layers(model):
 
 
 def _fold(model):
-    affine_layers = _affine_layers(model)
+    graph = model.inference_graph() if hasattr(model, "inference_graph") else model
+    affine_layers = _affine_layers(graph)
 
     def folded(layer):
         if isinstance(layer, (keras.Function, keras.Sequential)):
@@ -78,10 +79,14 @@ def _fold(model):
             return _with_affine(layer, *_scale_and_shift(affine_layers[layer]))
         return _copy(layer)
 
-    new = keras.models.clone_model(model, clone_function=folded)
+    new = keras.models.clone_model(graph, clone_function=folded)
     for name in ATTRIBUTES:
         if hasattr(model, name):
             setattr(new, name, getattr(model, name))
+    # A head takes the images of its backbone, which as an attribute would be another part of the new model.
+    encoder = getattr(model, "backbone", model)
+    if hasattr(encoder, "include_preprocessing"):
+        new.include_preprocessing = encoder.include_preprocessing
     if hasattr(model, "pyramid_level_inputs"):
         levels = model.pyramid_level_inputs.items()
         new.pyramid_outputs = {level: new.get_layer(name).output for level, name in levels}

@@ -1,4 +1,8 @@
+from collections.abc import Sequence
+from typing import Any
+
 import keras
+from keras import ops
 
 from keras_cnv2 import replicas
 
@@ -22,11 +26,7 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     Source: Mixed Precision Training (arXiv 1710.03740), section 3.2.
     """
 
-    def check_finite(self, grads):
+    def check_finite(self, grads: Sequence[Any]) -> Any:
         finite = super().check_finite(grads)
         _, count = replicas.replica()
-        if count == 1:
-            return finite
-        import tensorflow as tf
-
-        return tf.distribute.get_replica_context().all_reduce("SUM", tf.cast(finite, tf.int32)) == count
+        return finite if count == 1 else replicas.all_sum(ops.cast(finite, "int32")) == count

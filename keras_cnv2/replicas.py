@@ -15,6 +15,16 @@ def replica():
     return 0, 1
 
 
+def all_sum(value):
+    """The sum of what all replicas have: of a tensor of any shape."""
+    _, count = replica()
+    if count == 1:
+        return value
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context().all_reduce("SUM", value)
+
+
 def uniform(shape, seed):
     """Random numbers for the samples of a batch, others on each replica.
 

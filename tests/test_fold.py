@@ -134,6 +134,11 @@ class TestModel:
         folded = keras_cnv2.fold(classifier(class_names=names, image_size=96, resize="squash"))
         assert (list(folded.class_names), folded.image_size, folded.resize) == (names, 96, "squash")
 
+    @pytest.mark.parametrize("include_preprocessing", [True, False])
+    def test_what_it_says_about_pixels(self, include_preprocessing):
+        model = classifier(include_preprocessing=include_preprocessing)
+        assert keras_cnv2.fold(model).include_preprocessing == include_preprocessing
+
     def test_save_and_load(self, tmp_path):
         folded = keras_cnv2.fold(classifier(input_shape=(64, 64, 3)))
         folded.save(tmp_path / "folded.keras")

@@ -16,6 +16,7 @@ def on(monkeypatch, number, count):
 @pytest.mark.backends
 def test_alone_there_is_one():
     assert replicas.replica() == (0, 1)
+    assert replicas.all_sum(3) == 3
 
 
 @pytest.mark.backends

@@ -2,16 +2,17 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any, Self
 
 import keras
 from keras import ops
 
-from keras_cnv2.arguments import positive_int
+from keras_cnv2.arguments import fraction, number, positive_int
 from keras_cnv2.detection import nms as suppression
 from keras_cnv2.detection.anchors import all_anchors, level_sizes
 from keras_cnv2.detection.boxes import clip, from_deltas
+from keras_cnv2.detection.matching import AnchorTargets
+from keras_cnv2.features import from_nested_config
 
 NMS = ("soft", "hard")
 
@@ -66,17 +67,19 @@ class Detector(keras.Model):
         candidates: int = 1000,
         name: str | None = None,
     ):
+        # Nobody else's RetinaNet has these targets: KerasCV's own may have other boxes, and lacks what is asked of it.
+        if not isinstance(getattr(retinanet, "label_encoder", None), AnchorTargets):
+            raise ValueError(
+                f"retinanet must be what keras_cnv2.detection.retinanet made. Received: retinanet={retinanet!r}"
+            )
         super().__init__(name=name, dtype="float32")
         if nms not in NMS:
             raise ValueError(f"nms must be one of {NMS}. Received: nms={nms!r}")
-        _check("score_threshold", score_threshold, "a number in [0, 1)", lambda x: 0 <= x < 1)
-        _check("iou_threshold", iou_threshold, "a number in [0, 1]", lambda x: 0 <= x <= 1)
-        _check("sigma", sigma, "a positive number", lambda x: 0 < x < float("inf"))
         self.retinanet = retinanet
         self.nms = nms
-        self.score_threshold = score_threshold
-        self.iou_threshold = iou_threshold
-        self.sigma = sigma
+        self.score_threshold = fraction("score_threshold", score_threshold)
+        self.iou_threshold = number("iou_threshold", iou_threshold, "a number in [0, 1]", lambda x: 0 <= x <= 1)
+        self.sigma = number("sigma", sigma, "a positive number", lambda x: 0 < x < float("inf"))
         self.max_detections = positive_int("max_detections", max_detections)
         self.candidates = positive_int("candidates", candidates)
         self.built = True
@@ -137,14 +140,9 @@ class Detector(keras.Model):
             "max_detections": self.max_detections,
             "candidates": self.candidates,
             "name": self.name,
+            "trainable": self.trainable,
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
-        retinanet = keras.saving.deserialize_keras_object(config["retinanet"], custom_objects=custom_objects)
-        return cls(**{**config, "retinanet": retinanet})
-
-
-def _check(name, value, allowed, is_allowed):
-    if not isinstance(value, Real) or isinstance(value, bool) or not is_allowed(value):
-        raise ValueError(f"{name} must be {allowed}. Received: {name}={value!r}")
+        return from_nested_config(cls, config, ("retinanet",), custom_objects)

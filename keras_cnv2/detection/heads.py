@@ -95,9 +95,9 @@ class PredictionHead(keras.layers.Layer):
 
     def __init__(self, outputs, width=256, convs=4, prior=None, **kwargs):
         super().__init__(**kwargs)
-        self.outputs = positive_int("outputs", outputs)
+        self.output_count = positive_int("outputs", outputs)
         self.width = positive_int("width", width)
-        self.number = positive_int("convs", convs)
+        self.conv_count = positive_int("convs", convs)
         self.prior = prior
         bias = 0.0 if prior is None else -math.log((1 - prior) / prior)
 
@@ -124,13 +124,13 @@ class PredictionHead(keras.layers.Layer):
         return self.prediction(features)
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.outputs)
+        return (*input_shape[:-1], self.output_count)
 
     def compute_output_spec(self, features):
         return keras.KerasTensor(self.compute_output_shape(features.shape), dtype=self.prediction.compute_dtype)
 
     def get_config(self):
-        own = {"outputs": self.outputs, "width": self.width, "convs": self.number, "prior": self.prior}
+        own = {"outputs": self.output_count, "convs": self.conv_count, "width": self.width, "prior": self.prior}
         return {**super().get_config(), **own}
 
 

@@ -77,5 +77,8 @@ class AnchorTargets(keras.layers.Layer):
             return deltas, ops.where(matches >= 0, ops.take(classes, box, axis=0), matches)
 
         boxes, classes = (ops.cast(labels[name], dtype) for name, dtype in (("boxes", "float32"), ("classes", "int32")))
+        # A row of padding: there is a box to take, though a batch has none.
+        boxes = ops.pad(boxes, ((0, 0), (0, 1), (0, 0)))
+        classes = ops.pad(classes, ((0, 0), (0, 1)), constant_values=-1)
         # One image after the other: the overlaps of a batch would take gigabytes.
         return ops.map(of_one_image, (boxes, classes))

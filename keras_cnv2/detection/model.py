@@ -4,14 +4,15 @@ import contextlib
 
 import keras
 import keras_cv
-import tensorflow as tf
 from keras import ops
 
+from keras_cnv2 import replicas
 from keras_cnv2.arguments import is_positive_int
 from keras_cnv2.detection.anchors import ANCHORS, SIZES, STRIDES, anchor_generator, check_sides
 from keras_cnv2.detection.heads import PRIOR, PredictionHead, Pyramid
 from keras_cnv2.detection.loss import FocalLoss
 from keras_cnv2.detection.matching import IGNORED, AnchorTargets
+from keras_cnv2.features import from_nested_config
 from keras_cnv2.models import check_head
 
 LEVELS = ("P3", "P4", "P5")
@@ -34,7 +35,6 @@ class RetinaNet(keras_cv.models.RetinaNet):
         anchor_sizes=SIZES,
         low_quality_matches=True,
         name=None,
-        trainable=True,
     ):
         check_head(True, classes, None, class_names)
         _check(backbone, anchor_sizes)
@@ -58,7 +58,6 @@ class RetinaNet(keras_cv.models.RetinaNet):
         self.class_names = None if class_names is None else tuple(class_names)
         self.anchor_sizes = tuple(map(float, anchor_sizes))
         self.low_quality_matches = low_quality_matches
-        self.trainable = trainable
 
     @property
     def backbone(self):
@@ -97,10 +96,13 @@ class RetinaNet(keras_cv.models.RetinaNet):
         weights = 1.0 if sample_weight is None else ops.reshape(ops.cast(sample_weight, "float32"), (-1, 1))
         has_box = ops.cast(classes >= 0, "float32") * weights
         counts = ops.cast(classes != IGNORED, "float32") * weights
-        boxes = ops.maximum(_over_replicas(ops.sum(has_box)), 1.0)
+        boxes = ops.maximum(replicas.all_sum(ops.sum(has_box)), 1.0)
+        # A number that is no class would count as background, and a compiled step cannot raise: its image becomes NaN.
+        known = ops.all(ops.cast(y["classes"], "int32") < self.classes, axis=-1)
+        targets = ops.one_hot(classes, self.classes, dtype="float32")
         return super(keras_cv.models.RetinaNet, self).compute_loss(
             x=x,
-            y={"box": deltas, "classification": ops.one_hot(classes, self.classes, dtype="float32")},
+            y={"box": deltas, "classification": ops.where(known[:, None, None], targets, float("nan"))},
             y_pred=y_pred,
             sample_weight={"box": has_box / boxes, "classification": counts / boxes},
             training=training,
@@ -129,8 +131,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
-        return cls(**{**config, "backbone": backbone})
+        return from_nested_config(cls, config, ("backbone",), custom_objects)
 
 
 def _check(backbone, anchor_sizes):
@@ -170,11 +171,3 @@ def _images(inputs):
 def _as_tuple(data):
     """A batch as (images, labels, perhaps weights); KerasCV's data has a dict of images and bounding boxes."""
     return (data["images"], data["bounding_boxes"]) if isinstance(data, dict) else data
-
-
-def _over_replicas(value):
-    """The sum of the values of all replicas."""
-    context = tf.distribute.get_replica_context()  # `None` where Keras only looks at shapes
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_cnv2.detection.anchors import SIZES
+from keras_cnv2.extras import import_keras_cv
 
 
 def retinanet(
@@ -35,7 +36,8 @@ def retinanet(
     Args:
         backbone: `keras_cnv2.ConvNeXtV2Backbone`, best with `pyramid_norms`; or any functional Keras model with
             `pyramid_level_inputs` (level -> layer name) for P3 to P5.
-        classes: Int, the number of classes; the background is none.
+        classes: Int, the number of classes; the background is none. Labels number them from 0; a number from `classes`
+            on, as COCO's ids have, makes the loss NaN: see `keras_cnv2.detection.check_labels`.
         width: Int, the channels of pyramid and heads.
         convs: Int, the convolutions of each head before its prediction.
         class_names: Optional list of `classes` strings, kept with the model.
@@ -78,10 +80,7 @@ def require_keras_cv():
             "Detection works with TensorFlow as the backend of Keras: set KERAS_BACKEND=tensorflow. "
             f"Received: backend={keras.backend.backend()!r}"
         )
-    try:
-        import keras_cv  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f'RetinaNet is made with KerasCV: pip install "keras_cnv2[keras-cv]" ({error})') from error
+    import_keras_cv("RetinaNet")
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2", name="RetinaNet")

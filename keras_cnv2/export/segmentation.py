@@ -1,6 +1,5 @@
 """The signatures of segmentation models: from images, or a picture of any size, to a class of each pixel."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -26,8 +25,7 @@ def functions(model, images, checked, max_pixels, folded):
     Returns:
         {name of the signature: (function, list of specs)}.
     """
-    logits = logits_of(model)
-    logits = fold(logits) if folded else logits
+    logits = fold(model) if folded else model
 
     def classify(images):
         return answer(logits(checked(images), training=False))
@@ -50,12 +48,6 @@ def functions(model, images, checked, max_pixels, folded):
     if images.shape[1:].as_list() == [None, None, 3]:
         found["serve_jpeg"] = (serve_jpeg, [ENCODED])
     return found
-
-
-def logits_of(model):
-    """A functional model from images to logits `(N, H, W, classes)` alone."""
-    output = model.output["logits"] if isinstance(model.output, dict) else model.output
-    return keras.Model(model.input, output, name=model.name)
 
 
 def answer(logits):

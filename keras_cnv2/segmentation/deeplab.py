@@ -3,6 +3,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_cnv2.arguments import positive_int
+from keras_cnv2.extras import import_keras_cv
 from keras_cnv2.features import total_stride
 from keras_cnv2.models import check_head
 
@@ -46,10 +47,7 @@ def deeplab_v3_plus(
 
     Source: DeepLabV3+ (arXiv 1802.02611), section 3.1.
     """
-    try:
-        import keras_cv
-    except ImportError as error:
-        raise ImportError('DeepLabV3+ is KerasCV\'s: pip install "keras_cnv2[keras-cv]"') from error
+    keras_cv = import_keras_cv("DeepLabV3+")
     check_head(True, classes, None, class_names)
     positive_int("width", width)
     positive_int("projection_width", projection_width)

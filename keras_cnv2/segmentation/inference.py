@@ -29,7 +29,8 @@ class Segmenter:
 
     Args:
         model: A model from images to logits of the images' size, like `UPerNet`.
-        window: Int or (height, width) in pixels; `None` for the whole image at once.
+        window: Int or (height, width) in pixels; `None` for the whole image at once. A model with a fixed image size,
+            like DeepLabV3+, takes that alone.
         stride: Int or (height, width), by default two thirds of the window.
         scales: Positive floats, factors on the size of images.
         flip: Bool, whether to see the mirror images as well.
@@ -42,7 +43,7 @@ class Segmenter:
         The most probable class of each pixel, an int32 NumPy array `(N, *size)`.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or the model takes images of another size alone.
 
     Source: The tests of mmsegmentation, whose windows, scales and mirror images these are.
     """
@@ -69,6 +70,9 @@ class Segmenter:
             raise ValueError(f"scales must be positive numbers, one at least. Received: scales={scales!r}")
         self.scales = tuple(scales)
         self.flip = flip
+        self._only_size = _only_size(model)
+        if self._only_size and (self.window != self._only_size if self.window else {*self.scales} != {1}):
+            raise self._size_error(f"window={window!r}, scales={scales!r}")
         self.fill = _mean_colour(model)
         self._forward = _compiled(model)
 
@@ -85,10 +89,19 @@ class Segmenter:
             A float32 tensor `(N, *size, classes)`.
         """
         images = ops.cast(images, "float32")
+        if self._only_size and not self.window and tuple(images.shape[1:3]) != self._only_size:
+            raise self._size_error(f"images of shape {tuple(images.shape)}")
         size = tuple(images.shape[1:3]) if size is None else tuple(map(int, size))
         mirrors = (False, True) if self.flip else (False,)
         views = [self._view(images, scale, mirror, size) for scale in self.scales for mirror in mirrors]
         return sum(views) / len(views)
+
+    def _size_error(self, received):
+        height, width = self._only_size
+        window = height if height == width else (height, width)
+        return ValueError(
+            f"The model takes images of {height} x {width} alone: give window={window}. Received: {received}"
+        )
 
     def _view(self, images, scale, mirrored, size):
         """The probabilities of images as seen at a scale, maybe in a mirror."""
@@ -157,6 +170,12 @@ def _mean_colour(model):
     backbone = getattr(model, "backbone", model)
     channels = _input_shape(model)[-1]
     return pixel_statistics(channels)[0] if getattr(backbone, "include_preprocessing", True) and channels else 0.0
+
+
+def _only_size(model):
+    """(height, width) of the only images that a model takes, `None` if it takes several."""
+    size = tuple(_input_shape(model)[1:3])
+    return None if None in size else size
 
 
 def _input_shape(model):

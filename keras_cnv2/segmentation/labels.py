@@ -25,6 +25,24 @@ def check_labels(labels: Any, classes: int, ignore_label: int | None = 255) -> N
         )
 
 
+def check_shape(labels, predicted):
+    """Raises a `ValueError` unless labels lie on predictions, as far as their sides are known.
+
+    Args:
+        labels: Tensor.
+        predicted: The shape of predictions, `(N, height, width)`.
+    """
+    received, predicted = tuple(labels.shape), tuple(predicted)
+    fits = len(received) == len(predicted) and all(
+        None in sides or sides[0] == sides[1] for sides in zip(received, predicted)
+    )
+    if not fits:
+        raise ValueError(
+            f"labels must have the shape (N, height, width) of the predictions, {predicted}, without an axis of "
+            f"channels. Received: labels of shape {received}"
+        )
+
+
 def is_class(labels, classes):
     """Where int labels are classes, a boolean tensor."""
     return ops.logical_and(labels >= 0, labels < classes)

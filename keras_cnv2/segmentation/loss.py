@@ -3,7 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_cnv2.segmentation.labels import is_class, is_ignored
+from keras_cnv2.segmentation.labels import check_shape, is_class, is_ignored
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
@@ -28,6 +28,9 @@ class PixelCrossentropy(keras.losses.Loss):
     Returns:
         A scalar; with `reduction=None` the mean of each image, `(N,)`.
 
+    Raises:
+        ValueError: If labels have another shape, like one with an axis of channels.
+
     Source: The loss of mmsegmentation, which the paper's segmentation models were trained with.
     """
 
@@ -44,6 +47,7 @@ class PixelCrossentropy(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         labels = ops.cast(y_true, "int32")
+        check_shape(labels, y_pred.shape[:-1])
         known = is_class(labels, y_pred.shape[-1])
         ignored = is_ignored(labels, self.ignore_label)
         losses = ops.sparse_categorical_crossentropy(ops.where(known, labels, 0), y_pred, from_logits=True)

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_cnv2.arguments import positive_int
-from keras_cnv2.segmentation.labels import is_class, is_ignored
+from keras_cnv2.segmentation.labels import check_shape, is_class, is_ignored
 
 # Counts are kept as `high * 2**20 + low`: so they stay exact up to 2**51 in the 32-bit integers that all backends have,
 # and the low halves of two thousand replicas can be added up.
@@ -35,6 +35,9 @@ class ConfusionMatrix(keras.metrics.Metric):
     Returns:
         The mean IoU, a float32 scalar, NaN before the first pixel.
 
+    Raises:
+        ValueError: If labels have another shape than predictions, like one with an axis of channels.
+
     Source: Fully Convolutional Networks (arXiv 1411.4038), section 5, "Metrics".
     """
 
@@ -54,6 +57,7 @@ class ConfusionMatrix(keras.metrics.Metric):
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         labels, y_pred = ops.cast(y_true, "int32"), ops.convert_to_tensor(y_pred)
         predicted = ops.cast(ops.argmax(y_pred, axis=-1) if len(y_pred.shape) == 4 else y_pred, "int32")
+        check_shape(labels, predicted.shape)
         counted = ops.logical_not(is_ignored(labels, self.ignore_label))
         if sample_weight is not None:
             counted = ops.logical_and(counted, ops.reshape(ops.not_equal(sample_weight, 0), (-1, 1, 1)))

@@ -4,7 +4,8 @@ from typing import Any, Self
 import keras
 
 from keras_cnv2 import replicas
-from keras_cnv2.arguments import is_positive_int, positive_int
+from keras_cnv2.arguments import fraction, is_positive_int, number, positive_int
+from keras_cnv2.features import from_nested_config
 from keras_cnv2.models import check_head
 from keras_cnv2.segmentation.resample import BinPooling, ResizeLike
 
@@ -97,7 +98,11 @@ class UPerNet(keras.Model):
         self.auxiliary_weight = auxiliary_weight
         self.class_names = None if class_names is None else tuple(class_names)
         # The bound method: a model as an attribute would be saved as another part of this one.
-        self._inference = keras.Model(images, logits).call
+        self._inference = self.inference_graph().call
+
+    def inference_graph(self) -> keras.Model:
+        """The functional model from images to logits alone, of the same layers but the auxiliary head's."""
+        return keras.Model(self.input, self.output["logits"], name=self.name)
 
     def call(self, images: Any, training: bool | None = None, mask: Any = None) -> Any:
         if training:
@@ -146,11 +151,7 @@ class UPerNet(keras.Model):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
-        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
-        arguments = {name: value for name, value in config.items() if name != "trainable"}
-        model = cls(**{**arguments, "backbone": backbone})
-        model.trainable = config.get("trainable", True)
-        return model
+        return from_nested_config(cls, config, ("backbone",), custom_objects)
 
 
 def last_levels(backbone):
@@ -192,15 +193,15 @@ def _feature_pyramid(levels, width, dtype):
     """
     *finer, x = levels
     outputs = [x]
-    for number, level in reversed([*enumerate(finer)]):
-        lateral = _convolve(level, width, 1, dtype, f"lateral_{number}")
-        above = ResizeLike(dtype=dtype, name=f"top_down_{number}_resize")(x, lateral)
-        x = keras.layers.Add(dtype=dtype, name=f"top_down_{number}")([lateral, above])
-        outputs.insert(0, _convolve(x, width, 3, dtype, f"pyramid_{number}"))
+    for stage, level in reversed([*enumerate(finer)]):
+        lateral = _convolve(level, width, 1, dtype, f"lateral_{stage}")
+        above = ResizeLike(dtype=dtype, name=f"top_down_{stage}_resize")(x, lateral)
+        x = keras.layers.Add(dtype=dtype, name=f"top_down_{stage}")([lateral, above])
+        outputs.insert(0, _convolve(x, width, 3, dtype, f"pyramid_{stage}"))
     finest, *coarser = outputs
     resized = [
-        ResizeLike(dtype=dtype, name=f"pyramid_{number}_resize")(output, finest)
-        for number, output in enumerate(coarser, 1)
+        ResizeLike(dtype=dtype, name=f"pyramid_{stage}_resize")(output, finest)
+        for stage, output in enumerate(coarser, 1)
     ]
     return _convolve(
         keras.layers.Concatenate(dtype=dtype, name="fusion_concat")([finest, *resized]), width, 3, dtype, "fusion"
@@ -251,8 +252,6 @@ def _check(pool_scales, dropout, auxiliary_weight, class_names, classes):
         raise ValueError(f"pool_scales must be positive ints. Received: pool_scales={pool_scales!r}")
     if len({*pool_scales}) != len(pool_scales):
         raise ValueError(f"pool_scales must differ from each other. Received: pool_scales={pool_scales!r}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be in [0, 1). Received: dropout={dropout!r}")
-    if not auxiliary_weight >= 0:
-        raise ValueError(f"auxiliary_weight must not be negative. Received: auxiliary_weight={auxiliary_weight!r}")
+    fraction("dropout", dropout)
+    number("auxiliary_weight", auxiliary_weight, "a number from 0 on", lambda x: 0 <= x < float("inf"))
     check_head(True, classes, None, class_names)

@@ -101,6 +101,17 @@ def test_it_survives_a_file(model, tmp_path):
         np.testing.assert_array_equal(received[name], values)
 
 
+@pytest.mark.parametrize("name", ["backbone", "KerasCV's"])
+def test_other_models_are_named(model, name):
+    import keras_cv
+
+    theirs = model.backbone
+    if name == "KerasCV's":
+        theirs = keras_cv.models.RetinaNet(theirs, num_classes=3, bounding_box_format="xywh")
+    with pytest.raises(ValueError, match="must be what keras_cnv2.detection.retinanet made. Received: retinanet=<"):
+        Detector(theirs)
+
+
 def test_wrong_arguments_are_named(model):
     with pytest.raises(ValueError, match="nms must be one of.*Received: nms='fast'"):
         Detector(model, "fast")

@@ -62,6 +62,12 @@ def test_targets_are_those_of_brute_force():
     assert iou(anchors[2], given["boxes"][0, 2]) == 16 / 1024
 
 
+def test_a_batch_without_a_place_for_boxes():
+    deltas, classes = AnchorTargets(few_anchors())(images(), labels([], [], most=0))
+    np.testing.assert_array_equal(classes, [[BACKGROUND] * 4] * 2)
+    assert np.isfinite(np.array(deltas)).all()
+
+
 def test_targets_are_exact_in_half_precision():
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")

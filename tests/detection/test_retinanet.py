@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import keras_cnv2
-from keras_cnv2.detection import Detector, retinanet
+from keras_cnv2.detection import Detector, check_labels, retinanet
 from keras_cnv2.detection.heads import PredictionHead, Pyramid
 from keras_cnv2.layer_decay import layers_above
-from tests.detection.samples import TWO, images, labels, noisy, numpy_of, tiny
+from tests.detection.samples import CLASSES, TWO, images, labels, noisy, numpy_of, tiny
 
 keras_cv = pytest.importorskip("keras_cv")
 
@@ -78,6 +78,18 @@ def test_it_survives_a_file(tmp_path):
     assert again.optimizer.iterations == 2
 
 
+def test_what_is_frozen_stays_so():
+    model = tiny()
+    model.backbone.trainable = False
+    again = type(model).from_config(model.get_config())
+    assert [v.path for v in again.trainable_variables] == [v.path for v in model.trainable_variables] != []
+    detector = Detector(model)
+    detector.trainable = False
+    again = Detector.from_config(detector.get_config())
+    assert not again.trainable
+    assert again.trainable_variables == []
+
+
 @pytest.mark.slow
 def test_kerascv_is_imported_when_it_is_needed(tmp_path):
     tiny().save(tmp_path / "model.keras")
@@ -132,6 +144,20 @@ def test_half_precision_as_the_global_policy():
         keras.config.set_dtype_policy("float32")
     assert {str(keras.backend.standardize_dtype(x.dtype)) for x in outputs.values()} == {"float32"}
     assert keras.backend.standardize_dtype(found["boxes"].dtype) == "float32"
+
+
+def test_numbers_that_are_no_class_are_loud():
+    model = tiny()
+    wrong = labels([(1, (5, 5, 40, 40))], [(0, (10, 20, 30, 60)), (CLASSES, (0, 0, 9, 9))])
+    check_labels(TWO, CLASSES)
+    with pytest.raises(ValueError, match=r"from 0 to 2.*Received: 1 others, such as \[3\.0\]"):
+        check_labels(wrong, CLASSES)
+    model.compile("sgd", run_eagerly=True)
+    right = model.test_on_batch(images(), TWO, return_dict=True)
+    loss = model.test_on_batch(images(), wrong, return_dict=True)
+    assert np.isfinite(right["loss"])
+    assert np.isnan(loss["loss"])
+    assert np.isfinite(loss["box_loss"])
 
 
 def test_wrong_arguments_are_named():

@@ -134,6 +134,29 @@ def test_compiled_once(pixelwise):
     assert segmenter._forward.experimental_get_tracing_count() == 1
 
 
+class TestAModelOfOneSize:
+    @pytest.fixture
+    def model(self):
+        inputs = keras.Input((16, 24, 3))
+        return keras.Model(inputs, keras.layers.Conv2D(4, 1)(inputs))
+
+    @pytest.mark.backends
+    def test_its_window(self, model):
+        x = images(1, 20, 20)
+        assert Segmenter(model, window=(16, 24), scales=(0.5, 1.0))(x).shape == (1, 20, 20)
+        assert Segmenter(model)(images(1, 16, 24)).shape == (1, 16, 24)
+
+    @pytest.mark.parametrize("arguments", [{"window": 16}, {"scales": (0.5, 1.0)}, {"window": (24, 16)}])
+    def test_other_views(self, model, arguments):
+        with pytest.raises(ValueError, match=r"of 16 x 24 alone: give window=\(16, 24\)\. Received: "):
+            Segmenter(model, **arguments)
+
+    @pytest.mark.backends
+    def test_other_images(self, model):
+        with pytest.raises(ValueError, match=r"give window=\(16, 24\)\. Received: images of shape \(1, 32, 48, 3\)"):
+            Segmenter(model)(images(1, 32, 48))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

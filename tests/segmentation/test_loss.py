@@ -54,6 +54,21 @@ def test_labels_that_are_no_class_are_loud(wrong):
     assert np.isfinite(per_image[1])
 
 
+@pytest.mark.backends
+@pytest.mark.parametrize("count", [1, 2])
+def test_labels_with_an_axis_of_channels(count):
+    y, x = labels(count)[..., None], logits()[:count]
+    with pytest.raises(ValueError, match=rf"without an axis of channels\. Received: .*\({count}, 65, 76, 1\)"):
+        PixelCrossentropy()(y, x)
+
+
+def test_sides_that_a_graph_computes():
+    tf = pytest.importorskip("tensorflow")
+    specs = [tf.TensorSpec((None, None, 76), tf.int32), tf.TensorSpec((None, 65, None, CLASSES))]
+    loss = tf.function(PixelCrossentropy(), input_signature=specs)
+    np.testing.assert_allclose(loss(labels(), logits()), expected(labels(), logits()).mean(), rtol=1e-5)
+
+
 def test_config_holds_every_argument():
     given = {"ignore_label": 3, "reduction": "sum", "name": "mine", "dtype": "float64"}
     loss = keras.losses.deserialize(keras.losses.serialize(PixelCrossentropy(**given)))

@@ -92,6 +92,13 @@ def test_what_is_no_class_is_loud(wrong, side):
         metric.scores()
 
 
+@pytest.mark.backends
+@pytest.mark.parametrize("shape", [(2, 65, 76, 1), (65, 76), (2, 65, 75)])
+def test_labels_of_another_shape(shape):
+    with pytest.raises(ValueError, match=r"shape \(N, height, width\) of the predictions, \(2, 65, 76\).*Received: "):
+        ConfusionMatrix(CLASSES).update_state(np.zeros(shape, "int32"), predicted())
+
+
 def test_config_holds_every_argument():
     given = {"classes": 3, "ignore_label": None, "name": "mine", "dtype": "float32"}
     metric = keras.metrics.deserialize(keras.metrics.serialize(ConfusionMatrix(**given)))

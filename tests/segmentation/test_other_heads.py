@@ -1,8 +1,11 @@
 """A training step of each head that others have for backbones: what they ask of one, ours has."""
 
+import sys
+
 import numpy as np
 import pytest
 
+import keras_cnv2
 from keras_cnv2.segmentation import ConfusionMatrix, PixelCrossentropy, deeplab_v3_plus
 from tests.segmentation.small import backbone, images, labels, numpy, with_values
 
@@ -57,6 +60,18 @@ class TestDeepLab:
         pytest.importorskip("keras_cv")
         with pytest.raises(ValueError, match="Received: "):
             deeplab_v3_plus(backbone(**{"input_shape": (64, 64, 3), **body}), **{"classes": 3, **arguments})
+
+    def test_folds(self):
+        model = with_values(deeplab())
+        x = images(1, SIZE, 2 * SIZE)
+        expected = numpy(model(x))
+        error = np.abs(numpy(keras_cnv2.fold(model)(x)) - expected).max()
+        assert error < 1e-4 * np.abs(expected).max()
+
+    def test_missing_kerascv_is_named(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "keras_cv", None)
+        with pytest.raises(ImportError, match=r'DeepLabV3\+.*pip install "keras_cnv2\[keras-cv\]" \(.*keras_cv'):
+            deeplab_v3_plus(None, 3)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_cnv2
-from keras_cnv2.segmentation import ConfusionMatrix, PixelCrossentropy, UPerNet
+from keras_cnv2.segmentation import ConfusionMatrix, PixelCrossentropy, Segmenter, UPerNet
 from keras_cnv2.segmentation.resample import BinPooling, ResizeLike
 from tests.segmentation.small import CLASSES, backbone, images, labels, numpy, upernet
 
@@ -173,10 +173,30 @@ class TestModel:
         )
         assert len(model.weights) == len({id(w) for w in model.weights})
 
+    def test_what_is_frozen_stays_so(self):
+        model = upernet(values=False)
+        model.backbone.trainable = False
+        again = UPerNet.from_config(model.get_config())
+        assert [v.path for v in again.trainable_variables] == [v.path for v in model.trainable_variables] != []
+        model.trainable = False
+        assert UPerNet.from_config(model.get_config()).trainable_variables == []
+
     def test_folds(self):
-        model = upernet()
-        folded = keras_cnv2.fold(keras.Model(model.input, model.output["logits"]))
+        model = upernet(body=backbone(include_preprocessing=False), class_names=[*"abcde"])
+        folded = keras_cnv2.fold(model)
         np.testing.assert_allclose(numpy(folded(images())), numpy(model(images())), atol=1e-4)
+        assert not any("auxiliary" in layer.name for layer in folded.layers)
+        assert folded.class_names == (*"abcde",)
+        segmenters = [Segmenter(m, window=80) for m in (folded, model)]  # larger than the images
+        assert [segmenter.fill for segmenter in segmenters] == [0, 0]
+        likely, expected = (numpy(segmenter.probabilities(images(1))) for segmenter in segmenters)
+        np.testing.assert_allclose(likely, expected, atol=1e-4)
+
+    def test_folds_within_another_model(self):
+        model = upernet()
+        outer = keras.Sequential([keras.Input((64, 96, 3)), model, keras.layers.Softmax()])
+        x = images(1, 64, 96)
+        np.testing.assert_allclose(numpy(keras_cnv2.fold(outer)(x)), numpy(outer(x)), atol=1e-4)
 
     @pytest.mark.parametrize("attribute", ["pyramid_outputs", "pyramid_level_inputs"])
     def test_other_backbones(self, attribute):
