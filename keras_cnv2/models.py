@@ -48,7 +48,7 @@ class ConvNeXtV2(keras.Model):
             the path of a file as `keras_cnv2.load_checkpoint` takes it. With `classes` other than 1000 and than the
             file's, the head keeps its random values. With channels other than three, see `load_checkpoint`.
         include_top: Bool, whether to end in pooling, LayerNorm and a dense layer of `classes`.
-        classes: Int, the number of classes; with `include_top`.
+        classes: Int, the number of classes; with `include_top`. Without it, `None` will do.
         classifier_activation: Activation of the top: "softmax", `None` for logits, or anything Keras knows.
         pooling: Without the top: `None` gives the last stage's feature map `(N, H / s, W / s, dims[3])`, "avg" or
             "max" the pooled and LayerNorm-ed features `(N, dims[3])`.
@@ -90,7 +90,7 @@ class ConvNeXtV2(keras.Model):
         dims: Sequence[int],
         weights: str | os.PathLike | None = None,
         include_top: bool = True,
-        classes: int = PUBLISHED_CLASSES,
+        classes: int | None = PUBLISHED_CLASSES,
         classifier_activation: str | Callable | None = "softmax",
         pooling: str | None = None,
         class_names: Sequence[str] | None = None,
@@ -132,7 +132,7 @@ class ConvNeXtV2(keras.Model):
         self.depths = tuple(map(int, depths))
         self.dims = tuple(map(int, dims))
         self.include_top = include_top
-        self.classes = int(classes)
+        self.classes = None if classes is None else int(classes)
         self.classifier_activation = classifier_activation
         self.pooling = pooling
         self.class_names = None if class_names is None else tuple(class_names)
@@ -207,7 +207,8 @@ def _of_size(size) -> Callable[..., ConvNeXtV2]:
         return ConvNeXtV2(row.depths, row.dims, *args, name=name, **kwargs)
 
     signature = inspect.signature(ConvNeXtV2)
-    arguments = [p for p in signature.parameters.values() if p.name not in ("depths", "dims")]
+    parameters = {**signature.parameters, "name": signature.parameters["name"].replace(default=f"convnextv2_{size}")}
+    arguments = [parameter for key, parameter in parameters.items() if key not in ("depths", "dims")]
     build.__name__ = build.__qualname__ = f"ConvNeXtV2{size.capitalize()}"
     build.__signature__ = signature.replace(parameters=arguments, return_annotation=ConvNeXtV2)
     build.__doc__ = f"""ConvNeXt V2 {size.capitalize()}: depths {row.depths}, dims {row.dims}.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_cnv2 import adam_kernel
+from keras_cnv2.arguments import fraction, number, positive_int
 from keras_cnv2.layer_decay import LAYER_DECAY_TYPES, layers_above
 
 
@@ -44,13 +45,12 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, learning_rate: float, steps: int, warmup_steps: int = 0, min_learning_rate: float = 0.0):
         super().__init__()
-        _check("learning_rate", learning_rate, Real, "a positive number", lambda x: 0 < x < math.inf)
-        _check("steps", steps, Integral, "a positive int", lambda x: x > 0)
-        _check("warmup_steps", warmup_steps, Integral, f"an int in [0, steps={steps}]", lambda x: 0 <= x <= steps)
+        number("learning_rate", learning_rate, "a positive number", lambda x: 0 < x < math.inf)
+        self.steps = positive_int("steps", steps)
+        number("warmup_steps", warmup_steps, f"an int in [0, steps={steps}]", lambda x: 0 <= x <= steps, kind=Integral)
         allowed = f"a number in [0, learning_rate={learning_rate}]"
-        _check("min_learning_rate", min_learning_rate, Real, allowed, lambda x: 0 <= x <= learning_rate)
+        number("min_learning_rate", min_learning_rate, allowed, lambda x: 0 <= x <= learning_rate)
         self.learning_rate = float(learning_rate)
-        self.steps = int(steps)
         self.warmup_steps = int(warmup_steps)
         self.min_learning_rate = float(min_learning_rate)
 
@@ -153,11 +153,11 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
             name=name,
         )
         if weight_decay is not None:
-            _check("weight_decay", weight_decay, Real, "None or a number from 0 on", lambda x: 0 <= x < math.inf)
+            number("weight_decay", weight_decay, "None or a number from 0 on", lambda x: 0 <= x < math.inf)
         for key, beta in (("beta_1", beta_1), ("beta_2", beta_2)):
-            _check(key, beta, Real, "a number in [0, 1)", lambda x: 0 <= x < 1)
-        _check("epsilon", epsilon, Real, "a positive number", lambda x: 0 < x < math.inf)
-        _check("layer_decay", layer_decay, Real, "a number in (0, 1]", lambda x: 0 < x <= 1)
+            fraction(key, beta)
+        number("epsilon", epsilon, "a positive number", lambda x: 0 < x < math.inf)
+        number("layer_decay", layer_decay, "a number in (0, 1]", lambda x: 0 < x <= 1)
         if layer_decay_type not in LAYER_DECAY_TYPES:
             raise ValueError(
                 f"layer_decay_type must be one of {LAYER_DECAY_TYPES}. Received: layer_decay_type={layer_decay_type!r}"
@@ -287,8 +287,3 @@ def _is_exempt(variable):
 
 def _path(variable):
     return getattr(variable, "path", variable.name)
-
-
-def _check(name, value, kind, allowed, is_allowed):
-    if not isinstance(value, kind) or isinstance(value, bool) or not is_allowed(value):
-        raise ValueError(f"{name} must be {allowed}. Received: {name}={value!r}")

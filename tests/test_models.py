@@ -77,7 +77,9 @@ class TestFamily:
         for size in SIZES:
             function = build(size)
             assert function.__name__ == f"ConvNeXtV2{size.capitalize()}"
-            assert [*general][2:] == [*inspect.signature(function).parameters]
+            parameters = inspect.signature(function).parameters
+            assert [*general][2:] == [*parameters]
+            assert parameters["name"].default == f"convnextv2_{size}"
 
     def test_is_functional(self):
         model = keras_cnv2.ConvNeXtV2Atto()
@@ -114,6 +116,13 @@ class TestTop:
         logits.set_weights(model.get_weights())
         expected = keras.ops.softmax(logits(images()))
         np.testing.assert_allclose(predict(model, images()), keras.ops.convert_to_numpy(expected), rtol=1e-5)
+
+    def test_without_it_classes_may_be_none(self):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, include_top=False, classes=None)
+        assert model.classes is None
+        assert keras_cnv2.ConvNeXtV2.from_config(model.get_config()).get_config() == model.get_config()
+        with pytest.raises(ValueError, match="classes must be a positive int. Received: classes=None"):
+            keras_cnv2.ConvNeXtV2(**SMALL, classes=None)
 
     def test_features(self):
         maps = keras_cnv2.ConvNeXtV2(**SMALL, include_top=False)
@@ -221,6 +230,8 @@ class TestBadInput:
             ("class_names", "abcd"),
             ("class_names", 4),
             ("drop_path_rate", 1.0),
+            ("drop_path_rate", "0.1"),
+            ("drop_path_rate", None),
             ("input_tensor", np.zeros((1, 64, 64, 3))),
         ],
     )

@@ -16,7 +16,9 @@ def encode_dense(backbone, images, hidden, visible, training):
 
     Source: ConvNeXt V2 (arXiv 2301.00808), appendix A.2.
     """
-    x = _stem(backbone, images)
+    # Before anything else: the masks further on are factors, and zero times NaN is NaN.
+    covered = masking.enlarge(hidden, images.shape[1] // hidden.shape[1])
+    x = _stem(backbone, ops.where(ops.expand_dims(covered, -1) > 0, 0.0, images))
     for stage in range(4):
         x = _downsample(backbone, stage, x)
         mask = masking.enlarge(hidden, x.shape[1] // hidden.shape[1])

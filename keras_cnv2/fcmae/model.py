@@ -6,11 +6,11 @@ import numpy as np
 from keras import ops
 
 from keras_cnv2 import replicas
-from keras_cnv2.arguments import is_positive_int, positive_int
+from keras_cnv2.arguments import positive_int
 from keras_cnv2.backbone import ConvNeXtV2Backbone
-from keras_cnv2.fcmae import encoders, masking
+from keras_cnv2.fcmae import checks, encoders, masking
 from keras_cnv2.fcmae.mask_token import MaskToken
-from keras_cnv2.features import total_stride
+from keras_cnv2.features import from_nested_config, total_stride
 from keras_cnv2.layers import ConvNeXtV2Block
 from keras_cnv2.layers.block import kernel_initializer
 from keras_cnv2.preprocessing import preprocess_input, restore_pixels
@@ -32,6 +32,9 @@ class FCMAE(keras.Model):
     ```
 
     An image is encoded alike alone and in a batch, and hidden pixels have no influence on any feature.
+
+    Labels, `y`, are ignored, so datasets of (images, labels) will do. Weights beside them, `sample_weight` `(N,)`, are
+    factors on the errors of the images; without labels, Keras's `fit` drops them.
 
     Args:
         backbone: Name of a published size ("atto" to "huge"), or a `keras_cnv2.ConvNeXtV2Backbone`.
@@ -83,6 +86,7 @@ class FCMAE(keras.Model):
         dtype: str | keras.DTypePolicy | None = None,
         name: str | None = "fcmae",
     ):
+        checks.check_backbone(backbone)
         given = isinstance(backbone, ConvNeXtV2Backbone)
         # autocast=False: images stay float32 until they are normalised, pixels are too coarse in half precision.
         super().__init__(dtype=backbone.dtype_policy if given and dtype is None else dtype, autocast=False, name=name)
@@ -99,24 +103,19 @@ class FCMAE(keras.Model):
         self.channels = backbone.input_shape[-1]
         self.stem_stride = backbone.stem_stride
         self.include_preprocessing = backbone.include_preprocessing
+        checks.check_same(self, channels=channels, stem_stride=stem_stride, include_preprocessing=include_preprocessing)
         self.patch = total_stride(self.stem_stride)
-        self.image_size = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)
+        self.image_size = checks.sides(image_size, self.patch)
         self.mask_ratio = mask_ratio
         self.decoder_dim = positive_int("decoder_dim", decoder_dim)
         self.decoder_depth = positive_int("decoder_depth", decoder_depth)
         self.norm_pix_loss = norm_pix_loss
         self.encoder = encoder
         self.seed = seed
-        self._check_arguments(channels, stem_stride, include_preprocessing)
-
-        height, width = self.image_size = tuple(map(int, self.image_size))
-        self.grid = (height // self.patch, width // self.patch)
-        self.visible = masking.count_visible(self.grid[0] * self.grid[1], mask_ratio)
-        if not 0 < self.visible < self.grid[0] * self.grid[1]:
-            raise ValueError(
-                f"mask_ratio must leave at least one of the {self.grid[0]} x {self.grid[1]} patches visible and one "
-                f"hidden. Received: mask_ratio={mask_ratio!r}, which leaves {self.visible} visible"
-            )
+        self.grid = tuple(side // self.patch for side in self.image_size)
+        self.visible = checks.visible_patches(self.grid, mask_ratio)
+        if encoder not in encoders.ENCODERS:
+            raise ValueError(f"encoder must be one of {tuple(encoders.ENCODERS)}. Received: encoder={encoder!r}")
         self._training_masks = keras.random.SeedGenerator(seed)
         self._evaluation_masks = keras.random.SeedGenerator(seed)
         self._first_masks = ops.convert_to_numpy(self._evaluation_masks.state)
@@ -133,46 +132,18 @@ class FCMAE(keras.Model):
             layer.build((None, *self.grid, decoder_dim))
         self.built = True
 
-    def _check_arguments(self, channels, stem_stride, include_preprocessing):
-        of_the_backbone = {
-            "channels": channels,
-            "stem_stride": stem_stride,
-            "include_preprocessing": include_preprocessing,
-        }
-        for name, received in of_the_backbone.items():
-            if received not in (None, getattr(self, name)):
-                raise ValueError(
-                    f"{name} must be left out or that of the backbone, {getattr(self, name)!r}. "
-                    f"Received: {name}={received!r}"
-                )
-        if self.backbone.pyramid_norms:
-            raise ValueError(
-                "FCMAE pre-trains the encoder alone: give a backbone without pyramid norms, and load its weights into "
-                f"one with them afterwards. Received: backbone={self.backbone.name!r} with pyramid_norms=True"
-            )
-        sides_fit = all(is_positive_int(side) and side % self.patch == 0 for side in self.image_size)
-        if len(self.image_size) != 2 or not sides_fit:
-            raise ValueError(
-                f"image_size must be an int or (height, width), multiples of the patch of {self.patch} pixels. "
-                f"Received: image_size={self.image_size}"
-            )
-        if not 0 < self.mask_ratio < 1:
-            raise ValueError(f"mask_ratio must be between 0 and 1. Received: mask_ratio={self.mask_ratio!r}")
-        if self.encoder not in encoders.ENCODERS:
-            raise ValueError(f"encoder must be one of {tuple(encoders.ENCODERS)}. Received: encoder={self.encoder!r}")
-
     def call(self, images: Any, hidden: Any = None, training: bool | None = False) -> dict[str, Any]:
-        if isinstance(images, dict):
-            images, hidden = images["images"], images.get("hidden", hidden)
-        images = self._fitting("images", images, (*self.image_size, self.channels))
+        images, hidden = _split(images, hidden)
+        images = self._fitting(images)
         visible, valid = self.visible, None
         if hidden is None:
             seed = self._training_masks if training else self._evaluation_masks
             hidden = masking.random_hidden(ops.shape(images)[0], *self.grid, visible, seed)
         else:
-            hidden = self._fitting("hidden", hidden, self.grid)
+            hidden = checks.fitting("hidden", hidden, self.grid)
+            values = checks.known_masks(hidden)
             if self.encoder == "visible":
-                visible, valid = self._count_given(hidden)
+                visible, valid = checks.count_visible(hidden, values, visible)
 
         features = encoders.ENCODERS[self.encoder](self.backbone, images, hidden, visible, training)  # (N, h, w, D)
         if valid is not None:
@@ -183,40 +154,20 @@ class FCMAE(keras.Model):
         prediction = ops.reshape(self.pred(x), (-1, self.grid[0] * self.grid[1], self.pred.units))
         return {"prediction": prediction, "hidden": hidden, "features": features}
 
-    def _fitting(self, name, tensor, expected):
-        """The tensor as float32 `(N, *expected)`, checked; sizes that a dataset left open become known."""
-        sizes = tuple(tensor.shape)[1:]
-        if len(sizes) != len(expected) or any(size not in (None, e) for size, e in zip(sizes, expected)):
-            raise ValueError(
-                f"{name} must have the shape (N, {', '.join(map(str, expected))}). "
-                f"Received: {name} of shape {tuple(tensor.shape)}"
-            )
-        return ops.reshape(ops.cast(tensor, "float32"), (-1, *expected))
+    def _fitting(self, images):
+        return checks.fitting("images", images, (*self.image_size, self.channels))
 
-    def _count_given(self, hidden):
-        """The number of visible patches of given masks and, where values are unknown, which images have it."""
-        counts = ops.sum(1 - hidden, axis=(1, 2))
-        try:
-            known = ops.convert_to_numpy(counts)
-        except (NotImplementedError, TypeError, ValueError):  # a symbolic tensor: the function is being compiled
-            return self.visible, ops.reshape(counts == self.visible, (-1, 1, 1, 1))
-        visible = int(known[0])
-        if visible < 1 or (known != visible).any():
-            raise ValueError(
-                "hidden must leave the same number of patches visible in every image, at least one "
-                f'(encoder="dense" takes any masks). Received: visible patches {known.astype(int).tolist()}'
-            )
-        return visible, None
-
-    def reconstruction_loss(self, images: Any, outputs: Mapping[str, Any]) -> Any:
+    def reconstruction_loss(self, images: Any, outputs: Mapping[str, Any], sample_weight: Any = None) -> Any:
         """Mean squared error of the hidden patches.
 
         Args:
             images: Tensor `(N, height, width, channels)`, as given to the model.
             outputs: What the model returned for them.
+            sample_weight: Optional tensor `(N,)`, factors on the errors of the images.
 
         Returns:
-            A float32 scalar: the mean over each patch, then over the hidden patches of the batch.
+            A float32 scalar: the mean over each patch, then over the hidden patches of the batch. As in Keras's own
+            losses, that mean is over their number, not over the sum of their weights.
 
         Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1, "Reconstruction target".
         """
@@ -226,10 +177,12 @@ class FCMAE(keras.Model):
             target = (target - mean) / std
         error = ops.mean(ops.square(ops.cast(outputs["prediction"], "float32") - target), axis=-1)
         hidden = ops.reshape(ops.cast(outputs["hidden"], "float32"), (-1, target.shape[1]))
+        if sample_weight is not None:
+            error = error * ops.reshape(ops.cast(sample_weight, "float32"), (ops.shape(error)[0], 1))
         return ops.sum(error * hidden) / ops.maximum(ops.sum(hidden), 1)
 
     def _target_patches(self, images):
-        images = self._fitting("images", images, (*self.image_size, self.channels))
+        images = self._fitting(images)
         if self.include_preprocessing:
             images = preprocess_input(images)
         return masking.to_patches(images, self.patch)
@@ -237,9 +190,12 @@ class FCMAE(keras.Model):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        images = x["images"] if isinstance(x, dict) else x
+        images, _ = _split(x)
+        loss = self.reconstruction_loss(images, y_pred, sample_weight)
+        for of_a_layer in self.losses:  # of regularizers, and what layers have added
+            loss = loss + ops.cast(ops.sum(of_a_layer), loss.dtype)
         _, count = replicas.replica()  # their gradients are added up
-        return self.reconstruction_loss(images, y_pred) / count
+        return loss / count
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         self._evaluation_masks.state.assign(self._first_masks)
@@ -256,12 +212,13 @@ class FCMAE(keras.Model):
         mean and the standard deviation of the patch they stand for.
 
         Args:
-            images: Array or tensor `(N, height, width, channels)`.
+            images: Array or tensor `(N, height, width, channels)`, or a dict of "images" and "hidden".
             hidden: Optional masks `(N, height / patch, width / patch)`, 1 = hidden; drawn if `None`.
 
         Returns:
-            A float32 NumPy array of the shape of `images`, in the value range of the input.
+            A float32 NumPy array of the shape of the images, in the value range of the input.
         """
+        images, hidden = _split(images, hidden)
         outputs = self(images, hidden=hidden, training=False)
         return ops.convert_to_numpy(self.paint(images, outputs))
 
@@ -300,9 +257,14 @@ class FCMAE(keras.Model):
             "seed": self.seed,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
+            "trainable": self.trainable,
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
-        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
-        return cls(**{**config, "backbone": backbone})
+        return from_nested_config(cls, config, ("backbone",), custom_objects)
+
+
+def _split(images, hidden=None):
+    """What a model is called with, as images and masks: a dict of both is what data sets can hold."""
+    return (images["images"], images.get("hidden", hidden)) if isinstance(images, dict) else (images, hidden)

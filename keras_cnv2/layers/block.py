@@ -4,7 +4,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_cnv2.arguments import positive_int
+from keras_cnv2.arguments import fraction, positive_int
 from keras_cnv2.layers import fused
 from keras_cnv2.layers.drop_path import DropPath
 from keras_cnv2.layers.grn import GRN
@@ -34,7 +34,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
         drop_path_rate: Float in `[0, 1)`, the probability that a sample skips the block while training.
 
     Call arguments:
-        x: Float tensor of shape `(N, H, W, C)`.
+        x: Float tensor of shape `(N, H, W, C)`, finite where hidden.
         hidden: Optional tensor of shape `(N, H, W)`, 1 where hidden and 0 where visible, of any dtype.
         training: Bool, whether to drop paths.
 
@@ -42,7 +42,8 @@ class ConvNeXtV2Block(keras.layers.Layer):
         A tensor of the shape of `x`.
 
     Raises:
-        ValueError: If `dim` is not a positive int or the input has another number of channels.
+        ValueError: If `dim` is not a positive int, `drop_path_rate` is outside `[0, 1)`, the input has another number
+            of channels, or `hidden` has not the batch, height and width of the input.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.2, figure 5.
     """
@@ -50,7 +51,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
     def __init__(self, dim: int, drop_path_rate: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.dim = positive_int("dim", dim)
-        self.drop_path_rate = drop_path_rate
+        self.drop_path_rate = fraction("drop_path_rate", drop_path_rate)
         self.remat = False
         dtype = self.dtype_policy
         self.dwconv = MaskedDepthwiseConv2D(
@@ -73,11 +74,15 @@ class ConvNeXtV2Block(keras.layers.Layer):
         self.pwconv2.build(wide)
 
     def call(self, x: Any, hidden: Any = None, training: bool | None = None) -> Any:
-        y = self.checkpointed(lambda x: self.mlp(self.dwconv(x, hidden), hidden, training))(x)
+        y = self.checkpointed(lambda x: self._branch(x, hidden, training))(x)
         y = self.drop_path(y, training=training)
         if hidden is None:
             return x + y
         return hide(x + y, hidden)
+
+    def _branch(self, x, hidden, training):
+        # `training` explicitly: where this is computed again, Keras no longer knows it.
+        return self.mlp(self.dwconv(x, hidden, training=training), hidden, training)
 
     def checkpointed(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """The function of one tensor, made to keep nothing for its gradient where `remat` is set."""

@@ -9,6 +9,9 @@ def trains_fast(dtype):
     """Whether training with this dtype is here and now what `depthwise` and `fused` are for.
 
     That is TensorFlow with nothing but CPUs and with oneDNN's kernels, as it has by default on x86 but on Macs.
+
+    Args:
+        dtype: Str, the dtype that a layer computes in.
     """
     if keras.backend.backend() != "tensorflow" or dtype not in ("float32", "bfloat16") or not _onednn():
         return False

@@ -5,6 +5,7 @@ import keras
 from keras import ops
 
 from keras_cnv2 import replicas
+from keras_cnv2.arguments import fraction
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
@@ -26,16 +27,14 @@ class DropPath(keras.layers.Layer):
         A tensor of the shape and dtype of `x`.
 
     Raises:
-        ValueError: If `rate` is outside `[0, 1)`.
+        ValueError: If `rate` is not a number in `[0, 1)`.
 
     Source: Deep Networks with Stochastic Depth (arXiv 1603.09382), section 3.
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        if not 0 <= rate < 1:
-            raise ValueError(f"rate must be in [0, 1). Received: rate={rate!r}")
-        self.rate = rate
+        self.rate = fraction("rate", rate)
         self.seed = seed
         if rate > 0:
             self.seed_generator = keras.random.SeedGenerator(seed)

@@ -8,7 +8,8 @@ from keras_cnv2.layers import cpu, depthwise
 
 
 def hide(x, hidden):
-    """Sets the hidden positions of `x` (N, H, W, C) to zero; `hidden` (N, H, W), 1 = hidden."""
+    """Sets the hidden positions of `x` (N, H, W, C), finite numbers, to zero; `hidden` (N, H, W), 1 = hidden."""
+    # Not by `where`, which would take NaN too: a training step on a CPU takes 3 % longer with it.
     visible = 1 - ops.cast(hidden, x.dtype)
     return x * ops.expand_dims(visible, -1)
 
@@ -27,7 +28,7 @@ class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
             input), `padding` "same" and `data_format` "channels_last".
 
     Call arguments:
-        x: Float tensor of shape `(N, H, W, C)`.
+        x: Float tensor of shape `(N, H, W, C)`, finite where hidden.
         hidden: Optional tensor of shape `(N, H, W)`, 1 where hidden and 0 where visible, of any dtype.
         patches: Optional `keras_cnv2.fcmae.masking.VisiblePatches` instead of `hidden`. Then `x` are these patches
             alone, as small images `(N * V, p, p, C)`, and so is the output. The numbers are the same.

@@ -12,8 +12,10 @@ class TestMasks:
         hidden = numpy(model(images())["hidden"])
         covered = np.kron(hidden, np.ones((1, 8, 8)))[..., None] == 1
         other = np.where(covered, images(seed=1), images())
-        one, two = (numpy(model(x, hidden=hidden)["features"]) for x in (images(), other))
+        broken = np.where(covered, np.array([np.nan, np.inf, -np.inf], "float32"), images())
+        one, two, three = (numpy(model(x, hidden=hidden)["features"]) for x in (images(), other, broken))
         np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(one, three)
         assert (one[hidden == 1] == 0).all()
         assert (one[hidden == 0] != 0).any(-1).all()
 
@@ -89,6 +91,16 @@ class TestGivenMasks:
             small(16)(images(2, 16, 16), hidden=self.UNEVEN)
         with pytest.raises(ValueError, match="at least one"):
             small(16)(images(2, 16, 16), hidden=np.ones((2, 2, 2)))
+
+    @pytest.mark.backends
+    @pytest.mark.parametrize("encoder", ENCODERS)
+    def test_values(self, encoder):
+        model, even = small(16, encoder=encoder), np.array([[[0, 1], [1, 0]]] * 2)
+        for hidden, received in ((even * np.uint8(255), r"\[0.0, 255.0\]"), (np.full((2, 2, 2), 0.5), r"\[0.5\]")):
+            with pytest.raises(ValueError, match=rf"1 where hidden and 0 where visible. Received: values {received}"):
+                model(images(2, 16, 16), hidden=hidden)
+        for dtype in ("uint8", "bool", "float64"):
+            assert np.isfinite(numpy(model(images(2, 16, 16), hidden=even.astype(dtype))["prediction"])).all()
 
     @pytest.mark.skipif(not TENSORFLOW, reason="compiles with TensorFlow")
     def test_compiled_function_cannot_look_so_it_answers_nan(self):

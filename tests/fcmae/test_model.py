@@ -20,6 +20,13 @@ class TestReconstruction:
         assert picture.min() >= 0
         assert picture.max() <= 255
 
+    def test_of_a_dictionary(self):
+        model = scramble(small())
+        hidden = numpy(model(images())["hidden"])
+        picture = model.reconstruct({"images": images(), "hidden": hidden})
+        np.testing.assert_array_equal(picture, model.reconstruct(images(), hidden=hidden))
+        assert model.reconstruct({"images": images()}).shape == picture.shape
+
     @pytest.mark.parametrize("include_preprocessing", [True, False])
     @pytest.mark.parametrize("norm_pix_loss", [True, False])
     def test_perfect_prediction_gives_the_image_back(self, norm_pix_loss, include_preprocessing, monkeypatch):
@@ -58,8 +65,22 @@ class TestConfig:
         assert {*inspect.signature(keras_cnv2.FCMAE).parameters} == {"backbone", *given}
         config = keras_cnv2.FCMAE("atto", **given).get_config()
         assert keras.dtype_policies.get(config["dtype"]).name == "mixed_bfloat16"
-        assert {**config, "dtype": "mixed_bfloat16", "backbone": "atto"} == {**given, "backbone": "atto"}
+        others = {"dtype": "mixed_bfloat16", "backbone": "atto"}
+        assert {**config, **others} == {**given, **others, "trainable": True}
         assert keras_cnv2.FCMAE.from_config(config).get_config() == config
+
+    def test_frozen_stays_frozen(self):
+        model = small()
+        model.backbone.trainable = False
+        again = keras_cnv2.FCMAE.from_config(model.get_config())
+        assert again.backbone.trainable_weights == []
+        assert len(again.trainable_weights) == len(model.trainable_weights) > 0
+        model.trainable = False
+        again = keras_cnv2.FCMAE.from_config(model.get_config())
+        assert not again.trainable
+        assert again.trainable_weights == []
+        config = {name: value for name, value in model.get_config().items() if name != "trainable"}
+        assert keras_cnv2.FCMAE.from_config(config).trainable  # as older files have it
 
     @pytest.mark.backends
     @pytest.mark.parametrize("encoder", ["visible", pytest.param("dense", marks=pytest.mark.slow)])
@@ -92,6 +113,8 @@ class TestConfig:
             ("mask_ratio", 0.0),
             ("mask_ratio", 1.0),
             ("mask_ratio", 0.99),
+            ("mask_ratio", None),
+            ("mask_ratio", "0.6"),
             ("stem_stride", 3),
             ("channels", 0),
             ("decoder_dim", 0),
@@ -104,6 +127,11 @@ class TestConfig:
         with pytest.raises(ValueError, match=rf"(?s){name}.*Received: ") as error:
             keras_cnv2.FCMAE(**{"backbone": "atto", "image_size": 64, argument: value})
         assert "Received" in str(error.value)
+
+    def test_backbone_of_another_kind(self):
+        for backbone in (keras_cnv2.ConvNeXtV2(**SMALL, classes=2), keras.Sequential(), None):
+            with pytest.raises(ValueError, match=r"size or a ConvNeXtV2Backbone \(whose.*Received: backbone="):
+                keras_cnv2.FCMAE(backbone, 64)
 
     def test_arguments_that_contradict_the_backbone(self):
         backbone = keras_cnv2.ConvNeXtV2Backbone(**SMALL)

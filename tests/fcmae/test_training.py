@@ -36,6 +36,39 @@ class TestTraining:
         assert np.isfinite(model.fit(x, batch_size=4, verbose=0).history["loss"]).all()
         np.testing.assert_array_equal(model.predict(x, verbose=0)["hidden"], hidden)
 
+    @pytest.mark.backends
+    @pytest.mark.parametrize("encoder", ENCODERS)
+    def test_labels_are_ignored_and_weights_are_not(self, encoder):
+        model, x, y = scramble(small(encoder=encoder)), images(), np.arange(4)
+        weights = np.array([0, 1, 2, 0.5], "float32")
+        hidden = numpy(model(x)["hidden"])
+        both = {"images": x, "hidden": hidden}
+        # Each image has as many hidden patches as the others, so the loss is the mean of theirs.
+        alone = [
+            numpy(model.reconstruction_loss(x[i : i + 1], model(x[i : i + 1], hidden=hidden[i : i + 1])))
+            for i in range(4)
+        ]
+        model.compile("sgd")
+        assert model.test_on_batch(both, y) == model.test_on_batch(both)
+        np.testing.assert_allclose(model.test_on_batch(both), np.mean(alone), rtol=1e-5)
+        for shape in ((4,), (4, 1)):
+            weighted = model.test_on_batch(both, y, sample_weight=weights.reshape(shape))
+            np.testing.assert_allclose(weighted, np.mean(weights * alone), rtol=1e-5)
+        history = model.fit(both, y, sample_weight=weights, batch_size=4, verbose=0).history["loss"]
+        np.testing.assert_allclose(history, np.mean(weights * alone), rtol=1e-5)
+
+    @pytest.mark.backends
+    def test_regularizers_count(self):
+        model = scramble(small())
+        x = {"images": images(), "hidden": numpy(model(images())["hidden"])}
+        model.compile("sgd")
+        plain = model.test_on_batch(x)
+        model.proj.kernel.regularizer = keras.regularizers.L2(0.5)
+        model.compile("sgd")
+        expected = plain + 0.5 * np.sum(np.square(numpy(model.proj.kernel)))
+        np.testing.assert_allclose(model.test_on_batch(x), expected, rtol=1e-5)
+        np.testing.assert_allclose(model.train_on_batch(x), expected, rtol=1e-5)
+
     @pytest.mark.skipif(not TENSORFLOW, reason="a dataset of TensorFlow")
     def test_dataset_that_does_not_tell_its_shapes(self):
         import tensorflow as tf

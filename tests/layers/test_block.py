@@ -63,6 +63,12 @@ def test_impossible_dim(dim):
         keras_cnv2.ConvNeXtV2Block(dim)
 
 
+@pytest.mark.parametrize("rate", [1, -0.5, "0.1"])
+def test_impossible_rate(rate):
+    with pytest.raises(ValueError, match="drop_path_rate must be a number in .*Received"):
+        keras_cnv2.ConvNeXtV2Block(4, drop_path_rate=rate)
+
+
 def test_input_of_other_width():
     with pytest.raises(ValueError, match="dim=6 channels. Received"):
         keras_cnv2.ConvNeXtV2Block(6).build((None, 8, 8, 5))

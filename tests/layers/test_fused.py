@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_cnv2
-from keras_cnv2.layers import cpu, fused
+from keras_cnv2.layers import cpu, depthwise, fused
 
 tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="for TensorFlow")
@@ -108,16 +108,25 @@ def trained(block, x, hidden):
     return step(x)
 
 
+def counted(function, calls):
+    def call(*args, **kwargs):
+        calls[function.__name__] = calls.get(function.__name__, 0) + 1
+        return function(*args, **kwargs)
+
+    return call
+
+
 @pytest.mark.skipif(not cpu.trains_fast("float32"), reason="for CPUs with oneDNN")
 @pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_block(block, masked, remat, monkeypatch):
     x, hidden = normal(3, 4, 6, 8), np.array(RNG.random((3, 4, 6)) < 0.5) if masked else None
     expected = trained(block, x, hidden)
-    calls, plain = [], fused.gelu_grn
+    calls = {}
     monkeypatch.setattr(fused, "WORTH_IT", 0)
-    monkeypatch.setattr(fused, "gelu_grn", lambda *args: calls.append(args) or plain(*args))
+    for module, name in ((fused, "gelu_grn"), (depthwise, "convolve")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name), calls))
     block.remat = remat
     for one, two in zip(trained(block, x, hidden), expected, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-5 * np.abs(two).max())
-    assert calls
+    assert calls["convolve"] == calls["gelu_grn"] >= 1 + remat  # when computed again, too
