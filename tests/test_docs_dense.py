@@ -18,7 +18,7 @@ ROWS = {"segment": SEGMENTATION, "detect": DETECTION}
 def test_options_and_recipes(command, title, capsys):
     section = PAGE[PAGE.index(title) :].split("\n## ")[0]
     commands = re.findall(rf"python -m training {command}([^\n#]*)", section)
-    assert len(commands) == 2
+    assert len(commands) == 3
     with pytest.raises(SystemExit):
         main([command, "--help"])
     assert {*OPTION.findall(section)} <= {*OPTION.findall(capsys.readouterr().out)}

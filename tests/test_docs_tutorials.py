@@ -373,6 +373,7 @@ class TestWeights:
             )
         ]
         met += [message(find_checkpoint, name) for name in ("fcmae_ft", "fcmae")]
+        Path("a.jpg").touch()  # is looked at later
         for file in ("part.safetensors", "mine.keras", "encoder.safetensors"):
             assert cli.main(["predict", "a.jpg", "--weights", file]) == 1
             met.append(capsys.readouterr().err)

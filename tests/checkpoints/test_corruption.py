@@ -121,7 +121,13 @@ def loads(model, path):
     return True
 
 
-@pytest.mark.parametrize("name", [*CLASSIFIERS, *ENCODERS, *FCMAES])
+def marked(name):
+    """One file of each format is quick enough for every day."""
+    slow = name not in ("official_dense.pt", "official_dense_legacy.pt", "timm_linear.safetensors", *FCMAES)
+    return pytest.param(name, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize("name", [*map(marked, (*CLASSIFIERS, *ENCODERS, *FCMAES))])
 def test_all_or_nothing(model, name, tmp_path, capfd):
     content, path = (FILES / name).read_bytes(), tmp_path / name
     unset(model)

@@ -75,7 +75,7 @@ def test_litert(run, weights, tmp_path):
     assert received.argmax() == expected().argmax()
 
 
-@pytest.mark.parametrize("kind", ["saved_model", "litert", "onnx"])
+@pytest.mark.parametrize("kind", [pytest.param("saved_model", marks=pytest.mark.slow), "litert", "onnx"])
 def test_overwrite(run, weights, kind):
     arguments = (weights, "--to", kind, "--image-size", 32, "--out", f"it{command.SUFFIXES.get(kind, '')}")
     assert run(*arguments)[0] == 0

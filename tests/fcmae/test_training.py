@@ -37,7 +37,7 @@ class TestTraining:
         np.testing.assert_array_equal(model.predict(x, verbose=0)["hidden"], hidden)
 
     @pytest.mark.backends
-    @pytest.mark.parametrize("encoder", ENCODERS)
+    @pytest.mark.parametrize("encoder", ["visible", pytest.param("dense", marks=pytest.mark.slow)])
     def test_labels_are_ignored_and_weights_are_not(self, encoder):
         model, x, y = scramble(small(encoder=encoder)), images(), np.arange(4)
         weights = np.array([0, 1, 2, 0.5], "float32")

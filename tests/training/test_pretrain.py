@@ -12,7 +12,11 @@ def killed(*_):
 
 @pytest.mark.parametrize(
     ("channels", "module", "function"),
-    [(2, "pictures", "reconstructions"), (4, "pictures", "reconstructions"), (5, "shutil", "copyfile")],
+    [
+        (2, "pictures", "reconstructions"),
+        pytest.param(4, "pictures", "reconstructions", marks=pytest.mark.slow),
+        pytest.param(5, "shutil", "copyfile", marks=pytest.mark.slow),
+    ],
 )
 def test_killed_before_the_last_pictures(tmp_path, monkeypatch, channels, module, function):
     """The checkpoint of the last epoch was saved: nothing is left to be trained, but to be painted."""
