@@ -7,6 +7,7 @@ argument for the `training.shares.Share` of them, and as anything that Keras tak
 """
 
 import importlib.util
+import itertools
 
 import keras
 
@@ -160,7 +161,7 @@ def train(
     last = EndWhenTold(saver, devices, recipe.accumulation)
     with last.listening(), source.clear_errors():
         model.fit(
-            devices.batches(lambda share: source.training(recipe, progress.step, augmentation, share)),
+            _endless(devices.batches(lambda share: source.training(recipe, progress.step, augmentation, share))),
             validation_data=devices.batches(lambda share: source.validation(recipe, recipe.step_batch, share))
             if validates
             else None,
@@ -173,6 +174,18 @@ def train(
             verbose=0,
         )
     return checkpoints.Progress(position.step, tuple(log.history), saver.best)
+
+
+def _endless(batches):
+    """Batches without end, for Keras.
+
+    A `keras.utils.PyDataset` as a generator: Keras's adapter of the first refuses to begin an epoch after one that
+    `Position` has ended early.
+    """
+    if not isinstance(batches, keras.utils.PyDataset):
+        return batches
+    numbered = map(batches.__getitem__, itertools.count())
+    return (batch if isinstance(batch, tuple) else (batch,) for batch in numbered)
 
 
 def restore(model, folder, devices):
