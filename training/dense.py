@@ -9,6 +9,21 @@ from training.stems import spread_weights
 
 SCHEDULES = ("poly", "steps")
 
+# For pictures of one's own, on two CPU cores.
+SMALL = {
+    "model": "atto",
+    "image_size": 256,
+    "batch_size": 8,
+    "lr": 5e-4,
+    "iterations": 1500,
+    "warmup_iterations": 100,
+    "report_every": 250,
+    "weight_decay": 0.05,
+    "betas": (0.9, 0.999),
+    "layer_decay": 0.9,
+    "drop_path": 0.1,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Training):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.dense import Dense
+from training.dense import SMALL, Dense
 
 NMS = ("soft", "hard")
 
@@ -63,24 +63,7 @@ _COCO = {
     "betas": (0.9, 0.999),
 }
 
-# For pictures of one's own, on two CPU cores.
-_SMALL = {
-    "model": "atto",
-    "head_width": 64,
-    "head_convs": 2,
-    "image_size": 256,
-    "scale": (0.8, 1.25),
-    "batch_size": 8,
-    "lr": 5e-4,
-    "iterations": 1500,
-    "warmup_iterations": 100,
-    "report_every": 250,
-    "weight_decay": 0.05,
-    "betas": (0.9, 0.999),
-    "layer_decay": 0.9,
-    "drop_path": 0.1,
-    "clip_norm": 10.0,
-}
+_SMALL = {**SMALL, "head_width": 64, "head_convs": 2, "scale": (0.8, 1.25), "clip_norm": 10.0}
 
 DETECTION = {
     "objects": Detection(**_SMALL),

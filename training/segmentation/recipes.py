@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.dense import Dense
+from training.dense import SMALL, Dense
 
 HEADS = ("upernet", "deeplab")
 
@@ -85,21 +85,7 @@ _ADE20K = {
     "stride": 341,
 }
 
-# For pictures of one's own, on two CPU cores.
-_SMALL = {
-    "model": "atto",
-    "head_width": 64,
-    "image_size": 256,
-    "batch_size": 8,
-    "lr": 5e-4,
-    "iterations": 1500,
-    "warmup_iterations": 100,
-    "report_every": 250,
-    "weight_decay": 0.05,
-    "betas": (0.9, 0.999),
-    "layer_decay": 0.9,
-    "drop_path": 0.1,
-}
+_SMALL = {**SMALL, "head_width": 64}
 
 SEGMENTATION = {
     "scenes": Segmentation(**_SMALL),
