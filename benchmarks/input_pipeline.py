@@ -24,11 +24,11 @@ from benchmarks import contest
 from benchmarks.measure import Turn
 from benchmarks.report import Results
 from benchmarks.workers import forget_peak, resident
-from training import augment
-from training.crops import random_crop
-from training.data import CORES
-from training.draws import Draws
-from training.folders import Folder, files_below
+from training.data import augment
+from training.data.crops import random_crop
+from training.data.draws import Draws
+from training.data.folders import Folder, files_below
+from training.data.loader import CORES
 
 SIZE = 224
 AREA = (0.2, 1.0)

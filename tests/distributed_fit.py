@@ -39,7 +39,7 @@ def results(strategy):
         backbone = keras_cnv2.ConvNeXtV2Backbone(**ARCHITECTURE, input_shape=(None, None, 3))
         fcmae = keras_cnv2.FCMAE(backbone, SIZE, decoder_dim=8, mask_ratio=0.5, seed=3)
         classifier = keras_cnv2.ConvNeXtV2(**ARCHITECTURE, classes=3, input_shape=(SIZE, SIZE, 3))
-        # Eager steps save the time to trace them; tests/training/test_distribute.py has graphs.
+        # Eager steps save the time to trace them; tests/training/distribute/test_distribute.py has graphs.
         fcmae.compile(keras_cnv2.LayerDecayAdamW(0.01), run_eagerly=True)
         classifier.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
     given = tf.data.Dataset.from_tensor_slices({"images": images, "hidden": hidden}).batch(BATCH)

@@ -5,11 +5,10 @@ Where what is:
     commands        pretrain, finetune, evaluate, segment, detect, analyze, report, quickstart; commands, options
     recipes         recipe (fields), recipes (rows), dense (what segmentation and detection have in common), stems
     the loop        loop, callbacks, schedules, checkpoints, runs (a run's folder), results (what a run leaves)
-    data            sources (which), data with rows, images, splits and shares (tf.data), folders, tfds, arrays; draws
-    augmentation    augment, rand_augment, affine, crops, windows
-    many devices    distribute (strategies), clusters, devices, rendezvous, preemption
+    data/           sources, pipelines, augmentation
+    distribute/     strategies, clusters, workers that meet, die or are preempted
     pictures        figures, pictures, predictions, reports/, analysis/
-    tasks           segmentation/, detection/
+    dense tasks     segmentation/, detection/
 
 What says so imports no TensorFlow, and runs on any backend of Keras.
 """

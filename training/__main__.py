@@ -21,7 +21,7 @@ def _main(argv):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import of TensorFlow, below
     from training import analyze, detect, evaluate, finetune, pretrain, quickstart, recipes, report, segment
     from training.callbacks import TrainingError
-    from training.preemption import EXIT_CODE, Preempted
+    from training.distribute.preemption import EXIT_CODE, Preempted
 
     parser = argparse.ArgumentParser(prog="python -m training", description="Train ConvNeXt V2.")
     commands = parser.add_subparsers(dest="command", required=True)

@@ -15,9 +15,9 @@ from training.analysis import measures, pictures
 from training.analysis.features import Blocks
 from training.callbacks import progress_bar
 from training.commands import folder_name, positive_int, weights_of
+from training.data.sources import open_source
 from training.evaluate import Evaluation
 from training.recipe import RecipeError
-from training.sources import open_source
 
 # Images whose pictures are drawn.
 SHOWN = 6

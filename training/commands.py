@@ -8,8 +8,8 @@ from pathlib import Path
 import keras
 
 from training import runs
-from training.distribute import STRATEGIES, open_devices
-from training.sources import open_source
+from training.data.sources import open_source
+from training.distribute.strategies import STRATEGIES, open_devices
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def start_run(recipe, folder, devices, open_data=None, **options):
     Args:
         recipe: The recipe, the same on all workers.
         folder: Path of the run.
-        devices: `training.devices.Devices`.
+        devices: `training.distribute.devices.Devices`.
         open_data: From the recipe to its source of data; by default that of images.
         **options: For `open_data`.
 

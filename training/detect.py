@@ -7,7 +7,7 @@ from training.commands import add_device_options, add_run_options, devices_of, f
 from training.dense import is_exportable, new_backbone
 from training.detection import pictures
 from training.detection.recipes import DETECTION
-from training.devices import ONE_DEVICE
+from training.distribute.devices import ONE_DEVICE
 
 MODEL = "detector.keras"
 EXAMPLES = 6
@@ -68,7 +68,7 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
     Args:
         recipe: `training.detection.recipes.Detection`.
         folder: Path of the run.
-        devices: `training.devices.Devices`.
+        devices: `training.distribute.devices.Devices`.
         new_encoder: From recipe and weights to the encoder under the head.
 
     Returns:

@@ -16,9 +16,9 @@ from keras_cnv2.restore import restore_model
 from training import runs
 from training.callbacks import progress_bar
 from training.commands import add_device_options, devices_of, positive_int, weights_of
-from training.devices import ONE_DEVICE
+from training.data.sources import open_source
+from training.distribute.devices import ONE_DEVICE
 from training.recipe import RecipeError
-from training.sources import open_source
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def run(evaluation, devices=ONE_DEVICE):
 
     Args:
         evaluation: `Evaluation`.
-        devices: `training.devices.Devices`.
+        devices: `training.distribute.devices.Devices`.
 
     Returns:
         A dict of figures: "top1", "top5", "images", "images_per_second" and "classes", a dict from the names of the
@@ -197,7 +197,7 @@ def evaluate(classifier, source, recipe, batch_size, devices=ONE_DEVICE):
         source: A source of data as `training.loop` describes it.
         recipe: What `source.validation` takes.
         batch_size: Int, images a step on all devices together.
-        devices: `training.devices.Devices`.
+        devices: `training.distribute.devices.Devices`.
 
     Returns:
         A dict of figures as `run` returns it, and the confusion matrix, rows are labels, as an array; `None` for more

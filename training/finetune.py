@@ -5,9 +5,9 @@ import logging
 import keras
 
 from training import loop, options, pictures, results, runs
-from training.augment import Augmentation
 from training.commands import add_device_options, add_run_options, devices_of, folder_of, start_run
-from training.devices import ONE_DEVICE
+from training.data.augment import Augmentation
+from training.distribute.devices import ONE_DEVICE
 from training.evaluate import evaluate, print_scores
 from training.predictions import best_and_worst
 from training.recipes import FINETUNING

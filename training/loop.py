@@ -2,8 +2,8 @@
 
 A source of data is any object with `size`, the number of training images, `training(recipe, first_batch, augmentation)`
 for endless batches from any batch on, `validation(recipe, batch_size)` for finite ones or `None`, each with a further
-argument for the `training.shares.Share` of them, and as anything that Keras takes; `validation_size`, and
-`clear_errors()`, a context: `training.arrays.Arrays`, `training.folders.Folder` or `training.tfds.Tfds`.
+argument for the `training.data.shares.Share` of them, and as anything that Keras takes; `validation_size`, and
+`clear_errors()`, a context: `training.data.arrays.Arrays`, `training.data.folders.Folder` or `training.data.tfds.Tfds`.
 """
 
 import importlib.util
@@ -15,8 +15,8 @@ import keras_cnv2
 from keras_cnv2.loss_scale import LossScaleOptimizer
 from training import checkpoints
 from training.callbacks import EvaluateAverages, Log, Position, ProgressLine, SaveCheckpoints, StopIfNotFinite
-from training.devices import ONE_DEVICE
-from training.preemption import EndWhenTold
+from training.distribute.devices import ONE_DEVICE
+from training.distribute.preemption import EndWhenTold
 
 
 def new_fcmae(recipe, channels):
@@ -126,7 +126,7 @@ def train(
         folder: Path of the run's folder: logs and checkpoints go there, those of the chief alone.
         augmentation: Optional, what `source.training` takes as such.
         callbacks: More Keras callbacks, for the chief.
-        devices: `training.devices.Devices`.
+        devices: `training.distribute.devices.Devices`.
         metrics: Optional function that makes a list of metrics.
         monitor: Name of the figure of validation that tells the best checkpoint, "val_accuracy". `None`: there is no
             validation, and the loss tells it.

@@ -9,7 +9,7 @@ from keras_cnv2.checkpoints.write import replacing
 from keras_cnv2.fcmae import masking
 from training import loop, options, pictures, results, runs
 from training.commands import add_device_options, add_run_options, devices_of, folder_of, start_run
-from training.devices import ONE_DEVICE
+from training.distribute.devices import ONE_DEVICE
 from training.recipes import PRETRAINING
 
 MODEL = "fcmae.keras"

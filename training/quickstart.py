@@ -9,8 +9,8 @@ import numpy as np
 from keras_cnv2 import export_saved_model
 from training import finetune, pretrain, runs, serve
 from training.commands import add_run_options, folder_of, make_reproducible, positive_int
+from training.data.sources import open_source
 from training.recipes import FINETUNING, PRETRAINING
-from training.sources import open_source
 
 # Served and Keras's own probabilities may differ by float32 rounding only.
 EXPORT_TOLERANCE = 1e-5

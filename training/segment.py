@@ -5,7 +5,7 @@ from keras_cnv2.segmentation import ConfusionMatrix, PixelCrossentropy, UPerNet,
 from training import loop, options, results, runs
 from training.commands import add_device_options, add_run_options, devices_of, folder_of, start_run
 from training.dense import is_exportable, new_backbone
-from training.devices import ONE_DEVICE
+from training.distribute.devices import ONE_DEVICE
 from training.segmentation import pictures
 from training.segmentation.recipes import SEGMENTATION
 
@@ -56,7 +56,7 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
     Args:
         recipe: `training.segmentation.recipes.Segmentation`.
         folder: Path of the run.
-        devices: `training.devices.Devices`.
+        devices: `training.distribute.devices.Devices`.
         new_encoder: From recipe and weights to the encoder under the head.
 
     Returns:

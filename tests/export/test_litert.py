@@ -1,5 +1,4 @@
 import json
-import os
 import sys
 import zipfile
 from pathlib import Path
@@ -9,8 +8,6 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
-from flatbuffers import number_types
-from flatbuffers.table import Table
 
 import keras_cnv2
 from keras_cnv2.export import deployment, litert, litert_check, litert_convert
@@ -18,24 +15,10 @@ from keras_cnv2.export.equalize import equalize
 from keras_cnv2.export.errors import ExportError
 from keras_cnv2.export.litert import QUANTIZATIONS, export_litert
 from keras_cnv2.export.outputs import with_named_outputs
-from keras_cnv2.export.representative import batches_of
 from keras_cnv2.preprocessing import MEAN, STD
-from tests import golden
-from tests.export.small import NAMES, backbone, classifier, encoded
-from tests.golden import rule
-
-SIZE = 64
-
-# A folder of photographs, in folders or not, which are not part of the project.
-PHOTOS = os.environ.get("KERAS_CNV2_PHOTOS")
-
-
-def images(count=4, height=SIZE, width=SIZE, channels=3, seed=0):
-    """Waves: noise alone looks the same everywhere to a model."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[: 1 : height * 1j, : 1 : width * 1j][..., None]
-    down, along, phase = rng.uniform(0, 20, (3, count, 1, 1, channels))
-    return np.round(127 + 80 * np.sin(down * y + along * x + phase) + rng.uniform(-40, 40, (count, height, width, 1)))
+from tests.export.litert_files import SIZE, images, run
+from tests.export.litert_metadata import metadata
+from tests.export.small import NAMES, backbone, classifier
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +43,6 @@ def normalised(tmp_path_factory):
     path = tmp_path_factory.mktemp("litert") / "it.tflite"
     export_litert(model, path, batch=2)
     return model, path
-
-
-def run(path, batch):
-    """All outputs, by name, image by image as the file's batch is."""
-    runner = Interpreter(str(path)).get_signature_runner()
-    details = runner.get_input_details()["images"]
-    size = details["shape"][0]
-    parts = [runner(images=batch[i : i + size].astype(details["dtype"])) for i in range(0, len(batch), size)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def off(received, expected):
@@ -252,95 +226,6 @@ class TestFile:
             assert archive.namelist() == ["keras_cnv2.json"]
 
 
-def metadata(path):
-    """What a reader of `metadata_schema.fbs` finds: of the image, and of each output."""
-    graph = litert_convert.read(path.read_bytes())
-    (entry,) = [entry for entry in graph.metadata if entry.name == b"TFLITE_METADATA"]
-    data = bytearray(graph.buffers[entry.buffer].data)
-    assert data[4:8] == b"M001"
-
-    def root():
-        return Table(data, number_types.UOffsetTFlags.py_type(int.from_bytes(data[:4], "little")))
-
-    def field(table, slot):
-        return table.Offset(4 + 2 * slot) + table.Pos
-
-    def child(table, slot):
-        return Table(data, table.Indirect(field(table, slot)))
-
-    def children(table, slot):
-        offset = table.Offset(4 + 2 * slot)
-        start = table.Vector(offset)
-        return [Table(data, table.Indirect(start + 4 * i)) for i in range(table.VectorLen(offset))]
-
-    def floats(table, slot):
-        offset = table.Offset(4 + 2 * slot)
-        start = table.Vector(offset)
-        return np.frombuffer(data[start : start + 4 * table.VectorLen(offset)], "<f4").tolist()
-
-    def text(table, slot):
-        return table.String(field(table, slot)).decode()
-
-    (subgraph,) = children(root(), 3)
-    (image,) = children(subgraph, 2)
-    (unit,), stats, content = children(image, 4), child(image, 5), child(image, 3)
-    assert content.Get(number_types.Uint8Flags, field(content, 0)) == 2  # ImageProperties
-    size = child(child(content, 1), 1)
-    yield {
-        "name": text(image, 0),
-        "mean": floats(child(unit, 1), 0),
-        "std": floats(child(unit, 1), 1),
-        "max": floats(stats, 0),
-        "min": floats(stats, 1),
-        "size": tuple(size.Get(number_types.Uint32Flags, field(size, slot)) for slot in (0, 1)),
-    }
-    for output in children(subgraph, 3):
-        files = children(output, 6) if output.Offset(4 + 2 * 6) else []
-        labels = [(text(file, 0), file.Get(number_types.Int8Flags, field(file, 2))) for file in files]
-        yield {"name": text(output, 0), "files": labels}
-
-
-class TestRepresentative:
-    def test_pictures(self, model, tmp_path):
-        (tmp_path / "it.png").write_bytes(encoded("PNG"))
-        (batch,) = batches_of([tmp_path / "it.png"], model, (1, SIZE, SIZE, 3))
-        np.testing.assert_array_equal(batch[0], keras_cnv2.load_image(tmp_path / "it.png", SIZE, "squash"))
-
-    def test_pictures_for_normalised_images(self, tmp_path):
-        (tmp_path / "it.png").write_bytes(encoded("PNG"))
-        model = backbone(include_preprocessing=False)
-        (batch,) = batches_of([str(tmp_path / "it.png")], model, (1, 32, 32, 3))
-        image = keras_cnv2.load_image(tmp_path / "it.png", 32)
-        np.testing.assert_allclose(batch[0], keras_cnv2.preprocess_input(image), atol=1e-6)
-
-    @pytest.mark.parametrize("arrange", [np.asarray, list, lambda all_: [all_[:3], all_[3], all_[4:]], iter])
-    def test_arrangements(self, model, arrange):
-        given = images(5).astype("uint8")
-        received = np.concatenate(batches_of(arrange(given), model, (2, SIZE, SIZE, 3)))
-        np.testing.assert_array_equal(received, np.concatenate([given, given[:1]]))
-        assert received.dtype == "float32"
-
-    @pytest.mark.parametrize(("given", "batch", "batches"), [(1, 3, 1), (5, 3, 2), (4, 2, 2), (2, 5, 1)])
-    def test_the_last_batch_is_filled_up(self, model, given, batch, batches):
-        given = images(given)
-        received = batches_of(given, model, (batch, SIZE, SIZE, 3))
-        assert len(received) == batches
-        expected = np.resize(given, (batches * batch, *given.shape[1:]))  # which repeats
-        np.testing.assert_array_equal(np.concatenate(received), expected)
-
-    @pytest.mark.parametrize(
-        ("representative", "message"),
-        [([], "Received: none"), ("photos", "an iterable of paths"), (images(2, 32, 32), r"shape \(32, 32, 3\)")],
-    )
-    def test_errors(self, model, representative, message):
-        with pytest.raises(ValueError, match=message):
-            batches_of(representative, model, (1, SIZE, SIZE, 3))
-
-    def test_pictures_for_images_that_are_not_square(self, model):
-        with pytest.raises(ValueError, match="give arrays, not paths"):
-            batches_of(["it.png"], model, (1, SIZE, 96, 3))
-
-
 class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -449,70 +334,3 @@ class TestWrongArtefacts:
     def test_no_file(self):
         with pytest.raises(ExportError, match="cannot run"):
             litert_check.runner(b"TFL3" * 10)
-
-
-@pytest.mark.slow
-def test_reference(tmp_path):
-    """Logits of the official code."""
-    reference = golden.load("dense_atto")
-    model = keras_cnv2.ConvNeXtV2Atto(include_preprocessing=False, classifier_activation=None)
-    golden.set_weights(model, reference["seed"])
-    export_litert(model, tmp_path / "it.tflite")
-    logits = run(tmp_path / "it.tflite", rule.image(int(reference["seed"]), 2, 224, 224))["logits"]
-    np.testing.assert_allclose(logits, reference["224/logits"], atol=1e-5, rtol=0)
-
-
-@pytest.fixture(scope="module")
-def photos():
-    """Paths to calibrate with, and images of other photographs."""
-    if not PHOTOS:
-        pytest.skip("KERAS_CNV2_PHOTOS names no folder of photographs")
-    files = sorted(path for path in Path(PHOTOS).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))[:500]
-    return files[0:200:2], np.stack([keras_cnv2.load_image(path) for path in files[1::2]])
-
-
-@pytest.fixture
-def atto():
-    model = keras_cnv2.ConvNeXtV2Atto(input_shape=(224, 224, 3))
-    golden.set_weights(model, golden.load("dense_atto")["seed"])
-    return model
-
-
-def clear_answers(model, images):
-    """Probabilities, the best class, and for which images the two best differ by more than 10 %."""
-    probabilities = model.predict(images, verbose=0)
-    second, best = np.sort(probabilities)[:, -2:].T
-    clear = best > 1.1 * second
-    assert clear.sum() >= 100
-    return probabilities, probabilities.argmax(-1), clear
-
-
-@pytest.mark.slow
-def test_photographs(tmp_path, photos, atto):
-    paths, images = photos
-    expected, best, clear = clear_answers(atto, images)
-    sizes = {}
-    for quantization, same in {None: 1, "float16": 0.995, "dynamic": 0.98, "int8": 0.98}.items():
-        path = tmp_path / f"{quantization}.tflite"
-        export_litert(atto, path, quantization, paths if quantization == "int8" else None)
-        sizes[quantization] = path.stat().st_size
-        received = run(path, images)["probabilities"]
-        assert (received.argmax(-1) == best)[clear].mean() >= same
-        if quantization is None:
-            np.testing.assert_allclose(received, expected, atol=1e-6)
-    assert sizes["int8"] <= 0.3 * sizes[None]
-
-
-@pytest.mark.slow
-def test_outliers(tmp_path, photos, atto):
-    """Where GRN makes a few channels twenty times as large, which would take all others' places in int8."""
-    rng = np.random.default_rng(5)
-    for block in (layer for layer in atto.layers if hasattr(layer, "grn")):
-        factors = np.ones(4 * block.dim)
-        factors[rng.choice(factors.size, max(2, factors.size // 100), replace=False)] = 20
-        block.grn.gamma.assign(block.grn.gamma * factors)
-    paths, images = photos
-    _, best, clear = clear_answers(atto, images)
-    export_litert(atto, tmp_path / "it.tflite", "int8", paths)
-    received = run(tmp_path / "it.tflite", images)["probabilities"]
-    assert (received.argmax(-1) == best)[clear].mean() >= 0.97

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.arrays import Arrays, Split
+from training.data.arrays import Arrays, Split
 from training.recipe import Finetuning, Pretraining
 
 COMMON = {

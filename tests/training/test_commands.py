@@ -7,7 +7,7 @@ import pytest
 from training import runs
 from training.__main__ import main
 from training.commands import start_run
-from training.devices import ONE_DEVICE
+from training.distribute.devices import ONE_DEVICE
 from training.recipes import FINETUNING, PRETRAINING
 
 

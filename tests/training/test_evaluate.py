@@ -6,7 +6,7 @@ from PIL import Image
 import keras_cnv2
 from keras_cnv2.classes import imagenet_classes, imagenet_wnids
 from tests.training.small import source
-from training import arrays
+from training.data import arrays
 from training.evaluate import Evaluation, Scores, columns_of, evaluate, run
 from training.recipe import RecipeError
 

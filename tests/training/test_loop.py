@@ -13,8 +13,8 @@ import keras_cnv2
 from tests.training.runs_in_parts import StopAt
 from tests.training.small import finetuning, pretraining, source
 from training import checkpoints, loop
-from training.augment import Augmentation
 from training.callbacks import TrainingError
+from training.data.augment import Augmentation
 
 # Six steps of four images in an epoch of three batches: every boundary is crossed.
 FIELDS = {"accumulation": 2, "drop_path": 0.2, "checkpoint_steps": 4, "deterministic": False}

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 
 import training.__main__
 from keras_cnv2.cli import main
-from training import arrays
+from training.data import arrays
 
 ROOT = Path(__file__).parent.parent.parent
 

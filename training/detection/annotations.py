@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.data import DataError, quote
+from training.data.loader import DataError, quote
 
 logger = logging.getLogger(__name__)
 

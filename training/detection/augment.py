@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cnv2.preprocessing import MEAN, decode
-from training.crops import is_jpeg
-from training.windows import pixels_of, resized
+from training.data.crops import is_jpeg
+from training.data.windows import pixels_of, resized
 
 # ImageNet's mean colour, in 0..255.
 FILL = np.float32(MEAN) * 255
@@ -22,7 +22,7 @@ def jitter(contents, boxes, classes, recipe, draws):
 
     Scaled by `recipe.scale` times what would fit the picture into the square; what is larger than the square is cut at
     a random place, what is smaller is filled up to the right and below. Only the part that is kept is resized, and of a
-    JPEG decoded, as in `training.crops`.
+    JPEG decoded, as in `training.data.crops`.
 
     Args:
         contents: Scalar string tensor, an encoded JPEG, PNG, BMP, WebP or GIF.
@@ -30,7 +30,7 @@ def jitter(contents, boxes, classes, recipe, draws):
         classes: Integer tensor `(objects,)`.
         recipe: Has `image_size`, the side of the square; `scale`, a pair of floats, uniform; `flip`, whether half of
             the pictures are mirrored; `min_box`, the least side of a box in pixels of the square; `max_boxes`.
-        draws: `training.draws.Draws` of the picture.
+        draws: `training.data.draws.Draws` of the picture.
 
     Returns:
         A float32 image `(image_size, image_size, 3)` in 0..255, bilinear, antialiased; its boxes, float32

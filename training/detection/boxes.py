@@ -5,9 +5,9 @@ import tensorflow as tf
 
 from keras_cnv2.detection.pictures import fit_picture
 from keras_cnv2.preprocessing import decode
-from training.data import DataError, Loader
+from training.data.loader import DataError, Loader
+from training.data.shares import WHOLE
 from training.detection.augment import NOTHING, jitter, padded
-from training.shares import WHOLE
 
 
 class Boxes(Loader):
@@ -17,7 +17,7 @@ class Boxes(Loader):
     pixels; the classes, int32 `(objects,)`; whether they are crowd, bools `(objects,)`; and the areas, float32
     `(objects,)`. What is crowd counts in evaluation alone.
 
-    Args: As `training.data.Loader`.
+    Args: As `training.data.loader.Loader`.
     """
 
     def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
@@ -27,7 +27,7 @@ class Boxes(Loader):
             recipe: Has `image_size`, `scale`, `flip`, `max_boxes`, `min_box`, `seed` and `step_batch`.
             first_batch: Number of the first batch. None of those before is decoded.
             augmentation: Not used: all that is random is the recipe's.
-            share: `training.shares.Share`, the part of each batch that is loaded.
+            share: `training.data.shares.Share`, the part of each batch that is loaded.
 
         Returns:
             A `tf.data.Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255, and of a dict: float32

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data import DataError, quote
+from training.data.loader import DataError, quote
+from training.data.splits import hold_out
 from training.detection.annotations import Annotations, Example, check_known, cleaned
-from training.splits import hold_out
 
 # What comes before the name of a split, which is also that of its folder of pictures.
 PREFIX = "instances_"

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from training.callbacks import progress_bar
-from training.data import DataError
+from training.data.loader import DataError
 from training.detection.annotations import areas_of
 
 # Places of figures in pycocotools' `COCOeval.stats`.

@@ -5,12 +5,12 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from training.data import DataError
+from training.data.loader import DataError
+from training.data.rows import FileRows
 from training.detection.augment import sides_of
 from training.detection.boxes import Boxes
 from training.detection.coco import read_coco
 from training.detection.voc import read_voc
-from training.rows import FileRows
 
 
 class FileBoxes(FileRows, Boxes):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training.data import DataError
+from training.data.loader import DataError
 from training.detection.coco import PREFIX as COCO_PREFIX
 from training.detection.folders import CocoFolder, VocFolder
 from training.detection.tfds import TfdsBoxes

@@ -6,11 +6,11 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from training.data import DataError
+from training.data.loader import DataError
+from training.data.tfds import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
 from training.detection.annotations import areas_of
 from training.detection.augment import sides_of
 from training.detection.boxes import Boxes
-from training.tfds import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from keras_cnv2.preprocessing import SUFFIXES
-from training.data import DataError, quote
+from training.data.loader import DataError, quote
+from training.data.splits import hold_out
 from training.detection.annotations import Annotations, Example, areas_of, check_known, cleaned
-from training.splits import hold_out
 
 logger = logging.getLogger(__name__)
 

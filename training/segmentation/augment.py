@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_cnv2.preprocessing import pixel_statistics
-from training.windows import pixels_of, resized
+from training.data.windows import pixels_of, resized
 
 # A picture is at most so many times longer than `short_side`: scale (2048, 512) of mmsegmentation.
 LONGEST = 4
@@ -35,7 +35,7 @@ def random_example(pixels, labels, recipe, ignore_label, draws):
         labels: Int32 tensor `(height, width)`.
         recipe: Has `image_size`, `short_side`, `scale`, `flip` and `photometric`.
         ignore_label: Int, the label of what is filled up.
-        draws: `training.draws.Draws` of the example.
+        draws: `training.data.draws.Draws` of the example.
 
     Returns:
         A float32 tensor `(image_size, image_size, 3)`, values in 0..255, and int32 labels `(image_size, image_size)`.
@@ -98,7 +98,7 @@ def random_window(labels, size, side, ignore_label, draws):
         size: Int32 tensor, the resized height and width.
         side: Int, the crop's height and width. It is smaller where the resized picture is.
         ignore_label: Int.
-        draws: `training.draws.Draws`.
+        draws: `training.data.draws.Draws`.
 
     Returns:
         Two int32 tensors: top and left, height and width, in pixels of the resized picture.
@@ -157,7 +157,7 @@ def photometric(image, draws):
 
     Args:
         image: Float32 tensor `(height, width, 3)`, values in 0..255.
-        draws: `training.draws.Draws`.
+        draws: `training.data.draws.Draws`.
 
     Returns:
         A tensor like the image.

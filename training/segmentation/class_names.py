@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from training.data import CORES, DataError, quote
+from training.data.loader import CORES, DataError, quote
 from training.segmentation.labels import decode_labels, holds_numbers
 
 logger = logging.getLogger(__name__)

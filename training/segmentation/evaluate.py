@@ -11,10 +11,10 @@ from keras import ops
 
 from keras_cnv2.segmentation import ConfusionMatrix, Segmenter
 from training.callbacks import progress_bar
-from training.devices import ONE_DEVICE
+from training.data.shares import Share
+from training.distribute.devices import ONE_DEVICE
 from training.recipe import RecipeError
 from training.segmentation.augment import resize_image, scaled_size
-from training.shares import Share
 
 # Of the test at several scales, in which pictures are mirrored as well (mmsegmentation).
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -28,7 +28,7 @@ def evaluate(model, source, recipe, devices=ONE_DEVICE):
         model: A model from images to logits of the images' size, like `keras_cnv2.segmentation.UPerNet`.
         source: A `training.segmentation.scenes.Scenes`.
         recipe: Has `short_side`, `window`, `stride` and `multi_scale`.
-        devices: `training.devices.Devices`.
+        devices: `training.distribute.devices.Devices`.
 
     Returns:
         A dict of figures: "mean_iou", "pixel_accuracy", "mean_accuracy", "iou", a dict from the names of classes to

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from training.data import VALIDATION_NAMES, DataError, Dataset, quote
-from training.folders import files_below
-from training.rows import FileRows
+from training.data.folders import files_below
+from training.data.loader import VALIDATION_NAMES, DataError, Dataset, quote
+from training.data.rows import FileRows
+from training.data.splits import hold_out_files
 from training.segmentation.class_names import counted_names, given_names, names_beside
 from training.segmentation.scenes import Scenes
-from training.splits import hold_out_files
 
 TRAINING_NAMES = ("train", "training")
 LABEL_FOLDERS = ("annotations", "labels", "masks")

@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cnv2.preprocessing import decode
-from training.data import CORES, DataError, Loader, quote
+from training.data.loader import CORES, DataError, Loader, quote
+from training.data.shares import WHOLE
 from training.segmentation.augment import fitted_example, random_example
 from training.segmentation.labels import decode_labels, holds_numbers
-from training.shares import WHOLE
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class Scenes(Loader):
     another size than the picture's, colours in place of numbers. Damaged files are left out as all sources do.
 
     Args:
-        size, validation_size, class_names, max_unreadable: As `training.data.Loader`.
+        size, validation_size, class_names, max_unreadable: As `training.data.loader.Loader`.
         ignore_label: Int, the number of pixels that do not count.
         reduce_zero_label: Bool, whether classes are numbered from 1 on in the files, and 0 is ignored.
     """
@@ -50,7 +50,7 @@ class Scenes(Loader):
             recipe: The recipe, see `training.segmentation.augment.random_example`.
             first_batch: Number of the first batch. None of those before is decoded.
             augmentation: Not used: the recipe says it all.
-            share: `training.shares.Share`, the part of each batch that is loaded.
+            share: `training.data.shares.Share`, the part of each batch that is loaded.
 
         Returns:
             A `tf.data.Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255 and int32 labels
@@ -70,7 +70,7 @@ class Scenes(Loader):
             recipe: The recipe, of which only `image_size` counts.
             batch_size: Int. All batches are whole, for the sake of static shapes; empty places are black, ignored and
                 have the weight 0.
-            share: `training.shares.Share`, the part of each batch that is loaded.
+            share: `training.data.shares.Share`, the part of each batch that is loaded.
 
         Returns:
             A `tf.data.Dataset` of images and labels as in training, and float32 weights `(N,)`; `None` if there are
@@ -105,7 +105,7 @@ class Scenes(Loader):
         """Every validation picture once, in its own size: what is evaluated in the end.
 
         Args:
-            share: `training.shares.Share`: a worker gets every so many pictures, from that of its number on.
+            share: `training.data.shares.Share`: a worker gets every so many pictures, from that of its number on.
             mixed: Bool, whether they come in the order of `examples`: the first few of a film look all the same.
 
         Returns:

@@ -1,9 +1,9 @@
 """TensorFlow Datasets with labels of pixels as a source of training."""
 
-from training.data import DataError
+from training.data.loader import DataError
+from training.data.tfds import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
 from training.segmentation.class_names import counted_names, given_names
 from training.segmentation.scenes import Scenes
-from training.tfds import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
 
 # What TensorFlow Datasets call labels of pixels.
 LABEL_FEATURES = ("annotation", "segmentation_mask", "segmentation_label", "mask")

@@ -8,8 +8,8 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.training.detection.small import NAMES, extent, picture, recipe
+from training.data.draws import Draws
 from training.detection import augment
-from training.draws import Draws
 
 MEAN = np.float32([0.485, 0.456, 0.406]) * 255
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.training.detection.small import CATEGORIES, NAMES, objects_of, write_coco
-from training.data import DataError
+from training.data.loader import DataError
 from training.detection.coco import read_coco
 
 

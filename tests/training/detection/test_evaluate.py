@@ -9,7 +9,7 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.training.detection.small import NAMES as COLOURS
 from tests.training.detection.small import extent, recipe, write_voc
-from training.data import DataError
+from training.data.loader import DataError
 from training.detection.evaluate import Found, Truth, coco_scores, evaluate
 from training.detection.folders import VocFolder
 

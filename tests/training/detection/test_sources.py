@@ -12,11 +12,11 @@ from tests.training.detection.small import (
     write_voc,
     write_xml,
 )
-from training.data import DataError
+from training.data.loader import DataError
+from training.data.shares import Share
 from training.detection.folders import CocoFolder, VocFolder
 from training.detection.sources import open_boxes
 from training.detection.tfds import TfdsBoxes
-from training.shares import Share
 
 # As far as they go: all that is random.
 JITTER = {"scale": (0.5, 2.0), "flip": True}
@@ -115,7 +115,7 @@ class TestTraining:
         (voc / "JPEGImages" / "p5.png").write_bytes(b"no picture")
         batches = take(VocFolder(voc, max_unreadable=0.2).training(recipe()), 2)
         assert not {number_of(image) for images, _ in batches for image in images} & {2, 5}
-        messages = [record.getMessage() for record in caplog.records if record.name == "training.data"]
+        messages = [record.getMessage() for record in caplog.records if record.name == "training.data.loader"]
         assert sorted(messages) == [
             f"Left out, as it cannot be read: {voc / 'JPEGImages' / name}" for name in ("p2.jpg", "p5.png")
         ]
@@ -272,7 +272,7 @@ class TestTfds:
         source = TfdsBoxes("small_boxes", data_dir=prepared, max_unreadable=1.0)
         with pytest.raises(DataError, match=r"max_boxes must be at least 2, "), source.clear_errors():
             take(source.validation(recipe(max_boxes=1), 4))
-        assert not [record for record in caplog.records if record.name == "training.data"]
+        assert not [record for record in caplog.records if record.name == "training.data.loader"]
 
     @pytest.mark.slow
     def test_without_objects(self, tmp_path):

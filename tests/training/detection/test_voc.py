@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.training.detection.small import objects_of, save, write_list, write_voc, write_xml
-from training.data import DataError
+from training.data.loader import DataError
 from training.detection.voc import read_voc
 
 

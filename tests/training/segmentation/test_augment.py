@@ -7,7 +7,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.training.segmentation.scenes import recipe, scene
-from training.draws import Draws
+from training.data.draws import Draws
 from training.segmentation import augment
 
 MEAN = np.float32([123.675, 116.28, 103.53])

@@ -9,14 +9,14 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.training.segmentation.scenes import recipe, scene, write, write_folder
-from training.data import DataError
-from training.draws import Draws
+from training.data.draws import Draws
+from training.data.loader import DataError
+from training.data.shares import Share
 from training.recipe import RecipeError
 from training.segmentation.augment import random_example
 from training.segmentation.folders import SceneFolder
 from training.segmentation.sources import open_scenes
 from training.segmentation.tfds import TfdsScenes
-from training.shares import Share
 
 ADE20K = ("images/{split}", "annotations/{split}")
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training import arrays
+from training.data import arrays
 from training.recipe import RecipeError
 
 
@@ -38,9 +38,9 @@ def open_source(recipe, labelled=True):
         "max_unreadable": recipe.max_unreadable,
     }
     if name.startswith("tfds:"):
-        from training.tfds import Tfds
+        from training.data.tfds import Tfds
 
         return Tfds(name.removeprefix("tfds:"), **common)
-    from training.folders import Folder
+    from training.data.folders import Folder
 
     return Folder(Path(name), seed=recipe.seed, **common)

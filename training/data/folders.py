@@ -7,10 +7,10 @@ from pathlib import Path
 import tensorflow as tf
 
 from keras_cnv2.preprocessing import SUFFIXES
-from training.data import VALIDATION_NAMES, DataError, quote
-from training.images import Pictures
-from training.rows import FileRows
-from training.splits import hold_out_files
+from training.data.images import Pictures
+from training.data.loader import VALIDATION_NAMES, DataError, quote
+from training.data.rows import FileRows
+from training.data.splits import hold_out_files
 
 logger = logging.getLogger(__name__)
 

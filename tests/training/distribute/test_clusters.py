@@ -9,10 +9,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import tensorflow as tf
 
-from training import clusters
-from training.clusters import ClusterError, addresses, resolve, tpu
+from training.distribute import clusters
+from training.distribute.clusters import ClusterError, addresses, resolve, tpu
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 TWO = "a:1000,b:2000"
 POD = "kubernetes:job-name=train,workers=2"
 
@@ -46,7 +46,7 @@ def slurm(monkeypatch, rank, tasks, nodes, per_node, node=None):
 
 
 def test_needs_no_tensorflow():
-    code = "import sys, training.clusters; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, training.distribute.clusters; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
@@ -275,7 +275,7 @@ def test_kubernetes_waits_for_late_pods(monkeypatch, caplog):
     client = Client([A], [A, pod("train-b", None, "Pending")], [A, B])
     with caplog.at_level(logging.WARNING):
         assert clusters._kubernetes("train", 2, 4000, client).task_id == 1
-    assert [record.getMessage() for record in caplog.records if record.name == "training.clusters"] == [
+    assert [record.getMessage() for record in caplog.records if record.name == "training.distribute.clusters"] == [
         "Waiting for the workers of train: 1 of 2 running, 1 pods in all"
     ]
     assert (len(client.asked), pauses) == (3, [5, 5])

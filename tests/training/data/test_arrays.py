@@ -4,10 +4,10 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tests.training.small import finetuning, pretraining, source
-from training import arrays
-from training.augment import Augmentation
-from training.shares import Share
-from training.sources import open_source
+from training.data import arrays
+from training.data.augment import Augmentation
+from training.data.shares import Share
+from training.data.sources import open_source
 
 pytestmark = pytest.mark.backends
 PLAIN = {"crop_area": (1.0, 1.0), "flip": False}

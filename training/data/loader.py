@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from training.draws import Draws
+from training.data.draws import Draws
 
 Dataset = tf.data.Dataset
 logger = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ class DataError(ValueError):
 class Loader:
     """Loads batches of pictures in parallel, in an order that is drawn for each pass over them.
 
-    Two things are left to subclasses: how pictures are kept (`training.rows.FileRows`, `training.tfds.TfdsRows`), and
-    what becomes of one (`training.images.Pictures` and others), by `_training_batches` and `_validation_batches`.
+    Two things are left to subclasses: how pictures are kept (`FileRows` in rows.py, `TfdsRows` in tfds.py), and what
+    becomes of one (`Pictures` in images.py and others), by `_training_batches` and `_validation_batches`.
 
     A picture that cannot be read is named in the log and left out; in training another one takes its place.
 
@@ -102,7 +102,7 @@ class Loader:
         Args:
             recipe: The `training.recipe.Training`.
             first_batch: Number of the first batch. None of those before is decoded.
-            share: `training.shares.Share`, the part of each batch that is loaded.
+            share: `training.data.shares.Share`, the part of each batch that is loaded.
             load: From what `_open` returns, one argument each, and `Draws` to a tuple of tensors of static shapes. It
                 raises an error if the picture cannot be read.
             change: Optional function from these tensors and `Draws` to others like them, which fails for no picture.
@@ -141,7 +141,7 @@ class Loader:
 
         Args:
             batch_size: Int. All batches are whole, for the sake of static shapes; empty places have the weight 0.
-            share: `training.shares.Share`, the part of each batch that is loaded.
+            share: `training.data.shares.Share`, the part of each batch that is loaded.
             load: From what `_open` returns, one argument each, to a tuple of tensors of static shapes.
             finish: Optional function from the batched tensors to others.
             mixed: Bool, whether they come in the order of `_example_rows`.

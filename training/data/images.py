@@ -4,15 +4,15 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cnv2.preprocessing import decode, to_square
-from training.crops import random_crop
-from training.data import DataError, Loader
-from training.shares import WHOLE
+from training.data.crops import random_crop
+from training.data.loader import DataError, Loader
+from training.data.shares import WHOLE
 
 
 class Pictures(Loader):
     """A source of data as `training.loop` describes it. Of each row it opens the encoded picture and a label, an int32.
 
-    Args: As `training.data.Loader`.
+    Args: As `training.data.loader.Loader`.
     """
 
     def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
@@ -24,8 +24,8 @@ class Pictures(Loader):
         Args:
             recipe: The `training.recipe.Recipe`.
             first_batch: Number of the first batch. None of those before is decoded.
-            augmentation: Optional `training.augment.Augmentation`.
-            share: `training.shares.Share`, the part of each batch that is loaded.
+            augmentation: Optional `training.data.augment.Augmentation`.
+            share: `training.data.shares.Share`, the part of each batch that is loaded.
 
         Returns:
             A `tf.data.Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255, N the share's part of
@@ -53,7 +53,7 @@ class Pictures(Loader):
         Args:
             recipe: The `training.recipe.Recipe`.
             batch_size: Int. All batches are whole, for the sake of static shapes; empty places have the weight 0.
-            share: `training.shares.Share`, the part of each batch that is loaded.
+            share: `training.data.shares.Share`, the part of each batch that is loaded.
             mixed: Bool, whether they come in the order of `examples`: those of a folder are sorted by class.
 
         Returns:

@@ -1,9 +1,9 @@
 """A worker of test_distribute.py: training with recipes for models of a few thousand numbers.
 
-python -m tests.training.distributed_run all DATA STRATEGY FOLDER [STRATEGY FOLDER]
+python -m tests.training.distribute.distributed_run all DATA STRATEGY FOLDER [STRATEGY FOLDER]
     pre-trains, fine-tunes and evaluates; "mirrored" on two logical devices of this machine
 
-python -m tests.training.distributed_run eager|dies COMMAND [OPTION...]
+python -m tests.training.distribute.distributed_run eager|dies COMMAND [OPTION...]
     a command of `python -m training`, with eager steps: there is nothing to trace. With "dies" the process is killed
     by SIGKILL while it writes its second checkpoint.
 """
@@ -18,8 +18,9 @@ import keras
 import tensorflow as tf
 
 from tests.training.small import finetuning, pretraining
-from training import checkpoints, distribute, evaluate, finetune, loop, pretrain, recipes, runs
+from training import checkpoints, evaluate, finetune, loop, pretrain, recipes, runs
 from training.__main__ import process
+from training.distribute.strategies import open_devices
 
 PRETRAINING = pretraining(drop_path=0.2, checkpoint_steps=2)
 FINETUNING = finetuning(
@@ -37,7 +38,7 @@ def everything(data, *strategies_and_folders):
 
 
 def all_phases(data, strategy, folder):
-    devices = distribute.open_devices(strategy)
+    devices = open_devices(strategy)
     fields = {"data": data, "weights": str(folder / "pretraining")}
     pretrain.run(pretraining(**(vars(PRETRAINING) | {"data": data})), folder / "pretraining", devices)
     devices.gather("ready")  # once the chief has saved

@@ -9,9 +9,9 @@ import signal
 
 import keras
 
-from training import clusters, rendezvous
 from training.callbacks import TrainingError
-from training.devices import Devices
+from training.distribute import clusters, rendezvous
+from training.distribute.devices import Devices
 from training.recipe import RecipeError
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
@@ -23,7 +23,7 @@ def open_devices(strategy="auto", cluster=None, task=None):
     Args:
         strategy: "one" device; "mirrored", all GPUs of this machine; "multiworker", all GPUs of several machines;
             "tpu"; or "auto", which of these there is.
-        cluster: Optional, who the workers are, see `training.clusters.resolve`; for "tpu" its name.
+        cluster: Optional, who the workers are, see `training.distribute.clusters.resolve`; for "tpu" its name.
         task: Optional int, which of the listed workers this is.
 
     Returns:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from training import augment
-from training.draws import Draws
-from training.shares import WHOLE
+from training.data import augment
+from training.data.draws import Draws
+from training.data.shares import WHOLE
 
 logger = logging.getLogger(__name__)
 
@@ -87,9 +87,9 @@ class Batches(keras.utils.PyDataset):
         split: `Split`.
         recipe: The recipe: batch, seed, crops and flips.
         first_batch: Number of the first batch.
-        augmentation: Optional `training.augment.Augmentation`.
-        share: `training.shares.Share`, the part of each batch that is given out. All of it is made: mixup and CutMix
-            find the same partners in it however many workers there are.
+        augmentation: Optional `training.data.augment.Augmentation`.
+        share: `training.data.shares.Share`, the part of each batch that is given out. All of it is made: mixup and
+            CutMix find the same partners in it however many workers there are.
     """
 
     num_batches = None
@@ -151,7 +151,7 @@ class Ordered(keras.utils.PyDataset):
         split: `Split`.
         batch_size: Int.
         classes: Int, the number of classes.
-        share: `training.shares.Share`, the part of each batch that is given out.
+        share: `training.data.shares.Share`, the part of each batch that is given out.
     """
 
     def __init__(self, split, batch_size, classes, share=WHOLE):

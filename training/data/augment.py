@@ -30,9 +30,9 @@ import keras
 from keras import ops
 
 from keras_cnv2.preprocessing import pixel_statistics
-from training.affine import affine
-from training.draws import Draws
-from training.rand_augment import rand_augment
+from training.data.affine import affine
+from training.data.draws import Draws
+from training.data.rand_augment import rand_augment
 
 # The limits of the aspect ratio, width over height, of a crop and of an erased box.
 CROP_RATIO = (3 / 4, 4 / 3)

@@ -13,13 +13,13 @@ from tests.training.small import source
 from tests.workers import Workers
 from training import checkpoints
 from training.callbacks import TrainingError
-from training.clusters import ClusterError
-from training.devices import ONE_DEVICE, Devices
-from training.distribute import _check_gpus, open_devices
-from training.preemption import EXIT_CODE
+from training.distribute.clusters import ClusterError
+from training.distribute.devices import ONE_DEVICE, Devices
+from training.distribute.preemption import EXIT_CODE
+from training.distribute.strategies import _check_gpus, open_devices
 from training.recipe import RecipeError
 
-PROGRAM = ["-m", "tests.training.distributed_run"]
+PROGRAM = ["-m", "tests.training.distribute.distributed_run"]
 
 # Within so many seconds after a death the others have ended: docs/distribute.md says so.
 END = 30
@@ -274,7 +274,7 @@ class TestDevices:
     def test_only_a_death_is_one(self, monkeypatch):
         import tensorflow as tf
 
-        monkeypatch.setattr("training.devices.GRACE", 0)
+        monkeypatch.setattr("training.distribute.devices.GRACE", 0)
         with socket.create_server(("127.0.0.1", 0)) as alive:
             address = f"127.0.0.1:{alive.getsockname()[1]}"
             for kind in (tf.errors.InvalidArgumentError, tf.errors.InternalError, tf.errors.UnavailableError):

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from training.data import DataError
+from training.data.loader import DataError
 
 
 def hold_out(names, share, seed):

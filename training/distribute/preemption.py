@@ -25,7 +25,7 @@ class EndWhenTold(keras.callbacks.Callback):
 
     Args:
         saver: The run's `training.callbacks.SaveCheckpoints`, which comes before this callback.
-        devices: The run's `training.devices.Devices`.
+        devices: The run's `training.distribute.devices.Devices`.
         accumulation: Steps that make one of the optimizer: it ends between two of these.
 
     Raises:

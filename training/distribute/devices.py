@@ -15,8 +15,8 @@ import keras
 import numpy as np
 
 from training.callbacks import TrainingError
+from training.data.shares import WHOLE, Share
 from training.recipe import RecipeError
-from training.shares import WHOLE, Share
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Devices:
         Keras from taking one too many before it evaluates again. Keras has to be told the number of steps.
 
         Args:
-            load: From a `training.shares.Share` to that part of the batches, a `tf.data.Dataset` or
+            load: From a `training.data.shares.Share` to that part of the batches, a `tf.data.Dataset` or
                 `keras.utils.PyDataset`. It is called for each machine that loads data.
         """
         if self.strategy is None:

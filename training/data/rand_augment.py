@@ -1,4 +1,4 @@
-"""RandAugment with timm's operations; `training.augment` says what differs. Imports no TensorFlow."""
+"""RandAugment with timm's operations; `training.data.augment` says what differs. Imports no TensorFlow."""
 
 import math
 
@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_cnv2.preprocessing import pixel_statistics
-from training.affine import affine
+from training.data.affine import affine
 
 # RandAugment: the operations an image goes through, and the scale of their magnitude.
 PICKS = 2

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from tests.workers import free_addresses
-from training import rendezvous
 from training.callbacks import TrainingError
+from training.distribute import rendezvous
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,8 @@ def test_a_port_that_is_taken():
 def test_who_waits_can_be_stopped():
     def start(worker):
         code = (
-            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from training import rendezvous; "
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "from training.distribute import rendezvous; "
             f"print('waiting', flush=True); rendezvous.meet({free_addresses(2)}, {worker})"
         )
         return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

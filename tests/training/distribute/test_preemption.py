@@ -8,8 +8,8 @@ from tests.training.small import pretraining, source
 from training import checkpoints, loop, pretrain
 from training.__main__ import main
 from training.callbacks import Position
-from training.devices import Devices
-from training.preemption import EXIT_CODE, INTERVAL, EndWhenTold, Preempted
+from training.distribute.devices import Devices
+from training.distribute.preemption import EXIT_CODE, INTERVAL, EndWhenTold, Preempted
 
 
 class SendSigterm(keras.callbacks.Callback):
@@ -85,7 +85,7 @@ class TestWorkers:
                 return self.now
 
         clock = Clock()
-        monkeypatch.setattr("training.preemption.time", clock)
+        monkeypatch.setattr("training.distribute.preemption.time", clock)
         callback = EndWhenTold(Saver(), Two())
         callback.clock = clock
         return callback

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_cnv2.preprocessing import decode
-from training import augment
+from training.data import augment
 
 
 def random_crop(contents, size, area, flip, draws):
@@ -18,7 +18,7 @@ def random_crop(contents, size, area, flip, draws):
         size: Int, the side of the image in pixels.
         area: Pair of floats, smallest and largest share of the picture.
         flip: Bool, whether half of the images are mirrored.
-        draws: `training.draws.Draws` of the image.
+        draws: `training.data.draws.Draws` of the image.
 
     Returns:
         A float32 tensor `(size, size, 3)`, values in 0..255. Bicubic, antialiased.

@@ -5,14 +5,14 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from training.data import VALIDATION_NAMES, DataError
-from training.images import Pictures
+from training.data.images import Pictures
+from training.data.loader import VALIDATION_NAMES, DataError
 
 
 class TfdsRows:
     """Keeps pictures as rows of TensorFlow Datasets: their "train" split, and validation or else test.
 
-    Beside a `training.data.Loader`. Prepared, and downloaded, if they are not. Pictures stay encoded until `_open`.
+    Beside a `Loader` of loader.py. Prepared, and downloaded, if they are not. Pictures stay encoded until `_open`.
     """
 
     def _keep(self, builder, name, wanted, decoders, validation_share, shuffle_buffer, train_share=1.0):

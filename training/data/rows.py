@@ -1,4 +1,4 @@
-"""Pictures that are files: the rows of a `training.data.Loader`."""
+"""Pictures that are files: the rows of a `Loader` of loader.py."""
 
 import os
 
@@ -11,7 +11,7 @@ Dataset = tf.data.Dataset
 class FileRows:
     """Keeps pictures as files: rows are their numbers, those of training come before those of validation.
 
-    Beside a `training.data.Loader`. A subclass opens the picture number `self._index(rows, key)` in its `_open`.
+    Beside a `Loader` of loader.py. A subclass opens the picture number `self._index(rows, key)` in its `_open`.
     """
 
     def _keep(self, training, validation):

@@ -1,0 +1,203 @@
+import logging
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_cnv2 import load_image
+from tests.training.data.samples import FIELDS, assert_same, parts_of, put_together, take, write
+from tests.training.small import finetuning, pretraining
+from training.data.augment import Augmentation
+from training.data.folders import Folder
+from training.data.loader import DataError
+from training.data.shares import Share
+
+
+class TestTraining:
+    def test_batches(self, folder):
+        images = take(Folder(folder).training(pretraining(**FIELDS)), 3)
+        assert {batch.shape for batch in images} == {(4, 16, 16, 3)}
+        assert images[0].dtype == "float32"
+        assert 0 <= images[0].min() < images[0].max() <= 255
+
+    def test_an_epoch_has_every_picture_at_most_once_in_a_new_order(self, folder):
+        plain = {**FIELDS, "crop_area": (1.0, 1.0), "flip": False}
+        batches = take(Folder(folder).training(pretraining(**plain)), 6)
+        prints = [[image.round().tobytes() for image in batch] for batch in batches]
+        epochs = [prints[0] + prints[1], prints[2] + prints[3], prints[4] + prints[5]]
+        assert all(len({*epoch}) == 8 for epoch in epochs)
+        assert epochs[0] != epochs[1] != epochs[2]
+        other = take(Folder(folder).training(pretraining(**plain, seed=1)), 2)
+        assert [image.round().tobytes() for batch in other for image in batch] != epochs[0]
+
+    def test_goes_on_from_any_batch_as_if_never_interrupted(self, folder):
+        source, recipe = Folder(folder), pretraining(**FIELDS)
+        whole = take(source.training(recipe), 6)
+        for first_batch in (1, 4, 5):
+            rest = take(source.training(recipe, first_batch), 6 - first_batch)
+            np.testing.assert_array_equal(whole[first_batch:], rest)
+
+    @pytest.mark.slow
+    def test_goes_on_with_all_augmentation(self, folder):
+        augmentation = Augmentation(2, rand_augment=9.0, erasing=0.5, label_smoothing=0.1, mixup=0.5, cutmix=0.5)
+        source, recipe = Folder(folder), finetuning(**FIELDS)
+        whole = take(source.training(recipe, 0, augmentation), 5)
+        for one, two in zip(whole[3:], take(source.training(recipe, 3, augmentation), 2), strict=True):
+            np.testing.assert_array_equal(one[0], two[0])
+            np.testing.assert_array_equal(one[1], two[1])
+
+    def test_labels_belong_to_the_pictures(self, folder):
+        """Bright pictures for one class, dark ones for the other."""
+        for path in (folder / "train").rglob("*.jpg"):
+            Image.new("RGB", (30, 30), (200,) * 3 if path.parent.name == "b" else (50,) * 3).save(path)
+        for images, targets in take(Folder(folder).training(finetuning(**FIELDS), 0, Augmentation(2)), 4):
+            np.testing.assert_array_equal(targets.argmax(-1), images.mean(axis=(1, 2, 3)) > 125)
+
+    def test_without_labels_there_is_no_augmentation(self, folder):
+        with pytest.raises(DataError, match="labelled=False"):
+            Folder(folder, labelled=False).training(finetuning(**FIELDS), 0, Augmentation(2))
+
+
+class TestValidation:
+    def test_every_picture_once_as_in_evaluation(self, folder):
+        batches = take(Folder(folder).validation(finetuning(**FIELDS), 2), 5)
+        assert [images.shape for images, *_ in batches] == [(2, 16, 16, 3)] * 2
+        images, labels, weights = (np.concatenate(part) for part in zip(*batches))
+        paths = sorted((folder / "val").rglob("*.png"))
+        np.testing.assert_array_equal(images[:3], [load_image(path, 16, "squash") for path in paths])
+        np.testing.assert_array_equal(labels, [[1, 0], [1, 0], [0, 1], [0, 0]])
+        np.testing.assert_array_equal(weights, [1, 1, 1, 0])
+        assert not images[3].any()
+
+    def test_examples_are_always_the_same(self, folder):
+        one, two = (Folder(folder).examples(pretraining(**FIELDS), 3) for _ in range(2))
+        assert one.shape == (3, 16, 16, 3)
+        np.testing.assert_array_equal(one, two)
+
+
+class TestUnreadable:
+    @pytest.fixture(autouse=True)
+    def damage(self, folder):
+        (folder / "train" / "a" / "2.jpg").write_bytes(b"\xff\xd8\xff" + bytes(100))
+        (folder / "val" / "a" / "0.png").write_bytes(b"not a picture")
+
+    def test_named_and_replaced(self, folder, caplog):
+        batches = take(Folder(folder, max_unreadable=0.2).training(pretraining(**FIELDS)), 5)
+        assert {len(batch) for batch in batches} == {4}
+        assert len({image.tobytes() for batch in batches[:2] for image in batch}) == 8
+        assert [record.getMessage().count("2.jpg") for record in caplog.records] == [1]
+        assert all(record.levelno == logging.WARNING for record in caplog.records)
+        rest = take(Folder(folder, max_unreadable=0.2).training(pretraining(**FIELDS), 1), 4)
+        np.testing.assert_array_equal(batches[1:], rest)
+
+    def test_left_out_of_validation(self, folder, caplog):
+        source = Folder(folder, max_unreadable=0.2)
+        images, labels, weights = zip(*take(source.validation(finetuning(**FIELDS), 2), 9))
+        np.testing.assert_array_equal(weights, [[1, 0], [1, 0]])
+        assert not np.any([batch[1] for batch in images])
+        np.testing.assert_array_equal(labels, [[[1, 0], [0, 0]], [[0, 1], [0, 0]]])
+        assert "0.png" in caplog.text
+
+    def test_vanished(self, folder, caplog):
+        source = Folder(folder, max_unreadable=0.2)
+        (folder / "train" / "b" / "1.jpg").unlink()
+        assert len(take(source.training(pretraining(**FIELDS)), 5)) == 5
+        assert "1.jpg" in caplog.text
+
+    def test_too_many(self, folder):
+        source = Folder(folder, max_unreadable=0.0)
+        message = r"1 pictures of 13 cannot be read: .*2\.jpg.*Received: max_unreadable=0$"
+        with pytest.raises(DataError, match=message), source.clear_errors():
+            take(source.training(pretraining(**FIELDS)), 5)
+
+    def test_all(self, folder):
+        """As when a disk is gone: an error, whatever may be unreadable, and no search without end."""
+        source = Folder(folder, max_unreadable=1.0)
+        shutil.rmtree(folder / "train")
+        with pytest.raises(DataError, match="10 pictures of 13 cannot be read: .* and 5 more"), source.clear_errors():
+            take(source.training(pretraining(**FIELDS)), 1)
+
+
+class TestShares:
+    """Of folders: the parts of all workers make the batches of one."""
+
+    # Two epochs and a half.
+    RECIPE = finetuning(**{**FIELDS, "batch_size": 8}, accumulation=2)
+    AUGMENTATION = Augmentation(2, erasing=0.5, label_smoothing=0.1)
+
+    @pytest.fixture
+    def five(self, folder):
+        """Five pictures of validation."""
+        for number in (3, 4):
+            write(folder / "val" / "b" / f"{number}.png", number)
+        return folder
+
+    @pytest.fixture
+    def shaded(self, folder):
+        """Each training picture is known by its brightness, its crops by the slope."""
+        for path in (folder / "train").rglob("*.jpg"):
+            row = np.linspace(10, 26, 40) + 20 * int(path.stem)
+            Image.fromarray(np.tile(row[None, :, None], (40, 1, 3)).astype("uint8")).save(path, quality=95)
+        return folder
+
+    def numbers(self, images):
+        return [round((image.mean() - 18) / 20) for image in images]
+
+    def test_training(self, folder):
+        source = Folder(folder)
+        whole = take(source.training(self.RECIPE, 0, self.AUGMENTATION), 5)
+        parts = parts_of(lambda share: source.training(self.RECIPE, 0, self.AUGMENTATION, share), 2, 5)
+        assert_same(put_together(parts), whole)
+        sizes = {len(column) for part in parts for batch in part for column in keras.tree.flatten(batch)}
+        assert sizes == {2}
+
+    def test_goes_on_from_any_batch_as_if_never_interrupted(self, folder):
+        def load(first_batch):
+            return Folder(folder).training(self.RECIPE, first_batch, self.AUGMENTATION, Share(1, 2))
+
+        assert_same(take(load(3), 2), take(load(0), 5)[3:])
+
+    @pytest.mark.parametrize(("batch_size", "workers"), [(4, 2), (8, 4)])
+    def test_validation(self, five, batch_size, workers):
+        """In the last batch some have no picture at all."""
+        source = Folder(five)
+        whole = take(source.validation(self.RECIPE, batch_size), 9)
+        parts = parts_of(lambda share: source.validation(self.RECIPE, batch_size, share), workers, 9)
+        assert [len(part) for part in parts] == [-(-5 // batch_size)] * workers
+        assert {images.shape for part in parts for images, *_ in part} == {(batch_size // workers, 16, 16, 3)}
+        assert_same(put_together(parts), whole)
+        weights = np.concatenate([weights for *_, weights in whole])
+        np.testing.assert_array_equal(weights, np.arange(len(weights)) < 5)
+        assert not parts[-1][-1][2].any()
+
+    def test_unreadable_in_training(self, shaded, caplog):
+        """In the first batch of the first worker, where it is the only picture of the part."""
+        source = Folder(shaded, max_unreadable=0.1)
+        parts = [source.training(self.RECIPE, 0, None, Share(worker, 4)) for worker in range(2)]
+        before = [take(part, 2) for part in parts]
+        damaged, *others = self.numbers(before[0][0])
+        (path,) = (shaded / "train").rglob(f"{damaged}.jpg")
+        path.write_bytes(b"\xff\xd8\xff" + bytes(100))
+        after = [take(part, 2) for part in parts]
+        assert_same(after[0][1:], before[0][1:])
+        assert_same(after[1:], before[1:])
+        batch = self.numbers(after[0][0])
+        assert (len(batch), batch[:-1]) == (1, others)
+        assert batch[-1] not in (damaged, *others)
+        assert [record.getMessage().count(path.name) for record in caplog.records] == [1]
+
+    def test_unreadable_in_validation(self, five, caplog):
+        """It is the only picture of the part."""
+        source = Folder(five, max_unreadable=0.1)
+        parts = [source.validation(self.RECIPE, 4, Share(worker, 4)) for worker in range(4)]
+        before = [take(part, 9) for part in parts]
+        (five / "val" / "a" / "0.png").write_bytes(b"not a picture")
+        after = [take(part, 9) for part in parts]
+        assert_same(after[0][1:], before[0][1:])
+        assert_same(after[1:], before[1:])
+        for column, old in zip(after[0][0], before[0][0]):
+            np.testing.assert_array_equal(column, [*old[1:], np.zeros_like(old[0])])
+        assert sum(weights.sum() for part in after for *_, weights in part) == 4
+        assert [record.getMessage().count("0.png") for record in caplog.records] == [1]
