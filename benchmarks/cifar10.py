@@ -1,7 +1,7 @@
 """The study of docs/cifar10.md: does FCMAE help, does GRN, and what if labels are few?
 
     python -m benchmarks.cifar10 [--data DATA] [--runs FOLDER] [--recipe cifar10_short] ROW...
-    python -m benchmarks.cifar10 --table [--runs FOLDER]
+    python -m benchmarks.cifar10 --table [--picture FILE] [--runs FOLDER]
 
 A row is a size, a way, a share of the labels and a seed: "atto-fcmae-tenth-0". An interrupted row goes on where it was,
 a finished one is kept. A row of FCMAE pre-trains first, with all pictures and no labels, once for each size, and once
@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import mean
 
 from training import finetune, pretrain, runs
+from training.figures import new_figure, save_figure
 from training.recipes import FINETUNING, PRETRAINING
 
 SIZES = ("atto", "femto")
@@ -79,9 +80,33 @@ def table(folder):
 
 
 def _accuracies(folder, row):
-    found = [metrics["top1"] for seed in SEEDS if (metrics := runs.read_metrics(folder / f"{row}-{seed}"))]
+    found = _found(folder, row)
     each = ", ".join(f"{accuracy:.1%}" for accuracy in found)
     return f"{mean(found):.1%} ({each})" if len(found) > 1 else each
+
+
+def _found(folder, row):
+    """The accuracies of the seeds that are done."""
+    return [metrics["top1"] for seed in SEEDS if (metrics := runs.read_metrics(folder / f"{row}-{seed}"))]
+
+
+def draw(folder, path):
+    """The table as a picture: a dot for each seed, a line of dots for each way, a colour for each share of labels."""
+    figure = new_figure(9, 3)
+    axes = figure.subplots(1, len(SIZES), sharex=True, sharey=True)
+    for ax, size in zip(axes, SIZES):
+        for (share, part), colour in zip(SHARES.items(), ("tab:blue", "tab:orange")):
+            dots = [(x, y) for y, way in enumerate(WAYS) for x in _found(folder, f"{size}-{way}-{share}")]
+            ax.scatter(*(zip(*dots) if dots else ((), ())), color=colour, alpha=0.7, label=f"{part:.0%} of the labels")
+        ax.set_title(size)
+        ax.set_xlabel("top-1")
+        ax.xaxis.set_major_formatter("{x:.0%}")
+        ax.locator_params(axis="x", steps=(1, 2, 5, 10))
+        ax.grid(alpha=0.3)
+    axes[0].set_yticks(range(len(WAYS)), WAYS.values())
+    axes[0].set_ylim(len(WAYS) - 0.5, -0.5)  # from above, as the table
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left")
+    save_figure(figure, path)
 
 
 def main(argv=None):
@@ -91,6 +116,7 @@ def main(argv=None):
     parser.add_argument("--data", default="tfds:cifar10", help="as in `training finetune` (default: %(default)s)")
     parser.add_argument("--runs", type=Path, default=Path("runs/cifar10"), help="(default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="print the table of what is done")
+    parser.add_argument("--picture", type=Path, help="draw it")
     args = parser.parse_args(argv)
     if unknown := {*args.rows} - {*ROWS}:
         parser.error(f"a row is one of {', '.join(ROWS)}. Received: {', '.join(sorted(unknown))}")
@@ -99,6 +125,8 @@ def main(argv=None):
         print(f"{row:<24}top-1 {metrics['top1']:.2%}, {metrics['seconds'] / 60:.1f} minutes", flush=True)
     if args.table:
         print(table(args.runs))
+    if args.picture:
+        draw(args.runs, args.picture)
 
 
 if __name__ == "__main__":

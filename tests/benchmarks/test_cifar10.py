@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from benchmarks import cifar10
 from training import finetune, pretrain, runs
@@ -59,6 +60,8 @@ def test_pre_trains_once(tmp_path, monkeypatch):
         "| from scratch | 100% | 50.0% |  |",
         "| pre-trained with FCMAE, without GRN | 100% | 50.0% |  |",
     ]
+    cifar10.main(["--runs", str(tmp_path), "--picture", str(tmp_path / "it.png")])
+    assert min(Image.open(tmp_path / "it.png").size) > 200
 
 
 def test_finished_run_of_another_budget(tmp_path):
