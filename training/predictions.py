@@ -1,5 +1,6 @@
 """What a classifier is surest of, right and wrong."""
 
+import collections
 import itertools
 from typing import NamedTuple
 
@@ -34,7 +35,8 @@ def best_and_worst(classifier, source, recipe, batch_size, kept=KEPT, seen=SEEN)
         seen: Int, how many images are looked at, rounded up to whole batches.
 
     Returns:
-        A dict of two lists of `Prediction`s, the surest first: those that are right, those that are wrong.
+        A dict of two lists of `Prediction`s: those that are right, the surest of each class before the second of any,
+        and those that are wrong, the surest first.
     """
     columns = np.asarray(columns_of(source.class_names, classifier))
     names = dict(zip(columns, source.class_names))
@@ -53,13 +55,24 @@ def best_and_worst(classifier, source, recipe, batch_size, kept=KEPT, seen=SEEN)
                 told = names.get(predicted) or (classifier.class_names or {predicted: str(predicted)})[predicted]
                 entry = Prediction(images[place], names[label], told, float(probabilities[place, predicted]))
                 found[bool(label == predicted)].append(entry)
-            found = {right: sorted(entries, key=_surest)[:kept] for right, entries in found.items()}
+            found = {True: _of_each_class(found[True])[:kept], False: sorted(found[False], key=_surest)[:kept]}
     titles = {True: "right, and sure of it", False: "wrong, and sure of it"}
     return {titles[right]: entries for right, entries in found.items() if entries}
 
 
 def _surest(prediction):
     return -prediction.probability
+
+
+def _of_each_class(predictions):
+    """The surest of each class, then the second of each, and so on: one easy class would fill all places."""
+    before = collections.Counter()
+
+    def rank(prediction):
+        before[prediction.label] += 1
+        return before[prediction.label]
+
+    return sorted(sorted(predictions, key=_surest), key=rank)
 
 
 def _batches(validation):

@@ -54,6 +54,16 @@ def test_surest_of_each_kind(batch_size):
     np.testing.assert_allclose([p.probability for p in right], [0.98, 0.96, 0.94, 0.92])
 
 
+@pytest.mark.parametrize("batch_size", [4, 11])
+def test_right_ones_are_of_all_classes(batch_size):
+    data = numbered()
+    data.test.labels[:] = [0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
+    rows = np.full((11, 3), 0.01)
+    rows[range(11), data.test.labels] = np.linspace(0.98, 0.5, 11)
+    right = best_and_worst(Told(rows), data, finetuning(), batch_size, kept=5)["right, and sure of it"]
+    assert places(right) == [0, 5, 8, 1, 6]
+
+
 def test_only_so_many_are_seen():
     found = best_and_worst(Told(table()), numbered(), finetuning(), batch_size=4, seen=5)
     seen = [place for entries in found.values() for place in places(entries)]
@@ -82,7 +92,7 @@ def test_of_a_model(tmp_path):
     expected = model.predict(data.test.images.astype("float32"), verbose=0)
     right = expected.argmax(-1) == data.test.labels
     assert sum(map(len, found.values())) == min(8, right.sum()) + min(8, (~right).sum())
-    sure = np.sort(expected.max(-1)[right])[::-1][:8]
-    np.testing.assert_allclose([p.probability for p in found.get("right, and sure of it", ())], sure, atol=1e-5)
+    sure = np.sort(expected.max(-1)[~right])[::-1][:8]
+    np.testing.assert_allclose([p.probability for p in found.get("wrong, and sure of it", ())], sure, atol=1e-5)
     pictures.predictions(tmp_path / "predictions.png", found)
     assert (tmp_path / "predictions.png").stat().st_size > 10_000
