@@ -104,7 +104,7 @@ OURS = (
         tag="cifar10",
         image_size=32,
         resize="squash",
-        top1=69.76,
+        top1=77.48,
         has_head=True,
         repository="keras-cnv2/convnextv2_atto.cifar10",
         file="model.safetensors",
@@ -113,7 +113,7 @@ OURS = (
         logits=None,
         stem_stride=2,
         class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-        sha256="43e5e5ee786e32536d19d0f365d412f21e8fd2a2f9c5464ef097b12ec658d29a",
+        sha256="c5ff2a673430b0dd22913a8318f1da866f2706ce435f9c75811763f147265349",
     ),
 )
 
