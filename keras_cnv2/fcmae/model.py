@@ -154,6 +154,20 @@ class FCMAE(keras.Model):
         prediction = ops.reshape(self.pred(x), (-1, self.grid[0] * self.grid[1], self.pred.units))
         return {"prediction": prediction, "hidden": hidden, "features": features}
 
+    def compute_output_spec(self, images: Any, hidden: Any = None, training: bool | None = False) -> dict[str, Any]:
+        # Keras may try `call` on made up values, which are no masks.
+        images, masks = _split(images, hidden)
+        batch_size = self._fitting(images).shape[0]
+        if masks is not None:
+            checks.fitting("hidden", masks, self.grid)
+        prediction = (batch_size, self.grid[0] * self.grid[1], self.pred.units)
+        grid = (batch_size, *self.grid)
+        return {
+            "prediction": keras.KerasTensor(prediction, self.compute_dtype),
+            "hidden": keras.KerasTensor(grid, "float32"),
+            "features": keras.KerasTensor((*grid, self.backbone.dims[-1]), self.backbone.compute_dtype),
+        }
+
     def _fitting(self, images):
         return checks.fitting("images", images, (*self.image_size, self.channels))
 

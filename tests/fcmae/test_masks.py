@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 
@@ -44,6 +45,18 @@ class TestMasks:
         assert (draws[0] != draws[1]).any()
         assert (draws[1] != draws[2]).any()
         assert any((draws[0][0] != hidden).any() for hidden in draws[0][1:])
+
+    @pytest.mark.backends
+    def test_as_inputs_of_a_functional_model(self, encoder):
+        model = scramble(small(encoder=encoder, dtype="mixed_bfloat16"))
+        x = keras.Input((32, 32, 3)), keras.Input((4, 4))
+        functional = keras.Model(x, model(*x))
+        hidden = numpy(model(images())["hidden"])
+        out, expected = functional((images(), hidden)), model(images(), hidden=hidden)
+        for name, spec in functional.output.items():
+            assert spec.shape == (None, *out[name].shape[1:])
+            assert spec.dtype == keras.backend.standardize_dtype(out[name].dtype)
+            np.testing.assert_array_equal(numpy(out[name]), numpy(expected[name]))
 
     @pytest.mark.parametrize(
         ("height", "width", "stem_stride", "channels", "count", "ratio"),
