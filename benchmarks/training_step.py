@@ -15,7 +15,7 @@ REFERENCE = "keras_cnv2"
 TORCH = "benchmarks.rivals.transformers_torch:training"
 CONTESTANTS = {
     REFERENCE: Contestant("benchmarks.ours:training"),
-    "transformers, eager": Contestant(TORCH),
+    "transformers, eager, channels_last": Contestant(TORCH),
     "transformers, torch.compile": Contestant(TORCH, {"mode": "default"}),
 }
 STEPS, TOLERANCE = 4, 1e-4

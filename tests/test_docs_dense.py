@@ -27,6 +27,6 @@ def test_options_and_recipes(command, title, capsys):
 
 def test_examples_are_python():
     examples = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 5
     for example in examples:
         compile(example, "dense.md", "exec")

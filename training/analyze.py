@@ -31,7 +31,7 @@ def add_arguments(parser):
         "--labels", action=argparse.BooleanOptionalAction, default=True, help="whether data have classes"
     )
     parser.add_argument("--images", type=positive_int, default=1000, help="how many, at most (default: %(default)s)")
-    parser.add_argument("--image-size", type=positive_int, help="by default that of the first weights")
+    parser.add_argument("--image-size", type=positive_int, help="by default that of the first weights, or 224")
     parser.add_argument("--resize", choices=("crop", "squash"), help="by default that of the first weights")
     parser.add_argument("--batch-size", type=positive_int, default=32, help="(default: %(default)s)")
     parser.add_argument("--name", type=folder_name, default="analysis", help="of the folder (default: %(default)s)")
@@ -115,11 +115,20 @@ def _name(weights, others):
 def _opened(models, weights, labelled, evaluation):
     """The data, the batch size and the `Evaluation` that says how pictures become images."""
     first = next(iter(models.values()))
-    own = None if isinstance(first, FCMAE) else getattr(first, "image_size", None)
+    own = _image_size(first)
     size = evaluation.get("image_size") or own or 224
     resize = evaluation.get("resize") or (getattr(first, "resize", None) if size == own else None)
     recipe = Evaluation(**{**evaluation, "weights": weights[0], "image_size": size, "resize": resize})
     return open_source(recipe, labelled=labelled), recipe.batch_size, recipe
+
+
+def _image_size(model):
+    """The side of a model's own images, if it has any that are square."""
+    size = getattr(model, "image_size", None)
+    if not isinstance(model, FCMAE):
+        return size
+    height, width = size
+    return height if height == width else None
 
 
 def _measured(name, model, images, labels, classes, batch_size):

@@ -1,7 +1,6 @@
 """What a recipe says: frozen fields with the paper's names, and what follows from them.
 
-The optimizer is AdamW throughout, its learning rate rises linearly through the warm-up and falls by half a cosine.
-`lr = base_lr * batch_size / 256`. No weight decay on anything of rank 1: norms, biases, GRN, the mask token.
+The optimizer is AdamW throughout, without weight decay on anything of rank 1: norms, biases, GRN, the mask token.
 """
 
 from dataclasses import dataclass
@@ -129,6 +128,8 @@ class Training:
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Training):
     """What pre-training and fine-tuning have in common.
+
+    The learning rate rises linearly through the warm-up to `base_lr * batch_size / 256`, and falls by half a cosine.
 
     Args:
         train_share: Share of the training pictures that is used, the same of each class: how much few labels tell. Of

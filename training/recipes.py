@@ -219,22 +219,16 @@ TABLES = {
     "Fine-tuning, small": SMALL,
 }
 
-# Fields by the paper's names of its tables' rows.
+# Fields that have other names in the paper's tables.
 PAPER_NAMES = {
     "base_lr": "base learning rate",
-    "weight_decay": "weight decay",
     "betas": "optimizer momentum",
     "layer_decay": "layer-wise lr decay",
     "layer_decay_type": "layer-wise lr decay type",
-    "batch_size": "batch size",
-    "warmup_epochs": "warmup epochs",
     "epochs": "training epochs",
     "crop_area": "RandomResizedCrop",
     "rand_augment": "RandAug",
     "rand_augment_std": "RandAug spread",
-    "label_smoothing": "label smoothing",
-    "drop_path": "drop path",
-    "head_init": "head init",
     "erasing": "random erasing",
 }
 
@@ -251,9 +245,13 @@ def table(rows):
     kind = type(next(iter(rows.values())))
     shown = [f.name for f in fields(kind) if any(getattr(row, f.name) != f.default for row in rows.values())]
     lines = [["", *rows]]
-    lines += [[PAPER_NAMES.get(name, name), *(show(getattr(row, name)) for row in rows.values())] for name in shown]
+    lines += [[_title(name), *(show(getattr(row, name)) for row in rows.values())] for name in shown]
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+
+
+def _title(name):
+    return f"{PAPER_NAMES[name]} ({name})" if name in PAPER_NAMES else name
 
 
 def show(value):

@@ -23,8 +23,8 @@ LICENCE = "Apache-2.0"
 DATA = {
     "cifar10": (
         "CIFAR-10 (A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009): 32 x 32 photographs of "
-        "10 classes, the 50,000 training images. Tested on 8,000 of the 10,000 test images. `tfds:cifar10` is the same "
-        "set."
+        "10 classes, the 50,000 training images. Tested on 8,000 of the 10,000 test images: the copy that was trained "
+        "on has no others. `tfds:cifar10` has all. More in [docs/cifar10.md](../docs/cifar10.md)."
     )
 }
 
@@ -39,6 +39,8 @@ pipeline_tag: image-classification
 ConvNeXt V2 {size}, {parameters:,} parameters, {training}.
 
 ```python
+import keras_cnv2
+
 model = keras_cnv2.ConvNeXtV2{title}(weights="{tag}", classes={classes}, stem_stride={stem_stride})
 ```
 
@@ -150,7 +152,8 @@ def _figures(runs):
     classes = "\n".join(f"| {name} | {accuracy:.1%} |" for name, accuracy in metrics["classes"].items())
     return (
         f"Top-1 {100 * metrics['top1']:.2f} %, top-5 {100 * metrics['top5']:.2f} % of {metrics['images']:,} images.\n"
-        f"Trained in {minutes} minutes, beside other work, on {config['system']['machine']}\n({versions}).\n\n"
+        f"Trained in {minutes} minutes, beside other work, on a machine of {config['system']['machine']}\n"
+        f"({versions}).\n\n"
         f"| class | accuracy |\n|---|---|\n{classes}"
     )
 

@@ -22,7 +22,8 @@ model = keras_cnv2.ConvNeXtV2{size}(weights="{tag}")
 downloads one, once. "imagenet" stands for "fcmae_ft_in1k". `keras-cnv2 list` shows what is here already.
 Top-1 is the published accuracy on ImageNet-1K; without one it is an encoder from pre-training, without a head. Images
 are made of pictures as in `keras_cnv2.load_image`. The weights are Meta's and licensed {licences}: not for commercial
-use. `python -m weights.verify PICTURE` compares them with their published logits.
+use. `python -m weights.verify 000000039769.jpg`, with that picture of COCO val2017, compares them with their published
+logits; all of them are 12 GB.
 
 | size | tag | parameters | images | top-1 | source | official file |
 |---|---|---|---|---|---|---|
@@ -34,7 +35,8 @@ use. `python -m weights.verify PICTURE` compares them with their published logit
 model = keras_cnv2.ConvNeXtV2Atto(weights="cifar10", classes=10, stem_stride=2)
 ```
 
-What this project trained itself, with cards that tell how. A checkout has the files here, and needs no network.
+What this project trained itself, with cards that tell how. A checkout has the files here, and needs no network. Top-1
+is that of the data that the tag names.
 
 | size | tag | parameters | images | top-1 | licence | file | card |
 |---|---|---|---|---|---|---|---|

@@ -1,8 +1,8 @@
 """Compares all published weights with their published logits, and prints a table.
 
-python -m weights.verify PICTURE
+python -m weights.verify 000000039769.jpg
 
-PICTURE is 000000039769.jpg of COCO val2017. Downloads 12 GB. `keras-cnv2 verify` does the same for chosen ones.
+With that picture of COCO val2017. Downloads 12 GB. `keras-cnv2 verify` does the same for chosen ones.
 """
 
 import sys

@@ -151,7 +151,7 @@ class TestCommand:
 
     def test_without_classes(self, weights, data, tmp_path):
         folder = tmp_path / "analysis"
-        found = analyze.run(weights[1:], folder, 3, labelled=False, data=data, image_size=16)
+        found = analyze.run(weights[1:], folder, 3, labelled=False, data=data)  # the images are of the FCMAE's size
         assert [*found["two.keras"]] == ["cosine_distance"]
         assert {path.name for path in folder.iterdir()} == {"analysis.json", "cosine_distance.png", "activations.png"}
 

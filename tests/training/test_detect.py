@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.training.detection import small
+from tests.training.docs_example import run_example
 from tests.training.runs_in_parts import assert_same_state, interrupt
 from training import detect
 from training.detection.recipes import DETECTION
@@ -63,6 +64,13 @@ def test_missing_packages_are_told_before_the_training(recipe, tmp_path, monkeyp
     with pytest.raises(ImportError, match="pip install"):
         detect.run(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_example_of_the_docs(run, tmp_path, monkeypatch):
+    names = run_example(run[0], "detect", small.picture(small.objects_of(1)), tmp_path, monkeypatch)
+    assert names["image"].shape == (512, 512, 3)
+    assert float(names["scale"]) == pytest.approx(512 / small.WIDTH)
+    assert names["found"].keys() == {"boxes", "classes", "scores", "count"}
 
 
 def test_exported_detector_is_the_model_s(run, recipe):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.training.docs_example import run_example
 from tests.training.runs_in_parts import assert_same_state, interrupt
 from tests.training.segmentation import scenes
 from training import segment
@@ -54,6 +55,13 @@ def test_leaves_behind(run, recipe):
     history = json.loads((folder / "log.json").read_text())
     assert [row["step"] for row in history] == [3, 6]
     assert history[0].keys() >= {"loss", "mean_iou", "val_loss", "val_mean_iou"}
+
+
+def test_example_of_the_docs(run, tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), "uint8")
+    names = run_example(run[0], "segment", pixels, tmp_path, monkeypatch)
+    assert names["classes"].shape == (50, 70)
+    assert 0 <= names["classes"].min() <= names["classes"].max() < len(names["model"].class_names)
 
 
 def test_exported_class_map_is_the_model_s(run):
