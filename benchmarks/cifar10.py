@@ -12,9 +12,11 @@ more without GRN.
 import argparse
 import dataclasses
 import itertools
+import sys
 from pathlib import Path
 from statistics import mean
 
+from keras_cnv2.checkpoints.write import check_target
 from training import finetune, pretrain, runs
 from training.figures import new_figure, save_figure
 from training.recipes import FINETUNING, PRETRAINING
@@ -87,7 +89,8 @@ def _accuracies(folder, row):
 
 def _found(folder, row):
     """The accuracies of the seeds that are done."""
-    return [metrics["top1"] for seed in SEEDS if (metrics := runs.read_metrics(folder / f"{row}-{seed}"))]
+    metrics = [runs.read_metrics(folder / f"{row}-{seed}") or {} for seed in SEEDS]
+    return [found["top1"] for found in metrics if "top1" in found]
 
 
 def draw(folder, path):
@@ -120,6 +123,17 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if unknown := {*args.rows} - {*ROWS}:
         parser.error(f"a row is one of {', '.join(ROWS)}. Received: {', '.join(sorted(unknown))}")
+    if not (args.rows or args.table or args.picture):
+        parser.error("give a ROW, --table or --picture")
+    try:
+        _do(args)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _do(args):
+    if args.picture:
+        check_target(args.picture)
     for row in args.rows:
         metrics = run(row, args.recipe, args.data, args.runs)
         print(f"{row:<24}top-1 {metrics['top1']:.2%}, {metrics['seconds'] / 60:.1f} minutes", flush=True)

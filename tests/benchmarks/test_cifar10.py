@@ -71,6 +71,20 @@ def test_finished_run_of_another_budget(tmp_path):
         cifar10.run("atto-scratch-all-0", "cifar10_short", "x", tmp_path)
 
 
+def test_clear_errors(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cifar10.main([])
+    assert "give a ROW, --table or --picture" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"error: There is no such folder.*nowhere"):
+        cifar10.main(["atto-scratch-all-0", "--picture", str(tmp_path / "nowhere" / "it.png")])
+
+
+def test_row_without_test_images(tmp_path):
+    runs.open_run(tmp_path / "atto-scratch-all-0", cifar10.recipe_of("atto-scratch-all-0", "cifar10", "x", None))
+    (tmp_path / "atto-scratch-all-0" / "metrics.json").write_text('{"accuracy": 0.5}')
+    assert "scratch" not in cifar10.table(tmp_path)
+
+
 def test_unknown_row(capsys):
     with pytest.raises(SystemExit):
         cifar10.main(["atto-fcmae-half-0"])
