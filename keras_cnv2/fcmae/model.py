@@ -111,13 +111,14 @@ class FCMAE(keras.Model):
         self.decoder_depth = positive_int("decoder_depth", decoder_depth)
         self.norm_pix_loss = norm_pix_loss
         self.encoder = encoder
-        self.seed = seed
         self.grid = tuple(side // self.patch for side in self.image_size)
         self.visible = checks.visible_patches(self.grid, mask_ratio)
         if encoder not in encoders.ENCODERS:
             raise ValueError(f"encoder must be one of {tuple(encoders.ENCODERS)}. Received: encoder={encoder!r}")
         self._training_masks = keras.random.SeedGenerator(seed)
-        self._evaluation_masks = keras.random.SeedGenerator(seed)
+        # One that was drawn is kept as well: evaluation has the same masks after saving and loading.
+        self.seed = int(ops.convert_to_numpy(self._training_masks.state)[0]) if seed is None else seed
+        self._evaluation_masks = keras.random.SeedGenerator(self.seed)
         self._first_masks = ops.convert_to_numpy(self._evaluation_masks.state)
 
         policy = self.dtype_policy

@@ -69,6 +69,14 @@ class TestConfig:
         assert {**config, **others} == {**given, **others, "trainable": True}
         assert keras_cnv2.FCMAE.from_config(config).get_config() == config
 
+    def test_drawn_seed_is_kept(self, tmp_path):
+        """Evaluation has the same masks after saving and loading."""
+        model = small(seed=None)
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        one, two = (each.predict(images(), verbose=0)["hidden"] for each in (model, again))
+        np.testing.assert_array_equal(one, two)
+
     def test_frozen_stays_frozen(self):
         model = small()
         model.backbone.trainable = False
