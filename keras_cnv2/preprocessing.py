@@ -23,6 +23,13 @@ RESIZES = ("crop", "squash")
 # What the centre crop keeps of the shortest side.
 CROP = 0.875
 
+# Bytes of a BMP before its palette.
+HEADER = 54
+
+# Why a picture is not read.
+PALETTE = "BMP files with a palette are not read, save it as PNG"
+NO_PICTURE = "Not a JPEG, PNG, BMP, WebP or GIF picture, or a damaged one, or too large"
+
 # Of RGB values in 0..1 over ImageNet.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -121,22 +128,12 @@ def load_image(
         raise ValueError(f"load_image takes a path or bytes. Received: {path_or_bytes!r}"[:500])
     contents = Path(path_or_bytes).read_bytes() if is_path else bytes(path_or_bytes)
     received = os.fspath(path_or_bytes) if is_path else f"{len(contents)} bytes"
-    if _has_palette(contents):
-        raise ValueError(f"BMP files with a palette are not read, save it as PNG. Received: {received}")
     try:
         with tf.device("cpu"):
             return to_square(decode(contents), size, resize).numpy()
     except tf.errors.OpError as error:
-        raise ValueError(
-            f"Not a JPEG, PNG, BMP, WebP or GIF picture, or a damaged one, or too large. Received: {received}"
-        ) from error
-
-
-def _has_palette(contents):
-    """Whether this is a BMP of up to 256 colours other than greys; TensorFlow takes their numbers for grey levels."""
-    bits, palette = contents[28:30], contents[54:1078]
-    greys = bytes(part for level in range(256) for part in (level, level, level, 0))
-    return contents[:2] == b"BM" and bits in (b"\x01\x00", b"\x04\x00", b"\x08\x00") and palette != greys
+        reason = PALETTE if PALETTE in error.message else NO_PICTURE
+        raise ValueError(f"{reason}. Received: {received}") from error
 
 
 def decode(contents):
@@ -161,11 +158,25 @@ def decode(contents):
             # TensorFlow's default transform is faster, and off by a grey level.
             (starts(b"\xff\xd8\xff"), lambda: tf.io.decode_jpeg(contents, 3, dct_method="INTEGER_ACCURATE")),
             (starts(b"WEBP", at=8), lambda: _decode_webp(contents, head)),
+            (starts(b"BM"), lambda: _decode_bmp(contents)),
         ],
         default=lambda: tf.io.decode_image(contents, 3, expand_animations=False),
         exclusive=False,
     )
     return tf.ensure_shape(pixels, (None, None, 3))
+
+
+def _decode_bmp(contents):
+    """`decode` for BMP, but for those of up to 256 colours other than greys: TensorFlow takes numbers for levels."""
+    import tensorflow as tf
+
+    greys = bytes(part for level in range(256) for part in (level, level, level, 0))
+    end = HEADER + len(greys)
+    head = tf.strings.join([tf.strings.substr(contents, 0, end), bytes(end)])
+    bits, palette = tf.strings.substr(head, 28, 2), tf.strings.substr(head, HEADER, len(greys))
+    has_palette = tf.reduce_any(bits == [b"\x01\x00", b"\x04\x00", b"\x08\x00"]) & (palette != greys)
+    with tf.control_dependencies([tf.debugging.assert_equal(has_palette, False, PALETTE)]):
+        return tf.io.decode_image(tf.identity(contents), 3, expand_animations=False)
 
 
 def _decode_webp(contents, head):

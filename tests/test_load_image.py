@@ -137,6 +137,11 @@ class TestBadInput:
         with pytest.raises(ValueError, match=rf"^{match}.*Received: {len(bad)} bytes$"):
             load_image(bad)
 
+    def test_palette_in_a_graph(self):
+        """As in training and in served models: its numbers must not pass for grey levels."""
+        with pytest.raises(tf.errors.InvalidArgumentError, match="BMP files with a palette"):
+            tf.function(decode)(contents("refused/bmp_palette"))
+
     def test_animation_larger_than_memory(self):
         # In the header only: 10,000 pixels a side.
         bad = bytearray(contents("refused/webp_animated"))
