@@ -88,9 +88,7 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
         box_loss="smoothl1",
         classification_loss="focal",
     )
-    metrics = _written(model, recipe, source, progress, folder, devices) if devices.is_chief else None
-    devices.gather("done")  # all stay to the end: schedulers stop a job of which some workers have left
-    return metrics
+    return devices.on_chief(lambda: _written(model, recipe, source, progress, folder, devices))
 
 
 def _open_data(recipe):

@@ -75,11 +75,12 @@ def run(recipe, folder, devices=ONE_DEVICE):
         trained = loop.with_softmax(classifier, recipe)
     if devices.is_chief:
         results.save(trained, folder / MODEL)  # before evaluation compiles it
-    scores = {}
-    if source.validation_size:
-        scores, matrix = evaluate(trained, source, recipe, recipe.step_batch, devices)
-    if not devices.is_chief:
-        return None
+    found = evaluate(trained, source, recipe, recipe.step_batch, devices) if source.validation_size else ({}, None)
+    return devices.on_chief(lambda: _written(classifier, trained, recipe, source, progress, folder, devices, *found))
+
+
+def _written(classifier, trained, recipe, source, progress, folder, devices, scores, matrix):
+    """Writes what a run leaves beside its weights. Returns what is in metrics.json."""
     results.draw_curves(progress.history, folder, ("loss", "accuracy"))
     metrics = {"accuracy": progress.history[-1]["accuracy"], **results.summary(trained, progress)}
     if scores:

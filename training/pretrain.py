@@ -49,9 +49,12 @@ def run(recipe, folder, devices=ONE_DEVICE):
         loop.without_grn(fcmae)
     reconstruct = [Reconstruct(source.examples(recipe, EXAMPLES), folder, recipe)] if devices.is_chief else []
     progress = loop.train(fcmae, recipe, source, folder, callbacks=reconstruct, devices=devices)
-    if not devices.is_chief:
-        return None
-    reconstruct[0].catch_up()
+    return devices.on_chief(lambda: _written(fcmae, progress, folder, *reconstruct))
+
+
+def _written(fcmae, progress, folder, reconstruct):
+    """Writes what a run leaves. Returns what is in metrics.json."""
+    reconstruct.catch_up()
     results.save(fcmae, folder / MODEL)
     results.draw_curves(progress.history, folder, ("loss",))
     losses = [row["loss"] for row in progress.history]

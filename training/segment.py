@@ -63,7 +63,7 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
         What is in metrics.json, a dict; `None` on all workers but the chief.
     """
     # These need TensorFlow, without which other commands run.
-    from training.segmentation.evaluate import evaluate, examples
+    from training.segmentation.evaluate import evaluate
     from training.segmentation.sources import open_scenes
 
     source, weights = start_run(recipe, folder, devices, open_scenes)
@@ -83,12 +83,18 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
     if devices.is_chief:
         results.save(model, folder / MODEL)
     scores = evaluate(model, source, recipe, devices) if source.validation_size else {}
-    if not devices.is_chief:
-        return None
+    return devices.on_chief(lambda: _written(model, recipe, source, progress, folder, scores))
+
+
+def _written(model, recipe, source, progress, folder, scores):
+    """Writes what a run leaves beside its weights. Returns what is in metrics.json."""
+    from training.segmentation.evaluate import examples
+
     results.draw_curves(progress.history, folder, ("loss", "mean_iou"))
     if scores:
+        shown = examples(model, source, recipe, EXAMPLES)
         pictures.iou_chart(folder / "iou.png", scores["iou"], scores["mean_iou"])
-        pictures.segmentations(folder / "overlays.png", *examples(model, source, recipe, EXAMPLES), names)
+        pictures.segmentations(folder / "overlays.png", *shown, source.class_names)
     if is_exportable(model):
         keras_cnv2.export_saved_model(model, folder / "saved_model", overwrite=True)
     results.save_best(model, progress, folder)

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 # tell of a death after 10.
 GRACE = 12
 
+# What TensorFlow calls a worker.
+TASK = r"/job:(\w+)/replica:0/task:(\d+)"
+
 
 class Devices:
     """The devices of a run.
@@ -32,6 +35,7 @@ class Devices:
         strategy: A `tf.distribute.Strategy`, or `None` for the one device that Keras chooses.
         worker: The number of this worker.
         addresses: "host:port" of all workers.
+        chiefs: How many of these have a job of their own in TensorFlow, "chief"; they come first.
 
     Attributes:
         worker, workers: The number of this worker, and that of all.
@@ -39,10 +43,11 @@ class Devices:
         replicas: The number of replicas on all workers.
     """
 
-    def __init__(self, strategy=None, worker=0, addresses=("localhost",)):
+    def __init__(self, strategy=None, worker=0, addresses=("localhost",), chiefs=0):
         self.strategy = strategy
         self.worker = worker
         self.addresses = list(addresses)
+        self.chiefs = chiefs
         self.workers = len(addresses)
         self.is_chief = worker == 0
         self.replicas = strategy.num_replicas_in_sync if strategy else 1
@@ -138,6 +143,15 @@ class Devices:
         numbers = np.asarray(numbers, "float32")
         return numbers if self.workers == 1 else self._summed(numbers)
 
+    def on_chief(self, function):
+        """What a function returns, called on the chief alone; `None` on the other workers.
+
+        These wait for it: schedulers stop a job of which some workers have left.
+        """
+        result = function() if self.is_chief else None
+        self.gather("done")
+        return result
+
     def copy_from_chief(self, variables):
         """Sets variables of all workers to what they are on the chief."""
         if self.workers == 1:
@@ -189,13 +203,14 @@ class Devices:
 
     def _gone(self, message):
         """The numbers of the workers that an error is about."""
-        chiefs = "/job:chief" in message
-        unhealthy = re.findall(r"(?m)^/job:(\w+)/replica:0/task:(\d+)$", message)
-        if unhealthy:
-            return sorted({int(task) + (chiefs and job == "worker") for job, task in unhealthy})
+        if unhealthy := self._named(rf"(?m)^{TASK}$", message):
+            return sorted(unhealthy)
         refusing = [number for number, address in enumerate(self.addresses) if not _answers(address)]
-        named = re.findall(r"/job:(\w+)/replica:0/task:(\d+)", message)
-        return refusing or sorted({int(task) for _, task in named} - {self.worker})
+        return refusing or sorted(self._named(TASK, message) - {self.worker})
+
+    def _named(self, pattern, message):
+        """The numbers of the workers that a message has TensorFlow's names of."""
+        return {int(task) + self.chiefs * (job == "worker") for job, task in re.findall(pattern, message)}
 
     def _name(self, number):
         return f"Worker {number} ({self.addresses[number]})"

@@ -78,8 +78,8 @@ def _multiworker(cluster, task):
     distribute.enable_multi_worker()
     resolver = clusters.resolve(cluster, task)
     addresses = clusters.addresses(resolver)
-    chiefs = len(resolver.cluster_spec().as_dict().get("chief", ())) if resolver.task_type == "worker" else 0
-    worker = chiefs + resolver.task_id
+    chiefs = len(resolver.cluster_spec().as_dict().get("chief", ()))
+    worker = resolver.task_id + chiefs * (resolver.task_type == "worker")
     if len(addresses) > 1:
         rendezvous.meet(addresses, worker)
     try:
@@ -88,7 +88,7 @@ def _multiworker(cluster, task):
         raise TrainingError(f"The workers did not come together: {error}") from error
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # TensorFlow has taken it for itself
     _check_gpus([device.name for device in tf.config.list_logical_devices("GPU")], len(addresses))
-    return Devices(strategy, worker, addresses)
+    return Devices(strategy, worker, addresses, chiefs)
 
 
 def _check_gpus(names, workers):

@@ -256,19 +256,34 @@ class TestDevices:
             raise OSError("as it is")
 
     @pytest.mark.parametrize(
-        ("message", "gone"),
+        ("message", "chiefs", "gone"),
         [
             ("Error reported from /job:worker/task:1: The following tasks are unhealthy (stopped sending heartbeats):\n"
-             "/job:worker/replica:0/task:1\n/job:worker/replica:0/task:2\nThe tasks have crashed.", [1, 2]),
-            ("/job:chief tasks are unhealthy:\n/job:worker/replica:0/task:1\n", [2]),
-            ("from remote target /job:worker/replica:0/task:0 while calling RecvBuf: Socket closed", [1, 2]),
+             "/job:worker/replica:0/task:1\n/job:worker/replica:0/task:2\nThe tasks have crashed.", 0, [1, 2]),
+            ("The following tasks are unhealthy:\n/job:worker/replica:0/task:1\n", 1, [2]),
+            ("The following tasks are unhealthy:\n/job:chief/replica:0/task:0\n", 1, [0]),
+            ("from remote target /job:worker/replica:0/task:0 while calling RecvBuf: Socket closed", 0, [1, 2]),
         ],
     )  # fmt: skip
-    def test_who_died(self, message, gone):
+    def test_who_died(self, message, chiefs, gone):
         with socket.create_server(("127.0.0.1", 0)) as alive:
-            devices = Devices()
-            devices.addresses = [f"127.0.0.1:{alive.getsockname()[1]}", "127.0.0.1:1", "127.0.0.1:2"]
-            assert devices._gone(message) == gone
+            addresses = [f"127.0.0.1:{alive.getsockname()[1]}", "127.0.0.1:1", "127.0.0.1:2"]
+            assert Devices(addresses=addresses, chiefs=chiefs)._gone(message) == gone
+
+    def test_who_died_where_all_answer(self):
+        message = "from remote target /job:worker/replica:0/task:0 while calling RecvBuf: Socket closed"
+        with socket.create_server(("127.0.0.1", 0)) as alive:
+            addresses = [f"127.0.0.1:{alive.getsockname()[1]}"] * 3
+            assert Devices(worker=2, addresses=addresses, chiefs=0)._gone(message) == [0]
+            assert Devices(worker=2, addresses=addresses, chiefs=1)._gone(message) == [1]
+
+    @pytest.mark.parametrize("worker", [0, 1])
+    def test_all_wait_for_the_chief(self, monkeypatch, worker):
+        done = []
+        monkeypatch.setattr(Devices, "gather", lambda self, content: done.append("gathered"))
+        devices = Devices(worker=worker, addresses=("a:1", "b:1"))
+        result = devices.on_chief(lambda: done.append("written") or "metrics")
+        assert (result, done) == (("metrics", ["written", "gathered"]) if worker == 0 else (None, ["gathered"]))
 
     @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the errors are TensorFlow's")
     def test_only_a_death_is_one(self, monkeypatch):
