@@ -40,7 +40,7 @@ def _main(argv):
         print("ended by SIGTERM; the same command goes on from here", file=sys.stderr)
         sys.exit(EXIT_CODE)
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from the last checkpoint")
+        sys.exit("interrupted; a run goes on from its last checkpoint with the same command")
 
 
 def process(argv=None):

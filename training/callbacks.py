@@ -182,7 +182,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         sign = -1 if self.monitor.endswith(("accuracy", "iou")) else 1
         values = {row["step"]: sign * row[self.monitor] for row in self.log.history}
-        self.best = min(values, key=values.get)
+        self.best = min(values, key=lambda step: (math.isnan(values[step]), values[step]))
         self.save()
 
     def save(self):

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -74,8 +73,6 @@ def restore(folder, model):
     Returns:
         The `Progress`; that of a new run if there is no checkpoint.
     """
-    for leftover in folder.glob(".writing-*"):  # of a run that was killed while it wrote
-        shutil.rmtree(leftover, ignore_errors=True)
     found = checkpoints(folder)
     for step in sorted(found, reverse=True):
         if progress := load(found[step], model):
@@ -97,9 +94,9 @@ def load(path, model):
     """
     try:
         arrays, content = read(path)
-    except (ImportError, MemoryError):  # not the file's fault
+    except (ImportError, MemoryError, OSError):  # not the file's fault: it may be read the next time
         raise
-    except Exception as error:  # whatever safetensors, JSON or the disk raise for a damaged file
+    except Exception as error:  # whatever safetensors or JSON raise for a damaged file
         aside = path.replace(path.with_name(path.name + ".damaged"))
         logger.warning("%s is damaged and passed over; it is %s now (%s)", path, aside.name, error)
         return None

@@ -43,7 +43,7 @@ def devices_of(args):
 
 
 def folder_name(text):
-    if not text or Path(text).name != text:
+    if text == ".." or not text or Path(text).name != text:
         raise argparse.ArgumentTypeError(f"must be a plain folder name. Received: {text!r}")
     return text
 
@@ -123,6 +123,8 @@ def weights_of(recipe, finished=("fcmae.keras", "classifier.keras")):
     for name in finished:
         if (folder / name).exists():
             return str(folder / name)
+    state = "finished" if (folder / runs.METRICS).exists() else "not finished"
     raise runs.RunError(
-        f"weights must be of a finished run. Received: weights={folder} without {' or '.join(finished)}"
+        f"weights must be of a finished run that has {' or '.join(finished)}. Received: weights={folder}, a run of "
+        f"{runs.read_json(folder / runs.CONFIG).get('kind')} that is {state}"
     )

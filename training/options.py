@@ -113,6 +113,6 @@ def _value(text, kind):
             raise ValueError(text)
         return WORDS[kind][text.lower()]
     value = kind(text)
-    if (kind is float and not math.isfinite(value)) or (kind is str and text in ("", "none")):
+    if (kind is float and not math.isfinite(value)) or (kind is str and text.lower() in ("", "none")):
         raise ValueError(text)
     return value

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 PACKAGES = ("keras_cnv2", "keras", "tensorflow", "jax", "torch", "numpy")
 CONFIG, METRICS = "config.json", "metrics.json"
+
+# What a process leaves behind that is killed while it writes.
+LEFTOVERS = ".writing-*"
 
 # In config.json: what was found in the data.
 FOUND = "found"
@@ -61,14 +65,15 @@ def open_run(folder, recipe, found=None):
         raise FileExistsError(f"There is something else than a run; give another --name. Received: {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder)
+    for leftover in folder.rglob(LEFTOVERS):
+        shutil.rmtree(leftover, ignore_errors=True)
     if not (folder / CONFIG).exists() or not checkpoints(folder / "checkpoints"):
         write_json(folder / CONFIG, {**config, "versions": versions(), "system": system()})
     return folder
 
 
 def _is_content(path):
-    """Whether a file is more than what a process left behind that was killed while it wrote."""
-    return not path.name.startswith(".writing-")
+    return not path.match(LEFTOVERS)
 
 
 def _claim(folder):
@@ -153,7 +158,7 @@ def read_metrics(folder):
 def read_json(path):
     """What a JSON file holds."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text("utf-8"))
     except ValueError as error:
         raise RunError(f"This is no JSON file; remove it or its folder. Received: {path} ({error})") from error
 
@@ -166,7 +171,7 @@ def write_json(path, content):
 def write_text(path, text):
     """Writes `text` to a temporary name, then renames it."""
     with replacing(Path(path)) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, "utf-8")
 
 
 def versions():

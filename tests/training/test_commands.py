@@ -115,8 +115,13 @@ def test_quickstart_keeps_no_phase_of_another_recipe(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
 
 
-def test_weights_of_an_unfinished_run(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    message = r"weights must be of a finished run. Received: .* without fcmae.keras or classifier.keras"
+@pytest.mark.parametrize("state", ["finished", "not finished"])
+def test_weights_of_a_run_without_encoder(tmp_path, state):
+    (tmp_path / "config.json").write_text('{"kind": "Segmentation"}')
+    if state == "finished":
+        (tmp_path / "metrics.json").write_text("{}")
+    message = (
+        rf"a finished run that has fcmae.keras or classifier.keras. Received: .*a run of Segmentation that is {state}"
+    )
     with pytest.raises(SystemExit, match=message):
         main(["finetune", "--data", "digits", "--weights", str(tmp_path), "--runs", str(tmp_path / "runs")])

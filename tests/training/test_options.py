@@ -22,7 +22,7 @@ def test_without_options_it_is_the_row():
 def test_every_kind_of_field_can_be_set():
     recipe = parse(
         *("--epochs", "7", "--base-lr", "1e-3", "--betas", "0.8,0.9", "--flip", "false", "--frozen"),
-        *("--data", "some/folder", "--clip-norm", "1", "--ema", "none", "--weights", "none", "--resize", "squash"),
+        *("--data", "some/folder", "--clip-norm", "1", "--ema", "none", "--weights", "None", "--resize", "squash"),
     )
     assert (recipe.epochs, recipe.base_lr, recipe.betas, recipe.flip, recipe.frozen) == (
         7,
@@ -74,7 +74,9 @@ def test_help_explains_every_field(capsys):
     assert "--layer-decay-type STR" in text
 
 
-@pytest.mark.parametrize("arguments", [("--pretrain-epochs", "0"), ("--name", "a/b"), ("--seeds", "3")])
+@pytest.mark.parametrize(
+    "arguments", [("--pretrain-epochs", "0"), ("--name", "a/b"), ("--name", ".."), ("--seeds", "3")]
+)
 def test_quickstart_refuses(arguments, capsys):
     with pytest.raises(SystemExit) as error:
         training.__main__.main(["quickstart", *arguments])

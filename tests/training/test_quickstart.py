@@ -162,7 +162,11 @@ class TestEvaluation:
     @pytest.mark.parametrize(
         ("weights", "data", "message"),
         [
-            ("pretraining", "digits", "a finished run.*pretraining without classifier.keras"),
+            (
+                "pretraining",
+                "digits",
+                "a finished run that has classifier.keras.*pretraining, a run of Pretraining that is finished",
+            ),
             ("finetuning", "nowhere", "nowhere"),
         ],
     )

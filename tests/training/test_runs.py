@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,9 +75,21 @@ def test_run_of_another_process_is_refused(tmp_path):
     open_run(tmp_path / "a", pretraining())
 
 
-def test_what_a_killed_process_left_is_no_content(tmp_path):
-    (tmp_path / "a" / ".writing-x").mkdir(parents=True)
-    open_run(tmp_path / "a", pretraining())
+def test_what_a_killed_process_left_is_no_content_and_goes(tmp_path):
+    for left in (".writing-x", "checkpoints/.writing-y"):
+        (tmp_path / "a" / left).mkdir(parents=True)
+        (tmp_path / "a" / left / "half").write_bytes(b"half")
+        open_run(tmp_path / "a", pretraining())
+        assert not [*tmp_path.rglob(".writing-*")]
+
+
+def test_files_are_utf_8_everywhere(tmp_path):
+    (tmp_path / "a.json").write_text('["größe"]', "utf-8")
+    script = "import sys; from training import runs; runs.write_text(sys.argv[2], *runs.read_json(sys.argv[1]))"
+    ascii_alone = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", script, tmp_path / "a.json", tmp_path / "b.txt"]
+    subprocess.run(command, cwd=ROOT, env=ascii_alone, check=True)
+    assert (tmp_path / "b.txt").read_text("utf-8") == "größe"
 
 
 def test_run_that_never_got_going_begins_anew(tmp_path):
