@@ -42,7 +42,7 @@ class Evaluation:
     resize: str | None = None
     batch_size: int = 64
     max_unreadable: float = 0.01
-    # Of a folder without a validation split, everything is evaluated.
+    # Of data without a validation split, everything is evaluated.
     validation_share: float = 1.0
     train_share: float = 1.0
     seed: int = 0

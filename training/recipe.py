@@ -21,8 +21,9 @@ class Training:
 
     Args:
         data: The data set: a folder of pictures, "tfds:NAME" for TensorFlow Datasets, "digits" for scikit-learn's
-            handwritten digits, or an .npz file with train_images, train_labels, test_images and test_labels.
-        validation_share: Share of the pictures held out where a folder has no validation split of its own.
+            handwritten digits, or an .npz file with train_images, train_labels and, if there are any, test_images and
+            test_labels.
+        validation_share: Share of the pictures held out where data have no validation split of their own.
         max_unreadable: Largest share of the pictures that may be unreadable; those are named and skipped.
         model: Name of a published size, "atto" to "huge"; or give depths and dims.
         depths: Blocks of each stage.

@@ -1,7 +1,7 @@
 """Images that fit into memory, as a source of training on any backend of Keras. Imports no TensorFlow."""
 
 import contextlib
-import logging
+import itertools
 from typing import NamedTuple
 
 import keras
@@ -10,11 +10,7 @@ import numpy as np
 from training.data import augment
 from training.data.draws import Draws
 from training.data.shares import WHOLE
-
-logger = logging.getLogger(__name__)
-
-# What an .npz file may hold, beside class_names: a pair for each split.
-NPZ_KEYS = {split: (f"{split}_images", f"{split}_labels") for split in ("train", "test")}
+from training.data.splits import hold_out
 
 
 class Split(NamedTuple):
@@ -22,6 +18,14 @@ class Split(NamedTuple):
 
     images: np.ndarray
     labels: np.ndarray
+
+    def at(self, places):
+        """The images with these numbers."""
+        return Split(self.images[places], self.labels[places])
+
+    def mixed(self, count=None):
+        """So many of them, or all, always the same: the first of a file can be of one class."""
+        return self.at(np.random.default_rng(0).permutation(len(self.images))[:count])
 
 
 class Arrays:
@@ -41,6 +45,20 @@ class Arrays:
         self.validation_size = len(test.images) if test else 0
         self.channels = train.images.shape[-1]
 
+    def with_held_out(self, share, seed):
+        """The same with a share of each class's training images as the test, unless there is one.
+
+        Args:
+            share: Float from 0 to 1; with 1 there is nothing to train on.
+            seed: Int, decides which.
+        """
+        if self.test or not share:
+            return self
+        rows = [np.flatnonzero(self.train.labels == label).tolist() for label in np.unique(self.train.labels)]
+        parts = zip(*(hold_out(numbers, share, seed) for numbers in rows))
+        train, test = (self.train.at(np.array(sorted(itertools.chain(*part)), int)) for part in parts)
+        return Arrays(train, test if len(test.labels) else None, self.class_names)
+
     def with_share(self, share, seed):
         """The same with a share of each class's training images, one at least.
 
@@ -56,7 +74,7 @@ class Arrays:
         # The how-manieth of its class each one is, in this order.
         places = np.concatenate([np.arange(count) for count in counts])[np.argsort(np.argsort(labels, kind="stable"))]
         kept = np.sort(order[places < np.maximum(np.round(share * counts), 1)[labels]])
-        return Arrays(Split(self.train.images[kept], self.train.labels[kept]), self.test, self.class_names)
+        return Arrays(self.train.at(kept), self.test, self.class_names)
 
     def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
         """Endless batches from the given one on: images, or with an augmentation images and soft targets."""
@@ -66,13 +84,12 @@ class Arrays:
         """The test images in order, or `mixed`, with one-hot labels and weights; `None` if there are none."""
         if self.test is None:
             return None
-        order = np.random.default_rng(0).permutation(self.validation_size)
-        test = Split(*(each[order] for each in self.test)) if mixed else self.test
+        test = self.test.mixed() if mixed else self.test
         return Ordered(test, batch_size, len(self.class_names), share)
 
     def examples(self, recipe, count, labelled=False):
-        """The first test images, or training images if there is no test; if `labelled`, with their labels."""
-        images, labels = (each[:count] for each in self.test or self.train)
+        """Always the same test images, or training images if there is no test; if `labelled`, with their labels."""
+        images, labels = (self.test or self.train).mixed(count)
         return (images, labels) if labelled else images
 
     def clear_errors(self):
@@ -169,7 +186,8 @@ class Ordered(keras.utils.PyDataset):
         places = np.arange(index * self.batch_size, (index + 1) * self.batch_size)[self.part]
         weights = (places < len(self.split.images)).astype("float32")
         places = np.minimum(places, len(self.split.images) - 1)
-        return self.split.images[places], np.eye(self.classes, dtype="float32")[self.split.labels[places]], weights
+        targets = (self.split.labels[places, None] == np.arange(self.classes)).astype("float32")
+        return self.split.images[places], targets, weights
 
 
 def digits(image_size):
@@ -190,65 +208,5 @@ def digits(image_size):
     images = np.clip(np.rint(images), 0, 255).astype("uint8")
     labels = scans.target.astype("int32")
     train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
-    parts = [Split(images[part], labels[part]) for part in (train, test)]
-    return Arrays(*parts, class_names=map(str, range(10)))
-
-
-def from_npz(path, image_size, labelled=True):
-    """Reads `Arrays` from an .npz file.
-
-    Args:
-        path: Path of a file with train_images `(N, H, W, channels)` uint8, train_labels `(N,)`, and optionally
-            test_images with test_labels, and class_names.
-        image_size: Int, the height and width that the images must have.
-        labelled: Bool, whether classes are needed: there must be two or more.
-
-    Raises:
-        ValueError: If the file lacks these, or their shapes or types do not fit.
-        OSError: If there is no file that can be read.
-    """
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
-    _check_keys(path, arrays)
-    train, test = (_split_of(path, arrays, keys, image_size) for keys in NPZ_KEYS.values())
-    labels = np.concatenate([split.labels for split in (train, test) if split])
-    names = [str(name) for name in arrays.get("class_names", range(labels.max() + 1))]
-    if labels.min() < 0 or labels.max() >= len(names):
-        raise ValueError(
-            f"labels must be from 0 to {len(names) - 1}, one of class_names. "
-            f"Received: {path} with labels from {labels.min()} to {labels.max()}"
-        )
-    if labelled and train.labels.min() == train.labels.max():
-        raise ValueError(
-            f"train_labels must be of two classes or more. Received: {path} with no label but {train.labels[0]}"
-        )
-    return Arrays(train, test, names)
-
-
-def _check_keys(path, arrays):
-    """Raises a `ValueError` if a file has half a split, or nothing to train on; warns of what is not read."""
-    missing = {split: [key for key in keys if key not in arrays] for split, keys in NPZ_KEYS.items()}
-    # There may be no test.
-    lacking = missing["train"] + (missing["test"] if len(missing["test"]) == 1 else [])
-    if lacking:
-        raise ValueError(
-            "An .npz file needs train_images and train_labels, and test_images and test_labels or neither. "
-            f"Received: {path} without {' and '.join(lacking)}, with {sorted(arrays)}"
-        )
-    if others := sorted(arrays.keys() - {"class_names"}.union(*NPZ_KEYS.values())):
-        logger.warning("%s: not read: %s", path, ", ".join(others))
-
-
-def _split_of(path, arrays, keys, image_size):
-    """The `Split` under these keys, `None` if there is none. Raises a `ValueError` if it does not fit."""
-    if keys[0] not in arrays:
-        return None
-    images, labels = (arrays[key] for key in keys)
-    is_whole = np.issubdtype(labels.dtype, np.integer) and labels.shape == images.shape[:1]
-    is_image = images.dtype == np.uint8 and images.ndim == 4 and images.shape[1:3] == (image_size,) * 2
-    if not is_whole or not is_image or not images.size:
-        raise ValueError(
-            f"{keys[0]} must be uint8 of shape (N, {image_size}, {image_size}, channels), {keys[1]} N ints, N not 0. "
-            f"Received: {path} with {images.dtype} {images.shape} and {labels.dtype} {labels.shape}"
-        )
-    return Split(images, labels.astype("int32"))
+    whole = Split(images, labels)
+    return Arrays(whole.at(train), whole.at(test), class_names=map(str, range(10)))

@@ -1,6 +1,5 @@
 """Pictures as square images, with or without classes: what pre-training and fine-tuning train on."""
 
-import numpy as np
 import tensorflow as tf
 
 from keras_cnv2.preprocessing import decode, to_square
@@ -83,7 +82,7 @@ class Pictures(Loader):
         Raises:
             DataError: If there is none.
         """
-        images, labels = map(np.stack, zip(*self._examples(count, _as_in_evaluation(recipe))))
+        images, labels = self._example_columns(count, _as_in_evaluation(recipe))
         return (images, labels) if labelled else images
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from training.data.draws import Draws
+from training.data.errors import DataError, quote
 
 Dataset = tf.data.Dataset
 logger = logging.getLogger(__name__)
@@ -22,17 +23,13 @@ VALIDATION_NAMES = ("val", "validation", "valid", "test")
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-# How many names a message quotes.
-QUOTED = 5
+# How many examples are loaded at once: several copies of a batch are in memory for a while.
+EXAMPLES_BATCH = 64
 
 # Of the pipeline that loads one batch: made anew for each, it would take longer to rewrite than that saves.
 _AS_WRITTEN = tf.data.Options()
 _AS_WRITTEN.autotune.enabled = False
 _AS_WRITTEN.experimental_optimization.apply_default_optimizations = False
-
-
-class DataError(ValueError):
-    """Data that cannot be trained on."""
 
 
 class Loader:
@@ -174,12 +171,26 @@ class Loader:
         Raises:
             DataError: If there is none.
         """
-        batches = self._example_rows(count).map(lambda rows: self._load(rows, lambda key: load(*self._open(rows, key))))
+        return [*zip(*self._example_columns(count, load))]
+
+    def _example_columns(self, count, load):
+        """As `_examples`, but a tuple of arrays `(count, ...)`, which are never twice in memory."""
+        rows = self._example_rows(min(count, EXAMPLES_BATCH))
+        batches = rows.map(lambda rows: self._load(rows, lambda key: load(*self._open(rows, key))))
+        count = min(count, self.validation_size or self.size)
+        columns = [np.empty((count, *spec.shape[1:]), spec.dtype.as_numpy_dtype) for spec in batches.element_spec]
+        found = 0
         with self.clear_errors():
-            examples = [*batches.unbatch().take(count).as_numpy_iterator()]
-        if not examples:
+            for batch in batches.as_numpy_iterator():
+                taken = min(len(batch[0]), count - found)
+                for column, values in zip(columns, batch):
+                    column[found : found + taken] = values[:taken]
+                found += taken
+                if found == count:
+                    break
+        if not found:
             raise DataError("There must be pictures that can be read. Received: none")
-        return examples
+        return tuple(column[:found] for column in columns)
 
     @contextlib.contextmanager
     def clear_errors(self):
@@ -193,7 +204,8 @@ class Loader:
 
     @property
     def _allowed(self):
-        return int(self.max_unreadable * (self.size + self.validation_size))
+        # 0.29 * 100 is a little less than 29.
+        return int(round(self.max_unreadable * (self.size + self.validation_size), 6))
 
     def _load(self, rows, load, count=None, change=None):
         """Loads a batch in parallel, without the pictures that cannot be read.
@@ -264,9 +276,3 @@ def _filled(column, count):
     """The column with zeros at its end, `count` long."""
     missing = [(0, count - tf.shape(column)[0]), *[(0, 0)] * (column.shape.rank - 1)]
     return tf.ensure_shape(tf.pad(column, missing), (count, *column.shape[1:]))
-
-
-def quote(names):
-    """The first of some names, for a message."""
-    rest = len(names) - QUOTED
-    return ", ".join(names[:QUOTED]) + (f" and {rest} more" if rest > 0 else "")

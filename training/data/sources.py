@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training.data import arrays
+from training.data import arrays, npz
 from training.recipe import RecipeError
 
 
@@ -29,7 +29,10 @@ def open_source(recipe, labelled=True):
     if name == "digits":
         return arrays.digits(recipe.image_size).with_share(recipe.train_share, recipe.seed)
     if name.endswith(".npz"):
-        return arrays.from_npz(name, recipe.image_size, labelled).with_share(recipe.train_share, recipe.seed)
+        source = npz.from_npz(name, recipe.image_size, labelled)
+        # As in a folder, where nothing is held out of pictures without labels.
+        source = source.with_held_out(recipe.validation_share if labelled else 0, recipe.seed)
+        return source.with_share(recipe.train_share, recipe.seed)
     # These need TensorFlow.
     common = {
         "labelled": labelled,

@@ -3,14 +3,14 @@
 import hashlib
 from pathlib import Path
 
-from training.data.loader import DataError
+from training.data.errors import DataError
 
 
 def hold_out(names, share, seed):
     """Splits names in two, by a hash of each: always alike, also when others are added.
 
     Args:
-        names: List of strings.
+        names: List of strings, or of numbers.
         share: Float from 0 to 1, the part to hold out. Unless it is 0 or 1, both parts have one name at least.
         seed: Int, decides which.
 

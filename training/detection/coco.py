@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.loader import DataError, quote
+from training.data.errors import DataError, check_names, quote
 from training.data.splits import hold_out
 from training.detection.annotations import Annotations, Example, check_known, cleaned
 
@@ -39,6 +39,7 @@ def read_coco(path=None, train=None, validation=None, validation_share=0.1, seed
             raise DataError(f"There is no file annotations/{PREFIX}train*.json in this folder. Received: {path}")
     examples, categories = _read(*train)
     class_names = tuple(categories.values())
+    check_names(class_names, train[0])
     if validation is None:
         by_id = {example.id: example for example in examples}
         splits = ([by_id[id] for id in ids] for ids in hold_out([*by_id], validation_share, seed))
@@ -74,6 +75,8 @@ def _read(file, folder):
         rows = [_object(annotation) for annotation in content["annotations"]]
         if not images or not categories:
             raise ValueError("it has no images or no categories")
+        if not all(isinstance(name, str) for name in categories.values()):
+            raise ValueError("names of its categories are not strings")
         return _examples(images, categories, rows, folder), categories
     except (ValueError, TypeError, KeyError) as error:
         reason = f"there is no {error}" if isinstance(error, KeyError) else error

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from keras_cnv2.preprocessing import SUFFIXES
-from training.data.loader import DataError, quote
+from training.data.errors import DataError, quote
 from training.data.splits import hold_out
 from training.detection.annotations import Annotations, Example, areas_of, check_known, cleaned
 
@@ -90,7 +90,11 @@ def _split(path, share, seed):
 
 def _ids(file):
     """The ids that a file lists, each once."""
-    return [*dict.fromkeys(filter(None, map(str.strip, file.read_text().splitlines())))]
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"This is no list of pictures in UTF-8: {error}. Received: {file}") from error
+    return [*dict.fromkeys(filter(None, map(str.strip, lines)))]
 
 
 def _pictures(folder):
@@ -125,7 +129,7 @@ def _read(file):
         if min(width, height) < 1:
             raise ValueError(f"its size is {width} x {height}")
         return width, height, [_object(element) for element in root.findall("object")]
-    except (ValueError, ElementTree.ParseError) as error:
+    except (ValueError, LookupError, ElementTree.ParseError) as error:  # LookupError: an encoding that is not known
         raise DataError(f"This is no list of objects as in Pascal VOC: {error}. Received: {file}") from error
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from training.data.loader import CORES, DataError, quote
+from training.data.errors import DataError, check_names
+from training.data.loader import CORES
 from training.segmentation.labels import decode_labels, holds_numbers
 
 logger = logging.getLogger(__name__)
@@ -18,16 +19,20 @@ ADE20K_FILE = "objectInfo150.txt"
 
 
 def given_names(classes):
-    """Names of classes from names, a file with them, a number or `None`."""
+    """Names of classes from names, a file with them or a number; `None` for `None`."""
+    if classes is None:
+        return None
+    names = classes
     if isinstance(classes, (str, os.PathLike)) and not str(classes).isdecimal():
         lines = Path(classes).read_text(encoding="utf-8").splitlines()
-        classes = [line.strip() for line in lines if line.strip()]
+        names = [line.strip() for line in lines if line.strip()]
     elif isinstance(classes, (str, int)):
-        classes = range(int(classes))
-    names = tuple(map(str, classes or ()))
-    if len({*names}) < len(names):
-        raise DataError(f"classes must have different names. Received: {quote(sorted(names))}")
-    return names or None
+        names = range(int(classes))
+    names = tuple(map(str, names))
+    if not names:
+        raise DataError(f"classes must be names, a file with one a line, or a number above 0. Received: {classes}")
+    check_names(names)
+    return names
 
 
 def names_beside(path):

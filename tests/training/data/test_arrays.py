@@ -1,3 +1,5 @@
+import tracemalloc
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,6 @@ from tests.training.small import finetuning, pretraining, source
 from training.data import arrays
 from training.data.augment import Augmentation
 from training.data.shares import Share
-from training.data.sources import open_source
 
 pytestmark = pytest.mark.backends
 PLAIN = {"crop_area": (1.0, 1.0), "flip": False}
@@ -59,6 +60,51 @@ def test_share_of_each_class():
     assert whole.with_share(1, 0) is whole
 
 
+def by_class(count):
+    """Images that are their own number, sorted by class: the first five of six are of the first one."""
+    images = np.arange(count, dtype="uint8").reshape(-1, 1, 1, 1)
+    return arrays.Split(images, np.repeat([0, 1], [count - count // 6, count // 6]))
+
+
+def test_held_out_of_each_class():
+    whole = arrays.Arrays(by_class(60), None, "ab")
+    some, again, others = (whole.with_held_out(0.2, seed) for seed in (0, 0, 1))
+    assert (some.size, some.validation_size) == (48, 12)
+    assert [*np.bincount(some.test.labels)] == [10, 2]
+    numbers = [part.images.ravel() for part in (some.train, some.test)]
+    assert sorted(np.concatenate(numbers)) == [*range(60)]
+    for part, of_part in zip((some.train, some.test), numbers):
+        np.testing.assert_array_equal(part.labels, whole.train.labels[of_part])
+    np.testing.assert_array_equal(again.test.images, some.test.images)
+    assert not np.array_equal(others.test.images, some.test.images)
+
+
+def test_nothing_or_all_is_held_out():
+    whole = arrays.Arrays(by_class(12), None, "ab")
+    assert whole.with_held_out(0, 0) is whole
+    everything = whole.with_held_out(1.0, 0)
+    assert (everything.size, everything.validation_size, everything.channels) == (0, 12, 1)
+    np.testing.assert_array_equal(everything.test.images, whole.train.images)
+    tested = arrays.Arrays(by_class(12), by_class(6), "ab")
+    assert tested.with_held_out(0.5, 0) is tested
+    # One image is trained on, and none is left to hold out.
+    alone = arrays.Arrays(arrays.Split(np.zeros((2, 1, 1, 1), "uint8"), np.arange(2)), None, "ab")
+    assert (alone.with_held_out(0.5, 0).size, alone.with_held_out(0.5, 0).test) == (2, None)
+
+
+@pytest.mark.parametrize("test", [None, by_class(60)])
+def test_examples_are_of_several_classes_and_always_the_same(test):
+    data = arrays.Arrays(by_class(60), test, "ab")
+    images, labels = data.examples(None, 20, labelled=True)
+    assert len({*images.ravel()}) == 20
+    assert {*labels} == {0, 1}
+    np.testing.assert_array_equal(labels, by_class(60).labels[images.ravel()])
+    np.testing.assert_array_equal(data.examples(None, 20), images)
+    np.testing.assert_array_equal(data.examples(None, 5), images[:5])
+    if test:
+        np.testing.assert_array_equal(data.validation(None, 20, mixed=True)[0][0], images)
+
+
 def test_an_epoch_has_every_image_at_most_once_in_a_new_order():
     recipe = pretraining(**PLAIN, batch_size=4)
     batches = numbered(10).training(recipe)
@@ -99,6 +145,18 @@ def test_validation_is_every_image_once():
     assert source(test=0).validation(None, 4) is None
 
 
+def test_many_classes_take_little_memory():
+    split = arrays.Split(np.zeros((4, 1, 1, 1), "uint8"), np.array([0, 9999, 17, 0], "int32"))
+    tracemalloc.start()
+    _, labels, _ = arrays.Ordered(split, 4, 10_000)[0]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (labels.shape, labels.dtype) == ((4, 10_000), "float32")
+    np.testing.assert_array_equal(labels.argmax(-1), split.labels)
+    np.testing.assert_array_equal(labels.sum(axis=-1), 1)
+    assert peak < 10 * labels.nbytes
+
+
 def assert_parts_make(whole, parts, workers):
     """The parts of all workers put together are the batches of one, and as many of each."""
     assert len(parts) == workers
@@ -137,75 +195,3 @@ def test_shares_of_validation(batch_size, workers):
     assert {image.tobytes() for image in images[weights == 1]} == {image.tobytes() for image in whole.split.images}
     assert labels[weights == 1].sum(axis=0).tolist() == [2, 2, 1]
     assert not parts[-1][-1][2].any()
-
-
-def write(path, **arrays_):
-    np.savez(path, **arrays_)
-    return path
-
-
-def test_npz(tmp_path):
-    data = source()
-    path = write(
-        tmp_path / "a.npz",
-        train_images=data.train.images,
-        train_labels=data.train.labels,
-        test_images=data.test.images,
-        test_labels=data.test.labels,
-        class_names=["x", "y", "z"],
-    )
-    read = arrays.from_npz(path, 16)
-    assert read.class_names == ("x", "y", "z")
-    np.testing.assert_array_equal(read.train.images, data.train.images)
-    np.testing.assert_array_equal(read.test.labels, data.test.labels)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"train_images": np.zeros((4, 16, 16, 3))}, "train_images must be uint8 .*float64"),
-        ({"train_images": np.zeros((4, 8, 8, 3), "uint8")}, r"shape \(N, 16, 16, channels\).*\(4, 8, 8, 3\)"),
-        ({"train_labels": np.zeros(3, int)}, r"train_labels N ints.*\(3,\)"),
-        ({"train_labels": np.zeros(4)}, "train_labels N ints.*float64"),
-        ({"class_names": ["only"]}, "from 0 to 0.*from 0 to 1"),
-        ({"train_labels": np.array([0, 1, -1, 0])}, "labels from -1"),
-        ({"train_images": np.zeros((0, 16, 16, 3), "uint8"), "train_labels": np.zeros(0, int)}, "N not 0.*\\(0, 16"),
-        (
-            {"test_images": np.zeros((0, 16, 16, 3), "uint8"), "test_labels": np.zeros(0, int)},
-            "test_images must be .*N not 0",
-        ),
-        ({"train_labels": np.ones(4, int)}, "two classes or more. Received: .*a.npz with no label but 1"),
-    ],
-)
-def test_bad_npz(tmp_path, changed, message):
-    good = {"train_images": np.zeros((4, 16, 16, 3), "uint8"), "train_labels": np.array([0, 1, 1, 0])}
-    with pytest.raises(ValueError, match=message):
-        arrays.from_npz(write(tmp_path / "a.npz", **{**good, **changed}), 16)
-
-
-@pytest.mark.parametrize(("key", "missing"), [("test_images", "test_labels"), ("test_labels", "test_images")])
-def test_npz_with_half_a_test(tmp_path, key, missing):
-    """Said first, whatever else is wrong."""
-    path = write(tmp_path / "a.npz", train_images=np.zeros(1), train_labels=np.zeros(1), test=np.zeros(1), **{key: [1]})
-    with pytest.raises(ValueError, match=rf"or neither\. Received: .* without {missing}, with .*'{key}'"):
-        arrays.from_npz(path, 16)
-
-
-def test_npz_with_other_names(tmp_path, caplog):
-    images, labels = source().train
-    path = write(tmp_path / "a.npz", train_images=images, train_labels=labels, val_images=images, val_labels=labels)
-    assert arrays.from_npz(path, 16).validation_size == 0
-    assert "a.npz: not read: val_images, val_labels" in caplog.text
-
-
-def test_npz_of_one_class_without_labels(tmp_path):
-    data = {"train_images": np.zeros((4, 16, 16, 3), "uint8"), "train_labels": np.zeros(4, int)}
-    recipe = pretraining(data=str(write(tmp_path / "a.npz", **data)), image_size=16)
-    assert open_source(recipe, labelled=False).size == 4
-    with pytest.raises(ValueError, match="two classes or more"):
-        open_source(recipe)
-
-
-def test_npz_without_training_images(tmp_path):
-    with pytest.raises(ValueError, match=r"needs train_images and train_labels.*\['x'\]"):
-        arrays.from_npz(write(tmp_path / "a.npz", x=np.zeros(3)), 16)

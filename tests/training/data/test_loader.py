@@ -11,7 +11,7 @@ from tests.training.data.samples import FIELDS, assert_same, parts_of, put_toget
 from tests.training.small import finetuning, pretraining
 from training.data.augment import Augmentation
 from training.data.folders import Folder
-from training.data.loader import DataError
+from training.data.loader import DataError, Loader
 from training.data.shares import Share
 
 
@@ -76,6 +76,34 @@ class TestValidation:
         assert one.shape == (3, 16, 16, 3)
         np.testing.assert_array_equal(one, two)
 
+    @pytest.mark.parametrize("count", [1, 3, 4, 7, 9, 20])
+    def test_examples_are_loaded_a_few_at_once(self, folder, count, monkeypatch, caplog):
+        """Also past one that cannot be read."""
+        shutil.rmtree(folder / "val")
+        (folder / "train" / "a" / "4.jpg").write_bytes(b"not a picture")
+
+        def load():
+            source = Folder(folder, validation_share=0.0, max_unreadable=0.2)
+            rows = source._example_rows
+            monkeypatch.setattr(source, "_example_rows", lambda size: (sizes.append(size), rows(size))[1])
+            return source.examples(pretraining(**FIELDS), count, labelled=True)
+
+        sizes = []
+        images, labels = load()
+        monkeypatch.setattr("training.data.loader.EXAMPLES_BATCH", 3)
+        few_images, few_labels = load()
+        assert sizes == [count, min(count, 3)]
+        assert images.shape == (min(count, 9), 16, 16, 3)
+        assert (images.dtype, labels.dtype) == ("float32", "int32")
+        np.testing.assert_array_equal(few_images, images)
+        np.testing.assert_array_equal(few_labels, labels)
+
+    def test_examples_without_any_that_can_be_read(self, folder):
+        for path in (folder / "val").rglob("*.png"):
+            path.write_bytes(b"not a picture")
+        with pytest.raises(DataError, match="There must be pictures that can be read"):
+            Folder(folder, max_unreadable=1.0).examples(pretraining(**FIELDS), 3)
+
 
 class TestUnreadable:
     @pytest.fixture(autouse=True)
@@ -111,6 +139,10 @@ class TestUnreadable:
         message = r"1 pictures of 13 cannot be read: .*2\.jpg.*Received: max_unreadable=0$"
         with pytest.raises(DataError, match=message), source.clear_errors():
             take(source.training(pretraining(**FIELDS)), 5)
+
+    @pytest.mark.parametrize(("share", "allowed"), [(0.29, 29), (0.289, 28), (0.0, 0), (1.0, 100), (0.07, 7)])
+    def test_as_many_as_the_share_says(self, share, allowed):
+        assert Loader(90, 10, None, share)._allowed == allowed
 
     def test_all(self, folder):
         """As when a disk is gone: an error, whatever may be unreadable, and no search without end."""

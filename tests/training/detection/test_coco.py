@@ -88,11 +88,17 @@ class TestBadInput:
             (lambda c: c["annotations"][0].pop("bbox"), "there is no 'bbox'"),
             (lambda c: c.pop("categories"), "there is no 'categories'"),
             (lambda c: c.update(images=[], annotations=[]), "no images"),
+            (lambda c: c["categories"][0].update(name=["red"]), "names of its categories are not strings"),
         ],
     )
     def test_files_that_are_no_annotations(self, folder, change, reason):
         with pytest.raises(DataError, match=rf"{reason}.*Received: .*instances_train2017\.json"):
             self.read(folder, change)
+
+    def test_two_categories_of_one_name(self, folder):
+        message = r"classes must have different names\. Received: .*instances_train2017\.json with red more than once"
+        with pytest.raises(DataError, match=message):
+            self.read(folder, lambda content: content["categories"][1].update(name="red"))
 
     def test_no_json(self, folder):
         (folder / "annotations" / "instances_val2017.json").write_text("[1, 2")

@@ -1,3 +1,5 @@
+import locale
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,18 @@ class TestLayout:
         seeds = {tuple(ids(read_voc(tmp_path, validation_share=0.25, seed=seed).validation)) for seed in range(5)}
         assert len(seeds) > 1
         assert [len(split) for split in read_voc(tmp_path, validation_share=1.0)[:2]] == [0, 8]
+
+    def test_lists_are_in_utf8_whatever_the_locale(self, tmp_path):
+        write_voc(tmp_path, 2)
+        for path in [*tmp_path.rglob("p0.*")]:
+            path.rename(path.with_stem("größe"))
+        (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("größe\np1\n", encoding="utf-8")
+        before = locale.setlocale(locale.LC_CTYPE)
+        try:
+            locale.setlocale(locale.LC_CTYPE, "C")
+            assert ids(read_voc(tmp_path, validation_share=0.0).train) == ["größe", "p1"]
+        finally:
+            locale.setlocale(locale.LC_CTYPE, before)
 
     def test_pictures_of_several_kinds(self, tmp_path):
         """By their id, whatever the annotations call the file."""
@@ -165,6 +179,8 @@ class TestBadInput:
             ("<a><size><width>40</width><height>0</height></size></a>", "its size is 40 x 0"),
             ("<a><size><width>40</width><height>3</height></size><object/></a>", "there is no bndbox/xmin in <object>"),
             ("<a><size><width>forty</width><height>30</height></size></a>", "invalid literal"),
+            ('<?xml version="1.0" encoding="nonsense"?><a/>', "unknown encoding: nonsense"),
+            ('<?xml version="1.0" encoding="utf-7"?><a/>', "."),
             (
                 '<!DOCTYPE a [<!ENTITY w "40">]><a><size><width>&w;</width><height>30</height></size></a>',
                 "document type",
@@ -175,6 +191,12 @@ class TestBadInput:
         write_voc(tmp_path, 2)
         (tmp_path / "Annotations" / "p1.xml").write_text(content)
         with pytest.raises(DataError, match=rf"{reason}.*Received: .*p1\.xml"):
+            read_voc(tmp_path)
+
+    def test_a_list_in_another_encoding(self, tmp_path):
+        write_voc(tmp_path, 2)
+        (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("größe\n", encoding="latin-1")
+        with pytest.raises(DataError, match=r"no list of pictures in UTF-8: .*Received: .*train\.txt"):
             read_voc(tmp_path)
 
     def test_too_large_a_file(self, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -120,6 +121,17 @@ class TestClasses:
         assert SceneFolder(folder, classes=str(tmp_path / "other.txt")).class_names == ("x", "y", "z")
         with pytest.raises(DataError, match="different names"):
             SceneFolder(folder, classes=("a", "a", "b"))
+
+    @pytest.mark.parametrize("classes", ["0", 0, ()])
+    def test_no_classes(self, folder, classes):
+        message = r"classes must be names, a file with one a line, or a number above 0\. Received: "
+        with pytest.raises(DataError, match=message + re.escape(str(classes))):
+            SceneFolder(folder, classes=classes)
+
+    def test_file_without_classes(self, folder):
+        (folder / "classes.txt").write_text("\n")
+        with pytest.raises(DataError, match=r"classes must be names.*Received: .*classes\.txt"):
+            SceneFolder(folder)
 
     def test_table_of_ade20k(self, tmp_path):
         write_folder(tmp_path, layout=ADE20K, names=("training", "validation"))

@@ -1,0 +1,28 @@
+"""What is wrong with data, and how messages tell it. Imports no TensorFlow."""
+
+from collections import Counter
+
+# How many names a message quotes.
+QUOTED = 5
+
+
+class DataError(ValueError):
+    """Data that cannot be trained on."""
+
+
+def quote(names):
+    """The first of some names, for a message."""
+    rest = len(names) - QUOTED
+    return ", ".join(names[:QUOTED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def check_names(names, source="classes"):
+    """Raises a `DataError` if two classes have one name: figures would be put down to the wrong one.
+
+    Args:
+        names: Strings.
+        source: What they are from, for the message.
+    """
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise DataError(f"classes must have different names. Received: {source} with {quote(repeated)} more than once")
