@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.models import ConvNeXtV2
+from keras_cnv2.predict import class_names
 from keras_cnv2.preprocessing import check_resize
 from keras_cnv2.restore import restore_model
 from training import runs
@@ -178,7 +179,7 @@ def _draw_grad_cams(models, images, folder):
         probabilities = keras.ops.convert_to_numpy(model(images, training=False))
         best = probabilities.argmax(-1)
         maps[name] = measures.grad_cam(features, model.get_layer("norm"), model.get_layer("head"), best)
-        names = model.class_names or [str(number) for number in range(model.classes)]
+        names = class_names(model)
         told[name] = [f"{names[number]} {row[number]:.0%}" for number, row in zip(best, probabilities)]
     if maps:
         pictures.grad_cams(folder / "grad_cam.png", images, maps, told)

@@ -21,6 +21,17 @@ def save_figure(figure, path):
         figure.savefig(temporary, dpi=120)
 
 
+def drawable(name):
+    """A user's name as Matplotlib draws it as it is: not as a formula, and in a legend whatever it begins with.
+
+    Args:
+        name: String, which may hold what is no Unicode, as names of files do; "?" stands for it.
+    """
+    name = name.encode(errors="replace").decode().replace("$", r"\$")
+    # Legends leave out what begins with an underscore; a space of no width comes before it.
+    return f"\u200b{name}" if name.startswith("_") else name
+
+
 def shown(image):
     """What is drawn of an image: the first three channels, of one or two channels the mean as grey.
 

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from training.figures import new_figure, save_figure, shown
+from training.figures import drawable, new_figure, save_figure, shown
 
 # More bars than these are not readable.
 MAX_BARS = 60
@@ -82,8 +82,8 @@ def predictions(path, rows):
                 continue
             axes.imshow(shown(prediction.image))
             right = prediction.predicted == prediction.label
-            told = f"{prediction.predicted} {prediction.probability:.0%}"
-            axes.set_title(told if right else f"{told}\nnot {prediction.label}", fontsize=8)
+            told = f"{drawable(prediction.predicted)} {prediction.probability:.0%}"
+            axes.set_title(told if right else f"{told}\nnot {drawable(prediction.label)}", fontsize=8)
     save_figure(figure, path)
 
 
@@ -101,7 +101,7 @@ def confusion_matrix(path, matrix, class_names, title):
     side = 3 + 0.4 * len(class_names)
     figure = new_figure(side, side)
     axes = figure.subplots()
-    display = ConfusionMatrixDisplay(matrix, display_labels=class_names)
+    display = ConfusionMatrixDisplay(matrix, display_labels=[*map(drawable, class_names)])
     display.plot(
         ax=axes, colorbar=False, xticks_rotation="vertical" if len(max(class_names, key=len)) > 3 else "horizontal"
     )

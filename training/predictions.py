@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_cnv2.predict import class_names
 from training.evaluate import columns_of
 
 # Pictures that are kept of each kind, and that are looked at: more of them would take long, and show no more.
@@ -39,7 +40,8 @@ def best_and_worst(classifier, source, recipe, batch_size, kept=KEPT, seen=SEEN)
         and those that are wrong, the surest first.
     """
     columns = np.asarray(columns_of(source.class_names, classifier))
-    names = dict(zip(columns, source.class_names))
+    # A classifier can know more classes than the data have.
+    names = {**dict(enumerate(class_names(classifier))), **dict(zip(columns, source.class_names))}
     found = {True: [], False: []}
     with source.clear_errors():
         for images, targets, weights in itertools.islice(
@@ -51,9 +53,8 @@ def best_and_worst(classifier, source, recipe, batch_size, kept=KEPT, seen=SEEN)
             labels, best = columns[targets.argmax(-1)], probabilities.argmax(-1)
             for place in np.flatnonzero(weights):
                 label, predicted = labels[place], best[place]
-                # A classifier can know more classes than the data have.
-                told = names.get(predicted) or (classifier.class_names or {predicted: str(predicted)})[predicted]
-                entry = Prediction(images[place], names[label], told, float(probabilities[place, predicted]))
+                probability = float(probabilities[place, predicted])
+                entry = Prediction(images[place], names[label], names[predicted], probability)
                 found[bool(label == predicted)].append(entry)
             found = {True: _of_each_class(found[True])[:kept], False: sorted(found[False], key=_surest)[:kept]}
     titles = {True: "right, and sure of it", False: "wrong, and sure of it"}

@@ -1,8 +1,10 @@
 import json
+import tracemalloc
 
 import keras
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import keras_cnv2
 from tests.training.small import source
@@ -60,6 +62,16 @@ class TestSelectivity:
         for part in (slice(0, 4), slice(4, 6)):
             counted.update(outputs[part], labels[part])
         np.testing.assert_allclose(counted.result(), [1, 0, 1 / 3, 0, 0])
+
+    def test_memory_of_many_classes(self):
+        """It grows with their number, not with its square."""
+        counted = measures.Selectivity(5000)
+        tracemalloc.start()
+        counted.update(np.ones((2, 1, 1, 3)), np.array([1, 4999]))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2**20
+        np.testing.assert_array_equal(np.flatnonzero(counted.images), [1, 4999])
 
     def test_one_class_is_too_few(self):
         counted = measures.Selectivity(2)
@@ -120,6 +132,50 @@ def test_mosaic():
     assert np.isnan(found[2]).all()
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    """Those that are saved from now on; no files come of them."""
+    saved = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: (saved.append(self), path.touch()))
+    return saved
+
+
+class TestModelsOfTwoDepths:
+    """Blocks are in the order of their numbers, and curves at their places."""
+
+    SHALLOW = ("stages_0_0", "stages_1_0", "stages_2_0", "stages_3_0")
+    DEEP = (*(f"stages_0_{n}" for n in range(11)), "stages_1_0", "stages_1_1", "stages_2_0", "stages_3_0")
+
+    def of_each(self, value):
+        return {"shallow": dict.fromkeys(self.SHALLOW, value), "deep": dict.fromkeys(self.DEEP, value)}
+
+    def test_distances(self, figures, tmp_path):
+        pictures.distances(tmp_path / "a.png", self.of_each(0.5))
+        (axes,) = figures[0].axes
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == [*self.DEEP]
+        assert axes.get_xticks().tolist() == [*range(15)]
+        assert [[*line.get_xdata()] for line in axes.lines] == [[0, 11, 13, 14], [*range(15)]]
+
+    def test_selectivity(self, figures, tmp_path):
+        pictures.selectivity(tmp_path / "a.png", self.of_each(np.full(4, 0.5)))
+        panels = figures[0].axes[: len(self.DEEP)]
+        assert [axes.get_title() for axes in panels] == [*self.DEEP]
+        assert [len(axes.patches) == 2 for axes in panels] == [block in self.SHALLOW for block in self.DEEP]
+
+    def test_activations(self, figures, tmp_path):
+        pictures.activations(tmp_path / "a.png", images()[0], self.of_each(np.ones((2, 2, 4))))
+        assert [axes.get_title() for axes in figures[0].axes[:16]] == ["shallow", *self.DEEP]
+
+
+@pytest.mark.parametrize(("classes", "name"), [(1000, "tench"), (3, "class 0")])
+def test_grad_cam_names_the_classes_of_a_model_without_names(figures, tmp_path, classes, name):
+    """A thousand are ImageNet's, as in `predict`."""
+    model = keras_cnv2.ConvNeXtV2(**SMALL, classes=classes)
+    model.get_layer("head").bias.assign(np.eye(classes)[0] * 20)
+    analyze._draw_grad_cams({"m": model}, images(1), tmp_path)
+    assert figures[0].axes[1].get_title() == f"{name} 100%"
+
+
 class TestCommand:
     @pytest.fixture
     def weights(self, tmp_path):
@@ -141,8 +197,7 @@ class TestCommand:
         assert [*found] == ["one.keras", "two.keras"]
         names = {"analysis.json", "cosine_distance.png", "selectivity.png", "activations.png", "grad_cam.png"}
         assert {path.name for path in folder.iterdir()} == names
-        with np.load(data) as arrays:
-            batch = arrays["test_images"][:10].astype("float32")
+        batch = source(size=16).examples(None, 10).astype("float32")
         model = keras.saving.load_model(weights[0])
         for block, (expanded, _) in zip(Blocks(model).names, Blocks(model).of(batch)):
             mean = measures.cosine_distance(expanded).mean()

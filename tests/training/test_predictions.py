@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import keras_cnv2
+from keras_cnv2.classes import imagenet_classes
 from tests.training.small import finetuning, source
 from training import pictures
 from training.predictions import best_and_worst
@@ -82,6 +83,17 @@ def test_a_classifier_of_more_classes():
     classifier.table[0] = (0.9, 0.05, 0.03, 0.02)
     wrong = best_and_worst(classifier, numbered(), finetuning(), 4)["wrong, and sure of it"]
     assert [(p.label, p.predicted) for p in wrong[:2]] == [(NAMES[0], "other"), (NAMES[0], NAMES[1])]
+
+
+def test_a_classifier_without_names():
+    """Its thousand classes are ImageNet's, also those that the data do not have."""
+    data = numbered()
+    data.class_names = imagenet_classes()[:3]
+    classifier = Told(np.pad(table(), ((0, 0), (0, 997))))
+    classifier.classes, classifier.class_names = 1000, None
+    classifier.table[0, 5] = 1
+    wrong = best_and_worst(classifier, data, finetuning(), 4)["wrong, and sure of it"]
+    assert (wrong[0].label, wrong[0].predicted) == (imagenet_classes()[0], imagenet_classes()[5])
 
 
 @pytest.mark.backends

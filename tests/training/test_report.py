@@ -1,13 +1,15 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from training import report
-from training.reports import curves, read
+from training.reports import curves, page, read
 from training.runs import RunError
 
 HISTORY = [
@@ -150,6 +152,39 @@ def test_curves(tmp_path):
     assert svg == curves.draw("loss", panels["loss"], ["a", "b"])
 
 
+def test_each_run_has_a_colour_of_its_own():
+    names = [f"run {number}" for number in range(12)]
+    svg = curves.draw("loss", [(name, "training", (1, 2), (2.0, 1.0)) for name in names], names)
+    colours = [*map(to_hex, curves.colours())]
+    assert {*colours[:12]} <= {*re.findall("#[0-9a-f]{6}", svg)}
+    assert len({*colours}) == len(colours) == 60
+    assert colours[:10] == [to_hex(f"C{number}") for number in range(10)]
+
+
+def test_names_of_any_kind(tmp_path):
+    """Those of runs and of classes."""
+    names = {"x$_$": "x$_$", "_x": "\u200b_x", "caf\udce9": "caf?"}
+    for name in names:
+        write_run(tmp_path / "all" / name, {**METRICS, "classes": {name: 0.5}}, pictures=())
+    text = report.run([tmp_path / "all"]).read_text(encoding="utf-8")
+    for drawn in names.values():
+        assert f">{drawn}, training<" in text
+    assert Page(text).row("caf?") == [("", None), ("", None), ("50.00%", None)]
+
+
+def test_page_is_utf8_whatever_the_locale(tmp_path, monkeypatch):
+    read, write = Path.read_text, Path.write_text
+    folder = write_run(tmp_path / "caf\u00e9")
+    style = tmp_path / "style.css"
+    style.write_text("/* \u00e9 */", encoding="utf-8")
+    monkeypatch.setattr(page, "STYLE", style)
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding="ascii", **kw: read(self, encoding, **kw))
+    monkeypatch.setattr(Path, "write_text", lambda self, text, encoding="ascii": write(self, text, encoding))
+    text = report.run([folder]).read_bytes().decode("utf-8")
+    assert "/* \u00e9 */" in text
+    assert "<h1>caf\u00e9</h1>" in text
+
+
 def test_where_it_goes(tmp_path):
     one, two = (write_run(tmp_path / name) for name in ("a", "b"))
     assert report.run([one]) == one / "report.html"
@@ -166,3 +201,13 @@ def test_no_run(tmp_path):
     with pytest.raises(RunError, match=r"log\.json"):
         report.run([tmp_path / "a"])
     assert not (tmp_path / "a" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("config.json", "[]"), ("log.json", "{}"), ("metrics.json", "3"), ("metrics.json", "null")]
+)
+def test_json_of_another_kind(tmp_path, name, content):
+    folder = write_run(tmp_path / "a")
+    (folder / name).write_text(content)
+    with pytest.raises(RunError, match=rf"no file of a run.*{name}"):
+        report.run([folder])

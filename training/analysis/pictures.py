@@ -1,12 +1,24 @@
 """Pictures of what is in a model, as PNG files."""
 
+import re
+
 import numpy as np
 from PIL import Image
 
-from training.figures import new_figure, save_figure, shown
+from training.figures import drawable, new_figure, save_figure, shown
 
 # Channels of a block that are shown, as the paper does.
 CHANNELS = 64
+
+
+def blocks_of(models):
+    """The names of all blocks of some models, by their numbers: of stage 0 all before those of stage 1.
+
+    Args:
+        models: Dict from a model's name to a dict from its blocks' names.
+    """
+    names = {block for values in models.values() for block in values}
+    return sorted(names, key=lambda name: [*map(int, re.findall(r"\d+", name))])
 
 
 def distances(path, curves):
@@ -18,8 +30,10 @@ def distances(path, curves):
     """
     figure = new_figure(7, 4)
     axes = figure.subplots()
+    blocks = blocks_of(curves)
     for name, values in curves.items():
-        axes.plot([*values], [*values.values()], marker=".", label=name)
+        axes.plot([*map(blocks.index, values)], [*values.values()], marker=".", label=drawable(name))
+    axes.set_xticks(range(len(blocks)), blocks)
     axes.set(xlabel="block", ylabel="mean cosine distance of channels", ylim=(0, 0.55))
     axes.tick_params("x", rotation=90, labelsize=8)
     axes.grid(alpha=0.3)
@@ -34,14 +48,15 @@ def selectivity(path, indices):
         path: Where the PNG goes.
         indices: Dict from a model's name to a dict from its blocks' names to arrays of indices.
     """
-    blocks = [*dict.fromkeys(block for values in indices.values() for block in values)]
+    blocks = blocks_of(indices)
     across = min(4, len(blocks))
     down = -(-len(blocks) // across)
+    bins = np.linspace(0, 1, 26)
     figure = new_figure(3 * across, 2.2 * down)
     for axes, block in zip(figure.subplots(down, across, squeeze=False, sharex=True).flat, blocks):
         for name, values in indices.items():
             if block in values:
-                axes.hist(values[block], bins=np.linspace(0, 1, 26), density=True, histtype="step", label=name)
+                axes.hist(values[block], bins=bins, density=True, histtype="step", label=drawable(name))
         axes.set_title(block, fontsize=9)
         axes.set_yticks([])
     for axes in figure.axes[len(blocks) :]:
@@ -59,12 +74,12 @@ def activations(path, image, maps):
         image: Array `(H, W, channels)` in 0..255.
         maps: Dict from a model's name to a dict from blocks' names to arrays `(h, w, C)`.
     """
-    blocks = [*dict.fromkeys(block for values in maps.values() for block in values)]
+    blocks = blocks_of(maps)
     figure = new_figure(2.4 * (1 + len(blocks)), 2.6 * len(maps))
     grid = figure.subplots(len(maps), 1 + len(blocks), squeeze=False)
     for row, (name, values) in zip(grid, maps.items()):
         row[0].imshow(shown(image))
-        row[0].set_title(name, fontsize=9)
+        row[0].set_title(drawable(name), fontsize=9)
         for axes, block in zip(row[1:], blocks):
             axes.set_title(block, fontsize=9)
             if block in values:
@@ -103,9 +118,10 @@ def grad_cams(path, images, maps, told):
         for row, name in enumerate(maps, start=1):
             grid[row, column].imshow(shown(image))
             grid[row, column].imshow(_enlarged(maps[name][column], image.shape[:2]), cmap="jet", alpha=0.45)
-            grid[row, column].set_title(told[name][column], fontsize=8)
+            grid[row, column].set_title(drawable(told[name][column]), fontsize=8)
     for row, name in enumerate(maps, start=1):
-        grid[row, 0].text(-0.06, 0.5, name, rotation=90, va="center", ha="right", transform=grid[row, 0].transAxes)
+        axes = grid[row, 0]
+        axes.text(-0.06, 0.5, drawable(name), rotation=90, va="center", ha="right", transform=axes.transAxes)
     for axes in grid.flat:
         axes.set_axis_off()
     save_figure(figure, path)

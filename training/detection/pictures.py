@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.figures import new_figure, save_figure, shown
+from training.figures import drawable, new_figure, save_figure, shown
 from training.pictures import few_bars
 
 
@@ -42,7 +42,8 @@ def _draw(axes, boxes, classes, scores, class_names):
     for n, (left, top, right, bottom) in enumerate(boxes):
         number = int(classes[n])
         colour = f"C{number % 10}"
-        label = class_names[number] if scores is None else f"{class_names[number]} {scores[n]:.2f}"
+        name = drawable(class_names[number])
+        label = name if scores is None else f"{name} {scores[n]:.2f}"
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.2))
         axes.text(
             left,
@@ -71,6 +72,6 @@ def average_precisions(path, classes, title):
     axes = figure.subplots()
     bars = axes.barh(range(len(names)), values)
     axes.bar_label(bars, [f"{value:.3f}" for value in values], padding=3, fontsize=8)
-    axes.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1.1), xlabel="AP", title=title)
+    axes.set(yticks=range(len(names)), yticklabels=[*map(drawable, names)], xlim=(0, 1.1), xlabel="AP", title=title)
     axes.invert_yaxis()
     save_figure(figure, path)

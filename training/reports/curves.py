@@ -1,7 +1,10 @@
 """Curves of several runs as SVG that takes the page's colours."""
 
 import io
+import itertools
 import re
+
+from training.figures import drawable
 
 # Stands for the page's text colour, light or dark, which matplotlib cannot know.
 TEXT = "#010203"
@@ -31,6 +34,14 @@ def panels_of(runs):
     return dict(sorted(panels.items(), key=lambda item: item[0] == "learning_rate"))
 
 
+def colours():
+    """The sixty colours of runs: the ten that are easiest to tell apart, the same lighter, and others."""
+    from matplotlib import colormaps
+
+    first = colormaps["tab20"].colors
+    return [*first[::2], *first[1::2], *colormaps["tab20b"].colors, *colormaps["tab20c"].colors]
+
+
 def draw(label, curves, names):
     """A panel as the text of an SVG element.
 
@@ -42,6 +53,7 @@ def draw(label, curves, names):
     import matplotlib
     from matplotlib.figure import Figure
 
+    colour_of = dict(zip(names, itertools.cycle(colours())))
     has_both = {kind for _, kind, *_ in curves} == {"training", "validation"}
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": label}):
         figure = Figure(figsize=(5, 3.6), layout="constrained", facecolor="none")
@@ -49,11 +61,11 @@ def draw(label, curves, names):
         axes.set_facecolor("none")
         for name, kind, epochs, values in curves:
             dashed = has_both and kind == "training"
-            parts = [*([name] if len(names) > 1 else []), *([kind] if has_both or len(names) == 1 else [])]
+            parts = [*([drawable(name)] if len(names) > 1 else []), *([kind] if has_both or len(names) == 1 else [])]
             axes.plot(
                 epochs,
                 values,
-                color=f"C{names.index(name)}",
+                color=colour_of[name],
                 linestyle="--" if dashed else "-",
                 marker="." if len(epochs) < 30 else "",
                 label=", ".join(parts),

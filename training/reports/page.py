@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 STYLE = Path(__file__).with_name("style.css")
 # Figures of which more is better, and those of which less is.
 MORE = {"top1", "top5", "accuracy", "mean_iou", "pixel_accuracy", "mean_accuracy", "AP", "AP50", "AP75"}
-MORE |= {"APS", "APM", "APL", "AR100", "test_accuracy", "mean_iou_multi_scale", "pixel_accuracy_multi_scale"}
+MORE |= {"APS", "APM", "APL", "AR100", "mean_iou_multi_scale", "pixel_accuracy_multi_scale"}
 LESS = {"loss"}
 FRACTIONS = MORE
 # Classes, of which more than these make a table that nobody reads.
@@ -46,7 +46,7 @@ def page(runs):
         "<!DOCTYPE html>\n"
         f'<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>\n{STYLE.read_text()}</style></head>\n"
+        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style></head>\n"
         f"<body>\n<h1>{_text(title)}</h1>\n{''.join(sections)}</body></html>\n"
     )
 
@@ -162,4 +162,5 @@ def _cell(cell):
 
 
 def _text(text):
-    return html.escape(str(text))
+    """A text as HTML; "?" stands for what is no Unicode, as names of files can hold it."""
+    return html.escape(str(text).encode(errors="replace").decode())

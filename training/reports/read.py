@@ -80,16 +80,26 @@ def _runs_in(folder):
 
 def read_run(folder, name):
     """Reads the run of a folder."""
-    config = runs.read_json(folder / runs.CONFIG)
+    config = _read(folder / runs.CONFIG, dict)
     system = {**config.pop("versions", {}), **config.pop("system", {})}
     config.pop(runs.FOUND, None)  # the settings of runs stand side by side, and this is none
-    log = folder / "log.json"
     return Run(
         name=name,
         config=config,
         system=system,
-        history=runs.read_json(log) if log.exists() else [],
-        metrics=runs.read_metrics(folder) or {},
+        history=_read(folder / "log.json", list),
+        metrics=_read(folder / runs.METRICS, dict),
         pictures={caption: folder / file for file, caption in PICTURES.items() if (folder / file).exists()},
         series=sorted((folder / SERIES).glob("*.png")),
     )
+
+
+def _read(path, kind):
+    """What a JSON file of a run holds, a `dict` or a `list`; an empty one if the run did not come to it."""
+    content = runs.read_json(path) if path.exists() else kind()
+    if not isinstance(content, kind):
+        raise runs.RunError(
+            f"This is no file of a run, which holds a {kind.__name__}; remove it or its folder. "
+            f"Received: {path}, which holds a {type(content).__name__}"
+        )
+    return content

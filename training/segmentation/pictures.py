@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.figures import new_figure, save_figure, shown
+from training.figures import drawable, new_figure, save_figure, shown
 from training.pictures import few_bars
 
 # How much of a pixel is its class's colour; the rest is the picture.
@@ -75,7 +75,7 @@ def segmentations(path, images, labels, predictions, class_names):
             if row == 0:
                 axes.set_title(title)
         found = sorted({*np.unique(label), *np.unique(prediction)} - {-1})
-        handles = [Patch(color=colours[number], label=class_names[number]) for number in found]
+        handles = [Patch(color=colours[number], label=drawable(class_names[number])) for number in found]
         grid[row, 3].legend(handles=handles, loc="center left", fontsize=7, frameon=False, ncols=1 + len(found) // 14)
         for axes in grid[row]:
             axes.set_axis_off()
@@ -103,5 +103,5 @@ def iou_chart(path, iou, mean):
     if mean is not None:
         axes.axvline(mean, color="black", linewidth=1, linestyle="--")
     axes.set(xlim=(0, 1.08), xlabel="IoU", title=title)
-    axes.set_yticks(range(len(known)), names, fontsize=8)
+    axes.set_yticks(range(len(known)), [*map(drawable, names)], fontsize=8)
     save_figure(figure, path)
