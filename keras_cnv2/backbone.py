@@ -8,9 +8,11 @@ from keras_cnv2.checkpoints.weights import fetch_weights_for, load_weights
 from keras_cnv2.features import (
     architecture_config,
     check_architecture,
+    check_size,
     from_architecture_config,
     make_input,
     normalized_levels,
+    policy_of,
     pyramid_layers,
     source_inputs,
     stages,
@@ -77,7 +79,9 @@ class ConvNeXtV2Backbone(keras.Model):
             depths, dims = get_size(size).depths, get_size(size).dims
         check_architecture(depths, dims, stem_stride, drop_path_rate)
         source = fetch_weights_for(weights, depths, dims)
-        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        policy = policy_of(dtype)
+        # NumPy's ints among them, which Keras does not take.
+        depths, dims, stem_stride = tuple(map(int, depths)), tuple(map(int, dims)), int(stem_stride)
         images = make_input(input_shape, input_tensor, stem_stride)
         outputs = stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, policy)
         if pyramid_norms:
@@ -88,8 +92,8 @@ class ConvNeXtV2Backbone(keras.Model):
         self.dtype_policy = policy
         self.images = images
         self.size = size
-        self.depths = tuple(map(int, depths))
-        self.dims = tuple(map(int, dims))
+        self.depths = depths
+        self.dims = dims
         self.include_preprocessing = include_preprocessing
         self.stem_stride = stem_stride
         self.drop_path_rate = drop_path_rate
@@ -99,10 +103,15 @@ class ConvNeXtV2Backbone(keras.Model):
         if source is not None:
             load_weights(self, source)
 
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
+        if hasattr(inputs, "shape"):  # not where the model was built on several inputs
+            check_size(inputs, self.stem_stride)
+        return super().call(inputs, training=training, mask=mask, **kwargs)
+
     def get_config(self) -> dict[str, Any]:
         architecture = {"depths": self.depths, "dims": self.dims} if self.size is None else {"size": self.size}
         return {**architecture_config(self), **architecture, "pyramid_norms": self.pyramid_norms}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
-        return from_architecture_config(cls, config)
+        return from_architecture_config(cls, config, custom_objects)

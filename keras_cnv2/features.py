@@ -10,6 +10,9 @@ from keras_cnv2.preprocessing import Preprocessing
 
 STEM_STRIDES = (1, 2, 4)
 
+# The name of a model's input.
+INPUT = "images"
+
 # The LayerNorm of a level of the pyramid, by stage.
 NORM = "pyramid_norm_{}"
 
@@ -44,6 +47,14 @@ def check_architecture(depths, dims, stem_stride, drop_path_rate):
         )
 
 
+def policy_of(dtype):
+    """The dtype policy that a model gets. Raises a `ValueError` for one that no new model can have."""
+    policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+    if is_quantized(policy):
+        raise ValueError(f"dtype must be a policy of floats; call quantize() afterwards. Received: dtype={dtype!r}")
+    return policy
+
+
 def make_input(input_shape, input_tensor, stem_stride):
     """The tensor a model starts from: `input_tensor`, checked, or a new `keras.Input`."""
     if input_tensor is None:
@@ -59,7 +70,17 @@ def make_input(input_shape, input_tensor, stem_stride):
             f"input_shape must be (height, width, channels): height and width None or at least {smallest} "
             f"with stem_stride={stem_stride}, channels a positive int. Received: input_shape={shape}"
         )
-    return keras.Input(tuple(shape), name="images") if input_tensor is None else input_tensor
+    return keras.Input(tuple(shape), name=INPUT) if input_tensor is None else input_tensor
+
+
+def check_size(images, stem_stride):
+    """Raises a `ValueError` for images of which the last stage would see nothing, as far as their size is known."""
+    smallest = total_stride(stem_stride)
+    if any(side is not None and side < smallest for side in images.shape[1:3]):
+        raise ValueError(
+            f"images must be at least {smallest} pixels high and wide with stem_stride={stem_stride}. "
+            f"Received: images of shape {tuple(images.shape)}"
+        )
 
 
 def stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, dtype):
@@ -123,21 +144,61 @@ def architecture_config(model):
             "hold. Save keras.Model(model.input, model.output) instead: it holds all layers. "
             f"Received: model={model.name!r}"
         )
+    _check_not_quantized(model)
     return {
         "name": model.name,
-        "trainable": model.trainable,
+        **layers_config(model),
         "include_preprocessing": model.include_preprocessing,
         "input_shape": tuple(images.shape[1:]),
         "stem_stride": model.stem_stride,
         "drop_path_rate": model.drop_path_rate,
         "dtype": keras.dtype_policies.serialize(model.dtype_policy),
+        **_input_config(images),
     }
 
 
-def from_architecture_config(cls, config):
+def _check_not_quantized(model):
+    """Raises a `ValueError` for what could be saved, but not loaded."""
+    policies = [layer.dtype_policy for layer in model._flatten_layers()]
+    if quantized := sorted({policy.name for policy in policies if is_quantized(policy)}):
+        raise ValueError(
+            "A quantized model has no configuration: save it before it is quantized, or export it. "
+            f"Received: model={model.name!r} with {quantized}"
+        )
+
+
+def is_quantized(policy):
+    return isinstance(policy, keras.dtype_policies.QuantizedDTypePolicy)
+
+
+def _input_config(images):
+    """What an input has of its own: name, dtype or a fixed number of images; an empty dict for one like ours."""
+    found = {"name": images.name, "dtype": images.dtype, "batch_shape": tuple(images.shape)}
+    ours = {"name": INPUT, "dtype": "float32", "batch_shape": (None, *images.shape[1:])}
+    return {} if found == ours else {"input": found}
+
+
+def layers_config(model):
+    """Whether a model is trainable, and what was set on single layers of it since it was built, if anything."""
+    frozen = [layer.name for layer in model.layers if not layer.trainable] if model.trainable else []
+    remat = [layer.name for layer in model.layers if getattr(layer, "remat", False)]
+    lists = {"frozen": frozen, "remat": remat}
+    return {"trainable": model.trainable, **{name: layers for name, layers in lists.items() if layers}}
+
+
+def from_architecture_config(cls, config, custom_objects=None):
     """Builds a model of class `cls` from its `get_config`."""
-    model = cls(**{name: value for name, value in config.items() if name != "trainable"})
-    if not config.get("trainable", True):  # true is not set: it would reach into parts that are frozen alone
+    given = dict(config)
+    trainable, frozen, remat = given.pop("trainable", True), given.pop("frozen", ()), given.pop("remat", ())
+    if "input" in given:
+        given |= {"input_shape": None, "input_tensor": keras.Input(**given.pop("input"))}
+    with keras.saving.CustomObjectScope(custom_objects or {}):
+        model = cls(**given)
+    for name in frozen:
+        model.get_layer(name).trainable = False
+    for name in remat:
+        model.get_layer(name).remat = True
+    if not trainable:  # true is not set: it would reach into parts that are frozen alone
         model.trainable = False
     return model
 
@@ -145,4 +206,4 @@ def from_architecture_config(cls, config):
 def from_nested_config(cls, config, names, custom_objects=None):
     """`from_architecture_config`, where the entries called `names` hold serialized models."""
     parts = {name: keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects) for name in names}
-    return from_architecture_config(cls, {**config, **parts})
+    return from_architecture_config(cls, {**config, **parts}, custom_objects)

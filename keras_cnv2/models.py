@@ -13,8 +13,10 @@ from keras_cnv2.checkpoints.weights import fetch_weights_for, load_weights
 from keras_cnv2.features import (
     architecture_config,
     check_architecture,
+    check_size,
     from_architecture_config,
     make_input,
+    policy_of,
     source_inputs,
     stages,
     total_stride,
@@ -107,9 +109,12 @@ class ConvNeXtV2(keras.Model):
     ):
         check_architecture(depths, dims, stem_stride, drop_path_rate)
         check_head(include_top, classes, pooling, class_names)
+        classes = None if classes is None else int(classes)
         check_resize(resize)
         source = fetch_weights_for(weights, depths, dims)
-        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        policy = policy_of(dtype)
+        # NumPy's ints among them, which Keras does not take.
+        depths, dims, stem_stride = tuple(map(int, depths)), tuple(map(int, dims)), int(stem_stride)
         images = make_input(input_shape, input_tensor, stem_stride)
         x = stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, policy)[-1]
         if include_top or pooling:
@@ -129,10 +134,10 @@ class ConvNeXtV2(keras.Model):
 
         self.dtype_policy = policy
         self.images = images
-        self.depths = tuple(map(int, depths))
-        self.dims = tuple(map(int, dims))
+        self.depths = depths
+        self.dims = dims
         self.include_top = include_top
-        self.classes = None if classes is None else int(classes)
+        self.classes = classes
         self.classifier_activation = classifier_activation
         self.pooling = pooling
         self.class_names = None if class_names is None else tuple(class_names)
@@ -144,6 +149,11 @@ class ConvNeXtV2(keras.Model):
         self.head_init_scale = head_init_scale
         if source is not None:
             load_weights(self, source, other_classes=classes != PUBLISHED_CLASSES)
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
+        if hasattr(inputs, "shape"):  # not where the model was built on several inputs
+            check_size(inputs, self.stem_stride)
+        return super().call(inputs, training=training, mask=mask, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         activation = self.classifier_activation
@@ -163,7 +173,7 @@ class ConvNeXtV2(keras.Model):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
-        return from_architecture_config(cls, config)
+        return from_architecture_config(cls, config, custom_objects)
 
 
 def check_head(include_top, classes, pooling, class_names):

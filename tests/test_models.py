@@ -240,6 +240,15 @@ class TestBadInput:
             keras_cnv2.ConvNeXtV2(**{**SMALL, "classes": 4, argument: value})
         assert "Received: " in str(error.value)
 
+    @pytest.mark.backends
+    @pytest.mark.parametrize("cls", [keras_cnv2.ConvNeXtV2, keras_cnv2.ConvNeXtV2Backbone])
+    def test_images_smaller_than_the_stride(self, cls):
+        """Where all stages are as wide, backends would answer for maps without a pixel."""
+        model = cls(depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), stem_stride=2)
+        model(np.ones((1, 16, 16, 3)))
+        with pytest.raises(ValueError, match=r"at least 16 pixels high and wide with stem_stride=2.*\(1, 16, 15, 3\)"):
+            model(np.ones((1, 16, 15, 3)))
+
     def test_channels_first(self):
         keras.config.set_image_data_format("channels_first")
         try:

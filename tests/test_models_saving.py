@@ -1,4 +1,6 @@
+import copy
 import inspect
+import pickle
 
 import keras
 import numpy as np
@@ -86,3 +88,90 @@ class TestWeights:
     def test_no_file(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="Received"):
             keras_cnv2.ConvNeXtV2(**SMALL, weights=str(tmp_path / "none.keras"))
+
+
+class TestSingleLayers:
+    """What was set on layers after a model was built."""
+
+    MODELS = {
+        "classifier": lambda: keras_cnv2.ConvNeXtV2(**SMALL, classes=4),
+        "backbone": lambda: keras_cnv2.ConvNeXtV2Backbone(**SMALL),
+        "segmenter": lambda: keras_cnv2.segmentation.UPerNet(keras_cnv2.ConvNeXtV2Backbone(**SMALL), 3, 8, 4),
+    }
+
+    @pytest.mark.parametrize("kind", MODELS)
+    @pytest.mark.parametrize("restore", ["file", "pickle", "deepcopy"])
+    def test_is_kept(self, kind, restore, tmp_path):
+        model = self.MODELS[kind]()
+        for name in ("stem_conv", "stages_0_0"):
+            model.get_layer(name).trainable = False
+        model.get_layer("stages_2_1").remat = True
+        if restore == "file":
+            model.save(tmp_path / "model.keras")
+            again = keras.saving.load_model(tmp_path / "model.keras")
+        else:
+            again = pickle.loads(pickle.dumps(model)) if restore == "pickle" else copy.deepcopy(model)
+        paths = [[v.path.split("/", 1)[-1] for v in each.trainable_variables] for each in (model, again)]
+        assert paths[0] == paths[1]
+        assert [layer.name for layer in again.layers if getattr(layer, "remat", False)] == ["stages_2_1"]
+        assert again.get_config() == model.get_config()
+
+    def test_training_goes_on(self, tmp_path):
+        model = self.MODELS["classifier"]()
+        for layer in model.layers[:-3]:
+            layer.trainable = False
+        model.compile(keras_cnv2.LayerDecayAdamW(1e-2), "sparse_categorical_crossentropy")
+        images, labels = np.full((4, 32, 32, 3), 9, "uint8"), np.arange(4)
+        model.fit(images, labels, verbose=0)
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        assert int(again.optimizer.iterations) == 1
+        stem = again.get_layer("stem_conv").get_weights()[0]
+        again.fit(images, labels, verbose=0)
+        np.testing.assert_array_equal(again.get_layer("stem_conv").get_weights()[0], stem)
+
+    def test_nothing_is_kept_of_others(self):
+        assert not {"frozen", "remat", "input"} & self.MODELS["classifier"]().get_config().keys()
+
+
+def test_input_keeps_name_dtype_and_number_of_images(tmp_path):
+    pictures = keras.Input(batch_shape=(2, 32, 32, 3), dtype="uint8", name="pictures")
+    model = keras_cnv2.ConvNeXtV2(**SMALL, classes=4, input_tensor=pictures)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert (again.input.name, again.input.dtype, again.input.shape) == ("pictures", "uint8", (2, 32, 32, 3))
+    images = np.full((2, 32, 32, 3), 9, "uint8")
+    one, two = (each.predict({"pictures": images}, verbose=0) for each in (model, again))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_activation_of_a_user():
+    def shifted(x):
+        return x + 1
+
+    model = keras_cnv2.ConvNeXtV2(**SMALL, classes=4, classifier_activation=shifted)
+    again = keras_cnv2.ConvNeXtV2.from_config(model.get_config(), custom_objects={"shifted": shifted})
+    assert again.classifier_activation is not None
+    again.set_weights(model.get_weights())
+    np.testing.assert_array_equal(predict(again), predict(model))
+
+
+def test_numpy_ints(tmp_path):
+    sizes = {name: tuple(map(np.int64, values)) for name, values in SMALL.items()}
+    model = keras_cnv2.ConvNeXtV2(**sizes, classes=np.int64(4), stem_stride=np.int64(2))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(predict(again), predict(model))
+
+
+class TestQuantized:
+    def test_is_not_saved(self, tmp_path):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, classes=4)
+        model.quantize("int8")
+        with pytest.raises(ValueError, match=r"save it before it is quantized.*Received.*int8"):
+            model.save(tmp_path / "model.keras")
+
+    @pytest.mark.parametrize("cls", [keras_cnv2.ConvNeXtV2, keras_cnv2.ConvNeXtV2Backbone])
+    def test_no_model_is_made_so(self, cls):
+        with pytest.raises(ValueError, match=r"call quantize\(\) afterwards. Received: dtype='int8_from_float32'"):
+            cls(**SMALL, dtype="int8_from_float32")

@@ -12,7 +12,7 @@ from keras_cnv2.detection.anchors import ANCHORS, SIZES, STRIDES, anchor_generat
 from keras_cnv2.detection.heads import PRIOR, PredictionHead, Pyramid
 from keras_cnv2.detection.loss import FocalLoss
 from keras_cnv2.detection.matching import IGNORED, AnchorTargets
-from keras_cnv2.features import from_nested_config
+from keras_cnv2.features import from_nested_config, layers_config
 from keras_cnv2.models import check_head
 
 LEVELS = ("P3", "P4", "P5")
@@ -126,7 +126,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
             "anchor_sizes": self.anchor_sizes,
             "low_quality_matches": self.low_quality_matches,
             "name": self.name,
-            "trainable": self.trainable,
+            **layers_config(self),
         }
 
     @classmethod

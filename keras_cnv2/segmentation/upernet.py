@@ -5,7 +5,7 @@ import keras
 
 from keras_cnv2 import replicas
 from keras_cnv2.arguments import fraction, is_positive_int, number, positive_int
-from keras_cnv2.features import from_nested_config
+from keras_cnv2.features import from_nested_config, layers_config
 from keras_cnv2.models import check_head
 from keras_cnv2.segmentation.resample import BinPooling, ResizeLike
 
@@ -146,7 +146,7 @@ class UPerNet(keras.Model):
             "class_names": self.class_names,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
-            "trainable": self.trainable,
+            **layers_config(self),
         }
 
     @classmethod
