@@ -1,5 +1,7 @@
 """`fold`: a model for inference, with the same outputs and fewer operations."""
 
+from itertools import chain
+
 import keras
 import numpy as np
 from keras import ops, tree
@@ -33,14 +35,15 @@ def fold(model: keras.Model) -> keras.Model:
 
     Args:
         model: A `keras_cnv2.ConvNeXtV2` or `ConvNeXtV2Backbone`, or another functional or sequential model that holds
-            one or its layers, like a backbone with a head of your own. It stays as it is.
+            one or its layers, like a backbone with a head of your own, of layers or of `keras.ops`. It stays as it is.
 
     Returns:
         A `keras.Model` with the inputs and outputs of `model`, and copies of its values. It is for inference alone: it
         has no drop path and no auxiliary head, takes no masks, and checkpoints do not fit it. Save and train `model`.
 
     Raises:
-        ValueError: If `model` is neither functional nor sequential, holds no block, or is quantized.
+        ValueError: If `model` is neither functional nor sequential, holds no block, has a block that is called with
+            `hidden`, or is quantized.
     """
     layers = [*_layers(model)]
     if not any(isinstance(layer, ConvNeXtV2Block) for layer in layers):
@@ -66,20 +69,24 @@ def _layers(model):
 
 def _fold(model):
     graph = model.inference_graph() if hasattr(model, "inference_graph") else model
+    _check_masks(graph)
     affine_layers = _affine_layers(graph)
+    copies = {}
 
-    def folded(layer):
-        if isinstance(layer, (keras.Function, keras.Sequential)):
-            return _fold(layer)
-        if isinstance(layer, ConvNeXtV2Block):
-            return _folded_block(layer)
-        if layer in affine_layers.values():
-            return _without_affine(layer)
-        if layer in affine_layers:
-            return _with_affine(layer, *_scale_and_shift(affine_layers[layer]))
-        return _copy(layer)
+    def folded(operation):
+        if isinstance(operation, (keras.Function, keras.Sequential)):
+            return _fold(operation)
+        if isinstance(operation, ConvNeXtV2Block):
+            return _folded_block(operation)
+        if operation in affine_layers.values():
+            return _without_affine(operation)
+        copies[operation] = type(operation).from_config(operation.get_config())
+        return copies[operation]
 
     new = keras.models.clone_model(graph, clone_function=folded)
+    for operation, copy in copies.items():  # only now: there are layers that have no weights until they are called
+        if isinstance(operation, keras.Layer):
+            _set_values(copy, _values(operation, affine_layers.get(operation)))
     for name in ATTRIBUTES:
         if hasattr(model, name):
             setattr(new, name, getattr(model, name))
@@ -93,12 +100,24 @@ def _fold(model):
     return new
 
 
+def _check_masks(model):
+    """Raises a `ValueError` if a block of a functional model takes a mask; those of a sequential one cannot."""
+    for node in chain(*getattr(model, "_nodes_by_depth", {}).values()):
+        block, arguments = node.operation, node.arguments
+        if isinstance(block, ConvNeXtV2Block) and (len(arguments.args) > 1 or "hidden" in arguments.kwargs):
+            raise ValueError(
+                "fold takes models without masks: call their blocks without `hidden`. "
+                f"Received: model={model.name!r}, whose block {block.name!r} is called with `hidden`"
+            )
+
+
 def _affine_layers(model):
     """Convolutions that alone read a layer which scales and shifts channels, and that layer: a dict."""
     readers = {}
-    for layer in model.layers:
-        for tensor in _inputs(layer):
-            readers.setdefault(id(tensor), []).append(layer)
+    # A functional model's layers are not all that reads: it may hold operations of `keras.ops`.
+    for operation in getattr(model, "operations", model.layers):
+        for tensor in _inputs(operation):
+            readers.setdefault(id(tensor), []).append(operation)
     outputs = {id(tensor) for tensor in tree.flatten(model.outputs)}
     pairs = {}
     for layer in model.layers:
@@ -110,9 +129,9 @@ def _affine_layers(model):
     return pairs
 
 
-def _inputs(layer):
-    """What a layer reads, wherever it is called."""
-    return [tensor for node in layer._inbound_nodes for tensor in node.input_tensors]
+def _inputs(operation):
+    """What a layer or another operation reads, wherever it is called."""
+    return [tensor for node in operation._inbound_nodes for tensor in node.input_tensors]
 
 
 def _is_affine(layer):
@@ -150,11 +169,20 @@ def _without_affine(layer):
     return Standardize(layer.epsilon, dtype=layer.dtype_policy, name=layer.name)
 
 
-def _with_affine(conv, scale, shift):
-    kernel, bias = _array(conv.kernel), _array(conv.bias)
-    new = _copy(conv)
-    new.set_weights([kernel * scale[:, None], bias + np.einsum("hwio,i->o", kernel, shift)])
-    return new
+def _values(layer, affine_layer=None):
+    """The weights of a layer, or of a convolution that the scale and shift of `affine_layer` become part of."""
+    if affine_layer is None:
+        return layer.get_weights()
+    kernel, bias = _array(layer.kernel), _array(layer.bias)
+    scale, shift = _scale_and_shift(affine_layer)
+    return [kernel * scale[:, None], bias + np.einsum("hwio,i->o", kernel, shift)]
+
+
+def _set_values(layer, values):
+    layer.set_weights(values)
+    for part in layer._flatten_layers():
+        if isinstance(part, keras.layers.Normalization):
+            part.finalize_state()  # it computes with constants that it makes of its weights
 
 
 def _folded_block(block):
@@ -166,13 +194,6 @@ def _folded_block(block):
     new.pwconv1.set_weights([w1 * scale[:, None], b1 + shift @ w1])
     new.gamma.assign(_array(block.grn.gamma))  # a copy: JAX would share the values
     new.pwconv2.set_weights([w2, b2 + _array(block.grn.beta) @ w2])
-    return new
-
-
-def _copy(layer):
-    new = type(layer).from_config(layer.get_config())
-    new.build_from_config(layer.get_build_config() or {})
-    new.set_weights(layer.get_weights())
     return new
 
 

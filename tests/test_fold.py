@@ -3,11 +3,25 @@ import numpy as np
 import pytest
 
 import keras_cnv2
+from keras_cnv2.layers import ConvNeXtV2Block
 from keras_cnv2.layers.folded_block import FoldedBlock
 from tests import golden
 from tests.golden import rule
 
 SMALL = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Head(keras.layers.Layer):
+    """A layer of a user's own, whose layers get their weights when it is first called."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.pool, self.dense = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4)
+        self.norm = keras.layers.Normalization()
+
+    def call(self, x):
+        return self.norm(self.dense(self.pool(x)))
 
 
 def images(count=2, height=64, width=64):
@@ -25,6 +39,10 @@ def with_values(model):
 
 def classifier(**arguments):
     return with_values(keras_cnv2.ConvNeXtV2(**SMALL, classes=10, classifier_activation=None, **arguments))
+
+
+def small_backbone():
+    return with_values(keras_cnv2.ConvNeXtV2Backbone(**SMALL, input_shape=(64, 64, 3)))
 
 
 def outputs(model, inputs):
@@ -95,7 +113,7 @@ class TestSameOutputs:
         assert error < 2 * allowed
 
     def test_pyramid(self):
-        model = with_values(keras_cnv2.ConvNeXtV2Backbone(**SMALL, input_shape=(64, 64, 3)))
+        model = small_backbone()
         folded = keras_cnv2.fold(model)
         assert folded.pyramid_level_inputs == model.pyramid_level_inputs
         levels = [keras.Model(m.input, dict(m.pyramid_outputs)) for m in (folded, model)]
@@ -111,6 +129,47 @@ class TestSameOutputs:
         model = classifier(input_shape=(64, 64, 3))
         tapped = keras.Model(model.input, [model.get_layer("downsample_1_norm").output, model.output])
         assert_same(keras_cnv2.fold(tapped), tapped, images())
+
+    def test_a_norm_that_an_operation_reads_is_left(self):
+        model = classifier(input_shape=(64, 64, 3))
+        read = keras.ops.mean(model.get_layer("downsample_1_norm").output, axis=(1, 2))
+        tapped = keras.Model(model.input, [read, model.output])
+        assert_same(keras_cnv2.fold(tapped), tapped, images())
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            lambda x: keras.ops.mean(x, axis=(1, 2)) + 1.0,
+            lambda x: x[:, 0],
+            lambda x: keras.ops.split(x, 2, axis=-1),
+            lambda x: 2 * keras.ops.concatenate([x, keras.ops.cast(x, "float32")], axis=1),
+        ],
+    )
+    def test_operations_after_a_backbone(self, head):
+        backbone = small_backbone()
+        model = keras.Model(backbone.input, head(backbone.output))
+        assert_same(keras_cnv2.fold(model), model, images())
+
+    @pytest.mark.backends
+    def test_an_operation_between_two_calls_of_a_backbone(self):
+        backbone, (first, second) = small_backbone(), (keras.Input((64, 64, 3)) for _ in range(2))
+        model = keras.Model([first, second], backbone(first) - backbone(second))
+        assert_same(keras_cnv2.fold(model), model, [images(), images()[::-1]])
+
+    @pytest.mark.backends
+    def test_an_adapted_normalization(self):
+        inputs, norm = keras.Input((64, 64, 3)), keras.layers.Normalization()
+        norm.adapt(images().astype("float32"))
+        model = keras.Model(inputs, small_backbone()(norm(inputs)))
+        assert_same(keras_cnv2.fold(model), model, images())
+
+    @pytest.mark.backends
+    def test_a_layer_of_ones_own(self):
+        """Its weights, and the Normalization within it."""
+        backbone, head = small_backbone(), Head()
+        model = keras.Model(backbone.input, head(backbone.output))
+        head.norm.adapt(np.random.default_rng(2).normal(3, 2, (50, 4)))
+        assert_same(keras_cnv2.fold(model), model, images())
 
 
 class TestModel:
@@ -153,6 +212,22 @@ class TestModel:
         fcmae = keras_cnv2.FCMAE(keras_cnv2.ConvNeXtV2Backbone(**SMALL), image_size=64, decoder_dim=8)
         with pytest.raises(ValueError, match="of an FCMAE: its backbone"):
             keras_cnv2.fold(fcmae)
+
+    @pytest.mark.parametrize("by_name", [False, True])
+    def test_masks(self, by_name):
+        x, hidden = keras.Input((8, 8, 4)), keras.Input((8, 8))
+        block = ConvNeXtV2Block(4, name="block")
+        masked = keras.Model([x, hidden], block(x, hidden=hidden) if by_name else block(x, hidden))
+        with pytest.raises(ValueError, match="call their blocks without `hidden`.*'block' is called with"):
+            keras_cnv2.fold(masked)
+
+    def test_a_mask_elsewhere(self):
+        """A block that another model gives a mask."""
+        x, hidden = keras.Input((8, 8, 4)), keras.Input((8, 8))
+        block = ConvNeXtV2Block(4)
+        model, _ = keras.Model(x, block(x)), block(x, hidden)
+        inputs = np.random.default_rng(2).normal(size=(2, 8, 8, 4)).astype("float32")
+        assert_same(keras_cnv2.fold(with_values(model)), model, inputs)
 
     def test_quantized(self):
         model = classifier(input_shape=(64, 64, 3))
