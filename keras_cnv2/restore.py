@@ -6,6 +6,7 @@ from keras_cnv2.backbone import ConvNeXtV2Backbone
 from keras_cnv2.checkpoints.architecture import architecture_of
 from keras_cnv2.checkpoints.convert import load_contents, shape_of, translate
 from keras_cnv2.checkpoints.errors import CheckpointError
+from keras_cnv2.checkpoints.metadata import default_activation
 from keras_cnv2.checkpoints.weights import fetch_weights, open_weights
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.models import ConvNeXtV2
@@ -19,7 +20,8 @@ def restore_model(weights, size=None, classifier_activation=None):
     Args:
         weights: Path of a file, or tag or full name of a published checkpoint.
         size: Name of the size, where a tag leaves it open.
-        classifier_activation: Activation of a classifier; by default the one its file names, else "softmax".
+        classifier_activation: Activation of a classifier; by default the one its file names, else "softmax", of a
+            single class "sigmoid".
 
     Returns:
         A classifier, with or without its last dense layer, a backbone, or an FCMAE: what the checkpoint holds. It takes
@@ -37,7 +39,8 @@ def restore_model(weights, size=None, classifier_activation=None):
                 f"Received: {contents.config.get('registered_name')!r}"
             )
         try:
-            model = _build(architecture, classifier_activation or _activation(contents), _saved(contents))
+            activation = classifier_activation or _activation(contents, architecture.classes)
+            model = _build(architecture, activation, _saved(contents))
         except (TypeError, ValueError) as error:  # a stem, an activation or settings that there are not
             raise CheckpointError(f"no model can be built for these weights. {error}") from error
         load_contents(model, contents)
@@ -57,12 +60,12 @@ def read_architecture(contents):
     return architecture
 
 
-def _activation(contents):
-    """The activation that a Keras file names, "softmax" for logits and where nothing is said."""
-    activation = _saved(contents).get("classifier_activation")
+def _activation(contents, classes):
+    """The activation that a file names, the default one for logits and where nothing is said."""
+    activation = {**contents.metadata, **_saved(contents)}.get("classifier_activation")
     if activation is not None and not isinstance(activation, str):
         raise CheckpointError(f"only activations of Keras are restored. Received: {activation!r}")
-    return "softmax" if activation in (None, "linear") else activation
+    return default_activation(classes) if activation in (None, "linear") else activation
 
 
 def _saved(contents):

@@ -14,6 +14,11 @@ from keras_cnv2.restore import restore_model
 from tests.checkpoints.samples import CLASSIFIERS, ENCODERS, FILES, SMALL, backbone, classifier, snapshot, unchanged
 
 
+@keras.saving.register_keras_serializable(package="tests")
+def halved(logits):
+    return logits / 2
+
+
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifier(name):
     model = restore_model(FILES / name)
@@ -85,6 +90,28 @@ class TestActivation:
     def test_of_a_keras_file(self, saved, restored, tmp_path):
         classifier(classifier_activation=saved).save(tmp_path / "m.keras")
         assert restore_model(tmp_path / "m.keras").classifier_activation == restored
+
+    @pytest.mark.parametrize(("saved", "restored"), [("sigmoid", "sigmoid"), (None, "softmax"), ("softmax", "softmax")])
+    def test_of_a_safetensors_file(self, saved, restored, tmp_path):
+        model = classifier(classifier_activation=saved)
+        keras_cnv2.save_checkpoint(model, tmp_path / "m.safetensors")
+        assert restore_model(tmp_path / "m.safetensors").classifier_activation == restored
+
+    def test_function_of_the_users(self, tmp_path):
+        classifier(classifier_activation=halved).save(tmp_path / "m.keras")
+        keras_cnv2.load_checkpoint(classifier(), tmp_path / "m.keras")  # weights need no activation
+        with pytest.raises(keras_cnv2.CheckpointError, match="only activations of Keras are restored"):
+            restore_model(tmp_path / "m.keras")
+
+    @pytest.mark.parametrize("suffix", [".safetensors", ".keras"])
+    def test_logit_of_a_single_class(self, suffix, tmp_path):
+        model = classifier(classes=1)
+        model.get_layer("head").bias.assign([-1.0])
+        path = tmp_path / f"m{suffix}"
+        model.save(path) if suffix == ".keras" else keras_cnv2.save_checkpoint(model, path)
+        images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3))
+        expected = 1 / (1 + np.exp(-np.asarray(model(images))))
+        np.testing.assert_allclose(np.asarray(restore_model(path)(images)), expected, rtol=1e-5)
 
     def test_given(self):
         assert (

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import posixpath
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -53,7 +54,7 @@ def load_checkpoint(model: keras.Model, source: str | os.PathLike | Mapping[str,
     has none.
 
     Args:
-        model: A built Keras model with the layer names of this package.
+        model: A built Keras model with the layer names of this package, not quantized.
         source: The path of a `.safetensors`, `.pt`, `.pth`, `.bin`, `.keras` or `.weights.h5` file, or a mapping of
             names to float arrays. Nothing in a file is run.
 
@@ -131,7 +132,7 @@ def state_dict(model: keras.Model, naming: str = "official") -> dict[str, np.nda
         Dict from names to NumPy arrays in PyTorch's layout; `load_checkpoint` takes it.
 
     Raises:
-        ValueError: If the naming is unknown or the model has weights that are not of this package.
+        ValueError: If the naming is unknown, or the model is quantized or has weights that are not of this package.
     """
     variables = _variables(model)
     dialect = _dialect(naming, variables)
@@ -174,14 +175,36 @@ def shape_of(array):
 
 def _variables(model):
     """The model's weights by Keras path."""
-    variables = {variable.path: variable for variable in model.weights}
-    unknown = [path for path in variables if names.OFFICIAL.name_of(path) is None]
+    outer = _outer_path(model)
+    variables = {variable.path.removeprefix(outer): variable for variable in model.weights}
+    unknown = [outer + path for path in variables if names.OFFICIAL.name_of(path) is None]
     if unknown or not variables:
+        _check_not_quantized(model)
         raise ValueError(
             "Only models made of this package's layers, under their names, have checkpoints. "
             f"Received: model={model.name!r} with weights {unknown[:5]}"
         )
     return variables
+
+
+def _outer_path(model):
+    """What all paths of the model's weights have before our names: the layers in whose `build` it was made."""
+    paths = [variable.path for variable in model.weights]
+    layers = {posixpath.dirname(path) for path in paths}
+    if all(map(names.OFFICIAL.name_of, paths)) or len(layers) < 2:
+        return ""
+    common = posixpath.commonpath(layers)
+    return f"{common}/" if common else ""
+
+
+def _check_not_quantized(model):
+    """Raises a `ValueError` for a model that `quantize` was called on: its weights are others than checkpoints have."""
+    modes = {getattr(layer, "quantization_mode", None) for layer in model._flatten_layers()} - {None}
+    if modes:
+        raise ValueError(
+            "Quantized models are neither filled from checkpoints nor written to them: load or write the weights "
+            f"first, and quantize then. Received: model={model.name!r}, quantized as {', '.join(sorted(modes))}"
+        )
 
 
 def _dialect(naming, variables):

@@ -1,7 +1,10 @@
-"""What travels with a classifier's weights: the names of the classes and how pictures become images.
+"""What travels with a classifier's weights: the names of the classes, how pictures become images, and its activation.
 
-A dict with any of "class_names" (one string a class), "image_size" (int, pixels) and "resize" ("crop" or "squash").
+A dict with any of "class_names" (one string a class), "image_size" (int, pixels), "resize" ("crop" or "squash") and
+"classifier_activation" (a name that Keras knows, where it is not the default one).
 """
+
+import keras
 
 from keras_cnv2.arguments import is_positive_int
 from keras_cnv2.checkpoints.errors import CheckpointError
@@ -13,11 +16,25 @@ KEY = "keras_cnv2"
 # Pixels. More than any model of this kind can use, less than would fill a memory.
 MAX_IMAGE_SIZE = 4096
 
+
+def _is_activation(name):
+    try:
+        return isinstance(name, str) and callable(keras.activations.get(name))
+    except ValueError:
+        return False
+
+
 CHECKS = {
     "class_names": lambda names: isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names),
     "image_size": lambda size: is_positive_int(size) and size <= MAX_IMAGE_SIZE,
     "resize": lambda resize: resize in RESIZES,
+    "classifier_activation": _is_activation,
 }
+
+
+def default_activation(classes):
+    """The name of what makes probabilities of logits. The softmax of a single one is 1, whatever the model saw."""
+    return "sigmoid" if classes == 1 else "softmax"
 
 
 def check_metadata(metadata):
@@ -34,7 +51,8 @@ def check_metadata(metadata):
 def adopt_metadata(model, metadata):
     """Gives a classifier what it was not given itself; encoders have no use for it.
 
-    An image size that the model's input forbids is left, and a way to resize belongs to its size.
+    An image size that the model's input forbids is left, and a way to resize belongs to its size. The activation is a
+    built model's own.
     """
     if not hasattr(model, "class_names"):
         return
@@ -49,5 +67,15 @@ def adopt_metadata(model, metadata):
 
 def metadata_of(model):
     """The metadata that a model carries."""
-    found = {name: getattr(model, name, None) for name in CHECKS}
+    found = {name: getattr(model, name, None) for name in CHECKS} | {"classifier_activation": _activation_of(model)}
     return {name: value for name, value in found.items() if value is not None and CHECKS[name](value)}
+
+
+def _activation_of(model):
+    """The name of a classifier's activation; `None` for logits, the default one, and functions that are not Keras's."""
+    if not getattr(model, "include_top", False):
+        return None
+    activation = keras.activations.get(model.classifier_activation)
+    name = getattr(activation, "__name__", None)
+    is_known = _is_activation(name) and keras.activations.get(name) is activation
+    return name if is_known and name not in ("linear", default_activation(model.classes)) else None

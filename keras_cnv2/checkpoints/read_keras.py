@@ -38,10 +38,14 @@ def open_keras(path, stack):
 
 
 def _metadata(config):
-    """What travels with the weights stands in a classifier's configuration, under the same names."""
+    """What travels with the weights stands in a classifier's configuration, under the same names.
+
+    Not so the activation, which may be any function there: who builds the model reads it in the configuration.
+    """
     is_classifier = config is not None and config["registered_name"] == "keras_cnv2>ConvNeXtV2"
     arguments = config["config"] if is_classifier else {}
-    return check_metadata({name: value for name, value in arguments.items() if value is not None})
+    left_out = ("classifier_activation",)
+    return check_metadata({k: v for k, v in arguments.items() if v is not None and k not in left_out})
 
 
 def _tensors(group, seen, names=()):

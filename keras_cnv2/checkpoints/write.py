@@ -15,7 +15,8 @@ from keras_cnv2.checkpoints.metadata import KEY, metadata_of
 def save_checkpoint(model: keras.Model, path: str | os.PathLike, naming: str = "official") -> None:
     """Writes a safetensors file that PyTorch users, timm, transformers and `load_checkpoint` read.
 
-    The names of the classes and how pictures become images go into its metadata, under "keras_cnv2", as JSON.
+    The names of the classes, how pictures become images, and the name of an activation other than "softmax" (of one
+    class, "sigmoid") go into its metadata, under "keras_cnv2", as JSON.
 
     Args:
         model: A classifier, backbone or FCMAE.

@@ -36,7 +36,8 @@ def export_onnx(
 
     "images" `(N, H, W, C)`, float32, become "probabilities" or "logits" `(N, classes)`, as the model has it ("scores"
     with another activation); "P2" to "P5" of a backbone; "P5" or, with pooling, "pooled" of a classifier without its
-    top. The file's metadata "keras_cnv2" are JSON: the names of the classes, the image size and the way to resize.
+    top. The file's metadata "keras_cnv2" are JSON: the names of the classes, the image size, the way to resize and an
+    activation other than the default one.
 
     Before the file takes its place, its outputs in ONNX Runtime are compared with the model's.
 

@@ -49,9 +49,9 @@ def export_saved_model(
     and, where height and width are open, `serve_jpeg`, "encoded" `(1,)`, to the same: one picture, seen at its own
     size, and an error if it is none.
 
-    The names of the classes are in `assets/labels.txt`, one a line, and with the image size and the way to resize in
-    `assets.extra/keras_cnv2.json`. `serve_jpeg` is left out for images that are not
-    square, or have other than one or three channels.
+    The names of the classes are in `assets/labels.txt`, one a line, and with the image size, the way to resize and an
+    activation other than the default one in `assets.extra/keras_cnv2.json`. `serve_jpeg` is left out for images that
+    are not square, or have other than one or three channels.
 
     Before the folder takes its place, it is read back and its outputs are compared with the model's.
 

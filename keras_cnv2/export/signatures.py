@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_cnv2 import predict
 from keras_cnv2.arguments import positive_int
 from keras_cnv2.backbone import ConvNeXtV2Backbone
+from keras_cnv2.checkpoints.metadata import default_activation
 from keras_cnv2.export import pictures, segmentation
 from keras_cnv2.export.graphs import checked_images, label_table, with_signatures
 from keras_cnv2.export.outputs import (
@@ -122,7 +123,7 @@ def to_probabilities(model):
     activations = {
         keras.activations.softmax: tf.identity,
         keras.activations.sigmoid: tf.identity,
-        keras.activations.linear: tf.nn.softmax,
+        keras.activations.linear: getattr(tf.nn, default_activation(model.classes)),
     }
     return activations.get(keras.activations.get(model.classifier_activation))
 

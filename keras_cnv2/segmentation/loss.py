@@ -23,13 +23,13 @@ class PixelCrossentropy(keras.losses.Loss):
     Call arguments:
         y_true: Labels `(N, height, width)`, whole numbers.
         y_pred: Logits `(N, height, width, classes)`.
-        sample_weight: Optional, one an image, `(N,)`.
+        sample_weight: Optional, one an image, `(N,)` or `(N, 1)`, or one number for all.
 
     Returns:
         A scalar; with `reduction=None` the mean of each image, `(N,)`.
 
     Raises:
-        ValueError: If labels have another shape, like one with an axis of channels.
+        ValueError: If labels have another shape, like one with an axis of channels, or weights are not one an image.
 
     Source: The loss of mmsegmentation, which the paper's segmentation models were trained with.
     """
@@ -45,6 +45,11 @@ class PixelCrossentropy(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.ignore_label = ignore_label
 
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        if sample_weight is not None:
+            check_weights(sample_weight, ops.convert_to_tensor(y_pred).shape[0])
+        return super().__call__(y_true, y_pred, sample_weight)
+
     def call(self, y_true: Any, y_pred: Any) -> Any:
         labels = ops.cast(y_true, "int32")
         check_shape(labels, y_pred.shape[:-1])
@@ -56,3 +61,24 @@ class PixelCrossentropy(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "ignore_label": self.ignore_label, "dtype": self.dtype}
+
+
+def check_weights(weights, count):
+    """Raises a `ValueError` unless weights are one an image, as far as their shape is known.
+
+    Keras would spread others over the images' losses, those of pixels too where sides and batch are of one length.
+
+    Args:
+        weights: Array, tensor or number.
+        count: How many images there are, or `None`.
+    """
+    shape = ops.convert_to_tensor(weights).shape
+    if getattr(shape, "rank", 0) is None:  # a graph of TensorFlow that leaves it open
+        return
+    sizes = tuple(shape)
+    is_one_each = len(sizes) == 1 or (len(sizes) == 2 and sizes[1] in (1, None))
+    if sizes and not (is_one_each and (None in (sizes[0], count) or sizes[0] == count)):
+        raise ValueError(
+            f"sample_weight must be one number an image, of shape (N,) or (N, 1), N = {count}; a pixel that is not to "
+            f"count has the label `ignore_label`. Received: sample_weight of shape {sizes}"
+        )

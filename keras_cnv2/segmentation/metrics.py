@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_cnv2.arguments import positive_int
 from keras_cnv2.segmentation.labels import check_shape, is_class, is_ignored
+from keras_cnv2.segmentation.loss import check_weights
 
 # Counts are kept as `high * 2**20 + low`: so they stay exact up to 2**51 in the 32-bit integers that all backends have,
 # and the low halves of two thousand replicas can be added up.
@@ -30,13 +31,15 @@ class ConfusionMatrix(keras.metrics.Metric):
     Call arguments:
         y_true: Labels `(N, height, width)`, whole numbers.
         y_pred: Logits or probabilities `(N, height, width, classes)`, or classes `(N, height, width)`.
-        sample_weight: Optional, one an image, `(N,)`: images of weight 0 do not count, all others count once.
+        sample_weight: Optional, one an image, `(N,)` or `(N, 1)`, or one number for all: images of weight 0 do not
+            count, all others count once.
 
     Returns:
         The mean IoU, a float32 scalar, NaN before the first pixel.
 
     Raises:
-        ValueError: If labels have another shape than predictions, like one with an axis of channels.
+        ValueError: If labels have another shape than predictions, like one with an axis of channels, or weights are
+            not one an image.
 
     Source: Fully Convolutional Networks (arXiv 1411.4038), section 5, "Metrics".
     """
@@ -60,6 +63,7 @@ class ConfusionMatrix(keras.metrics.Metric):
         check_shape(labels, predicted.shape)
         counted = ops.logical_not(is_ignored(labels, self.ignore_label))
         if sample_weight is not None:
+            check_weights(sample_weight, labels.shape[0])
             counted = ops.logical_and(counted, ops.reshape(ops.not_equal(sample_weight, 0), (-1, 1, 1)))
         known = ops.logical_and(is_class(labels, self.classes), is_class(predicted, self.classes))
         cells = ops.where(known, labels * self.classes + predicted, self.classes**2)

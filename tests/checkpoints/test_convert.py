@@ -1,4 +1,5 @@
 import logging
+import warnings
 
 import h5py
 import keras
@@ -71,6 +72,18 @@ class TestNames:
         with pytest.raises(ValueError, match=r"mine/kernel"):
             keras_cnv2.state_dict(model)
 
+    def test_quantized_model(self):
+        model = classifier()
+        tensors = pseudo(model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Keras tells of each layer that it cannot quantize
+            model.quantize("int8")
+        message = rf"neither filled.* quantize then\. Received: model='{model.name}', quantized as int8"
+        with pytest.raises(ValueError, match=message):
+            keras_cnv2.load_checkpoint(model, tensors)
+        with pytest.raises(ValueError, match=message):
+            keras_cnv2.state_dict(model)
+
 
 @pytest.mark.backends
 @pytest.mark.parametrize("make", [classifier, backbone, fcmae])
@@ -82,6 +95,44 @@ def test_there_and_back(make):
     assert [*back] == [*tensors]
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(back[name], tensor)
+
+
+class Around(keras.Model):
+    """A user's model, which makes one of ours only when it is built."""
+
+    def __init__(self, make):
+        super().__init__(name="around")
+        self.make = make
+
+    def build(self, input_shape):
+        self.inner = self.make()
+
+
+class TestModelMadeInABuild:
+    @pytest.mark.parametrize("make", [classifier, backbone, fcmae])
+    def test_there_and_back(self, make):
+        around, tensors = Around(make), pseudo(make())
+        around.build((None, 64, 64, 3))
+        assert around.inner.weights[0].path.startswith("around/")
+        keras_cnv2.load_checkpoint(around.inner, tensors)
+        back = keras_cnv2.state_dict(around.inner)
+        assert [*back] == [*tensors]
+        for name, tensor in tensors.items():
+            np.testing.assert_array_equal(back[name], tensor)
+
+    def test_weights(self, tmp_path):
+        source = backbone()
+        keras_cnv2.save_checkpoint(source, tmp_path / "m.safetensors")
+        around = Around(lambda: keras_cnv2.ConvNeXtV2Backbone(**SMALL, weights=tmp_path / "m.safetensors"))
+        around.build((None, 64, 64, 3))
+        assert unchanged(around.inner, snapshot(source))
+
+    def test_names_that_are_not_ours(self):
+        layers = [keras.Input((4,)), keras.layers.Dense(2, name="mine"), keras.layers.Dense(2, name="yours")]
+        around = Around(lambda: keras.Sequential(layers))
+        around.build((None, 4))
+        with pytest.raises(ValueError, match=r"Only models made of this package's layers.*'around/.*mine/kernel'"):
+            keras_cnv2.state_dict(around.inner)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])

@@ -1,6 +1,7 @@
 import json
 import os
 
+import keras
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -59,6 +60,32 @@ def test_they_travel_through_keras_files(tmp_path):
     assert (again.class_names, again.image_size, again.resize) == (tuple(NAMES), 64, "squash")
 
 
+@pytest.mark.parametrize(
+    ("classes", "activation", "written"),
+    [
+        (10, "softmax", None),
+        (10, None, None),
+        (10, "linear", None),
+        (10, "sigmoid", "sigmoid"),
+        (10, keras.activations.sigmoid, "sigmoid"),
+        (10, lambda logits: logits, None),
+        (1, "sigmoid", None),
+        (1, "softmax", "softmax"),
+    ],
+)
+def test_activation_other_than_the_default_one(classes, activation, written, tmp_path):
+    model = classifier(classes=classes, classifier_activation=activation)
+    keras_cnv2.save_checkpoint(model, tmp_path / "m.safetensors")
+    expected = {} if written is None else {"classifier_activation": written}
+    assert json.loads(metadata(tmp_path / "m.safetensors")["keras_cnv2"]) == expected
+
+
+def test_activation_without_a_top_means_nothing(tmp_path):
+    model = classifier(include_top=False, pooling="avg", classifier_activation="sigmoid")
+    keras_cnv2.save_checkpoint(model, tmp_path / "m.safetensors")
+    assert json.loads(metadata(tmp_path / "m.safetensors")["keras_cnv2"]) == {}
+
+
 def test_encoder_has_none(tmp_path):
     keras_cnv2.save_checkpoint(fcmae(), tmp_path / "m.safetensors")
     assert json.loads(metadata(tmp_path / "m.safetensors")["keras_cnv2"]) == {}
@@ -66,7 +93,16 @@ def test_encoder_has_none(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["no json", "[1]", '{"class_names": "abc"}', '{"class_names": ["a"]}', '{"image_size": -1}', '{"resize": 3}'],
+    [
+        "no json",
+        "[1]",
+        '{"class_names": "abc"}',
+        '{"class_names": ["a"]}',
+        '{"image_size": -1}',
+        '{"resize": 3}',
+        '{"classifier_activation": "magic"}',
+        '{"classifier_activation": {"class_name": "function", "config": "magic"}}',
+    ],
 )
 def test_senseless_metadata(content, tmp_path):
     tensors = keras_cnv2.state_dict(classifier())

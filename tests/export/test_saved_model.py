@@ -160,6 +160,13 @@ class TestVariants:
         received = served["serve_jpeg"](encoded=tf.constant([encoded()]))["probabilities"]
         np.testing.assert_allclose(received, expected, atol=1e-5)
 
+    def test_logit_of_a_single_class(self, tmp_path):
+        model = classifier(classes=1, class_names=["cat"], image_size=SIZE, classifier_activation=None)
+        keras_cnv2.export_saved_model(model, tmp_path / "it")
+        served = tf.saved_model.load(str(tmp_path / "it")).signatures["serving_default"]
+        received = served(images=tf.constant(images()))["probabilities"]
+        np.testing.assert_allclose(received, tf.nn.sigmoid(model(images())), atol=1e-5)
+
     def test_half_precision(self, tmp_path):
         full = classifier(input_shape=(SIZE, SIZE, 3))
         half = classifier(input_shape=(SIZE, SIZE, 3), dtype="mixed_bfloat16")

@@ -1,9 +1,14 @@
+import re
+
 import keras
 import numpy as np
 import pytest
 
 from keras_cnv2.segmentation import PixelCrossentropy
 from tests.segmentation.small import CLASSES, labels, numpy
+
+# For four images of 4 x 4 pixels.
+WEIGHTS_OF_ANYTHING_ELSE = [(4, 4, 4), (4, 4), (4, 4, 1), (4, 1, 1), (1,), (3,), (3, 1)]
 
 
 def logits(seed=0):
@@ -60,6 +65,38 @@ def test_labels_with_an_axis_of_channels(count):
     y, x = labels(count)[..., None], logits()[:count]
     with pytest.raises(ValueError, match=rf"without an axis of channels\. Received: .*\({count}, 65, 76, 1\)"):
         PixelCrossentropy()(y, x)
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("weights", [2.0, [2.0, 2.0], [[2.0], [2.0]], np.float32([2, 2])])
+def test_weights_of_images(weights):
+    y, x = labels(), logits()
+    loss = PixelCrossentropy()(y, x, sample_weight=weights)
+    np.testing.assert_allclose(numpy(loss), 2 * expected(y, x).mean(), rtol=1e-5)
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("shape", WEIGHTS_OF_ANYTHING_ELSE)
+def test_weights_of_anything_else(shape):
+    """Of pixels above all: with four images of 4 x 4 they would have been taken for others in silence."""
+    y, x = np.zeros((4, 4, 4), "int32"), np.zeros((4, 4, 4, CLASSES), "float32")
+    with pytest.raises(ValueError, match=rf"one number an image.*N = 4;.*Received: .*{re.escape(str(shape))}"):
+        PixelCrossentropy()(y, x, sample_weight=np.ones(shape, "float32"))
+
+
+def test_weights_in_a_graph():
+    tf = pytest.importorskip("tensorflow")
+    specs = [tf.TensorSpec((None, None, 76), tf.int32), tf.TensorSpec((None, 65, None, CLASSES))]
+
+    def traced(*shape):
+        signature = [*specs, tf.TensorSpec(shape)]
+        return tf.function(PixelCrossentropy(), input_signature=signature, autograph=False)
+
+    weighted = 1.5 * expected(labels(), logits())[1]
+    np.testing.assert_allclose(traced(None)(labels(), logits(), [0.0, 3.0]), weighted, rtol=1e-5)
+    np.testing.assert_allclose(traced(None, 1)(labels(), logits(), [[0.0], [3.0]]), weighted, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"one number an image.*\(None, None, 76\)"):
+        traced(None, None, 76).get_concrete_function()
 
 
 def test_sides_that_a_graph_computes():

@@ -1,9 +1,12 @@
+import re
+
 import keras
 import numpy as np
 import pytest
 
 from keras_cnv2.segmentation import ConfusionMatrix, check_labels
 from tests.segmentation.small import labels
+from tests.segmentation.test_loss import WEIGHTS_OF_ANYTHING_ELSE
 
 CLASSES = 6  # of which labels name five
 
@@ -78,6 +81,31 @@ def test_weights_of_images():
     y, p = labels(), predicted()
     metric = ConfusionMatrix(CLASSES)
     metric.update_state(y, p, sample_weight=np.float32([0, 0.5]))
+    np.testing.assert_array_equal(metric.matrix(), brute_force(y[1:], p[1:]))
+
+
+@pytest.mark.backends
+def test_weights_as_a_column_and_one_for_all():
+    y, p = labels(), predicted()
+    metric = ConfusionMatrix(CLASSES)
+    metric.update_state(y, p, sample_weight=[[0], [0.5]])
+    metric.update_state(y, p, sample_weight=0.5)
+    np.testing.assert_array_equal(metric.matrix(), brute_force(y[1:], p[1:]) + brute_force(y, p))
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("shape", WEIGHTS_OF_ANYTHING_ELSE)
+def test_weights_of_anything_else(shape):
+    y = np.zeros((4, 4, 4), "int32")
+    with pytest.raises(ValueError, match=rf"one number an image.*N = 4;.*Received: .*{re.escape(str(shape))}"):
+        ConfusionMatrix(CLASSES).update_state(y, y, sample_weight=np.ones(shape, "float32"))
+
+
+def test_weights_of_a_rank_that_a_graph_does_not_know():
+    tf = pytest.importorskip("tensorflow")
+    y, p, metric = labels(), predicted(), ConfusionMatrix(CLASSES)
+    update = tf.function(lambda weights: metric.update_state(y, p, weights), input_signature=[tf.TensorSpec(None)])
+    update([0.0, 0.5])
     np.testing.assert_array_equal(metric.matrix(), brute_force(y[1:], p[1:]))
 
 
