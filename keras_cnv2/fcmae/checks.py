@@ -20,6 +20,11 @@ def check_backbone(backbone):
             "FCMAE pre-trains the encoder alone: give a backbone without pyramid norms, and load its weights into "
             f"one with them afterwards. Received: backbone={backbone.name!r} with pyramid_norms=True"
         )
+    if isinstance(backbone, ConvNeXtV2Backbone) and backbone.images is not backbone.input:
+        raise ValueError(
+            "FCMAE would leave out the layers in front of the backbone: put them into the dataset, and give a backbone "
+            f"without input_tensor. Received: backbone={backbone.name!r}, whose input_tensor comes out of other layers"
+        )
 
 
 def check_same(model, **given):
@@ -56,8 +61,31 @@ def visible_patches(grid, mask_ratio):
     return visible
 
 
+def check_loss(loss):
+    """Raises a `ValueError` for a loss given to `compile`."""
+    if loss is not None:
+        raise ValueError(
+            "FCMAE has a loss of its own, reconstruction_loss: compile it without one, and override that for another. "
+            f"Received: loss={loss!r}"
+        )
+
+
+def split(images, hidden=None):
+    """What a model is called with, as images and masks: a dict of both is what data sets can hold."""
+    if not isinstance(images, dict):
+        return images, hidden
+    if not {"images"} <= images.keys() <= {"images", "hidden"}:
+        raise ValueError(f'A dict must hold "images" and may hold "hidden". Received: the keys {list(images)}')
+    return images["images"], images.get("hidden", hidden)
+
+
 def fitting(name, tensor, expected):
     """The tensor as float32 `(N, *expected)`, checked; sizes that a dataset left open become known."""
+    if not hasattr(tensor, "shape"):
+        raise ValueError(
+            f'{name} must be one array or tensor; images and masks go together as a dict of "images" and "hidden". '
+            f"Received: {name} of type {type(tensor).__name__}"
+        )
     sizes = tuple(tensor.shape)[1:]
     if len(sizes) != len(expected) or any(size not in (None, e) for size, e in zip(sizes, expected)):
         raise ValueError(

@@ -10,7 +10,7 @@ from keras_cnv2.arguments import positive_int
 from keras_cnv2.backbone import ConvNeXtV2Backbone
 from keras_cnv2.fcmae import checks, encoders, masking
 from keras_cnv2.fcmae.mask_token import MaskToken
-from keras_cnv2.features import from_nested_config, total_stride
+from keras_cnv2.features import from_nested_config, layers_config, total_stride
 from keras_cnv2.layers import ConvNeXtV2Block
 from keras_cnv2.layers.block import kernel_initializer
 from keras_cnv2.preprocessing import preprocess_input, restore_pixels
@@ -107,8 +107,8 @@ class FCMAE(keras.Model):
         self.patch = total_stride(self.stem_stride)
         self.image_size = checks.sides(image_size, self.patch)
         self.mask_ratio = mask_ratio
-        self.decoder_dim = positive_int("decoder_dim", decoder_dim)
-        self.decoder_depth = positive_int("decoder_depth", decoder_depth)
+        self.decoder_dim = decoder_dim = positive_int("decoder_dim", decoder_dim)
+        self.decoder_depth = decoder_depth = positive_int("decoder_depth", decoder_depth)
         self.norm_pix_loss = norm_pix_loss
         self.encoder = encoder
         self.grid = tuple(side // self.patch for side in self.image_size)
@@ -134,7 +134,7 @@ class FCMAE(keras.Model):
         self.built = True
 
     def call(self, images: Any, hidden: Any = None, training: bool | None = False) -> dict[str, Any]:
-        images, hidden = _split(images, hidden)
+        images, hidden = checks.split(images, hidden)
         images = self._fitting(images)
         visible, valid = self.visible, None
         if hidden is None:
@@ -157,7 +157,7 @@ class FCMAE(keras.Model):
 
     def compute_output_spec(self, images: Any, hidden: Any = None, training: bool | None = False) -> dict[str, Any]:
         # Keras may try `call` on made up values, which are no masks.
-        images, masks = _split(images, hidden)
+        images, masks = checks.split(images, hidden)
         batch_size = self._fitting(images).shape[0]
         if masks is not None:
             checks.fitting("hidden", masks, self.grid)
@@ -202,10 +202,20 @@ class FCMAE(keras.Model):
             images = preprocess_input(images)
         return masking.to_patches(images, self.patch)
 
+    def compile(self, optimizer: Any = "rmsprop", loss: None = None, *args: Any, **kwargs: Any) -> None:
+        """As in `keras.Model`, but for `loss`, which is the model's own."""
+        checks.check_loss(loss)
+        super().compile(optimizer, loss, *args, **kwargs)
+
+    def compile_from_config(self, config: Mapping[str, Any]) -> None:
+        # Keras's own does nothing where `compile` is overridden. Older files may name a loss, which had no effect.
+        self.compile(**keras.saving.deserialize_keras_object({**config, "loss": None}))
+        self.optimizer.build(self.trainable_variables)
+
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        images, _ = _split(x)
+        images, _ = checks.split(x)
         loss = self.reconstruction_loss(images, y_pred, sample_weight)
         for of_a_layer in self.losses:  # of regularizers, and what layers have added
             loss = loss + ops.cast(ops.sum(of_a_layer), loss.dtype)
@@ -220,6 +230,19 @@ class FCMAE(keras.Model):
         self._evaluation_masks.state.assign(self._first_masks)
         return super().predict(*args, **kwargs)
 
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        verbose: Any = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As in `keras.Model`; `input_signature` is by default that of the images alone."""
+        if input_signature is None:
+            input_signature = [keras.InputSpec(dtype="float32", shape=(None, *self.image_size, self.channels))]
+        return super().export(filepath, format, verbose, input_signature, **kwargs)
+
     def reconstruct(self, images: Any, hidden: Any = None) -> np.ndarray:
         """Paints the hidden patches, for pictures.
 
@@ -233,7 +256,7 @@ class FCMAE(keras.Model):
         Returns:
             A float32 NumPy array of the shape of the images, in the value range of the input.
         """
-        images, hidden = _split(images, hidden)
+        images, hidden = checks.split(images, hidden)
         outputs = self(images, hidden=hidden, training=False)
         return ops.convert_to_numpy(self.paint(images, outputs))
 
@@ -272,14 +295,9 @@ class FCMAE(keras.Model):
             "seed": self.seed,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
-            "trainable": self.trainable,
+            **layers_config(self),
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         return from_nested_config(cls, config, ("backbone",), custom_objects)
-
-
-def _split(images, hidden=None):
-    """What a model is called with, as images and masks: a dict of both is what data sets can hold."""
-    return (images["images"], images.get("hidden", hidden)) if isinstance(images, dict) else (images, hidden)

@@ -9,7 +9,7 @@ from keras_cnv2.layers import fused
 from keras_cnv2.layers.drop_path import DropPath
 from keras_cnv2.layers.grn import GRN
 from keras_cnv2.layers.layer_norm import LayerNorm
-from keras_cnv2.layers.masked_conv import MaskedDepthwiseConv2D, hide
+from keras_cnv2.layers.masked_conv import MaskedDepthwiseConv2D, check_hidden, hide
 
 
 def kernel_initializer(scale=1.0):
@@ -26,12 +26,11 @@ class ConvNeXtV2Block(keras.layers.Layer):
     With a mask, hidden positions count as zero throughout, GRN's statistics run over the visible positions of each
     image, and the output is zero where hidden.
 
-    With the attribute `remat` set to true, what the gradients need is computed again instead of kept (gradient
-    checkpointing); all but drop path, whose random numbers would be others.
-
     Args:
         dim: Int, the number of channels C.
         drop_path_rate: Float in `[0, 1)`, the probability that a sample skips the block while training.
+        remat: Bool, whether what the gradients need is computed again instead of kept (gradient checkpointing); all
+            but drop path, whose random numbers would be others. The attribute can be set later, too.
 
     Call arguments:
         x: Float tensor of shape `(N, H, W, C)`, finite where hidden.
@@ -48,11 +47,11 @@ class ConvNeXtV2Block(keras.layers.Layer):
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.2, figure 5.
     """
 
-    def __init__(self, dim: int, drop_path_rate: float = 0.0, **kwargs: Any):
+    def __init__(self, dim: int, drop_path_rate: float = 0.0, remat: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
-        self.dim = positive_int("dim", dim)
-        self.drop_path_rate = fraction("drop_path_rate", drop_path_rate)
-        self.remat = False
+        self.dim = dim = positive_int("dim", dim)
+        self.drop_path_rate = drop_path_rate = fraction("drop_path_rate", drop_path_rate)
+        self.remat = remat
         dtype = self.dtype_policy
         self.dwconv = MaskedDepthwiseConv2D(
             7, depthwise_initializer=kernel_initializer(), data_format="channels_last", dtype=dtype, name="dwconv"
@@ -113,7 +112,9 @@ class ConvNeXtV2Block(keras.layers.Layer):
     def compute_output_shape(
         self, x_shape: Sequence[int | None], hidden_shape: Sequence[int | None] | None = None
     ) -> Sequence[int | None]:
+        check_hidden(x_shape, hidden_shape)
         return x_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "dim": self.dim, "drop_path_rate": self.drop_path_rate}
+        config = {**super().get_config(), "dim": self.dim, "drop_path_rate": self.drop_path_rate}
+        return {**config, "remat": True} if self.remat else config  # older releases do not know it

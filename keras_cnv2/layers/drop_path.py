@@ -36,8 +36,9 @@ class DropPath(keras.layers.Layer):
         super().__init__(**kwargs)
         self.rate = fraction("rate", rate)
         self.seed = seed
-        if rate > 0:
+        if self.rate > 0:
             self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True  # Keras's masks, of padding, pass through
         self.built = True
 
     def call(self, x: Any, training: bool | None = False) -> Any:

@@ -70,8 +70,8 @@ class FoldedBlock(keras.layers.Layer):
             7, padding="same", data_format="channels_last", dtype=dtype, name="dwconv"
         )
         self.norm = Standardize(norm_epsilon, dtype=dtype, name="norm")
-        self.pwconv1 = keras.layers.Dense(4 * dim, dtype=dtype, name="pwconv1")
-        self.pwconv2 = keras.layers.Dense(dim, dtype=dtype, name="pwconv2")
+        self.pwconv1 = keras.layers.Dense(4 * self.dim, dtype=dtype, name="pwconv1")
+        self.pwconv2 = keras.layers.Dense(self.dim, dtype=dtype, name="pwconv2")
 
     def build(self, x_shape):
         self.dwconv.build(x_shape)

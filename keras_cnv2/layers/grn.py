@@ -27,6 +27,9 @@ class GRN(keras.layers.Layer):
     Positions that hold zeros add nothing to the statistics, so a masked image gives the same `n` as its visible
     positions alone, in any layout.
 
+    A mask of Keras's, as of padded sequences, passes through and is not looked at: what stands in the padding counts,
+    unless it is zero.
+
     Args:
         epsilon: Small positive float, added to the mean response.
 
@@ -46,6 +49,7 @@ class GRN(keras.layers.Layer):
     def __init__(self, epsilon: float = 1e-6, **kwargs: Any):
         super().__init__(**kwargs)
         self.epsilon = epsilon
+        self.supports_masking = True
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         if len(input_shape) < 3 or input_shape[-1] is None:

@@ -67,7 +67,7 @@ class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
         if patches is not None:
             return self._fast_in_patches(x, patches) if fast else patches.gather(super().call(patches.scatter(x)))
         if hidden is not None:
-            check_hidden(x, hidden)
+            check_hidden(x.shape, hidden.shape)
             return hide(self.call(hide(x, hidden), training=training), hidden)
         return self._fast(x) if fast else super().call(x)
 
@@ -90,12 +90,15 @@ class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
     def compute_output_shape(
         self, x_shape: Sequence[int | None], hidden_shape: Sequence[int | None] | None = None
     ) -> Sequence[int | None]:
+        check_hidden(x_shape, hidden_shape)
         return super().compute_output_shape(x_shape)
 
 
-def check_hidden(x, hidden):
-    """Raises a `ValueError` unless `hidden` has the batch, height and width of `x`."""
-    expected, received = tuple(x.shape[:-1]), tuple(hidden.shape)
+def check_hidden(x_shape, hidden_shape):
+    """Raises a `ValueError` unless `hidden`, where there is one, has the batch, height and width of `x`."""
+    if hidden_shape is None:
+        return
+    expected, received = tuple(x_shape[:-1]), tuple(hidden_shape)
     fits = len(expected) == len(received) and all(
         None in pair or pair[0] == pair[1] for pair in zip(expected, received)
     )

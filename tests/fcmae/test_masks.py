@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -130,6 +132,22 @@ class TestGivenMasks:
     def test_other_shape(self, hidden):
         with pytest.raises(ValueError, match=r"hidden must have the shape \(N, 4, 4\). Received"):
             small()(images(), hidden=hidden)
+
+    @pytest.mark.backends
+    @pytest.mark.parametrize("call", [lambda model, x: model(x), lambda model, x: model.predict(x, verbose=0)])
+    @pytest.mark.parametrize("keys", [["image"], ["images", "masks"], ["hidden"]])
+    def test_dict_with_other_keys(self, call, keys):
+        error = re.escape(f'A dict must hold "images" and may hold "hidden". Received: the keys {keys}')
+        with pytest.raises(ValueError, match=error):
+            call(small(), dict.fromkeys(keys, images()))
+
+    @pytest.mark.backends
+    def test_lists(self):
+        hidden = np.tile([[0, 1, 1, 1]], (4, 4, 1))
+        with pytest.raises(ValueError, match='images must be one array.* "images" and "hidden". Received: .*list'):
+            small()([images(), hidden])
+        with pytest.raises(ValueError, match="hidden must be one array or tensor.* Received: hidden of type list"):
+            small()(images(), hidden=hidden.tolist())
 
     def test_other_images(self):
         with pytest.raises(ValueError, match=r"images must have the shape \(N, 32, 32, 3\). Received"):

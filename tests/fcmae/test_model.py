@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_cnv2
-from tests.fcmae.small import SMALL, images, numpy, scramble, small
+from tests.fcmae.small import SMALL, TENSORFLOW, images, numpy, scramble, small
 
 
 class TestReconstruction:
@@ -90,6 +90,20 @@ class TestConfig:
         config = {name: value for name, value in model.get_config().items() if name != "trainable"}
         assert keras_cnv2.FCMAE.from_config(config).trainable  # as older files have it
 
+    def test_what_was_set_on_single_layers_is_kept(self, tmp_path):
+        model = small(decoder_depth=2)
+        frozen = (model.proj, model.mask_token, model.decoder[1], model.pred)
+        for layer in frozen:
+            layer.trainable = False
+        model.decoder[0].remat = True
+        model.compile("adam")
+        model.train_on_batch(images())
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        assert {layer.name for layer in again.layers if not layer.trainable} == {layer.name for layer in frozen}
+        assert [block.remat for block in again.decoder] == [True, False]
+        assert len(again.optimizer.variables) == len(model.optimizer.variables)
+
     @pytest.mark.backends
     @pytest.mark.parametrize("encoder", ["visible", pytest.param("dense", marks=pytest.mark.slow)])
     def test_keras_file(self, encoder, tmp_path):
@@ -102,6 +116,31 @@ class TestConfig:
         for name, value in model(images(), hidden=hidden).items():
             np.testing.assert_array_equal(numpy(again(images(), hidden=hidden)[name]), numpy(value))
         assert np.isfinite(again.train_on_batch(images()))
+
+    @pytest.mark.backends
+    def test_compiled_is_compiled_after_loading(self, tmp_path):
+        model = small()
+        model.compile(keras.optimizers.Adam(0.25), run_eagerly=True)
+        model.train_on_batch(images())
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        assert again.run_eagerly
+        for one, two in zip(again.optimizer.variables, model.optimizer.variables, strict=True):
+            np.testing.assert_array_equal(numpy(one), numpy(two))
+        older = {**model.get_compile_config(), "loss": "mse"}
+        again.compile_from_config(older)
+        assert again.optimizer.learning_rate == 0.25
+
+    @pytest.mark.skipif(not TENSORFLOW, reason="exports with TensorFlow")
+    def test_export_without_a_signature(self, tmp_path):
+        import tensorflow as tf
+
+        model = scramble(small(encoder="dense", seed=1))
+        model.export(tmp_path / "exported", verbose=False)
+        exported = tf.saved_model.load(tmp_path / "exported")
+        out, expected = exported.serve(images()), model(images())
+        for name, value in expected.items():
+            np.testing.assert_allclose(out[name], value, rtol=1e-4, atol=1e-4)
 
     def test_summary_before_the_first_call(self):
         lines = []
@@ -135,6 +174,24 @@ class TestConfig:
         with pytest.raises(ValueError, match=rf"(?s){name}.*Received: ") as error:
             keras_cnv2.FCMAE(**{"backbone": "atto", "image_size": 64, argument: value})
         assert "Received" in str(error.value)
+
+    def test_numpy_ints(self):
+        backbone = keras_cnv2.ConvNeXtV2Backbone(**SMALL, stem_stride=1)
+        model = keras_cnv2.FCMAE(backbone, np.int64(16), decoder_dim=np.int64(8), decoder_depth=np.int32(2))
+        assert model(images(1, 16, 16))["prediction"].shape == (1, 4, 192)
+        assert keras_cnv2.FCMAE.from_config(model.get_config()).decoder_dim == 8
+
+    def test_layers_in_front_of_the_backbone(self):
+        x = keras.Input((32, 32, 3))
+        scaled = keras_cnv2.ConvNeXtV2Backbone(**SMALL, input_tensor=keras.layers.Rescaling(255.0)(x))
+        with pytest.raises(ValueError, match="into the dataset.*Received: backbone=.* comes out of other layers"):
+            keras_cnv2.FCMAE(scaled, 64)
+        assert keras_cnv2.FCMAE(keras_cnv2.ConvNeXtV2Backbone(**SMALL, input_tensor=x), 64, decoder_dim=8).built
+
+    def test_loss_of_another_kind(self):
+        for arguments in ({"loss": "mse"}, {"optimizer": "sgd", "loss": keras.losses.MeanSquaredError()}):
+            with pytest.raises(ValueError, match="a loss of its own.*Received: loss="):
+                small().compile(**arguments)
 
     def test_backbone_of_another_kind(self):
         for backbone in (keras_cnv2.ConvNeXtV2(**SMALL, classes=2), keras.Sequential(), None):

@@ -1,8 +1,11 @@
+import copy
+
 import keras
 import numpy as np
 import pytest
 
 import keras_cnv2
+from keras_cnv2.layers.folded_block import FoldedBlock
 
 
 @pytest.fixture
@@ -67,6 +70,34 @@ def test_impossible_dim(dim):
 def test_impossible_rate(rate):
     with pytest.raises(ValueError, match="drop_path_rate must be a number in .*Received"):
         keras_cnv2.ConvNeXtV2Block(4, drop_path_rate=rate)
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("cls", [keras_cnv2.ConvNeXtV2Block, FoldedBlock])
+def test_numpy_int(cls):
+    layer = cls(np.int64(6))
+    assert run(layer, np.zeros((1, 8, 8, 6))).shape == (1, 8, 8, 6)
+    assert cls.from_config(layer.get_config()).dim == 6
+
+
+@pytest.mark.backends
+def test_remat_is_kept(tmp_path):
+    blocks = [keras_cnv2.ConvNeXtV2Block(6, remat=True), keras_cnv2.ConvNeXtV2Block(6), keras_cnv2.ConvNeXtV2Block(6)]
+    blocks[1].remat = True
+    assert "remat" not in blocks[2].get_config()  # older releases do not know it
+    model = keras.Sequential([keras.Input((8, 8, 6)), *blocks])
+    model.save(tmp_path / "model.keras")
+    saved = keras.saving.load_model(tmp_path / "model.keras")
+    for again in (saved, copy.deepcopy(model), keras.models.clone_model(model)):
+        assert [block.remat for block in again.layers] == [True, True, False]
+
+
+def test_mask_of_another_shape_in_a_functional_model():
+    x = keras.Input((8, 8, 6))
+    for shape in ((4, 4), (8, 8, 1)):
+        with pytest.raises(ValueError, match=r"hidden must have the shape \(N, H, W\).*Received: shape \(None, "):
+            keras_cnv2.ConvNeXtV2Block(6)(x, keras.Input(shape))
+    assert keras_cnv2.ConvNeXtV2Block(6)(x, keras.Input((None, 8))).shape == x.shape
 
 
 def test_input_of_other_width():

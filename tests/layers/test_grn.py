@@ -64,6 +64,18 @@ def test_image_alone_and_in_a_batch():
 
 
 @pytest.mark.backends
+@pytest.mark.parametrize(("cls", "kwargs"), [(keras_cnv2.GRN, {}), (keras_cnv2.DropPath, {"rate": 1e-6})])
+def test_masks_of_padding_pass_through(cls, kwargs):
+    tokens = keras.Input((5,), dtype="int32")
+    embedding = keras.layers.Embedding(7, 4, mask_zero=True)
+    model = keras.Model(tokens, keras.layers.GlobalAveragePooling1D()(cls(**kwargs)(embedding(tokens))))
+    x = np.array([[3, 5, 0, 0, 0]])
+    means = keras.ops.mean(embedding(x[:, :2]), axis=1)  # both layers change nothing, or next to nothing
+    y = model(x, training=True)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(y), keras.ops.convert_to_numpy(means), rtol=1e-5)
+
+
+@pytest.mark.backends
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_dtype_policy_reduces_in_float32(policy):
     compute = keras.dtype_policies.get(policy).compute_dtype

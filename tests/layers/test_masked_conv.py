@@ -69,3 +69,10 @@ def test_mask_of_another_shape(case, shape):
     layer, x, _ = case
     with pytest.raises(ValueError, match=r"hidden must have the shape \(N, H, W\)"):
         layer(x, hidden=np.zeros(shape))
+
+
+def test_mask_of_another_shape_in_a_functional_model():
+    x = keras.Input((9, 7, 3))
+    with pytest.raises(ValueError, match=r"hidden must have the shape \(N, H, W\).*Received: shape \(None, 9, 8\)"):
+        keras_cnv2.MaskedDepthwiseConv2D(5)(x, keras.Input((9, 8)))
+    assert keras_cnv2.MaskedDepthwiseConv2D(5)(x, keras.Input((9, 7))).shape == x.shape
