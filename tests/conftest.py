@@ -3,6 +3,13 @@ import pytest
 
 from keras_cnv2.layers import fused
 
+# Take minutes in the slow set. They come first, so that of two processes none waits for them at the end.
+LONGEST = ("test_quickstart.py", "test_detect.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture(autouse=True)
 def same_random_numbers():

@@ -48,6 +48,7 @@ def test_growth(monkeypatch):
 def test_gpu_on_the_cpu(monkeypatch, capsys):
     pytest.importorskip("jax")
     monkeypatch.setattr(os, "environ", os.environ.copy())  # main sets variables for the processes
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # JAX compiles more than it computes here
     monkeypatch.setattr(gpu, "MODES", {"transformers, eager": None})
     # Without the fine-tuning step, which takes a CPU minutes to compile; the step of FCMAE is one of training, too.
     cases = {name: case for name, case in gpu.contests("cpu").items() if name != "fine-tuning step"}

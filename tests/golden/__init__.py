@@ -19,7 +19,11 @@ def set_weights(model, seed):
 
 
 def assert_stages_match(stages, reference, case, tolerance):
-    """Compares the feature maps of the four stages with the shapes, statistics and corners of a reference case."""
+    """Compares the feature maps of the four stages with the shapes, statistics and corners of a reference case.
+
+    The tolerance is relative to the spread of a map's values where that is more than 1, as rounding errors are: those
+    of float32 are 2e-5 in base's third stage, whose values reach 26, and the reference has its own (see in float64).
+    """
     for number, features in enumerate(stages, start=1):
         expected = {name: reference[f"{case}/stage{number}/{name}"] for name in ("shape", "mean", "std", "corner")}
         np.testing.assert_array_equal(features.shape, expected["shape"])
@@ -28,5 +32,6 @@ def assert_stages_match(stages, reference, case, tolerance):
             "std": features.std((1, 2))[:, :16],
             "corner": features[:, :2, :2, :8],
         }
+        spread = max(1, np.std(expected["corner"]))
         for name, value in received.items():
-            np.testing.assert_allclose(value, expected[name], atol=tolerance, rtol=tolerance)
+            np.testing.assert_allclose(value, expected[name], atol=tolerance * spread, rtol=tolerance)
