@@ -17,7 +17,7 @@ from training.analysis.features import Blocks
 from training.callbacks import progress_bar
 from training.commands import folder_name, positive_int, weights_of
 from training.data.sources import open_source
-from training.evaluate import Evaluation
+from training.evaluate import Evaluation, check_channels
 from training.recipe import RecipeError
 
 # Images whose pictures are drawn.
@@ -79,6 +79,8 @@ def run(weights, folder, images=1000, labelled=True, **evaluation):
     check_resize(evaluation.get("resize"))
     models = _restored(weights, evaluation)
     source, batch_size, recipe = _opened(models, weights, labelled, evaluation)
+    for model in models.values():
+        check_channels(model, source, recipe.data)
     count = min(images, source.validation_size or source.size)
     with source.clear_errors():
         images, labels = source.examples(recipe, count, labelled=True)

@@ -182,11 +182,22 @@ def run(evaluation, devices=ONE_DEVICE):
         facts.update(images=source.validation_size, classes=source.class_names)
     if not source.validation_size:
         raise RecipeError(f"data must have pictures to evaluate on. Received: data={evaluation.data}")
+    check_channels(classifier, source, evaluation.data)
     if not source.size and devices.is_chief:
         logger.warning(
             "no validation split: all %d pictures, any that were trained on among them", source.validation_size
         )
     return evaluate(classifier, source, evaluation, evaluation.batch_size, devices)[0]
+
+
+def check_channels(model, source, data):
+    """Raises a `RecipeError` if a classifier, backbone or FCMAE cannot see the images of a source."""
+    backbone = getattr(model, "backbone", model)
+    if (channels := backbone.images.shape[-1]) != source.channels:
+        raise RecipeError(
+            f"data must have images of {channels} channels, as {model.name} has. "
+            f"Received: data={data} with {source.channels}"
+        )
 
 
 def evaluate(classifier, source, recipe, batch_size, devices=ONE_DEVICE):

@@ -22,7 +22,7 @@ def assert_stages_match(stages, reference, case, tolerance):
     """Compares the feature maps of the four stages with the shapes, statistics and corners of a reference case.
 
     The tolerance is relative to the spread of a map's values where that is more than 1, as rounding errors are: those
-    of float32 are 2e-5 in base's third stage, whose values reach 26, and the reference has its own (see in float64).
+    of float32 are 2e-5 in base's third stage, whose values reach 26, and the reference has its own (seen in float64).
     """
     for number, features in enumerate(stages, start=1):
         expected = {name: reference[f"{case}/stage{number}/{name}"] for name in ("shape", "mean", "std", "corner")}

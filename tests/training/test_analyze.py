@@ -215,6 +215,11 @@ class TestCommand:
         assert analyze._name("runs/b/classifier", {"classifier": 0}) == "b/classifier"
         assert analyze._name("x", {"x": 0}) == "x (2)"
 
+    @pytest.mark.parametrize("number", [0, 1])
+    def test_images_of_other_channels(self, weights, tmp_path, number):
+        with pytest.raises(RecipeError, match=r"images of 3 channels.*Received: data=digits with 1"):
+            analyze.run(weights[number:], tmp_path / "analysis", data="digits", image_size=16)
+
     def test_one_class(self, weights, data, tmp_path):
         with pytest.raises(RecipeError, match="two classes or more"):
             analyze.run(weights, tmp_path / "analysis", 1, data=data, image_size=16)

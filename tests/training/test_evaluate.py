@@ -45,6 +45,12 @@ def test_scores_are_those_counted_by_hand(classes):
     assert convert(scores.images).sum() == 0
 
 
+def test_images_of_other_channels(tmp_path):
+    classifier(10, class_names=[*map(str, range(10))]).save(tmp_path / "classifier.keras")
+    with pytest.raises(RecipeError, match=r"images of 3 channels.*Received: data=digits with 1"):
+        run(Evaluation(weights=str(tmp_path / "classifier.keras"), data="digits"))
+
+
 @pytest.mark.backends
 def test_partial_batches_count_exactly():
     model = classifier(class_names=source().class_names)
