@@ -117,7 +117,6 @@ class TestConfig:
             np.testing.assert_array_equal(numpy(again(images(), hidden=hidden)[name]), numpy(value))
         assert np.isfinite(again.train_on_batch(images()))
 
-    @pytest.mark.backends
     def test_compiled_is_compiled_after_loading(self, tmp_path):
         model = small()
         model.compile(keras.optimizers.Adam(0.25), run_eagerly=True)
