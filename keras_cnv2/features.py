@@ -7,6 +7,7 @@ from keras_cnv2.arguments import fraction, is_positive_int
 from keras_cnv2.layers import ConvNeXtV2Block, LayerNorm
 from keras_cnv2.layers.block import kernel_initializer
 from keras_cnv2.preprocessing import Preprocessing
+from keras_cnv2.quantized import quantized_as
 
 STEM_STRIDES = (1, 2, 4)
 
@@ -50,7 +51,7 @@ def check_architecture(depths, dims, stem_stride, drop_path_rate):
 def policy_of(dtype):
     """The dtype policy that a model gets. Raises a `ValueError` for one that no new model can have."""
     policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-    if is_quantized(policy):
+    if isinstance(policy, keras.dtype_policies.QuantizedDTypePolicy):
         raise ValueError(f"dtype must be a policy of floats; call quantize() afterwards. Received: dtype={dtype!r}")
     return policy
 
@@ -159,16 +160,11 @@ def architecture_config(model):
 
 def _check_not_quantized(model):
     """Raises a `ValueError` for what could be saved, but not loaded."""
-    policies = [layer.dtype_policy for layer in model._flatten_layers()]
-    if quantized := sorted({policy.name for policy in policies if is_quantized(policy)}):
+    if modes := quantized_as(model):
         raise ValueError(
             "A quantized model has no configuration: save it before it is quantized, or export it. "
-            f"Received: model={model.name!r} with {quantized}"
+            f"Received: model={model.name!r}, quantized as {', '.join(modes)}"
         )
-
-
-def is_quantized(policy):
-    return isinstance(policy, keras.dtype_policies.QuantizedDTypePolicy)
 
 
 def _input_config(images):

@@ -9,6 +9,7 @@ from keras import ops, tree
 from keras_cnv2.layers import ConvNeXtV2Block
 from keras_cnv2.layers.folded_block import FoldedBlock, Standardize
 from keras_cnv2.preprocessing import Preprocessing, pixel_statistics
+from keras_cnv2.quantized import quantized_as
 
 # What models of this package tell those who prepare images and name classes.
 ATTRIBUTES = ("class_names", "image_size", "resize", "pyramid_level_inputs")
@@ -51,8 +52,11 @@ def fold(model: keras.Model) -> keras.Model:
             "fold takes functional and sequential models that hold a ConvNeXtV2Block (of an FCMAE: its backbone). "
             f"Received: model={model!r}"
         )
-    if any(getattr(layer, "quantization_mode", None) for layer in layers):
-        raise ValueError(f"fold takes models that are not quantized yet. Received: model={model.name!r}, quantized")
+    if modes := quantized_as(model):
+        raise ValueError(
+            "fold takes models that are not quantized yet. "
+            f"Received: model={model.name!r}, quantized as {', '.join(modes)}"
+        )
     return _fold(model)
 
 

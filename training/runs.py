@@ -9,7 +9,7 @@ import shutil
 from importlib import import_module
 from pathlib import Path
 
-from keras_cnv2.checkpoints.write import replacing
+from keras_cnv2.checkpoints.write import WRITING, replacing
 from training.checkpoints import checkpoints
 from training.system import system
 
@@ -24,7 +24,7 @@ PACKAGES = ("keras_cnv2", "keras", "tensorflow", "jax", "torch", "numpy")
 CONFIG, METRICS = "config.json", "metrics.json"
 
 # What a process leaves behind that is killed while it writes.
-LEFTOVERS = ".writing-*"
+LEFTOVERS = f"{WRITING}*"
 
 # In config.json: what was found in the data.
 FOUND = "found"

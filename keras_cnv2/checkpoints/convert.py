@@ -16,6 +16,7 @@ from keras_cnv2.checkpoints.errors import CheckpointError
 from keras_cnv2.checkpoints.metadata import adopt_metadata
 from keras_cnv2.checkpoints.names import part_of
 from keras_cnv2.checkpoints.read import Contents, open_checkpoint
+from keras_cnv2.quantized import quantized_as
 from keras_cnv2.sizes import size_of
 
 logger = logging.getLogger(__name__)
@@ -199,11 +200,10 @@ def _outer_path(model):
 
 def _check_not_quantized(model):
     """Raises a `ValueError` for a model that `quantize` was called on: its weights are others than checkpoints have."""
-    modes = {getattr(layer, "quantization_mode", None) for layer in model._flatten_layers()} - {None}
-    if modes:
+    if modes := quantized_as(model):
         raise ValueError(
             "Quantized models are neither filled from checkpoints nor written to them: load or write the weights "
-            f"first, and quantize then. Received: model={model.name!r}, quantized as {', '.join(sorted(modes))}"
+            f"first, and quantize then. Received: model={model.name!r}, quantized as {', '.join(modes)}"
         )
 
 

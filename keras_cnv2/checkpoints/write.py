@@ -11,6 +11,9 @@ import keras
 from keras_cnv2.checkpoints.convert import state_dict
 from keras_cnv2.checkpoints.metadata import KEY, metadata_of
 
+# How names of folders begin in which things are written; one that is left is of a process that was killed.
+WRITING = ".writing-"
+
 
 def save_checkpoint(model: keras.Model, path: str | os.PathLike, naming: str = "official") -> None:
     """Writes a safetensors file that PyTorch users, timm, transformers and `load_checkpoint` read.
@@ -72,7 +75,7 @@ def replacing(path):
     """Gives the path of a temporary file beside `path` to write to, which then takes its place, or goes on an error."""
     check_target(path)
     # In a folder of its own: the name, whose ending may matter, stays the same.
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=WRITING, dir=path.parent) as folder:
         temporary = Path(folder) / path.name
         yield temporary
         os.replace(temporary, path)

@@ -5,6 +5,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from keras_cnv2.checkpoints.write import WRITING
+
 
 @contextlib.contextmanager
 def new_folder(path, overwrite=False):
@@ -23,7 +25,7 @@ def new_folder(path, overwrite=False):
     if path.exists() and not (overwrite and _may_go(path)):
         raise FileExistsError(f"There is something already; give another path or delete it. Received: {path}")
     # The name does not begin with a digit: TensorFlow Serving takes such folders for versions.
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=WRITING, dir=path.parent) as folder:
         temporary = Path(folder) / "new"
         temporary.mkdir()
         yield temporary

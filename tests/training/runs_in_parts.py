@@ -1,5 +1,7 @@
 """Runs that are interrupted and go on, in this process: for whatever trains through `training.loop`."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -39,3 +41,19 @@ def assert_same_state(one, two):
     assert arrays.keys() == others.keys()
     for name, array in arrays.items():
         np.testing.assert_allclose(others[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def assert_ends_after_its_export(command, recipe, run, tmp_path):
+    """That the same command ends a run that was interrupted in what comes after its export, which takes long.
+
+    Args:
+        command: The function that runs a recipe in a folder.
+        recipe: The recipe.
+        run: Folder and metrics of a finished run of it, which stays.
+        tmp_path: Path of an empty folder.
+    """
+    folder = shutil.copytree(run[0], tmp_path / "run")
+    (folder / "metrics.json").unlink()
+    assert (folder / "saved_model").exists()
+    assert command(recipe, folder).keys() == run[1].keys()
+    assert (folder / "metrics.json").exists()

@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import shutil
 
 import keras
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.training.docs_example import run_example
-from tests.training.runs_in_parts import assert_same_state, interrupt
+from tests.training.runs_in_parts import assert_ends_after_its_export, assert_same_state, interrupt
 from tests.training.segmentation import scenes
 from training import segment
 from training.segmentation.recipes import SEGMENTATION
@@ -86,9 +85,4 @@ def test_resumed_run_ends_as_the_uninterrupted_one(run, recipe, tmp_path, monkey
 
 
 def test_interrupted_after_its_export(run, recipe, tmp_path):
-    """As in what comes after it, which takes long: the same command ends it."""
-    folder = shutil.copytree(run[0], tmp_path / "run")
-    (folder / "metrics.json").unlink()
-    assert (folder / "saved_model").exists()
-    assert segment.run(recipe, folder).keys() == run[1].keys()
-    assert (folder / "metrics.json").exists()
+    assert_ends_after_its_export(segment.run, recipe, run, tmp_path)

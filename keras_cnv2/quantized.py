@@ -1,0 +1,7 @@
+"""Whether Keras has quantized a model: what the package does not save, fill or fold."""
+
+
+def quantized_as(model):
+    """The modes in which `quantize` was called on layers of a model, like "int8", sorted; an empty list for none."""
+    modes = {getattr(layer, "quantization_mode", None) for layer in model._flatten_layers()}
+    return sorted(modes - {None})
