@@ -8,7 +8,7 @@ Where what is:
     pictures        preprocessing (bytes to values), classes (their names), predict
     weights         checkpoints/ (files, naming dialects, the hub), restore (a model from its file), verify
     training        optim with layer_decay and adam_kernel, loss_scale, distribute, replicas
-    inference       folded, export/
+    inference       folded, quantized (whether a model is), export/
     the command     cli
     messages        arguments (checks with one wording), extras (packages that are not always there)
 """
