@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_cnv2"
 
 # What the package reads at run time, or tools read of it, and no import would miss.
-DATA = {"imagenet_classes.tsv", "py.typed", "export/serving_files/client.py"}
+DATA = {"images/imagenet_classes.tsv", "py.typed", "export/serving/files/client.py"}
 
 # Beside the package; Hatchling adds .gitignore, which says what to leave out of the wheel.
 SOURCES = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "PKG-INFO", ".gitignore"}

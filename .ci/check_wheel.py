@@ -17,7 +17,7 @@ model = keras_cnv2.ConvNeXtV2Atto(classes=3)
 assert model(np.zeros((1, 64, 64, 3), "uint8")).shape == (1, 3)
 with tempfile.TemporaryDirectory() as folder:
     keras_cnv2.export_saved_model(model, Path(folder) / "exported")
-assert (resources.files("keras_cnv2.export") / "serving_files" / "client.py").is_file()
+assert (resources.files("keras_cnv2.export.serving") / "files" / "client.py").is_file()
 assert keras_cnv2.decode_predictions(np.eye(1000)[:1], top=1) == [[("tench", 1.0)]]
 listed = subprocess.run(["keras-cnv2", "list"], capture_output=True, text=True, check=True).stdout
 assert "convnextv2_huge.fcmae_ft_in22k_in1k_512" in listed

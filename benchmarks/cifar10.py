@@ -16,10 +16,11 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from keras_cnv2.checkpoints.write import check_target
-from training import finetune, pretrain, runs
-from training.figures import new_figure, save_figure
-from training.recipes import FINETUNING, PRETRAINING
+from keras_cnv2.files import check_target
+from training.commands import finetune, pretrain
+from training.drawing.figures import new_figure, save_figure
+from training.recipes.images import FINETUNING, PRETRAINING
+from training.runs.folder import finished, read_metrics
 
 SIZES = ("atto", "femto")
 WAYS = {
@@ -68,7 +69,7 @@ def run(row, name, data, folder):
 
 
 def _run(command, recipe, folder):
-    return runs.finished(folder, recipe) or command.run(recipe, folder)
+    return finished(folder, recipe) or command.run(recipe, folder)
 
 
 def table(folder):
@@ -89,7 +90,7 @@ def _accuracies(folder, row):
 
 def _found(folder, row):
     """The accuracies of the seeds that are done."""
-    metrics = [runs.read_metrics(folder / f"{row}-{seed}") or {} for seed in SEEDS]
+    metrics = [read_metrics(folder / f"{row}-{seed}") or {} for seed in SEEDS]
     return [found["top1"] for found in metrics if "top1" in found]
 
 

@@ -13,11 +13,12 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from training import detect, options, runs, segment
-from training.commands import add_run_options
-from training.dense import new_backbone
-from training.detection.recipes import DETECTION
-from training.segmentation.recipes import SEGMENTATION
+from training.commands import detect, options, segment
+from training.commands.start import add_run_options
+from training.models.build import new_backbone
+from training.recipes.detection import DETECTION
+from training.recipes.segmentation import SEGMENTATION
+from training.runs.folder import finished
 
 TASKS = {"segment": (segment, SEGMENTATION, "camvid"), "detect": (detect, DETECTION, "bccd")}
 HALF_RESNET_26 = {
@@ -68,7 +69,7 @@ def main(argv=None):
     module, recipes, _ = TASKS[args.task]
     folder = Path(args.runs) / args.name
     for name, (recipe, encoder) in contestants(options.chosen_recipe(args, recipes)).items():
-        metrics = runs.finished(folder / name, recipe) or module.run(recipe, folder / name, new_encoder=encoder)
+        metrics = finished(folder / name, recipe) or module.run(recipe, folder / name, new_encoder=encoder)
         print(row(name, metrics), flush=True)
 
 

@@ -24,10 +24,10 @@ from benchmarks import contest
 from benchmarks.measure import Turn
 from benchmarks.report import Results
 from benchmarks.workers import forget_peak, resident
-from training.data import augment
-from training.data.crops import random_crop
 from training.data.draws import Draws
-from training.data.folders import Folder, files_below
+from training.data.images import augment
+from training.data.images.crops import random_crop
+from training.data.images.folders import Folder, files_below
 from training.data.loader import CORES
 
 SIZE = 224

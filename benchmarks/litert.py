@@ -20,8 +20,8 @@ import keras_cnv2
 from benchmarks import contest
 from benchmarks.measure import Spread, take_turns
 from benchmarks.report import Results
-from keras_cnv2.export.litert import QUANTIZATIONS, export_litert
-from keras_cnv2.predict import find_pictures
+from keras_cnv2.commands.predict import find_pictures
+from keras_cnv2.export.litert.export import QUANTIZATIONS, export_litert
 from tests import golden
 
 SIZE = 224

@@ -11,7 +11,7 @@ import platform
 from pathlib import Path
 
 from benchmarks.measure import Spread, Turn, ratios
-from training.system import gpus, machine, output
+from training.runs.machine import gpus, machine, output
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = (

@@ -199,7 +199,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     from keras_cnv2 import load_image
-    from keras_cnv2.export.serving import export_serving
+    from keras_cnv2.export.serving.export import export_serving
 
     model, pictures = build(args.model), made_up_pictures()
     expected = model.predict_on_batch(np.stack([load_image(each, model.image_size) for each in pictures]))

@@ -33,7 +33,7 @@ class Task:
     @classmethod
     def of(cls, size, batch, image_size=224):
         """That of a published size."""
-        from keras_cnv2.sizes import get_size  # loads TensorFlow, which the processes of others must not
+        from keras_cnv2.sizes import get_size
 
         row = get_size(size)
         return cls(row.depths, row.dims, batch, image_size)

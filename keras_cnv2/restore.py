@@ -2,14 +2,14 @@
 
 from math import prod
 
-from keras_cnv2.backbone import ConvNeXtV2Backbone
 from keras_cnv2.checkpoints.architecture import architecture_of
 from keras_cnv2.checkpoints.convert import load_contents, shape_of, translate
-from keras_cnv2.checkpoints.errors import CheckpointError
 from keras_cnv2.checkpoints.metadata import default_activation
-from keras_cnv2.checkpoints.weights import fetch_weights, open_weights
+from keras_cnv2.checkpoints.source import fetch_weights, open_weights
+from keras_cnv2.errors import CheckpointError
 from keras_cnv2.fcmae import FCMAE
-from keras_cnv2.models import ConvNeXtV2
+from keras_cnv2.models.backbone import ConvNeXtV2Backbone
+from keras_cnv2.models.classifier import ConvNeXtV2
 
 OUR_MODELS = tuple(f"keras_cnv2>{model.__name__}" for model in (ConvNeXtV2, ConvNeXtV2Backbone, FCMAE))
 

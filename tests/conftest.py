@@ -1,7 +1,7 @@
 import keras
 import pytest
 
-from keras_cnv2.layers import fused
+from keras_cnv2.kernels import fused
 
 # Take minutes in the slow set. They come first, so that of two processes none waits for them at the end.
 LONGEST = ("test_quickstart.py", "test_detect.py")

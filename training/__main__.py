@@ -19,14 +19,14 @@ def main(argv=None):
 
 def _main(argv):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import of TensorFlow, below
-    from training import analyze, detect, evaluate, finetune, pretrain, quickstart, recipes, report, segment
-    from training.callbacks import TrainingError
+    from training.commands import analyze, detect, evaluate, finetune, pretrain, quickstart, recipes, report, segment
     from training.distribute.preemption import EXIT_CODE, Preempted
+    from training.errors import TrainingError
 
     parser = argparse.ArgumentParser(prog="python -m training", description="Train ConvNeXt V2.")
     commands = parser.add_subparsers(dest="command", required=True)
     for module in (quickstart, pretrain, finetune, evaluate, segment, detect, analyze, report, recipes):
-        name, summary = module.__name__.removeprefix("training."), module.__doc__.split("\n\n")[0]
+        name, summary = module.__name__.rpartition(".")[2], module.__doc__.split("\n\n")[0]
         command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         module.add_arguments(command)
         command.set_defaults(main=module.main)

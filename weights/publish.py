@@ -12,7 +12,8 @@ import json
 import textwrap
 from pathlib import Path
 
-from keras_cnv2.checkpoints.write import replacing, save_checkpoint
+from keras_cnv2.checkpoints.write import save_checkpoint
+from keras_cnv2.files import replacing
 from keras_cnv2.restore import restore_model
 from keras_cnv2.sizes import size_of
 

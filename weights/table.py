@@ -6,7 +6,7 @@ python -m weights.table
 from pathlib import Path
 
 from keras_cnv2.checkpoints.registry import OFFICIAL, OURS
-from keras_cnv2.checkpoints.write import replacing
+from keras_cnv2.files import replacing
 from keras_cnv2.sizes import SIZES
 
 README = Path(__file__).with_name("README.md")

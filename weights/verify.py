@@ -7,7 +7,7 @@ With that picture of COCO val2017. Downloads 12 GB. `keras-cnv2 verify` does the
 
 import sys
 
-from keras_cnv2.cli import main
+from keras_cnv2.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["verify", *sys.argv[1:]]))

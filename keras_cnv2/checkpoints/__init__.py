@@ -2,5 +2,5 @@
 
 from keras_cnv2.checkpoints.convert import load_checkpoint as load_checkpoint
 from keras_cnv2.checkpoints.convert import state_dict as state_dict
-from keras_cnv2.checkpoints.errors import CheckpointError as CheckpointError
 from keras_cnv2.checkpoints.write import save_checkpoint as save_checkpoint
+from keras_cnv2.errors import CheckpointError as CheckpointError

@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass
 
-from keras_cnv2.checkpoints.errors import CheckpointError
+from keras_cnv2.errors import CheckpointError
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import numpy as np
 
 from keras_cnv2.checkpoints import names
 from keras_cnv2.checkpoints.architecture import architecture_of
-from keras_cnv2.checkpoints.errors import CheckpointError
 from keras_cnv2.checkpoints.metadata import adopt_metadata
 from keras_cnv2.checkpoints.names import part_of
 from keras_cnv2.checkpoints.read import Contents, open_checkpoint
-from keras_cnv2.quantized import quantized_as
+from keras_cnv2.errors import CheckpointError
+from keras_cnv2.layers.quantized import quantized_as
 from keras_cnv2.sizes import size_of
 
 logger = logging.getLogger(__name__)

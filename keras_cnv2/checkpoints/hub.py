@@ -5,7 +5,7 @@ import logging
 import os
 import time
 
-from keras_cnv2.checkpoints.errors import CheckpointError
+from keras_cnv2.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ A dict with any of "class_names" (one string a class), "image_size" (int, pixels
 import keras
 
 from keras_cnv2.arguments import is_positive_int
-from keras_cnv2.checkpoints.errors import CheckpointError
-from keras_cnv2.preprocessing import RESIZES
+from keras_cnv2.errors import CheckpointError
+from keras_cnv2.images.pictures import RESIZES
 
 # Where it stands among the metadata of a safetensors file, as JSON.
 KEY = "keras_cnv2"

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_cnv2.checkpoints.errors import CheckpointError
-from keras_cnv2.checkpoints.lazy import damaged
+from keras_cnv2.checkpoints.lazy_array import damaged
 from keras_cnv2.checkpoints.read_keras import open_keras
 from keras_cnv2.checkpoints.read_safetensors import open_safetensors
 from keras_cnv2.checkpoints.read_torch import open_torch
+from keras_cnv2.errors import CheckpointError
 
 READERS = {
     ".keras": open_keras,

@@ -9,10 +9,10 @@ import h5py
 import ml_dtypes
 import numpy as np
 
-from keras_cnv2.checkpoints.errors import CheckpointError
-from keras_cnv2.checkpoints.lazy import LazyArray
+from keras_cnv2.checkpoints.lazy_array import LazyArray
 from keras_cnv2.checkpoints.metadata import check_metadata
 from keras_cnv2.checkpoints.read_zip import open_zip
+from keras_cnv2.errors import CheckpointError
 
 CHUNK = 1 << 20
 

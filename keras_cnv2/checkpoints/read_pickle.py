@@ -7,7 +7,7 @@ it made itself: no attributes, and in dicts only keys that are quick to hash.
 
 import pickletools
 
-from keras_cnv2.checkpoints.errors import CheckpointError
+from keras_cnv2.errors import CheckpointError
 
 # Bytes. An instruction of one byte may build an object of a hundred, so the length bounds memory and time.
 # The longest pickle of a ConvNeXt V2, with all of its training, has a twentieth of this.

@@ -5,7 +5,7 @@ import json
 import ml_dtypes
 import numpy as np
 
-from keras_cnv2.checkpoints.lazy import LazyArray
+from keras_cnv2.checkpoints.lazy_array import LazyArray
 from keras_cnv2.checkpoints.metadata import KEY, check_metadata
 
 DTYPES = {

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-from keras_cnv2.checkpoints.errors import CheckpointError
-from keras_cnv2.checkpoints.lazy import LazyArray
+from keras_cnv2.checkpoints.lazy_array import LazyArray
 from keras_cnv2.checkpoints.read_pickle import LIMIT, run_pickle
 from keras_cnv2.checkpoints.read_zip import open_zip
+from keras_cnv2.errors import CheckpointError
 
 DTYPES = {
     "DoubleStorage": np.dtype("float64"),

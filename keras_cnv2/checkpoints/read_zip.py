@@ -3,7 +3,7 @@
 import io
 import zipfile
 
-from keras_cnv2.checkpoints.errors import CheckpointError
+from keras_cnv2.errors import CheckpointError
 
 
 def open_zip(file, stack):

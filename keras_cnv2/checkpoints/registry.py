@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from keras_cnv2.checkpoints.errors import CheckpointError
 from keras_cnv2.checkpoints.read import READERS
-from keras_cnv2.classes import imagenet_classes
-from keras_cnv2.preprocessing import default_resize
+from keras_cnv2.errors import CheckpointError
+from keras_cnv2.images.classes import imagenet_classes
+from keras_cnv2.images.pictures import default_resize
 from keras_cnv2.sizes import SIZES
 
 

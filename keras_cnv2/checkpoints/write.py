@@ -1,18 +1,14 @@
 """A model's weights to a file that PyTorch users read."""
 
-import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 
 import keras
 
 from keras_cnv2.checkpoints.convert import state_dict
 from keras_cnv2.checkpoints.metadata import KEY, metadata_of
-
-# How names of folders begin in which things are written; one that is left is of a process that was killed.
-WRITING = ".writing-"
+from keras_cnv2.files import replacing
 
 
 def save_checkpoint(model: keras.Model, path: str | os.PathLike, naming: str = "official") -> None:
@@ -60,22 +56,3 @@ def write_tensors(path, tensors, metadata):
     except SafetensorError as error:
         raise OSError(f"The file cannot be written: {error}. Received: {path}") from error
     path.chmod(mode)
-
-
-def check_target(path):
-    """Raises an `OSError` if there cannot be a file at `path`."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no such folder to write to. Received: {path}")
-    if path.is_dir():
-        raise IsADirectoryError(f"There is a folder where the file should be. Received: {path}")
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """Gives the path of a temporary file beside `path` to write to, which then takes its place, or goes on an error."""
-    check_target(path)
-    # In a folder of its own: the name, whose ending may matter, stays the same.
-    with tempfile.TemporaryDirectory(prefix=WRITING, dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
-        yield temporary
-        os.replace(temporary, path)

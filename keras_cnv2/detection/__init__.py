@@ -6,7 +6,6 @@ know nothing of RetinaNet.
 """
 
 from keras_cnv2.detection.detector import Detector as Detector
-from keras_cnv2.detection.export import export_detector as export_detector
 from keras_cnv2.detection.labels import check_labels as check_labels
 from keras_cnv2.detection.pictures import fit_picture as fit_picture
 from keras_cnv2.detection.retinanet import retinanet as retinanet

@@ -12,7 +12,7 @@ from keras_cnv2.detection import nms as suppression
 from keras_cnv2.detection.anchors import all_anchors, level_sizes
 from keras_cnv2.detection.boxes import clip, from_deltas
 from keras_cnv2.detection.matching import AnchorTargets
-from keras_cnv2.features import from_nested_config
+from keras_cnv2.models.configuration import from_nested_config
 
 NMS = ("soft", "hard")
 

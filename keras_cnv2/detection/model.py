@@ -6,14 +6,14 @@ import keras
 import keras_cv
 from keras import ops
 
-from keras_cnv2 import replicas
 from keras_cnv2.arguments import is_positive_int
 from keras_cnv2.detection.anchors import ANCHORS, SIZES, STRIDES, anchor_generator, check_sides
 from keras_cnv2.detection.heads import PRIOR, PredictionHead, Pyramid
 from keras_cnv2.detection.loss import FocalLoss
 from keras_cnv2.detection.matching import IGNORED, AnchorTargets
-from keras_cnv2.features import from_nested_config, layers_config
-from keras_cnv2.models import check_head
+from keras_cnv2.distribute import replicas
+from keras_cnv2.models.classifier import check_head
+from keras_cnv2.models.configuration import from_nested_config, layers_config
 
 LEVELS = ("P3", "P4", "P5")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_cnv2.preprocessing import MEAN
+from keras_cnv2.images.normalization import MEAN
 
 
 def fit_picture(pixels: Any, size: int) -> tuple[Any, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_cnv2.detection.anchors import SIZES
-from keras_cnv2.extras import import_keras_cv
+from keras_cnv2.optional_packages import import_keras_cv
 
 
 def retinanet(

@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 
-from keras_cnv2.export.errors import ExportError
+from keras_cnv2.errors import ExportError
 
 # Largest difference, relative to the largest value: in float32, and in half precision, where folding rounds otherwise.
 TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2

@@ -9,16 +9,16 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_cnv2.backbone import ConvNeXtV2Backbone
 from keras_cnv2.checkpoints.metadata import KEY, metadata_of
-from keras_cnv2.checkpoints.write import check_target, replacing
+from keras_cnv2.errors import ExportError
 from keras_cnv2.export.check import compare, full_precision, sample_images
-from keras_cnv2.export.errors import ExportError
 from keras_cnv2.export.outputs import check_backend, image_sides, with_named_outputs
-from keras_cnv2.features import total_stride
-from keras_cnv2.folded import fold as fold_model
-from keras_cnv2.models import ConvNeXtV2
-from keras_cnv2.preprocessing import preprocess_input
+from keras_cnv2.files import check_target, replacing
+from keras_cnv2.folding.fold import fold as fold_model
+from keras_cnv2.images.normalization import preprocess_input
+from keras_cnv2.models.backbone import ConvNeXtV2Backbone
+from keras_cnv2.models.classifier import ConvNeXtV2
+from keras_cnv2.models.stages import total_stride
 
 # Bytes of a file, all weights included.
 LARGEST = 2**31 - 1

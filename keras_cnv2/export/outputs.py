@@ -2,12 +2,12 @@
 
 import keras
 
-from keras_cnv2 import predict
 from keras_cnv2.arguments import is_positive_int
-from keras_cnv2.backbone import ConvNeXtV2Backbone
+from keras_cnv2.commands import predict
 from keras_cnv2.fcmae import FCMAE
-from keras_cnv2.features import pyramid_layers, total_stride
-from keras_cnv2.models import ConvNeXtV2
+from keras_cnv2.models.backbone import ConvNeXtV2Backbone
+from keras_cnv2.models.classifier import ConvNeXtV2
+from keras_cnv2.models.stages import pyramid_layers, total_stride
 from keras_cnv2.segmentation.deeplab import is_deeplab
 from keras_cnv2.segmentation.upernet import UPerNet
 

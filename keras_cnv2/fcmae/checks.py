@@ -4,8 +4,8 @@ import numpy as np
 from keras import ops
 
 from keras_cnv2.arguments import is_positive_int, number
-from keras_cnv2.backbone import ConvNeXtV2Backbone
 from keras_cnv2.fcmae import masking
+from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 
 
 def check_backbone(backbone):

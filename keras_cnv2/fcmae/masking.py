@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_cnv2 import replicas
+from keras_cnv2.distribute import replicas
 
 
 def count_visible(patches, mask_ratio):

@@ -5,15 +5,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_cnv2 import replicas
 from keras_cnv2.arguments import positive_int
-from keras_cnv2.backbone import ConvNeXtV2Backbone
+from keras_cnv2.distribute import replicas
 from keras_cnv2.fcmae import checks, encoders, masking
 from keras_cnv2.fcmae.mask_token import MaskToken
-from keras_cnv2.features import from_nested_config, layers_config, total_stride
+from keras_cnv2.images.normalization import preprocess_input, restore_pixels
 from keras_cnv2.layers import ConvNeXtV2Block
 from keras_cnv2.layers.block import kernel_initializer
-from keras_cnv2.preprocessing import preprocess_input, restore_pixels
+from keras_cnv2.models.backbone import ConvNeXtV2Backbone
+from keras_cnv2.models.configuration import from_nested_config, layers_config
+from keras_cnv2.models.stages import total_stride
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")

@@ -5,7 +5,7 @@ import keras
 from keras import ops
 
 from keras_cnv2.arguments import fraction, positive_int
-from keras_cnv2.layers import fused
+from keras_cnv2.kernels import fused
 from keras_cnv2.layers.drop_path import DropPath
 from keras_cnv2.layers.grn import GRN
 from keras_cnv2.layers.layer_norm import LayerNorm

@@ -4,8 +4,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_cnv2 import replicas
 from keras_cnv2.arguments import fraction
+from keras_cnv2.distribute import replicas
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")

@@ -4,9 +4,7 @@ from typing import Any
 import keras
 from keras import ops
 
-# Keeps the gradient of the square root finite where a channel is zero everywhere; far below anything
-# that float32 would notice beside a real activation.
-TINY = 1e-24
+from keras_cnv2.kernels.fused import TINY
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")

@@ -1,7 +1,7 @@
 import keras
 from keras import ops
 
-from keras_cnv2.layers import fused
+from keras_cnv2.kernels import fused
 
 # In training, `fused` computes nothing else. The configuration of a built layer has its axis in a list.
 ALLOWED = {"axis": (-1, [-1], (-1,)), "center": (True,), "scale": (True,), "rms_scaling": (False,)}

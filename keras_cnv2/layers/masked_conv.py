@@ -4,7 +4,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_cnv2.layers import cpu, depthwise
+from keras_cnv2.kernels import cpu, depthwise
 
 
 def hide(x, hidden):

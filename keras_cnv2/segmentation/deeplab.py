@@ -3,9 +3,9 @@ from collections.abc import Sequence
 import keras
 
 from keras_cnv2.arguments import positive_int
-from keras_cnv2.extras import import_keras_cv
-from keras_cnv2.features import total_stride
-from keras_cnv2.models import check_head
+from keras_cnv2.models.classifier import check_head
+from keras_cnv2.models.stages import total_stride
+from keras_cnv2.optional_packages import import_keras_cv
 
 # Its last layer.
 LOGITS = "logits"

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_cnv2.arguments import is_positive_int
-from keras_cnv2.preprocessing import pixel_statistics
+from keras_cnv2.images.normalization import pixel_statistics
 from keras_cnv2.segmentation.resample import resize
 
 

@@ -3,10 +3,10 @@ from typing import Any, Self
 
 import keras
 
-from keras_cnv2 import replicas
 from keras_cnv2.arguments import fraction, is_positive_int, number, positive_int
-from keras_cnv2.features import from_nested_config, layers_config
-from keras_cnv2.models import check_head
+from keras_cnv2.distribute import replicas
+from keras_cnv2.models.classifier import check_head
+from keras_cnv2.models.configuration import from_nested_config, layers_config
 from keras_cnv2.segmentation.resample import BinPooling, ResizeLike
 
 # How many levels of the backbone the head reads, if there are so many.

@@ -4,8 +4,10 @@ import pytest
 from PIL import Image
 
 from benchmarks import cifar10
-from training import finetune, pretrain, runs
-from training.recipes import FINETUNING
+from training.commands import finetune, pretrain
+from training.errors import RunError
+from training.recipes.images import FINETUNING
+from training.runs.folder import open_run
 
 
 def recipe_of(row):
@@ -38,7 +40,7 @@ def test_pre_trains_once(tmp_path, monkeypatch):
 
     def train(recipe, folder):
         ran.append((folder.name, recipe.seed, recipe.weights, recipe.grn))
-        runs.open_run(folder, recipe)
+        open_run(folder, recipe)
         (folder / "metrics.json").write_text(json.dumps({"top1": 0.5 + 0.1 * recipe.seed}))
         return json.loads((folder / "metrics.json").read_text())
 
@@ -65,9 +67,9 @@ def test_pre_trains_once(tmp_path, monkeypatch):
 
 
 def test_finished_run_of_another_budget(tmp_path):
-    runs.open_run(tmp_path / "atto-scratch-all-0", cifar10.recipe_of("atto-scratch-all-0", "cifar10", "x", None))
+    open_run(tmp_path / "atto-scratch-all-0", cifar10.recipe_of("atto-scratch-all-0", "cifar10", "x", None))
     (tmp_path / "atto-scratch-all-0" / "metrics.json").write_text("{}")
-    with pytest.raises(runs.RunError, match="had another recipe.*epochs: "):
+    with pytest.raises(RunError, match="had another recipe.*epochs: "):
         cifar10.run("atto-scratch-all-0", "cifar10_short", "x", tmp_path)
 
 
@@ -80,7 +82,7 @@ def test_clear_errors(tmp_path, capsys):
 
 
 def test_row_without_test_images(tmp_path):
-    runs.open_run(tmp_path / "atto-scratch-all-0", cifar10.recipe_of("atto-scratch-all-0", "cifar10", "x", None))
+    open_run(tmp_path / "atto-scratch-all-0", cifar10.recipe_of("atto-scratch-all-0", "cifar10", "x", None))
     (tmp_path / "atto-scratch-all-0" / "metrics.json").write_text('{"accuracy": 0.5}')
     assert "scratch" not in cifar10.table(tmp_path)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks import dense
-from training import detect, segment
-from training.detection.recipes import DETECTION
-from training.segmentation.recipes import SEGMENTATION
+from training.commands import detect, segment
+from training.recipes.detection import DETECTION
+from training.recipes.segmentation import SEGMENTATION
 
 
 def test_contestants_have_one_budget():

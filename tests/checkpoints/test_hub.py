@@ -17,10 +17,10 @@ from huggingface_hub import constants, file_download
 from safetensors.numpy import save
 
 import keras_cnv2
-from keras_cnv2 import models
 from keras_cnv2.checkpoints import hub
 from keras_cnv2.checkpoints.registry import find_checkpoint
-from keras_cnv2.classes import imagenet_classes
+from keras_cnv2.images.classes import imagenet_classes
+from keras_cnv2.models import classifier
 from tests.checkpoints.hub_server import ALWAYS, HubServer
 from tests.golden import rule
 
@@ -168,7 +168,7 @@ def refusal(monkeypatch):
         pytest.fail("a model without its weights")
 
     with monkeypatch.context() as patch:
-        patch.setattr(models, "make_input", made)
+        patch.setattr(classifier, "make_input", made)
         with pytest.raises(keras_cnv2.CheckpointError, match="could not be had") as error:
             keras_cnv2.ConvNeXtV2Atto(weights=ROW.tag)
     assert not hub.is_cached(ROW)

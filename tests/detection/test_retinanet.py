@@ -9,7 +9,7 @@ import pytest
 import keras_cnv2
 from keras_cnv2.detection import Detector, check_labels, retinanet
 from keras_cnv2.detection.heads import PredictionHead, Pyramid
-from keras_cnv2.layer_decay import layers_above
+from keras_cnv2.optimizers.layer_decay import layers_above
 from tests.detection.samples import CLASSES, TWO, images, labels, noisy, numpy_of, tiny
 
 keras_cv = pytest.importorskip("keras_cv")

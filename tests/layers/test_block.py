@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_cnv2
-from keras_cnv2.layers.folded_block import FoldedBlock
+from keras_cnv2.folding.block import FoldedBlock
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Runs that are interrupted and go on, in this process: for whatever trains through `training.loop`."""
+"""Runs that are interrupted and go on, in this process: for whatever trains through `training.loop.train`."""
 
 import shutil
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from training import checkpoints, loop
+from training.loop import state, train
 
 
 class StopAt(keras.callbacks.Callback):
@@ -24,20 +24,17 @@ class StopAt(keras.callbacks.Callback):
 
 def interrupt(monkeypatch, step, run):
     """Calls `run`, and interrupts its training after so many steps."""
-    train = loop.train
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "train", lambda *given, **named: train(*given, **named, callbacks=[StopAt(step)]))
+        patch.setattr(train, "tensorboard", lambda folder: [StopAt(step)])  # among the last callbacks
         with pytest.raises(KeyboardInterrupt):
             run()
 
 
 def assert_same_state(one, two):
     """That the newest checkpoints of two runs have the same arrays, within what sums in another order make."""
-    (step, first), (other_step, second) = (
-        max(checkpoints.checkpoints(run / "checkpoints").items()) for run in (one, two)
-    )
+    (step, first), (other_step, second) = (max(state.checkpoints(run / "checkpoints").items()) for run in (one, two))
     assert step == other_step
-    arrays, others = checkpoints.read(first)[0], checkpoints.read(second)[0]
+    arrays, others = state.read(first)[0], state.read(second)[0]
     assert arrays.keys() == others.keys()
     for name, array in arrays.items():
         np.testing.assert_allclose(others[name], array, rtol=1e-5, atol=1e-6, err_msg=name)

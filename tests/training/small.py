@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from training.data.arrays import Arrays, Split
-from training.recipe import Finetuning, Pretraining
+from training.data.images.arrays import Arrays, Split
+from training.recipes.fields import Finetuning, Pretraining
 
 COMMON = {
     "data": "digits",

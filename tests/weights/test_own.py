@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 import keras_cnv2
-from keras_cnv2 import cli
-from keras_cnv2.checkpoints import checkout, weights
+from keras_cnv2.checkpoints import bundled, source
 from keras_cnv2.checkpoints.read import open_checkpoint
 from keras_cnv2.checkpoints.registry import OURS, find_checkpoint
+from keras_cnv2.commands.main import main
 from keras_cnv2.restore import read_architecture
 
 LARGEST_MB = 16
@@ -20,7 +20,7 @@ LARGEST_MB = 16
 @pytest.mark.parametrize("row", OURS, ids=lambda row: row.name)
 class TestFiles:
     def test_file_is_the_row_s(self, row):
-        path = checkout.checkout_file(row)
+        path = bundled.checkout_file(row)
         assert path.stat().st_size <= LARGEST_MB * 1e6
         assert hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
         with open_checkpoint(path) as contents:
@@ -31,7 +31,7 @@ class TestFiles:
         assert (architecture.depths, architecture.dims) == (size.depths, size.dims)
 
     def test_card_has_its_figures(self, row):
-        card = (checkout.WEIGHTS / f"{row.name}.md").read_text()
+        card = (bundled.WEIGHTS / f"{row.name}.md").read_text()
         assert f"{row.top1:.2f} %" in card
         assert row.licence in card
         assert row.sha256 in card
@@ -44,13 +44,13 @@ def no_download(monkeypatch):
     def download(row):
         raise AssertionError(f"asked for {row.name}")
 
-    monkeypatch.setattr(weights, "download", download)
+    monkeypatch.setattr(source, "download", download)
 
 
 def test_predicts_without_a_network(no_download, tmp_path, capsys):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), "uint8")
     tf.io.write_file(str(tmp_path / "picture.png"), tf.io.encode_png(pixels))
-    assert cli.main(["predict", str(tmp_path / "picture.png"), "--weights", "cifar10", "--top", "10"]) == 0
+    assert main(["predict", str(tmp_path / "picture.png"), "--weights", "cifar10", "--top", "10"]) == 0
     out = capsys.readouterr().out
     assert {line.split()[-1] for line in out.splitlines()[1:]} == {*find_checkpoint("cifar10").class_names}
     assert sum(map(float, re.findall(r"([\d.]+) %", out))) == pytest.approx(100, abs=0.6)
@@ -66,7 +66,7 @@ def test_as_an_argument(no_download):
 def test_changed_file(no_download, tmp_path, monkeypatch):
     row = find_checkpoint("cifar10")
     (tmp_path / f"{row.name}.safetensors").write_bytes(b"others")
-    monkeypatch.setattr(checkout, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(bundled, "WEIGHTS", tmp_path)
     with pytest.raises(
         keras_cnv2.CheckpointError, match=r"not the published convnextv2_atto\.cifar10.*Received: .*wit"
     ):
@@ -74,18 +74,18 @@ def test_changed_file(no_download, tmp_path, monkeypatch):
 
 
 def test_without_a_checkout_they_are_downloaded(tmp_path, monkeypatch):
-    source, row = checkout.checkout_file(find_checkpoint("cifar10")), find_checkpoint("cifar10")
-    monkeypatch.setattr(checkout, "WEIGHTS", tmp_path / "site-packages")
-    monkeypatch.setattr(weights, "download", lambda row: str(source))
-    assert weights.fetch_weights("cifar10").path == source
-    assert weights.fetch_weights("cifar10").metadata == row.metadata
+    path, row = bundled.checkout_file(find_checkpoint("cifar10")), find_checkpoint("cifar10")
+    monkeypatch.setattr(bundled, "WEIGHTS", tmp_path / "site-packages")
+    monkeypatch.setattr(source, "download", lambda row: str(path))
+    assert source.fetch_weights("cifar10").path == path
+    assert source.fetch_weights("cifar10").metadata == row.metadata
 
 
 def test_official_ones_are_not_looked_for_here(tmp_path, monkeypatch):
     row = find_checkpoint("fcmae", "atto")
-    monkeypatch.setattr(checkout, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(bundled, "WEIGHTS", tmp_path)
     (tmp_path / f"{row.name}.safetensors").write_bytes(b"others")
-    assert checkout.checkout_file(row) is None
+    assert bundled.checkout_file(row) is None
 
 
 @pytest.mark.slow

@@ -2,12 +2,10 @@
 
 from collections import Counter
 
+from training.errors import DataError
+
 # How many names a message quotes.
 QUOTED = 5
-
-
-class DataError(ValueError):
-    """Data that cannot be trained on."""
 
 
 def quote(names):

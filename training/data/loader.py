@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from training.data.draws import Draws
-from training.data.errors import DataError, quote
+from training.data.errors import quote
+from training.errors import DataError
 
 Dataset = tf.data.Dataset
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Loader:
         What becomes of a picture depends on its place in the batch, not on the worker that loads it.
 
         Args:
-            recipe: The `training.recipe.Training`.
+            recipe: The `training.recipes.fields.Training`.
             first_batch: Number of the first batch. None of those before is decoded.
             share: `training.data.shares.Share`, the part of each batch that is loaded.
             load: From what `_open` returns, one argument each, and `Draws` to a tuple of tensors of static shapes. It

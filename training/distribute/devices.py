@@ -14,9 +14,8 @@ import time
 import keras
 import numpy as np
 
-from training.callbacks import TrainingError
 from training.data.shares import WHOLE, Share
-from training.recipe import RecipeError
+from training.errors import RecipeError, TrainingError
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ class EndWhenTold(keras.callbacks.Callback):
     Before and during an evaluation it waits for the end of that.
 
     Args:
-        saver: The run's `training.callbacks.SaveCheckpoints`, which comes before this callback.
+        saver: The run's `training.loop.callbacks.SaveCheckpoints`, which comes before this callback.
         devices: The run's `training.distribute.devices.Devices`.
         accumulation: Steps that make one of the optimizer: it ends between two of these.
 

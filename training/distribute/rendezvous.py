@@ -9,7 +9,7 @@ import logging
 import socket
 import time
 
-from training.callbacks import TrainingError
+from training.errors import TrainingError
 
 logger = logging.getLogger(__name__)
 

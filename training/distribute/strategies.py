@@ -9,10 +9,9 @@ import signal
 
 import keras
 
-from training.callbacks import TrainingError
 from training.distribute import clusters, rendezvous
 from training.distribute.devices import Devices
-from training.recipe import RecipeError
+from training.errors import RecipeError, TrainingError
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 

@@ -4,7 +4,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from training import runs
+from training.errors import RunError
+from training.files import read_json
+from training.runs.folder import CONFIG, FOUND, METRICS
 
 # The pictures that runs leave behind, as a reader would go through them, and what they show. `learning_curves.png` is
 # not among them: a page draws the curves of several runs into one picture.
@@ -69,26 +71,26 @@ def find_runs(folders):
 
 
 def _runs_in(folder):
-    if (folder / runs.CONFIG).exists():
+    if (folder / CONFIG).exists():
         return [folder]
     # As they came about: the quickstart's pre-training before its fine-tuning.
-    found = sorted(folder.glob(f"*/{runs.CONFIG}"), key=lambda path: path.stat().st_mtime)
+    found = sorted(folder.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise runs.RunError(f"This is no run's folder, nor does it hold one. Received: {folder}")
+        raise RunError(f"This is no run's folder, nor does it hold one. Received: {folder}")
     return [path.parent for path in found]
 
 
 def read_run(folder, name):
     """Reads the run of a folder."""
-    config = _read(folder / runs.CONFIG, dict)
+    config = _read(folder / CONFIG, dict)
     system = {**config.pop("versions", {}), **config.pop("system", {})}
-    config.pop(runs.FOUND, None)  # the settings of runs stand side by side, and this is none
+    config.pop(FOUND, None)  # the settings of runs stand side by side, and this is none
     return Run(
         name=name,
         config=config,
         system=system,
         history=_read(folder / "log.json", list),
-        metrics=_read(folder / runs.METRICS, dict),
+        metrics=_read(folder / METRICS, dict),
         pictures={caption: folder / file for file, caption in PICTURES.items() if (folder / file).exists()},
         series=sorted((folder / SERIES).glob("*.png")),
     )
@@ -96,9 +98,9 @@ def read_run(folder, name):
 
 def _read(path, kind):
     """What a JSON file of a run holds, a `dict` or a `list`; an empty one if the run did not come to it."""
-    content = runs.read_json(path) if path.exists() else kind()
+    content = read_json(path) if path.exists() else kind()
     if not isinstance(content, kind):
-        raise runs.RunError(
+        raise RunError(
             f"This is no file of a run, which holds a {kind.__name__}; remove it or its folder. "
             f"Received: {path}, which holds a {type(content).__name__}"
         )

@@ -9,10 +9,11 @@ from PIL import Image
 from keras_cnv2 import load_image
 from tests.training.data.samples import FIELDS, assert_same, parts_of, put_together, take, write
 from tests.training.small import finetuning, pretraining
-from training.data.augment import Augmentation
-from training.data.folders import Folder
-from training.data.loader import DataError, Loader
+from training.data.images.augment import Augmentation
+from training.data.images.folders import Folder
+from training.data.loader import Loader
 from training.data.shares import Share
+from training.errors import DataError
 
 
 class TestTraining:

@@ -12,15 +12,20 @@ import itertools
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from tests.training.small import finetuning, pretraining
-from training import checkpoints, evaluate, finetune, loop, pretrain, recipes, runs
 from training.__main__ import process
+from training.commands import evaluate, finetune, pretrain
 from training.distribute.strategies import open_devices
+from training.files import write_json
+from training.loop import state
+from training.loop.train import train
+from training.recipes import images
 
 PRETRAINING = pretraining(drop_path=0.2, checkpoint_steps=2)
 FINETUNING = finetuning(
@@ -47,16 +52,15 @@ def all_phases(data, strategy, folder):
     chosen = evaluate.Evaluation(data=data, weights=str(folder / "finetuning"), image_size=16, batch_size=4)
     scores = evaluate.run(chosen, devices)
     if devices.is_chief:
-        runs.write_json(folder / "scores.json", scores)
+        write_json(folder / "scores.json", scores)
 
 
 def command(mode, *arguments):
-    recipes.PRETRAINING["small"] = PRETRAINING
-    train = loop.train
-    loop.train = lambda *given, **named: train(*given, **named, run_eagerly=True)
+    images.PRETRAINING["small"] = PRETRAINING
+    pretrain.train = partial(train, run_eagerly=True)
     if mode == "dies":
         times, fsync = itertools.count(1), os.fsync
-        checkpoints.os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL) if next(times) == 2 else fsync(file)
+        state.os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL) if next(times) == 2 else fsync(file)
     process([*arguments])
 
 

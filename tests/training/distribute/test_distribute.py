@@ -11,13 +11,12 @@ import pytest
 
 from tests.training.small import source
 from tests.workers import Workers
-from training import checkpoints
-from training.callbacks import TrainingError
 from training.distribute.clusters import ClusterError
 from training.distribute.devices import ONE_DEVICE, Devices
 from training.distribute.preemption import EXIT_CODE
 from training.distribute.strategies import _check_gpus, open_devices
-from training.recipe import RecipeError
+from training.errors import RecipeError, TrainingError
+from training.loop import state
 
 PROGRAM = ["-m", "tests.training.distribute.distributed_run"]
 
@@ -62,14 +61,14 @@ def whole(data, tmp_path_factory):
     return folder / "pretrain"
 
 
-def state(run):
+def arrays(run):
     """All arrays of the last checkpoint of a run: name -> array."""
-    found = checkpoints.checkpoints(run / "checkpoints")
-    return checkpoints.read(found[max(found)])[0]
+    found = state.checkpoints(run / "checkpoints")
+    return state.read(found[max(found)])[0]
 
 
 def assert_same(one, two):
-    one, two = state(one), state(two)
+    one, two = arrays(one), arrays(two)
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_allclose(one[name], two[name], atol=1e-5, err_msg=name)
@@ -113,19 +112,19 @@ class TestFaults:
         saved = tmp_path / "pretrain" / "checkpoints"
 
         with Workers(tmp_path, [command] * 2) as workers:
-            workers.wait_for(lambda: checkpoints.checkpoints(saved), 90)
+            workers.wait_for(lambda: state.checkpoints(saved), 90)
             workers.send(1, signal.SIGTERM)
             assert workers.wait(END) == [EXIT_CODE, EXIT_CODE]
             assert "the same command goes on" in workers.output(0)
-        steps = {*checkpoints.checkpoints(saved)}
+        steps = {*state.checkpoints(saved)}
         assert max(steps) < 12, "it ended before its end"
 
         with Workers(tmp_path, [command] * 2) as workers:
-            workers.wait_for(lambda: {*checkpoints.checkpoints(saved)} - steps, 90)
+            workers.wait_for(lambda: {*state.checkpoints(saved)} - steps, 90)
             workers.send(1, signal.SIGKILL)
             assert workers.wait(END, [0]) == [1]
             assert f"error: Worker 1 ({workers.addresses[1]}) has died" in workers.output(0)
-        assert max(checkpoints.checkpoints(saved)) < 12
+        assert max(state.checkpoints(saved)) < 12
 
         with Workers(tmp_path, [command, None]) as workers:
             late = f"Worker 0 waits for worker 1 ({workers.addresses[1]})"
@@ -144,7 +143,7 @@ class TestFaults:
             assert workers.wait(120, [0]) == [-signal.SIGKILL]
             assert workers.wait(END, [1]) == [1]
             assert f"error: Worker 0 ({workers.addresses[0]}) has died" in workers.output(1)
-        assert [*checkpoints.checkpoints(saved)] == [2]
+        assert [*state.checkpoints(saved)] == [2]
         assert [*saved.glob(".writing-*")], "what it was writing"
         with Workers(tmp_path, [commands[1]] * 2) as workers:
             workers.succeed(120)

@@ -5,11 +5,14 @@ import keras
 import pytest
 
 from tests.training.small import pretraining, source
-from training import checkpoints, loop, pretrain
 from training.__main__ import main
-from training.callbacks import Position
+from training.commands import pretrain
 from training.distribute.devices import Devices
 from training.distribute.preemption import EXIT_CODE, INTERVAL, EndWhenTold, Preempted
+from training.loop import state
+from training.loop.callbacks import Position
+from training.loop.train import train
+from training.models.build import new_fcmae
 
 
 class SendSigterm(keras.callbacks.Callback):
@@ -28,13 +31,13 @@ class SendSigterm(keras.callbacks.Callback):
 @pytest.mark.parametrize(("sent", "ended"), [(2, 2), (5, 6)])
 def test_sigterm_saves_and_ends_between_two_steps_of_the_optimizer(tmp_path, sent, ended):
     recipe = pretraining(accumulation=2)  # 6 steps an epoch
-    model = loop.new_fcmae(recipe, 3)
+    model = new_fcmae(recipe, 3)
     former = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Preempted):
-        loop.train(model, recipe, source(), tmp_path, callbacks=[SendSigterm(sent)], run_eagerly=True)
-    found = checkpoints.checkpoints(tmp_path / "checkpoints")
+        train(model, recipe, source(), tmp_path, callbacks=[SendSigterm(sent)], run_eagerly=True)
+    found = state.checkpoints(tmp_path / "checkpoints")
     assert [*found] == [ended]
-    _, content = checkpoints.read(found[ended])
+    _, content = state.read(found[ended])
     assert [row["step"] for row in content["progress"]["history"]] == [6][: ended // 6], "a whole epoch has its figures"
     assert signal.getsignal(signal.SIGTERM) == former, "another SIGTERM ends the process"
 

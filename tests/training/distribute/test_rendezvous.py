@@ -8,8 +8,8 @@ import time
 import pytest
 
 from tests.workers import free_addresses
-from training.callbacks import TrainingError
 from training.distribute import rendezvous
+from training.errors import TrainingError
 
 
 @pytest.fixture(autouse=True)

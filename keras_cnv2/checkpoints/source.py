@@ -1,0 +1,80 @@
+"""The argument `weights` of the models: a published tag or a path."""
+
+import contextlib
+from pathlib import Path
+from typing import NamedTuple
+
+from keras_cnv2.checkpoints.bundled import check_file, checkout_file
+from keras_cnv2.checkpoints.convert import load_contents, shape_of, translate
+from keras_cnv2.checkpoints.hub import download
+from keras_cnv2.checkpoints.read import READERS, is_path, open_checkpoint
+from keras_cnv2.checkpoints.registry import find_checkpoint, find_file
+from keras_cnv2.errors import CheckpointError
+from keras_cnv2.sizes import SIZES, size_of
+
+
+class Weights(NamedTuple):
+    """Weights that are on this machine.
+
+    Args:
+        path: Path of their file.
+        metadata: What is known of them beside what the file says, see `keras_cnv2.checkpoints.metadata`.
+    """
+
+    path: Path
+    metadata: dict
+
+
+def fetch_weights(weights, size=None):
+    """Finds weights, and downloads them if need be: our own are in a checkout already.
+
+    Args:
+        weights: Tag or full name of a published checkpoint, or a path.
+        size: Name of the size that a tag is for.
+
+    Returns:
+        `Weights`.
+
+    Raises:
+        CheckpointError: If there are no such weights, or they cannot be had.
+    """
+    if is_path(weights):
+        row, path = find_file(Path(weights)), Path(weights)
+    else:
+        row = find_checkpoint(weights, size)
+        path = checkout_file(row) or Path(download(row))
+        check_file(row, path)
+    return Weights(path, row.metadata if row else {})
+
+
+def fetch_weights_for(weights, depths, dims):
+    """`fetch_weights` for a model of these depths and dims; `None` stays `None`.
+
+    Before the model is built, so that a wrong name or a lost connection is told at once.
+    """
+    size = size_of(depths, dims)
+    if weights is None:
+        return None
+    if size is None and not is_path(weights):
+        raise CheckpointError(
+            f"Published weights are for the sizes {', '.join(SIZES)}. Give a size, or a path that ends in "
+            f"{', '.join(READERS)}. Received: weights={weights!r} with depths={depths}, dims={dims}"
+        )
+    return fetch_weights(weights, size)
+
+
+@contextlib.contextmanager
+def open_weights(weights):
+    """Opens what `fetch_weights` returned, as `open_checkpoint` does."""
+    with open_checkpoint(weights.path) as contents:
+        known = dict(weights.metadata)
+        head = translate(contents.tensors)[1].get("head/bias")
+        if head and shape_of(head.array) != (len(known.get("class_names", ())),):
+            known.pop("class_names", None)  # a file of the user's own under a published name
+        yield contents._replace(metadata={**known, **contents.metadata})
+
+
+def load_weights(model, weights, other_classes=False):
+    """Loads what `fetch_weights` returned; `other_classes` as in `load_contents`."""
+    with open_weights(weights) as contents:
+        load_contents(model, contents, other_classes)

@@ -1,0 +1,100 @@
+"""`keras-cnv2 export`: from weights to what others run."""
+
+from functools import partial
+from pathlib import Path
+
+from keras_cnv2.checkpoints.read import without_suffix
+from keras_cnv2.commands.predict import pictures_at
+from keras_cnv2.export.litert.export import QUANTIZATIONS, export_litert
+from keras_cnv2.export.onnx import export_onnx
+from keras_cnv2.export.outputs import INPUT_DTYPES
+from keras_cnv2.export.saved_model.export import export_saved_model
+from keras_cnv2.export.serving.export import export_serving
+from keras_cnv2.images.pictures import RESIZES
+from keras_cnv2.restore import restore_model
+from keras_cnv2.sizes import SIZES
+
+EXPORTS = {
+    "saved_model": export_saved_model,
+    "serving": export_serving,
+    "litert": export_litert,
+    "onnx": export_onnx,
+}
+
+# Ending of the file, for those that are one.
+SUFFIXES = {"litert": ".tflite", "onnx": ".onnx"}
+
+# Which exports take which options.
+SERVED = ("saved_model", "serving")
+OPTIONS = {
+    "image_size": tuple(EXPORTS),
+    "resize": SERVED,
+    "top": SERVED,
+    "input_dtype": (*SERVED, "litert"),
+    "max_pixels": SERVED,
+    "name": ("serving",),
+    "version": ("serving",),
+    "max_batch_size": ("serving",),
+    "quantization": ("litert",),
+    "representative": ("litert",),
+    "overwrite": ("saved_model", "litert", "onnx"),
+}
+
+
+def add_arguments(parser, weights_help):
+    """Adds the arguments of the command to its parser."""
+    parser.add_argument("model", metavar="MODEL", help=f"a size, or {weights_help}")
+    parser.add_argument("--weights", help=f"of a size: {weights_help} (default: imagenet)")
+    parser.add_argument("--to", required=True, choices=EXPORTS, help="what to make")
+    parser.add_argument("--out", type=Path, help="file or folder to write (default: named after the model)")
+    add = partial(parser.add_argument, default=None)
+    add("--image-size", type=int, help="side of the images in pixels (default: the model's)")
+    add("--resize", choices=RESIZES, help="how pictures become images (default: the model's way)")
+    add("--top", type=int, help="classes that an answer names (default: 5)")
+    add("--input-dtype", choices=INPUT_DTYPES, help="of images (default: float32)")
+    add("--max-pixels", type=int, help="height times width of the largest picture that is decoded")
+    add("--name", help="of the model at the server (default: convnextv2)")
+    add("--version", type=int, help="of the model at the server (default: the next one)")
+    add("--max-batch-size", type=int, help="images that the server computes at once (default: 32)")
+    add("--quantization", choices=QUANTIZATIONS[1:], help="of a LiteRT file's weights (default: none)")
+    add("--representative", nargs="+", metavar="IMAGE", help="pictures for int8: files, folders, glob patterns")
+    parser.add_argument("--overwrite", action="store_const", const=True, help="replace what is there")
+
+
+def run_export(args):
+    """Write a model as SavedModel, for TensorFlow Serving, as LiteRT or as ONNX, and compare it with the model."""
+    options = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
+    for name in options:
+        if args.to not in OPTIONS[name]:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is an option of --to {' and '.join(OPTIONS[name])}. "
+                f"Received: --to {args.to}"
+            )
+    if args.model not in SIZES and args.weights:
+        raise ValueError(f"--weights is for a size; MODEL names weights itself. Received: MODEL {args.model}")
+    if args.to in SUFFIXES:  # a file is replaced without being asked: `_check_free` asks
+        options.pop("overwrite", None)
+    # The rest, too, before anything is downloaded.
+    if args.quantization == "int8" and not args.representative:
+        raise ValueError("int8 is calibrated with pictures: --representative PICTURES. Received: none")
+    if args.representative:
+        options["representative"] = pictures_at(args.representative)
+    out = args.out or Path(without_suffix(Path(args.model).name) + SUFFIXES.get(args.to, f"_{args.to}"))
+    _check_free(out, args)
+    size = args.model if args.model in SIZES else None
+    model = restore_model((args.weights or "imagenet") if size else args.model, size)
+    EXPORTS[args.to](model, out, **options)
+    print(f"{out}: {_bytes(out) / 1e6:.1f} MB, outputs compared with the model's")
+    return 0
+
+
+def _check_free(out, args):
+    if args.to != "serving" and out.exists() and not args.overwrite:
+        raise FileExistsError(f"There is something already; --overwrite replaces it. Received: {out}")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"There is no such folder to write to. Received: {out}")
+
+
+def _bytes(path):
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

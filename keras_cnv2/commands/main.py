@@ -1,0 +1,231 @@
+"""The command `keras-cnv2`."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import keras_cnv2
+from keras_cnv2.checkpoints.bundled import checkout_file
+from keras_cnv2.checkpoints.convert import NAMINGS, translate
+from keras_cnv2.checkpoints.hub import is_cached
+from keras_cnv2.checkpoints.metadata import metadata_of
+from keras_cnv2.checkpoints.read import is_path
+from keras_cnv2.checkpoints.registry import CHECKPOINTS, find_checkpoint
+from keras_cnv2.checkpoints.source import fetch_weights, open_weights
+from keras_cnv2.checkpoints.write import save_checkpoint
+from keras_cnv2.commands import export as export_command
+from keras_cnv2.commands.predict import check_classifier, pictures_at, predict
+from keras_cnv2.commands.verify import TOLERANCE, verify
+from keras_cnv2.files import check_target, replacing
+from keras_cnv2.images.pictures import load_image
+from keras_cnv2.restore import read_architecture, restore_model
+from keras_cnv2.sizes import SIZES
+
+WEIGHTS = "path of a file, full name of a published checkpoint (see `list`), or tag of one"
+
+
+def main(argv=None):
+    """Runs the command.
+
+    Args:
+        argv: List of arguments; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    # Standard output is for results alone; log lines go to standard error, as they do where nobody sets up logging.
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written is left", file=sys.stderr)
+        return 130
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="keras-cnv2", description="ConvNeXt V2: weights, predictions, exports.")
+    parser.add_argument("--version", action="version", version=f"keras_cnv2 {keras_cnv2.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name, run):
+        added = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        added.set_defaults(run=run)
+        return added
+
+    command("list", run_list)
+    added = command("info", run_info)
+    added.add_argument("name", help=f"a size, or {WEIGHTS}")
+
+    added = command("predict", run_predict)
+    added.add_argument("images", nargs="+", metavar="IMAGE", help="picture, folder of pictures, or glob pattern")
+    added.add_argument("--model", choices=SIZES, help="size, where the tag leaves it open")
+    added.add_argument("--weights", help=f"{WEIGHTS} (default: imagenet, of tiny if no --model is given)")
+    added.add_argument("--top", type=_positive, default=5, help="classes to name (default: %(default)s)")
+    added.add_argument("--json", action="store_true", help="print one JSON list and nothing else")
+
+    added = command("convert", run_convert)
+    added.add_argument("source", metavar="IN", help=WEIGHTS)
+    added.add_argument("target", metavar="OUT", type=Path, help="path of a .safetensors, .keras or .weights.h5 file")
+    added.add_argument("--naming", choices=NAMINGS, help="of .safetensors (default: official)")
+    added.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+
+    export_command.add_arguments(command("export", export_command.run_export), WEIGHTS)
+
+    added = command("verify", run_verify)
+    added.add_argument("image", metavar="IMAGE", help="000000039769.jpg of COCO val2017")
+    added.add_argument("--weights", nargs="+", help=f"each a {WEIGHTS} (default: all that have published logits)")
+    added.add_argument("--logits", nargs="+", type=float, help="what to expect (default: the published ones)")
+    return parser
+
+
+def _positive(text):
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a positive int. Received: {text}")
+    return int(text)
+
+
+def run_list(args):
+    """Print the table of sizes and the table of published checkpoints."""
+    sizes = [
+        (name, _spaced(size.depths), _spaced(size.dims), f"{size.parameters:,}", f"{size.gmacs:g} G")
+        for name, size in SIZES.items()
+    ]
+    checkpoints = [
+        (row.name, f"{row.image_size} {row.resize}", row.top1 or "-", row.licence, "yes" if _is_here(row) else "")
+        for row in CHECKPOINTS
+    ]
+    _print_table(("size", "depths", "dims", "parameters", "multiply-accumulates at 224"), sizes)
+    print()
+    _print_table(("checkpoint", "images", "top-1 %", "licence", "here"), checkpoints)
+    return 0
+
+
+def _is_here(row):
+    """Whether a published checkpoint needs no download."""
+    return checkout_file(row) is not None or is_cached(row)
+
+
+def run_info(args):
+    """Tell all about a size, a published checkpoint or a file of weights."""
+    if args.name in SIZES:
+        facts = asdict(SIZES[args.name])
+        facts["checkpoints"] = ", ".join(row.name for row in CHECKPOINTS if row.size == args.name)
+    elif is_path(args.name):
+        with open_weights(fetch_weights(args.name)) as contents:
+            naming = translate(contents.tensors)[0].name
+            facts = {"naming": naming, **asdict(read_architecture(contents)), **contents.metadata}
+    else:
+        row = find_checkpoint(args.name)
+        facts = {"name": row.name, **asdict(row), "here": _is_here(row)}
+    shown = {name: value for name, value in facts.items() if value is not None}
+    _print_table(None, [(name, _short(value)) for name, value in shown.items()])
+    return 0
+
+
+def run_predict(args):
+    """Name the classes of pictures, the most probable first."""
+    paths = pictures_at(args.images)  # before anything is downloaded
+    size = args.model if args.model or args.weights else "tiny"
+    model = restore_model(args.weights or "imagenet", size)
+    check_classifier(model)
+    if args.model and (model.depths, model.dims) != (SIZES[args.model].depths, SIZES[args.model].dims):
+        raise ValueError(f"The weights are of depths {model.depths}, dims {model.dims}. Received: --model {args.model}")
+
+    results, failed = [], 0
+    for path, predictions in predict(model, paths, args.top):
+        if isinstance(predictions, Exception):
+            failed += 1
+            print(f"error: {path}: {predictions}", file=sys.stderr)
+        elif args.json:
+            named = [{"name": name, "probability": probability} for name, probability in predictions]
+            results.append({"path": str(path), "predictions": named})
+        else:
+            print(_printable(path))
+            _print_table(None, [(f"  {100 * probability:5.1f} %", name) for name, probability in predictions])
+    if args.json:
+        print(json.dumps(results, indent=1))
+    return int(failed > 0)
+
+
+def run_convert(args):
+    """Write weights under other names, or into a Keras file: of a classifier, one for images in 0..255."""
+    if args.source.endswith(".keras") and args.target.suffix == ".keras":
+        raise ValueError(f"IN is a Keras file already. Received: {args.source}")
+    check_target(args.target)
+    if args.target.exists() and not args.overwrite:
+        raise FileExistsError(f"There is a file already; --overwrite replaces it. Received: {args.target}")
+    save = _writer(args.target, args.naming)
+    model = restore_model(args.source)
+    save(model)
+    if args.target.suffix == ".h5" and (lost := metadata_of(model)):
+        print(f"without {', '.join(lost)}, which .weights.h5 files cannot hold", file=sys.stderr)
+    print(args.target)
+    return 0
+
+
+def _writer(target, naming):
+    """The function that writes a model to the path `target`."""
+
+    def save_keras(model):
+        with replacing(target) as temporary:
+            (model.save if target.suffix == ".keras" else model.save_weights)(temporary)
+
+    if target.suffix == ".safetensors":
+        return lambda model: save_checkpoint(model, target, naming or "official")
+    if naming:
+        raise ValueError(f"--naming is for .safetensors: Keras files have Keras's names. Received: {target}")
+    if target.name.endswith((".keras", ".weights.h5")):
+        return save_keras
+    raise ValueError(f"OUT ends in .safetensors, .keras or .weights.h5. Received: {target}")
+
+
+def run_verify(args):
+    """Compare checkpoints with their published logits on a picture."""
+    load_image(args.image)  # before anything is downloaded
+    names = args.weights or [row.name for row in CHECKPOINTS if row.logits]
+    print("| checkpoint | image | published | here | largest difference | |")
+    print("|---|---|---|---|---|---|")
+    failed = []
+    for name in names:
+        try:
+            comparisons = verify(name, args.image, args.logits)
+        except (ValueError, OSError) as error:  # the other checkpoints go on
+            print(f"error: {error}", file=sys.stderr)
+            comparisons = []
+        for c in comparisons:
+            verdict = "matches" if c.matches else "differs"
+            logits = " | ".join(" ".join(f"{value:.4f}" for value in values) for values in (c.expected, c.received))
+            print(f"| {c.name} | {c.image_size} {c.resize} | {logits} | {c.difference:.1e} | {verdict} |", flush=True)
+        if not any(c.matches for c in comparisons):
+            failed.append(name)
+    print(f"{len(names) - len(failed)} of {len(names)} match within {TOLERANCE:g}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def _print_table(titles, rows):
+    """Prints columns, each as wide as its widest cell."""
+    cells = [[_printable(cell) for cell in row] for row in ([titles] if titles else []) + [*rows]]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def _printable(value):
+    """Text without what would steer a terminal: names of classes come from files."""
+    return "".join(character if character.isprintable() else "?" for character in str(value))
+
+
+def _spaced(values):
+    return " ".join(map(str, values))
+
+
+def _short(value):
+    """A value on one line; of many names the first."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    return ", ".join(map(str, value[:10])) + (f", ... ({len(value)})" if len(value) > 10 else "")

@@ -1,0 +1,78 @@
+"""Checkpoints against their published logits."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_cnv2.checkpoints.read import is_path
+from keras_cnv2.checkpoints.registry import find_checkpoint, find_file
+from keras_cnv2.commands.predict import check_classifier
+from keras_cnv2.errors import CheckpointError
+from keras_cnv2.models.pictures import IMAGE_SIZE, load_image_for
+from keras_cnv2.restore import restore_model
+
+TOLERANCE = 1e-3
+
+
+class Comparison(NamedTuple):
+    """One checkpoint on one picture.
+
+    Args:
+        name: Name of the checkpoint.
+        image_size: Side of the image in pixels.
+        resize: How it was made of the picture, "crop" or "squash".
+        expected: The published logits.
+        received: Ours, as many.
+    """
+
+    name: str
+    image_size: int
+    resize: str
+    expected: tuple[float, ...]
+    received: tuple[float, ...]
+
+    @property
+    def difference(self):
+        """The largest one between the logits."""
+        return float(np.max(np.abs(np.subtract(self.expected, self.received))))
+
+    @property
+    def matches(self):
+        return self.difference <= TOLERANCE
+
+
+def verify(weights, picture, logits=None):
+    """Compares a checkpoint's first logits with the published ones.
+
+    What was published below 384 pixels does not say for sure whether the picture was cropped, so both are tried.
+
+    Args:
+        weights: Full name of a published checkpoint, or path of a file.
+        picture: Path of the picture the logits were published for: 000000039769.jpg of COCO val2017.
+        logits: The expected ones; by default those of the checkpoint's row.
+
+    Returns:
+        List of one or two `Comparison`.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be had or read, or has no published logits.
+        ValueError: If it is no classifier, has fewer classes than there are logits, or the picture cannot be read.
+        OSError: If there is no such picture or file of weights.
+    """
+    row = find_file(Path(weights)) if is_path(weights) else find_checkpoint(weights)
+    logits = logits or (row and row.logits)
+    if not logits:
+        raise CheckpointError(f"There are no published logits for these weights. Received: {weights!r}")
+    model = restore_model(weights, classifier_activation="linear")
+    check_classifier(model)
+    if len(logits) > model.classes:
+        raise ValueError(f"The model has {model.classes} classes. Received: {len(logits)} logits")
+    size = model.image_size or IMAGE_SIZE
+    comparisons = []
+    for resize in ("crop", "squash") if size < 384 else ("squash",):
+        outputs = model.predict_on_batch(load_image_for(model, picture, size, resize)[None])
+        received = tuple(map(float, outputs[0, : len(logits)]))
+        name = row.name if row else Path(weights).name
+        comparisons.append(Comparison(name, size, resize, tuple(logits), received))
+    return comparisons

@@ -1,0 +1,1 @@
+"""LiteRT (TFLite) files: float, float16 and int8."""

@@ -1,0 +1,91 @@
+"""A LiteRT file against the model it was made of."""
+
+import numpy as np
+
+from keras_cnv2.errors import ExportError
+from keras_cnv2.export.check import compare, full_precision, sample_images
+from keras_cnv2.export.litert.convert import operation, read
+from keras_cnv2.export.litert.representative import as_dtype
+from keras_cnv2.images.normalization import preprocess_input
+
+# How far outputs may be off, as a share of their spread over channels (root mean square). With pseudo-weights, on
+# photographs, it is 0.002, 0.04 and 0.04; with GRN and LayerNorm in int8 it is 0.7, and of other images' outputs 1.4.
+ALLOWED = {"float16": 0.02, "dynamic": 0.2, "int8": 0.25}
+
+# Batches that are compared.
+BATCHES = 4
+
+
+def check_file(path, named, model, quantization, batches):
+    """Raises an `ExportError` unless a file does what a model does, with builtin operations alone.
+
+    Args:
+        path: Of the file.
+        named: The model with a dict of outputs.
+        model: The model, which says what its images are.
+        quantization: As the file was made.
+        batches: Images to compare on, or `None` for made-up ones.
+    """
+    content = path.read_bytes()
+    check_operations(content)
+    run, shape, dtype = runner(content)
+    for images in (batches or _made_up(model, shape))[:BATCHES]:
+        images = as_dtype(images, dtype)
+        received = run(images=images)
+        with full_precision():
+            outputs = named(images, training=False)
+        for name, expected in outputs.items():
+            if quantization is None:
+                compare(name, received[name], expected)
+            else:
+                compare_quantized(name, received[name], np.asarray(expected), quantization)
+
+
+def check_operations(content):
+    """Raises an `ExportError` if the file asks for operations that LiteRT does not bring along."""
+    graph = read(content)
+    used = {operation(graph, operator) for subgraph in graph.subgraphs for operator in subgraph.operators}
+    foreign = used & {None, "CUSTOM", "DELEGATE"}
+    if foreign:
+        codes = sorted((code.customCode or b"?").decode() for code in graph.operatorCodes if code.customCode)
+        raise ExportError(f"The file needs operations that are no builtin ones of LiteRT. Received: {codes}")
+
+
+def compare_quantized(name, received, expected, quantization):
+    """Raises an `ExportError` if outputs are off by more than quantization does to them.
+
+    Measured is the difference from the mean over channels, as probabilities of many classes, or features, can have a
+    mean that hides all there is to tell them apart.
+    """
+    spread = expected - expected.mean(-1, keepdims=True) if expected.shape[-1] > 1 else expected
+    off = _rms(received - expected) / max(_rms(spread), 1e-4)
+    if not off <= ALLOWED[quantization]:  # NaN is no agreement either
+        raise ExportError(
+            f"{name}: the quantized values are not the model's; representative images unlike those that the model will "
+            f"see spoil int8. Received: quantization={quantization!r}, off by {off:.2f} of the spread, where "
+            f"{ALLOWED[quantization]:g} is allowed"
+        )
+
+
+def _rms(values):
+    return np.sqrt(np.mean(np.square(values, dtype="float64")))
+
+
+def runner(content):
+    """A function that runs the bytes of a file, and the shape and dtype of its images."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        interpreter = Interpreter(model_content=content)
+        interpreter.allocate_tensors()
+        run = interpreter.get_signature_runner()
+    except (RuntimeError, ValueError) as error:
+        raise ExportError(f"LiteRT cannot run the file: {error}") from error
+    images = run.get_input_details()["images"]
+    return run, tuple(images["shape"]), images["dtype"]
+
+
+def _made_up(model, shape):
+    batch, height, width, channels = shape
+    batches = [sample_images(height, width, channels, batch, seed) for seed in range(2)]
+    return batches if model.include_preprocessing else [np.asarray(preprocess_input(images)) for images in batches]

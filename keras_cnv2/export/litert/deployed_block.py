@@ -1,0 +1,115 @@
+"""A model as devices run it fast: the folded one, with four axes throughout, which LiteRT hands to XNNPACK whole."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_cnv2.folding.block import FoldedBlock, Standardize
+from keras_cnv2.folding.fold import fold
+
+# XNNPACK's kernels for depthwise convolutions have up to 25 taps. With 49 it falls back to one that takes four to seven
+# times as long (measured in float32, on x86), so that 7x7 is the sum of three 3x7 of these distances between rows.
+DILATIONS = (1, 2, 3)
+
+
+def deployable(model):
+    """Makes a model with the same inputs and outputs, of the operations that LiteRT's CPU kernels are fast at.
+
+    Args:
+        model: As `keras_cnv2.fold` takes it. It stays as it is.
+
+    Returns:
+        A functional or sequential model with copies of its values.
+
+    Raises:
+        ValueError: As `keras_cnv2.fold`.
+    """
+    return _deployable(fold(model))
+
+
+def _deployable(folded):
+    """The same for a folded model, whose other layers become part of the new one."""
+
+    def deployed(layer):
+        if isinstance(layer, (keras.Function, keras.Sequential)):
+            return _deployable(layer)
+        return DeployedBlock(layer) if isinstance(layer, FoldedBlock) else layer
+
+    return keras.models.clone_model(folded, clone_function=deployed)
+
+
+class DeployedBlock(keras.layers.Layer):
+    """A `FoldedBlock` of rank-4 tensors, with 1x1 convolutions in place of dense layers.
+
+    A dense layer of four axes would become reshapes to two and back, and a Euclidean norm is no operation of LiteRT.
+
+    Args:
+        block: The `FoldedBlock`, whose values are copied.
+
+    Call arguments:
+        x: Float tensor `(N, H, W, C)`.
+
+    Returns:
+        A tensor of the shape of `x`.
+    """
+
+    def __init__(self, block):
+        dtype = block.dtype_policy
+        super().__init__(name=block.name, dtype=dtype)
+        self.rows = [
+            keras.layers.DepthwiseConv2D(
+                (3, 7),
+                padding="same",
+                dilation_rate=(dilation, 1),
+                use_bias=dilation == 1,
+                dtype=dtype,
+                name=f"rows_{dilation}",
+            )
+            for dilation in DILATIONS
+        ]
+        self.norm = Standardize(block.norm_epsilon, dtype=dtype, name="norm")
+        self.pwconv1 = keras.layers.Conv2D(4 * block.dim, 1, dtype=dtype, name="pwconv1")
+        self.pwconv2 = keras.layers.Conv2D(block.dim, 1, dtype=dtype, name="pwconv2")
+        self.gamma, self.offset = ops.convert_to_numpy(block.gamma), np.float32(1)  # of GRN's factors
+        self.grn_epsilon = block.grn_epsilon
+        self._take_values(block)
+
+    def _take_values(self, block):
+        kernel, bias = block.dwconv.get_weights()
+        for rows, dilation in zip(self.rows, DILATIONS):
+            part = kernel[[3 - dilation, 3, 3 + dilation]]
+            if dilation > 1:
+                part[1] = 0  # the row in the middle counts once
+            rows.build((None, None, None, block.dim))
+            rows.set_weights([part, bias] if rows.use_bias else [part])
+        for name, width in (("pwconv1", block.dim), ("pwconv2", 4 * block.dim)):
+            kernel, bias = getattr(block, name).get_weights()
+            conv = getattr(self, name)
+            conv.build((None, None, None, width))
+            conv.set_weights([kernel[None, None], bias])
+        self.built = True
+
+    def call(self, x):
+        return x + self.pwconv2(self.wide(x))
+
+    def wide(self, x):
+        """What the last convolution takes, `(N, H, W, 4C)`."""
+        y = self.pwconv1(self.norm(self._depthwise(x)))
+        y = keras.activations.gelu(y, approximate=False)
+        return y * self._grn_factors(y)
+
+    def _depthwise(self, x):
+        y = self.rows[0](x)
+        for rows, dilation in zip(self.rows[1:], DILATIONS[1:]):
+            # On a map with fewer rows it would read nothing but padding: zeros, which int8 has no scale for.
+            if x.shape[1] is None or dilation < x.shape[1]:
+                y = y + rows(x)
+        return y
+
+    def _grn_factors(self, y):
+        g = ops.sqrt(ops.sum(ops.square(y), axis=(1, 2), keepdims=True))
+        n = g / (ops.mean(g, axis=-1, keepdims=True) + self.grn_epsilon)
+        return n * self.gamma + self.offset
+
+    def compute_output_shape(self, x_shape):
+        return x_shape

@@ -1,0 +1,145 @@
+"""`export_litert`: a file for phones and small devices, which LiteRT (TensorFlow Lite) runs with XNNPACK."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from keras_cnv2.arguments import positive_int
+from keras_cnv2.errors import ExportError
+from keras_cnv2.export.litert.check import check_file
+from keras_cnv2.export.litert.convert import convert
+from keras_cnv2.export.litert.deployed_block import deployable
+from keras_cnv2.export.litert.equalize import equalize
+from keras_cnv2.export.litert.metadata import write_file
+from keras_cnv2.export.litert.representative import as_dtype, batches_of
+from keras_cnv2.export.outputs import check_backend, check_input_dtype, image_sides, labels_of, with_named_outputs
+from keras_cnv2.files import check_target, replacing
+from keras_cnv2.models.backbone import ConvNeXtV2Backbone
+from keras_cnv2.models.classifier import ConvNeXtV2
+from keras_cnv2.models.pictures import IMAGE_SIZE
+
+SUFFIX = ".tflite"
+QUANTIZATIONS = (None, "float16", "dynamic", "int8")
+
+# Bytes of weights in float32: what one flatbuffer, and TensorFlow's graphs on the way to it, can hold.
+LARGEST = 2**31 - 2**20
+
+
+def export_litert(
+    model: ConvNeXtV2 | ConvNeXtV2Backbone,
+    path: str | os.PathLike,
+    quantization: str | None = None,
+    representative: Iterable[Any] | None = None,
+    image_size: int | None = None,
+    batch: int = 1,
+    input_dtype: str = "float32",
+) -> None:
+    """Writes a model as a LiteRT (TensorFlow Lite) file, of builtin operations that XNNPACK runs as one piece.
+
+    ```python
+    keras_cnv2.export_litert(model, "model.tflite", quantization="int8", representative=paths_of_photographs)
+    run = ai_edge_litert.interpreter.Interpreter("model.tflite").get_signature_runner()
+    run(images=image[None])["probabilities"]
+    ```
+
+    "images" `(batch, H, W, C)`, as the model takes them, become "probabilities" or "logits" `(batch, classes)`, as the
+    model has it ("scores" with another activation); "P2" to "P5" of a backbone; "P5" or, with pooling, "pooled" of a
+    classifier without its top. Outputs are float32.
+
+    The file carries TensorFlow Lite's metadata, which say how images are made, and as a zip archive at its end
+    `labels.txt`, the names of the classes, one a line, and `keras_cnv2.json`: "image_size" (height and width),
+    "resize", "include_preprocessing" and "quantization". `zipfile.ZipFile("model.tflite")` reads them.
+
+    Quantized are convolutions and dense layers; statistics, GELU and probabilities stay float32. Before the file takes
+    its place it is run, and its outputs are compared with the model's.
+
+    Args:
+        model: A `keras_cnv2.ConvNeXtV2` or `ConvNeXtV2Backbone` in float32. It stays as it is.
+        path: Path that ends in `.tflite`. A file that is there is replaced when the new one is whole.
+        quantization: `None`; "float16", weights of half the size; "dynamic", weights in int8 and activations too, with
+            scales found while the model runs; or "int8", with scales found on `representative`.
+        representative: For "int8": images such as the model will see, about a hundred. Paths of pictures, images
+            `(H, W, C)` or batches of them in the model's range, or a mix of these; no iterator that never ends.
+        image_size: Optional int, the height and width of images; by default those of the model's `input_shape`, else
+            `model.image_size`, else 224.
+        batch: Int, how many images one run takes.
+        input_dtype: "float32" or "uint8", of "images"; "uint8" for models that do their own preprocessing.
+
+    Raises:
+        ValueError: If the model is none of these or takes more than 2 GB, or an argument is out of range.
+        ExportError: If the outputs are not those of the model, or ai-edge-litert is missing; no file is left behind.
+        OSError: If the file, or a picture, cannot be written or read.
+    """
+    path = Path(path)
+    _check(model, path, quantization, representative)
+    check_input_dtype(model, input_dtype)
+    shape = (positive_int("batch", batch), *_sides(model, image_size), model.input_shape[-1])
+    labels = labels_of(model)
+    batches = batches_of(representative, model, shape) if quantization == "int8" else None
+    with replacing(path) as temporary:
+        named = with_named_outputs(model)
+        function, variables = _function(named, shape, input_dtype, batches)
+        inputs = [as_dtype(images, input_dtype) for images in batches or ()]
+        content = convert(function, variables, quantization, inputs)
+        write_file(temporary, content, model, labels, shape, quantization)
+        check_file(temporary, named, model, quantization, batches)
+
+
+def _check(model, path, quantization, representative):
+    check_backend("A LiteRT file")
+    if not isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone)):
+        raise ValueError(
+            "export_litert takes ConvNeXtV2 and ConvNeXtV2Backbone (of an FCMAE: its backbone, `fcmae.backbone`). "
+            f"Received: model={model!r}"
+        )
+    if model.compute_dtype != "float32":
+        raise ValueError(
+            "export_litert takes models in float32: load the weights into one, and give `quantization`. "
+            f"Received: a model with dtype={model.dtype_policy.name!r}"
+        )
+    parameters = model.count_params()
+    if 4 * parameters > LARGEST:
+        raise ValueError(
+            f"A LiteRT file, in float32 on the way to it, holds 2 GB. Received: a model of {parameters:,} parameters"
+        )
+    if path.suffix != SUFFIX:
+        raise ValueError(f"A LiteRT file's path ends in {SUFFIX}. Received: {str(path)!r}")
+    if quantization not in QUANTIZATIONS:
+        raise ValueError(f"quantization must be one of {QUANTIZATIONS}. Received: quantization={quantization!r}")
+    if (quantization == "int8") != (representative is not None):
+        raise ValueError(
+            'quantization="int8" needs `representative`, images such as the model will see; others have no use for '
+            f"them. Received: quantization={quantization!r}, representative={_brief(representative)}"
+        )
+    check_target(path)
+    try:
+        import ai_edge_litert.interpreter  # noqa: F401
+    except ImportError as error:
+        raise ExportError(f'LiteRT checks what is made: pip install "keras_cnv2[litert]" ({error})') from error
+
+
+def _brief(value):
+    return value if value is None else f"a {type(value).__name__}"
+
+
+def _sides(model, image_size):
+    """Height and width of the images."""
+    default = getattr(model, "image_size", None) or IMAGE_SIZE
+    return tuple(side or default for side in image_sides(model, image_size))
+
+
+def _function(named, shape, input_dtype, batches):
+    """The graph to convert, and the variables it reads. With batches it is one that int8 suits."""
+    import tensorflow as tf
+
+    deployed = deployable(named)
+    if batches is not None:
+        equalize(deployed, batches)
+
+    def run(images):
+        return deployed(tf.cast(images, tf.float32), training=False)
+
+    images = tf.TensorSpec(shape, input_dtype, "images")
+    function = tf.function(run, input_signature=[images], autograph=False).get_concrete_function()
+    return function, [variable.value for variable in deployed.variables]

@@ -1,0 +1,161 @@
+"""What a LiteRT file says about itself: TensorFlow Lite's metadata, and files in a zip archive at its end.
+
+Source: the schema `metadata_schema.fbs` (identifier M001) of MediaPipe and TensorFlow Lite Support; fields are written
+    in its order.
+"""
+
+import json
+import zipfile
+
+from keras_cnv2.checkpoints.metadata import metadata_of
+from keras_cnv2.export.litert.convert import read, write
+from keras_cnv2.images.normalization import MEAN, STD
+
+# The name of the buffer that readers look for, and the identifier of what is in it.
+NAME, IDENTIFIER = "TFLITE_METADATA", b"M001"
+PARSER = "1.0.0"
+
+LABELS, DETAILS = "labels.txt", "keras_cnv2.json"
+
+# Values of the schema's enums and unions.
+RGB, GRAYSCALE = 1, 2
+FEATURE, IMAGE = 1, 2
+NORMALIZATION = 1
+AXIS_LABELS = 2
+
+
+def write_file(path, content, model, labels, shape, quantization):
+    """Writes a LiteRT file with its metadata.
+
+    Args:
+        path: Of the file.
+        content: Bytes of the file without them.
+        model: A classifier or backbone.
+        labels: The names of its classes, `None` without.
+        shape: `(batch, H, W, C)` of its images.
+        quantization: As the file was made.
+    """
+    graph = read(content)
+    path.write_bytes(write(_with_metadata(graph, model, shape, has_labels=labels is not None)))
+    details = {
+        **{name: value for name, value in metadata_of(model).items() if name == "resize"},
+        "image_size": list(shape[1:3]),
+        "include_preprocessing": model.include_preprocessing,
+        "quantization": quantization,
+    }
+    with zipfile.ZipFile(path, "a") as archive:
+        # `ZipInfo`: with a fixed date, so that the same model gives the same file.
+        archive.writestr(zipfile.ZipInfo(DETAILS), json.dumps(details))
+        if labels is not None:
+            archive.writestr(zipfile.ZipInfo(LABELS), "".join(f"{label}\n" for label in labels))
+
+
+def _with_metadata(graph, model, shape, has_labels):
+    from ai_edge_litert import schema_py_generated as schema
+
+    # The subgraph's order is what the metadata follow, which need not be that of the signature.
+    signature = graph.signatureDefs[0].outputs
+    names = {tensor.tensorIndex: tensor.name.decode() for tensor in signature}
+    outputs = [names[index] for index in graph.subgraphs[0].outputs]
+    buffer = schema.BufferT()
+    buffer.data = list(_metadata(model, shape, outputs, has_labels))
+    graph.buffers.append(buffer)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = NAME, len(graph.buffers) - 1
+    graph.metadata = [*(graph.metadata or []), entry]
+    return graph
+
+
+def _metadata(model, shape, outputs, has_labels):
+    """The bytes of the schema's ModelMetadata."""
+    import flatbuffers
+
+    tables = _Tables(flatbuffers.Builder(1024))
+    described = [
+        tables.table(
+            7,
+            {
+                0: tables.text(name),
+                3: tables.table(3, {0: ("Uint8", FEATURE), 1: tables.table(0, {})}),
+                6: tables.list([_label_file(tables)]) if has_labels else None,
+            },
+        )
+        for name in outputs
+    ]
+    subgraph = tables.table(4, {2: tables.list([_image(tables, model, shape)]), 3: tables.list(described)})
+    root = tables.table(
+        8,
+        {
+            0: tables.text(model.name),
+            1: tables.text("ConvNeXt V2, made with keras_cnv2"),
+            3: tables.list([subgraph]),
+            7: tables.text(PARSER),
+        },
+    )
+    tables.builder.Finish(root, IDENTIFIER)
+    return bytes(tables.builder.Output())
+
+
+def _label_file(tables):
+    return tables.table(
+        5, {0: tables.text(LABELS), 1: tables.text("Names of the classes, one a line."), 2: ("Int8", AXIS_LABELS)}
+    )
+
+
+def _image(tables, model, shape):
+    """The schema's TensorMetadata of the images: their size, and how to normalise grey levels of 0..255 for them."""
+    height, width, channels = shape[1:]
+    if model.include_preprocessing:
+        mean, std = [0.0], [1.0]
+    elif channels == 3:
+        mean, std = ([255 * value for value in values] for values in (MEAN, STD))
+    else:
+        mean, std = ([255 * sum(values) / len(values)] for values in (MEAN, STD))
+    low, high = ([(grey - m) / s for m, s in zip(mean, std)] for grey in (0, 255))
+    properties = {1: tables.table(2, {0: ("Uint32", width), 1: ("Uint32", height)})}
+    if channels in (1, 3):
+        properties[0] = ("Int8", RGB if channels == 3 else GRAYSCALE)
+    content = tables.table(3, {0: ("Uint8", IMAGE), 1: tables.table(2, properties)})
+    normalization = tables.table(2, {0: tables.floats(mean), 1: tables.floats(std)})
+    unit = tables.table(2, {0: ("Uint8", NORMALIZATION), 1: normalization})
+    return tables.table(
+        7,
+        {
+            0: tables.text("images"),
+            3: content,
+            4: tables.list([unit]),
+            5: tables.table(2, {0: tables.floats(high), 1: tables.floats(low)}),
+        },
+    )
+
+
+class _Tables:
+    """Writes flatbuffers without generated code; what is within a table is written before it."""
+
+    def __init__(self, builder):
+        self.builder = builder
+
+    def table(self, slots, fields):
+        """A table with so many slots; fields are {slot: offset, pair of scalar type and value, or `None`}."""
+        self.builder.StartObject(slots)
+        for slot, value in fields.items():
+            if isinstance(value, tuple):
+                getattr(self.builder, f"Prepend{value[0]}Slot")(slot, value[1], 0)
+            elif value is not None:
+                self.builder.PrependUOffsetTRelativeSlot(slot, value, 0)
+        return self.builder.EndObject()
+
+    def text(self, value):
+        return self.builder.CreateString(value)
+
+    def list(self, offsets):
+        self.builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            self.builder.PrependUOffsetTRelative(offset)
+        return self.builder.EndVector()
+
+    def floats(self, values):
+        self.builder.StartVector(4, len(values), 4)
+        for value in reversed(values):
+            self.builder.PrependFloat32(value)
+        return self.builder.EndVector()

@@ -1,0 +1,1 @@
+"""SavedModels: a signature for each way in which a model is served."""

@@ -1,0 +1,93 @@
+"""A detector's signatures: the functions that its SavedModel offers."""
+
+import keras
+import tensorflow as tf
+
+from keras_cnv2.detection.anchors import MULTIPLE
+from keras_cnv2.detection.boxes import clip
+from keras_cnv2.detection.pictures import fit_picture
+from keras_cnv2.export.outputs import takes_pixels
+from keras_cnv2.export.saved_model.decoder import ENCODED, each_decoded
+from keras_cnv2.export.saved_model.graphs import checked_images, label_table, with_signatures
+from keras_cnv2.folding.fold import fold
+from keras_cnv2.images.normalization import preprocess_input
+
+
+def served_module(detector, *, size, class_names, input_dtype, max_pixels, folded, scratch):
+    """The signatures of a detector, and what they need.
+
+    Args:
+        detector: A `Detector`.
+        size, input_dtype, max_pixels: See `export_detector`.
+        class_names: List of strings.
+        folded: Bool, whether to fold the model.
+        scratch: Path of a folder for what is read when the module is saved.
+
+    Returns:
+        A `tf.Module` that holds the variables and the table of names, and {name of the signature: function}.
+    """
+    retinanet = detector.retinanet
+    predict = fold(keras.Model(retinanet.inputs, retinanet.outputs)) if folded else retinanet
+    channels = retinanet.backbone.input_shape[-1]
+    shape = (None, size, size, channels)
+    images_spec = tf.TensorSpec(shape, input_dtype, "images")
+    module = tf.Module()
+    module.labels = label_table(class_names, scratch)
+
+    def dense(images):
+        images = checked_images(images, MULTIPLE, size**2)
+        box, classification = keras.tree.flatten(predict({"images": images}))
+        return detector.dense({"box": box, "classification": classification}, shape)
+
+    def with_names(found):
+        names = module.labels.lookup(tf.cast(found["classes"], tf.int64))
+        return {**found, "classes": names, "class_ids": found["classes"]}
+
+    def serve(images):
+        return with_names(detector.detections(dense(images), shape))
+
+    def serve_jpeg(encoded):
+        images, scales, sides, decoded = to_images(encoded)
+        images = images if takes_pixels(detector.retinanet) else preprocess_input(images)
+        found = detector.detections(dense(images), shape)
+        return {**with_names(to_picture(found, scales, sides, decoded)), "decoded": decoded}
+
+    functions = {"serving_default": (serve, [images_spec]), "dense": (dense, [images_spec])}
+    if channels == 3:
+        to_images = picture_decoder(size, max_pixels)
+        functions["serve_jpeg"] = (serve_jpeg, [ENCODED])
+    return with_signatures(module, functions)
+
+
+def to_picture(found, scales, sides, decoded):
+    """Detections in images, as detections in the pictures that were fitted into them.
+
+    Args:
+        found: What a `Detector` returns.
+        scales: Float tensor `(N,)`, from `fit_picture`.
+        sides: Tensor `(N, 2)`, heights and widths of the pictures.
+        decoded: Bool tensor `(N,)`; without detections where false.
+
+    Returns:
+        A dict like `found`.
+    """
+    height, width = tf.unstack(tf.cast(sides, tf.float32)[:, None], axis=-1)
+    is_there = (found["classes"] >= 0) & decoded[:, None]
+    boxes = clip(found["boxes"] / scales[:, None, None], height, width)
+    return {
+        "boxes": tf.where(is_there[..., None], boxes, -1.0),
+        "classes": tf.where(is_there, found["classes"], -1),
+        "scores": tf.where(is_there, found["scores"], -1.0),
+        "count": tf.where(decoded, found["count"], 0),
+    }
+
+
+def picture_decoder(size, max_pixels):
+    """Makes a function from encoded pictures `(N,)` to images, scales, sides, and whether they were decoded."""
+
+    def to_image(pixels):
+        image, scale = fit_picture(pixels, size)
+        return image, scale, tf.shape(pixels)[:2]
+
+    black = tf.zeros((size, size, 3)), tf.constant(1.0), tf.constant([size, size])
+    return each_decoded(to_image, black, size, max_pixels)

@@ -1,0 +1,87 @@
+"""The signatures of segmentation models: from images, or a picture of any size, to a class of each pixel."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_cnv2.export.check import compare, sample_images, tolerance_of
+from keras_cnv2.export.saved_model.header import picture_size
+from keras_cnv2.folding.fold import fold
+from keras_cnv2.images.normalization import preprocess_input
+from keras_cnv2.images.pictures import decode
+
+# One picture: others of its batch would have to be of its size.
+ENCODED = tf.TensorSpec((1,), tf.string, "encoded")
+
+
+def functions(model, images, checked, max_pixels, folded):
+    """The functions of a segmentation model.
+
+    Args:
+        model: What `keras_cnv2.export.outputs.is_segmenter` takes for one.
+        images: `tf.TensorSpec` of the images.
+        checked: Function from images to float32 images, with an error for those that no model can take.
+        max_pixels: Int, height times width of the largest picture.
+        folded: Bool, whether to fold the model.
+
+    Returns:
+        {name of the signature: (function, list of specs)}.
+    """
+    logits = fold(model) if folded else model
+
+    def classify(images):
+        return answer(logits(checked(images), training=False))
+
+    def serve_jpeg(encoded):
+        contents = tf.ensure_shape(encoded, (1,))[0]
+        height, width = picture_size(contents)
+        rules = [
+            tf.debugging.assert_positive(tf.minimum(height, width), "Send a JPEG, PNG or WebP picture"),
+            tf.debugging.assert_less_equal(
+                height * width, tf.constant(max_pixels, tf.int64), f"Pictures have at most {max_pixels} pixels"
+            ),
+        ]
+        with tf.control_dependencies(rules):
+            image = tf.cast(decode(tf.identity(contents)), tf.float32)[None]
+        image = image if model.backbone.include_preprocessing else preprocess_input(image)
+        return classify(image)
+
+    found = {"serving_default": (classify, [images])}
+    if images.shape[1:].as_list() == [None, None, 3]:
+        found["serve_jpeg"] = (serve_jpeg, [ENCODED])
+    return found
+
+
+def answer(logits):
+    """What the signatures return: the most probable class of each pixel, and its probability."""
+    logits = tf.cast(logits, tf.float32)
+    best = tf.reduce_max(logits, axis=-1)
+    return {
+        "class_map": tf.argmax(logits, axis=-1, output_type=tf.int32),
+        "scores": tf.exp(best - tf.reduce_logsumexp(logits, axis=-1)),
+    }
+
+
+def check(signatures, model, images):
+    """Raises an `ExportError` unless every signature does what the model does.
+
+    Args:
+        signatures: Of the SavedModel, read back.
+        model: The model that it was made of.
+        images: Made-up images `(N, H, W, channels)` that the model takes.
+    """
+    serve = signatures["serving_default"]
+    agree(serve(images=tf.cast(images, serve.inputs[0].dtype)), model, images)
+    if "serve_jpeg" in signatures:
+        picture = sample_images(*images.shape[1:], batch=1, seed=1)
+        encoded = tf.io.encode_png(tf.cast(picture[0], tf.uint8))
+        picture = picture if model.backbone.include_preprocessing else preprocess_input(picture)
+        agree(signatures["serve_jpeg"](encoded=encoded[None]), model, picture)
+
+
+def agree(outputs, model, images):
+    """Where classes are all but equally probable, rounding may choose another: what counts is its probability."""
+    probabilities = np.asarray(tf.nn.softmax(tf.cast(model(images, training=False), tf.float32)))
+    best = probabilities.max(-1)
+    chosen = np.take_along_axis(probabilities, np.asarray(outputs["class_map"])[..., None], -1)[..., 0]
+    compare("scores", outputs["scores"], best, tolerance_of(model))
+    compare("class_map", chosen, best, tolerance_of(model))

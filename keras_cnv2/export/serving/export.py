@@ -1,0 +1,208 @@
+"""`export_serving`: a folder that TensorFlow Serving serves, to which versions of a model are published."""
+
+import os
+import re
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_cnv2.arguments import is_positive_int, positive_int
+from keras_cnv2.errors import ExportError
+from keras_cnv2.export.serving.warmup import write_warmup
+from keras_cnv2.fcmae import FCMAE
+from keras_cnv2.files import replacing
+from keras_cnv2.models.backbone import ConvNeXtV2Backbone
+from keras_cnv2.models.classifier import ConvNeXtV2
+
+# What a serving folder has beside its versions. Written once: from then on they are the user's.
+FILES = {
+    "models.config": "config/models.config",
+    "batching.config": "config/batching.config",
+    "monitoring.config": "config/monitoring.config",
+    "docker-compose.yml": "docker-compose.yml",
+    "client.py": "client.py",
+    "README.md": "README.md",
+}
+MODELS, BATCHING = FILES["models.config"], FILES["batching.config"]
+
+# TensorFlow Serving takes folders for versions whose names are numbers, of 64 bits; this is none.
+STAGING = ".publishing-"
+LARGEST_VERSION = 2**63 - 1
+
+
+def export_serving(
+    model: keras.Model,
+    path: str | os.PathLike,
+    name: str = "convnextv2",
+    version: int | None = None,
+    max_batch_size: int = 32,
+    **saved_model_options: Any,
+) -> Path:
+    """Publishes a model as a version in a folder that TensorFlow Serving serves.
+
+    ```python
+    keras_cnv2.export_serving(model, "serving")  # docker compose up in there serves it
+    keras_cnv2.export_serving(better, "serving")  # a running server takes this one instead
+    ```
+
+    A new folder gets, beside `model/<version>`, the server's configuration in `config`, a `docker-compose.yml`, a
+    `client.py` that sends pictures and a `README.md` that explains them. In a folder that is there, such files are left
+    as they are, and only missing ones are added.
+
+    The version is a SavedModel, see `keras_cnv2.export_saved_model`, with requests that the server warms up with.
+    It appears under its number when it is whole; until then, and after an error, nothing of it is to be seen.
+
+    Args:
+        model: A `keras_cnv2.ConvNeXtV2`, `ConvNeXtV2Backbone` or `FCMAE`.
+        path: Of the serving folder: new, empty, or an earlier one.
+        name: Under which the server offers the model: letters, digits, "_", "-" and ".".
+        version: Int, the number of the version. By default one more than the highest there is.
+        max_batch_size: Int, how many images the server computes at once, and how many a request may have. Written to a
+            new folder's `config/batching.config`; of an earlier folder, what that file says counts.
+        **saved_model_options: Further arguments of `keras_cnv2.export_saved_model`.
+
+    Returns:
+        The path of the version's folder.
+
+    Raises:
+        ValueError: If the model is none of these, an argument is out of range, or the folder serves another model.
+        ExportError: If tensorflow-serving-api is not installed, or see `keras_cnv2.export_saved_model`.
+        OSError: If the version exists, the path is no serving folder, or it cannot be written.
+    """
+    _check(model, name, version, max_batch_size, saved_model_options)
+    path = Path(path)
+    extends = _check_folder(path, name)
+    if version in _versions(path):
+        raise FileExistsError(f"This version exists: versions are never replaced. Received: version={version}")
+    largest = _batch_size_in(path / BATCHING) or max_batch_size
+
+    from keras_cnv2.export.saved_model.export import MAX_PIXELS, export_saved_model
+
+    with tempfile.TemporaryDirectory(prefix=STAGING, dir=path / "model" if extends else path.parent) as staging:
+        staged = Path(staging) / "version"
+        export_saved_model(model, staged, **saved_model_options)
+        max_pixels = saved_model_options.get("max_pixels", MAX_PIXELS)
+        write_warmup(staged, model, name, _batch_sizes(largest), max_pixels)
+        values = {"@NAME@": name, "@MAX_BATCH_SIZE@": str(largest)}
+        if not extends and (published := _create(path, Path(staging) / "folder", staged, version or 1, values)):
+            return published
+        _add_files(path, values)
+        return _publish(staged, path, version)
+
+
+def _check(model, name, version, max_batch_size, options):
+    try:
+        import tensorflow_serving.apis  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            f'Serving folders are made with tensorflow-serving-api: pip install "keras_cnv2[serving]" ({error})'
+        ) from error
+    if not isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone, FCMAE)):
+        raise ValueError(
+            "Serving folders are for ConvNeXtV2, ConvNeXtV2Backbone and FCMAE, whose requests are computed in batches; "
+            "other models are written by export_saved_model and export_detector, without a folder around them. "
+            f"Received: model={model!r}"
+        )
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
+        raise ValueError(f'name must be of letters, digits, "_", "-" and ".". Received: name={name!r}')
+    if version is not None and not (is_positive_int(version) and version <= LARGEST_VERSION):
+        raise ValueError(f"version must be None or a positive int of 64 bits. Received: version={version!r}")
+    positive_int("max_batch_size", max_batch_size)
+    if "overwrite" in options:
+        raise ValueError("Versions are never replaced: publish the next one. Received: overwrite")
+
+
+def _check_folder(path, name):
+    """Whether `path` is a serving folder, of the model `name`, rather than to be made."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no such folder to write to. Received: {path}")
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return False
+    if not (path / MODELS).is_file() or not (path / "model").is_dir():
+        raise FileExistsError(
+            f"There is something that is no serving folder: it has no {MODELS} and no model folder. Received: {path}"
+        )
+    names = _names_in(path / MODELS)
+    if name not in names:
+        raise ValueError(f"{path / MODELS} serves {', '.join(names) or 'nothing'}. Received: name={name!r}")
+    return True
+
+
+def _names_in(config):
+    """The names of the models in a models.config."""
+    from google.protobuf import text_format
+    from tensorflow_serving.config import model_server_config_pb2
+
+    try:
+        parsed = text_format.Parse(config.read_text("utf-8"), model_server_config_pb2.ModelServerConfig())
+    except text_format.ParseError as error:
+        raise ValueError(f"This is no ModelServerConfig: {error}. Received: {config}") from error
+    return [model.name for model in parsed.model_config_list.config]
+
+
+def _versions(path):
+    """The numbers of the versions that there are."""
+    model = path / "model"
+    return {int(entry.name) for entry in model.iterdir() if entry.name.isdecimal()} if model.is_dir() else set()
+
+
+def _batch_size_in(batching):
+    """The largest size of a batch that a batching.config states, `None` if there is no such file or statement."""
+    text = re.sub("#.*", "", batching.read_text("utf-8")) if batching.exists() else ""
+    stated = re.search(r"max_batch_size\s*:?\s*\{\s*value\s*:\s*(\d+)", text)
+    return stated and max(1, int(stated[1]))
+
+
+def _batch_sizes(largest):
+    """1, 2, 4 and so on up to `largest`."""
+    return [2**power for power in range((largest - 1).bit_length())] + [largest]
+
+
+def _create(path, folder, staged, version, values):
+    """Makes the serving folder all at once; `None` if meanwhile there is one."""
+    (folder / "model").mkdir(parents=True)
+    _add_files(folder, values)
+    inside = folder / "model" / str(version)
+    os.rename(staged, inside)
+    try:
+        os.rename(folder, path)  # which takes the place of an empty folder as well
+    except OSError:
+        if not (path / MODELS).is_file():
+            raise
+        os.rename(inside, staged)
+        return None
+    return path / "model" / str(version)
+
+
+def _add_files(path, values):
+    """Writes the files that are not there."""
+    for name, target in FILES.items():
+        if (path / target).exists():  # and may have been edited
+            continue
+        text = files("keras_cnv2.export.serving").joinpath("files", name).read_text("utf-8")
+        for placeholder, value in values.items():
+            text = text.replace(placeholder, value)
+        (path / target).parent.mkdir(exist_ok=True)
+        with replacing(path / target) as temporary:
+            temporary.write_text(text, "utf-8")
+
+
+def _publish(staged, path, version):
+    """Gives the folder of a whole version its number."""
+    while True:
+        number = version or max(_versions(path), default=0) + 1
+        target = path / "model" / str(number)
+        try:
+            os.rename(staged, target)  # fails if there is a version: such folders are not empty
+        except OSError as error:
+            if not target.exists():
+                raise
+            if version:
+                raise FileExistsError(
+                    f"This version exists: versions are never replaced. Received: version={version}"
+                ) from error
+        else:
+            return target

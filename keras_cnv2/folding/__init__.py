@@ -1,0 +1,1 @@
+"""The same outputs with fewer operations, for inference."""

@@ -1,0 +1,228 @@
+"""`fold`: a model for inference, with the same outputs and fewer operations."""
+
+from itertools import chain
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_cnv2.folding.block import FoldedBlock, Standardize
+from keras_cnv2.images.normalization import Preprocessing, pixel_statistics
+from keras_cnv2.layers import ConvNeXtV2Block
+from keras_cnv2.layers.quantized import quantized_as
+
+# What models of this package tell those who prepare images and name classes.
+ATTRIBUTES = ("class_names", "image_size", "resize", "pyramid_level_inputs")
+
+
+def fold(model: keras.Model) -> keras.Model:
+    """Makes a model for inference that has the same outputs and computes them in fewer operations.
+
+    - The scale and shift of a LayerNorm before a dense layer of a block or before a downsampling become part of these.
+    - In each block GRN's beta becomes part of the bias that follows, and GRN's factors, one an image and channel,
+      multiply the kernel that follows in place of the activations, where the kernel is smaller.
+    - The normalisation of images becomes part of the stem.
+
+    What remains is what TensorFlow's CPU kernels compute at once: a convolution with its bias, a dense layer with its
+    bias and GELU.
+
+    ```python
+    model = keras_cnv2.ConvNeXtV2Tiny(weights="imagenet", input_shape=(224, 224, 3))
+    fast = keras_cnv2.fold(model)
+    ```
+
+    Where height and width are known, from `input_shape`, each stage gets the better way for GRN's factors. With free
+    sizes they multiply the activations.
+
+    Args:
+        model: A `keras_cnv2.ConvNeXtV2` or `ConvNeXtV2Backbone`, or another functional or sequential model that holds
+            one or its layers, like a backbone with a head of your own, of layers or of `keras.ops`. It stays as it is.
+
+    Returns:
+        A `keras.Model` with the inputs and outputs of `model`, and copies of its values. It is for inference alone: it
+        has no drop path and no auxiliary head, takes no masks, and checkpoints do not fit it. Save and train `model`.
+
+    Raises:
+        ValueError: If `model` is neither functional nor sequential, holds no block, has a block that is called with
+            `hidden`, or is quantized.
+    """
+    layers = [*_layers(model)]
+    if not any(isinstance(layer, ConvNeXtV2Block) for layer in layers):
+        raise ValueError(
+            "fold takes functional and sequential models that hold a ConvNeXtV2Block (of an FCMAE: its backbone). "
+            f"Received: model={model!r}"
+        )
+    if modes := quantized_as(model):
+        raise ValueError(
+            "fold takes models that are not quantized yet. "
+            f"Received: model={model.name!r}, quantized as {', '.join(modes)}"
+        )
+    return _fold(model)
+
+
+def _layers(model):
+    """The layers of a functional or sequential model, and of those within it, and those that make up blocks."""
+    if not isinstance(model, (keras.Function, keras.Sequential)):
+        return
+    for layer in model.layers:
+        yield layer
+        yield from _layers(layer)
+        if isinstance(layer, ConvNeXtV2Block):
+            yield from (layer.dwconv, layer.pwconv1, layer.pwconv2)
+
+
+def _fold(model):
+    graph = model.inference_graph() if hasattr(model, "inference_graph") else model
+    _check_masks(graph)
+    affine_layers = _affine_layers(graph)
+    copies = {}
+
+    def folded(operation):
+        if isinstance(operation, (keras.Function, keras.Sequential)):
+            return _fold(operation)
+        if isinstance(operation, ConvNeXtV2Block):
+            return _folded_block(operation)
+        if operation in affine_layers.values():
+            return _without_affine(operation)
+        copies[operation] = type(operation).from_config(operation.get_config())
+        return copies[operation]
+
+    new = keras.models.clone_model(graph, clone_function=folded)
+    for operation, copy in copies.items():  # only now: there are layers that have no weights until they are called
+        if isinstance(operation, keras.Layer):
+            _set_values(copy, _values(operation, affine_layers.get(operation)))
+    for name in ATTRIBUTES:
+        if hasattr(model, name):
+            setattr(new, name, getattr(model, name))
+    # A head takes the images of its backbone, which as an attribute would be another part of the new model.
+    encoder = getattr(model, "backbone", model)
+    if hasattr(encoder, "include_preprocessing"):
+        new.include_preprocessing = encoder.include_preprocessing
+    if hasattr(model, "pyramid_level_inputs"):
+        levels = model.pyramid_level_inputs.items()
+        new.pyramid_outputs = {level: new.get_layer(name).output for level, name in levels}
+    return new
+
+
+def _check_masks(model):
+    """Raises a `ValueError` if a block of a functional model takes a mask; those of a sequential one cannot."""
+    for node in chain(*getattr(model, "_nodes_by_depth", {}).values()):
+        block, arguments = node.operation, node.arguments
+        if isinstance(block, ConvNeXtV2Block) and (len(arguments.args) > 1 or "hidden" in arguments.kwargs):
+            raise ValueError(
+                "fold takes models without masks: call their blocks without `hidden`. "
+                f"Received: model={model.name!r}, whose block {block.name!r} is called with `hidden`"
+            )
+
+
+def _affine_layers(model):
+    """Convolutions that alone read a layer which scales and shifts channels, and that layer: a dict."""
+    readers = {}
+    # A functional model's layers are not all that reads: it may hold operations of `keras.ops`.
+    for operation in getattr(model, "operations", model.layers):
+        for tensor in _inputs(operation):
+            readers.setdefault(id(tensor), []).append(operation)
+    outputs = {id(tensor) for tensor in tree.flatten(model.outputs)}
+    pairs = {}
+    for layer in model.layers:
+        if not _is_affine(layer) or id(layer.output) in outputs:
+            continue
+        reader, *others = readers.get(id(layer.output), [None])
+        if not others and _takes_affine(reader, layer):
+            pairs[reader] = layer
+    return pairs
+
+
+def _inputs(operation):
+    """What a layer or another operation reads, wherever it is called."""
+    return [tensor for node in operation._inbound_nodes for tensor in node.input_tensors]
+
+
+def _is_affine(layer):
+    if len(layer._inbound_nodes) != 1:
+        return False
+    if isinstance(layer, Preprocessing):
+        return True
+    if not isinstance(layer, keras.layers.LayerNormalization) or layer.gamma is None or layer.beta is None:
+        return False
+    rank = len(layer.output.shape)
+    return [axis % rank for axis in layer.axis] == [rank - 1]
+
+
+def _takes_affine(reader, layer):
+    """Whether a layer is a convolution that the scale and shift of its input can become part of.
+
+    Padding, which no shift reaches, rules it out. Pixels are too coarse in half precision.
+    """
+    if not isinstance(reader, keras.layers.Conv2D) or len(reader._inbound_nodes) != 1:
+        return False
+    plain = reader.padding == "valid" and reader.groups == 1 and reader.use_bias
+    return plain and (not isinstance(layer, Preprocessing) or reader.compute_dtype == "float32")
+
+
+def _scale_and_shift(layer):
+    if isinstance(layer, Preprocessing):
+        mean, std = map(_array, pixel_statistics(layer.output.shape[-1]))
+        return 1 / std, -mean / std
+    return _array(layer.gamma), _array(layer.beta)
+
+
+def _without_affine(layer):
+    if isinstance(layer, Preprocessing):
+        return ToFloat(name=layer.name)
+    return Standardize(layer.epsilon, dtype=layer.dtype_policy, name=layer.name)
+
+
+def _values(layer, affine_layer=None):
+    """The weights of a layer, or of a convolution that the scale and shift of `affine_layer` become part of."""
+    if affine_layer is None:
+        return layer.get_weights()
+    kernel, bias = _array(layer.kernel), _array(layer.bias)
+    scale, shift = _scale_and_shift(affine_layer)
+    return [kernel * scale[:, None], bias + np.einsum("hwio,i->o", kernel, shift)]
+
+
+def _set_values(layer, values):
+    layer.set_weights(values)
+    for part in layer._flatten_layers():
+        if isinstance(part, keras.layers.Normalization):
+            part.finalize_state()  # it computes with constants that it makes of its weights
+
+
+def _folded_block(block):
+    new = FoldedBlock(block.dim, block.norm.epsilon, block.grn.epsilon, dtype=block.dtype_policy, name=block.name)
+    new.build((None, None, None, block.dim))
+    w1, b1, w2, b2 = (_array(v) for layer in (block.pwconv1, block.pwconv2) for v in (layer.kernel, layer.bias))
+    scale, shift = _array(block.norm.gamma), _array(block.norm.beta)
+    new.dwconv.set_weights(block.dwconv.get_weights())
+    new.pwconv1.set_weights([w1 * scale[:, None], b1 + shift @ w1])
+    new.gamma.assign(_array(block.grn.gamma))  # a copy: JAX would share the values
+    new.pwconv2.set_weights([w2, b2 + _array(block.grn.beta) @ w2])
+    return new
+
+
+def _array(values):
+    """In float64: what is folded gets rounded once."""
+    return ops.convert_to_numpy(values).astype("float64")
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class ToFloat(keras.layers.Layer):
+    """Makes float32 of images of any dtype.
+
+    Call arguments:
+        images: Tensor of any shape and dtype.
+
+    Returns:
+        A float32 tensor of the same shape.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.built = True
+
+    def call(self, images):
+        return ops.cast(images, "float32")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape

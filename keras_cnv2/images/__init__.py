@@ -1,0 +1,1 @@
+"""Images: encoded bytes to pixels, pixels to normalized values, and the names of classes."""

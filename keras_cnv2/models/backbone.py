@@ -1,0 +1,116 @@
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import keras
+
+from keras_cnv2.checkpoints.source import fetch_weights_for, load_weights
+from keras_cnv2.models.configuration import architecture_config, from_architecture_config
+from keras_cnv2.models.stages import (
+    check_architecture,
+    check_size,
+    make_input,
+    normalized_levels,
+    policy_of,
+    pyramid_layers,
+    source_inputs,
+    stages,
+)
+from keras_cnv2.sizes import get_size
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class ConvNeXtV2Backbone(keras.Model):
+    """The stem and stages of ConvNeXt V2 as a functional model, for other heads.
+
+    Its output is the last stage's feature map. All four are in `pyramid_outputs` (level -> tensor, the convention of
+    KerasHub) and `pyramid_level_inputs` (level -> layer name, the convention of KerasCV). Level `P{n}` has stride
+    `2 ** n`: P2 to P5 with `stem_stride` 4, P1 to P4 with 2, P0 to P3 with 1.
+
+    Heads for segmentation and detection train better on levels of one scale: with `pyramid_norms` each level ends in a
+    LayerNorm of its own, as in the paper's experiments, and the output is the dict of levels. Published weights lack
+    these norms, which then keep their initial values.
+
+    Args:
+        size: Name of a published size, "atto" to "huge"; or give `depths` and `dims`.
+        depths: Four ints, the blocks of each stage; without `size`.
+        dims: Four ints, the channels of each stage; without `size`.
+        weights, include_preprocessing, input_shape, input_tensor, stem_stride, drop_path_rate, dtype, name: As in
+            `keras_cnv2.ConvNeXtV2`.
+        pyramid_norms: Bool, whether each level ends in a LayerNorm (epsilon 1e-6), `pyramid_norm_0` to
+            `pyramid_norm_3` by stage.
+
+    Call arguments:
+        images: Tensor `(N, height, width, channels)`.
+
+    Returns:
+        The last stage's features, `(N, height / (8 * stem_stride), width / (8 * stem_stride), dims[3])`; with
+        `pyramid_norms` a dict of all levels.
+
+    Raises:
+        ValueError: If an argument is out of range, or weights cannot be had, read or fitted (`CheckpointError`); the
+            message names what was received and what is allowed.
+        FileNotFoundError: If `weights` is a path without a file.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3; the norms are those of the detection and segmentation
+        backbones in ConvNeXt's published code (arXiv 2201.03545, section 3.3).
+    """
+
+    def __init__(
+        self,
+        size: str | None = None,
+        depths: Sequence[int] | None = None,
+        dims: Sequence[int] | None = None,
+        weights: str | os.PathLike | None = None,
+        include_preprocessing: bool = True,
+        input_shape: Sequence[int | None] | None = (None, None, 3),
+        input_tensor: Any = None,
+        stem_stride: int = 4,
+        drop_path_rate: float = 0.0,
+        pyramid_norms: bool = False,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str | None = None,
+    ):
+        given = {"size": size, "depths": depths, "dims": dims}
+        if (size is None) == (depths is None) or (depths is None) != (dims is None):
+            raise ValueError(f"Give either size, or depths and dims. Received: {given}")
+        if size is not None:
+            depths, dims = get_size(size).depths, get_size(size).dims
+        check_architecture(depths, dims, stem_stride, drop_path_rate)
+        source = fetch_weights_for(weights, depths, dims)
+        policy = policy_of(dtype)
+        # NumPy's ints among them, which Keras does not take.
+        depths, dims, stem_stride = tuple(map(int, depths)), tuple(map(int, dims)), int(stem_stride)
+        images = make_input(input_shape, input_tensor, stem_stride)
+        outputs = stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, policy)
+        if pyramid_norms:
+            outputs = normalized_levels(outputs, policy)
+        levels = dict(zip(pyramid_layers(depths, stem_stride, pyramid_norms), outputs))
+        super().__init__(inputs=source_inputs(images), outputs=levels if pyramid_norms else outputs[-1], name=name)
+
+        self.dtype_policy = policy
+        self.images = images
+        self.size = size
+        self.depths = depths
+        self.dims = dims
+        self.include_preprocessing = include_preprocessing
+        self.stem_stride = stem_stride
+        self.drop_path_rate = drop_path_rate
+        self.pyramid_norms = bool(pyramid_norms)
+        self.pyramid_level_inputs = pyramid_layers(self.depths, stem_stride, pyramid_norms)
+        self.pyramid_outputs = levels
+        if source is not None:
+            load_weights(self, source)
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
+        if hasattr(inputs, "shape"):  # not where the model was built on several inputs
+            check_size(inputs, self.stem_stride)
+        return super().call(inputs, training=training, mask=mask, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        architecture = {"depths": self.depths, "dims": self.dims} if self.size is None else {"size": self.size}
+        return {**architecture_config(self), **architecture, "pyramid_norms": self.pyramid_norms}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
+        return from_architecture_config(cls, config, custom_objects)

@@ -1,0 +1,239 @@
+"""The classifiers: stem -> stages -> head."""
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import keras
+
+from keras_cnv2.arguments import is_positive_int, positive_int
+from keras_cnv2.checkpoints.metadata import MAX_IMAGE_SIZE
+from keras_cnv2.checkpoints.source import fetch_weights_for, load_weights
+from keras_cnv2.images.pictures import check_resize
+from keras_cnv2.layers.block import kernel_initializer
+from keras_cnv2.models.configuration import architecture_config, from_architecture_config
+from keras_cnv2.models.stages import (
+    check_architecture,
+    check_size,
+    make_input,
+    policy_of,
+    source_inputs,
+    stages,
+    total_stride,
+)
+from keras_cnv2.sizes import get_size
+
+# The default: whoever gives another number asks for a head of their own.
+PUBLISHED_CLASSES = 1000
+POOLINGS = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class ConvNeXtV2(keras.Model):
+    """ConvNeXt V2 of any size, a functional Keras model.
+
+    `ConvNeXtV2Atto` .. `ConvNeXtV2Huge` are the published sizes.
+
+    ```python
+    model = keras_cnv2.ConvNeXtV2(depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), classes=10)
+    model.compile(optimizer="adamw", loss="sparse_categorical_crossentropy")
+    model.fit(images, labels)  # images in 0..255
+    ```
+
+    Args:
+        depths: Four ints, the blocks of each stage.
+        dims: Four ints, the channels of each stage.
+        weights: `None` (random values), the tag of published weights of this size ("fcmae", "fcmae_ft_in1k",
+            "fcmae_ft_in22k_in1k", with "_384" or "_512"; "imagenet" is "fcmae_ft_in1k"), which are downloaded once, or
+            the path of a file as `keras_cnv2.load_checkpoint` takes it. With `classes` other than 1000 and than the
+            file's, the head keeps its random values. With channels other than three, see `load_checkpoint`.
+        include_top: Bool, whether to end in pooling, LayerNorm and a dense layer of `classes`.
+        classes: Int, the number of classes; with `include_top`. Without it, `None` will do.
+        classifier_activation: Activation of the top: "softmax", `None` for logits, or anything Keras knows.
+        pooling: Without the top: `None` gives the last stage's feature map `(N, H / s, W / s, dims[3])`, "avg" or
+            "max" the pooled and LayerNorm-ed features `(N, dims[3])`.
+        class_names: Optional list of `classes` strings, kept with the model. By default those of the weights.
+        image_size: Optional int, the side in pixels of the images that evaluation and prediction make of pictures. By
+            default that of a fixed square `input_shape`, or that of the weights. Kept with the model.
+        resize: Optional "crop" or "squash", how they make them, see `keras_cnv2.load_image`. By default that of the
+            weights, if the image size is theirs. Kept with the model.
+        include_preprocessing: Bool. If true, images are RGB in 0..255, of any dtype; otherwise already
+            normalised, see `keras_cnv2.preprocess_input`.
+        input_shape: (height, width, channels); height and width may be `None` (any size). Sizes that the stride
+            does not divide are floored, as in the original.
+        input_tensor: Optional symbolic Keras tensor to build on, in place of `input_shape`.
+        stem_stride: 4, or 2 or 1 for small images; the stem's kernel is as large.
+        drop_path_rate: Float in `[0, 1)`, the last block's rate of stochastic depth; it rises linearly from 0.
+        head_init_scale: Float, factor on the initial values of the top's dense layer. 0.001 when fine-tuning as in
+            the paper; leave it at 1 when training from scratch.
+        dtype: Dtype policy, by default the global one. The head works in its variable dtype, so outputs are
+            float32 under the mixed policies.
+        name: Name of the model.
+
+    Call arguments:
+        images: Tensor `(N, height, width, channels)`.
+
+    Returns:
+        Class scores `(N, classes)`, or features as `pooling` says.
+
+    Raises:
+        ValueError: If an argument is out of range, or weights cannot be had, read or fitted (`CheckpointError`); the
+            message names what was received and what is allowed.
+        FileNotFoundError: If `weights` is a path without a file.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3.
+    """
+
+    def __init__(
+        self,
+        depths: Sequence[int],
+        dims: Sequence[int],
+        weights: str | os.PathLike | None = None,
+        include_top: bool = True,
+        classes: int | None = PUBLISHED_CLASSES,
+        classifier_activation: str | Callable | None = "softmax",
+        pooling: str | None = None,
+        class_names: Sequence[str] | None = None,
+        image_size: int | None = None,
+        resize: str | None = None,
+        include_preprocessing: bool = True,
+        input_shape: Sequence[int | None] | None = (None, None, 3),
+        input_tensor: Any = None,
+        stem_stride: int = 4,
+        drop_path_rate: float = 0.0,
+        head_init_scale: float = 1.0,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str | None = None,
+    ):
+        check_architecture(depths, dims, stem_stride, drop_path_rate)
+        check_head(include_top, classes, pooling, class_names)
+        classes = None if classes is None else int(classes)
+        check_resize(resize)
+        source = fetch_weights_for(weights, depths, dims)
+        policy = policy_of(dtype)
+        # NumPy's ints among them, which Keras does not take.
+        depths, dims, stem_stride = tuple(map(int, depths)), tuple(map(int, dims)), int(stem_stride)
+        images = make_input(input_shape, input_tensor, stem_stride)
+        x = stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, policy)[-1]
+        if include_top or pooling:
+            # The head costs next to nothing, so it never pays to round logits to half precision.
+            full = policy.variable_dtype
+            x = POOLINGS["avg" if include_top else pooling](dtype=full, name="pool")(x)
+            x = keras.layers.LayerNormalization(epsilon=1e-6, dtype=full, name="norm")(x)
+        if include_top:
+            x = keras.layers.Dense(
+                classes,
+                activation=classifier_activation,
+                kernel_initializer=kernel_initializer(head_init_scale),
+                dtype=full,
+                name="head",
+            )(x)
+        super().__init__(inputs=source_inputs(images), outputs=x, name=name)
+
+        self.dtype_policy = policy
+        self.images = images
+        self.depths = depths
+        self.dims = dims
+        self.include_top = include_top
+        self.classes = classes
+        self.classifier_activation = classifier_activation
+        self.pooling = pooling
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.image_size = evaluation_size(image_size, images.shape, stem_stride)
+        self.resize = resize
+        self.include_preprocessing = include_preprocessing
+        self.stem_stride = stem_stride
+        self.drop_path_rate = drop_path_rate
+        self.head_init_scale = head_init_scale
+        if source is not None:
+            load_weights(self, source, other_classes=classes != PUBLISHED_CLASSES)
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
+        if hasattr(inputs, "shape"):  # not where the model was built on several inputs
+            check_size(inputs, self.stem_stride)
+        return super().call(inputs, training=training, mask=mask, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        activation = self.classifier_activation
+        return {
+            **architecture_config(self),
+            "depths": self.depths,
+            "dims": self.dims,
+            "include_top": self.include_top,
+            "classes": self.classes,
+            "classifier_activation": keras.activations.serialize(activation) if callable(activation) else activation,
+            "pooling": self.pooling,
+            "class_names": self.class_names,
+            "image_size": self.image_size,
+            "resize": self.resize,
+            "head_init_scale": self.head_init_scale,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
+        return from_architecture_config(cls, config, custom_objects)
+
+
+def check_head(include_top, classes, pooling, class_names):
+    """Raises a `ValueError` for a head that cannot be built."""
+    if include_top:
+        positive_int("classes", classes)
+    if pooling is not None and pooling not in POOLINGS:
+        raise ValueError(f"pooling must be None or one of {tuple(POOLINGS)}. Received: pooling={pooling!r}")
+    if class_names is None:
+        return
+    is_list = isinstance(class_names, (tuple, list)) and all(isinstance(name, str) for name in class_names)
+    if not is_list or len(class_names) != classes:
+        raise ValueError(
+            f"class_names must be a list of {classes} strings, one a class. Received: class_names={class_names!r}"
+        )
+
+
+def evaluation_size(image_size, shape, stem_stride):
+    """The side of evaluation images of a model with this input shape, `None` if nothing says it."""
+    sides = set(shape[1:3])
+    if image_size is None:
+        return sides.pop() if len(sides) == 1 else None
+    smallest = total_stride(stem_stride)
+    if not is_positive_int(image_size) or not smallest <= image_size <= MAX_IMAGE_SIZE:
+        raise ValueError(
+            f"image_size must be an int from {smallest} to {MAX_IMAGE_SIZE}. Received: image_size={image_size!r}"
+        )
+    if sides - {None, image_size}:
+        raise ValueError(
+            f"image_size must be left out or that of input_shape. Received: image_size={image_size}, "
+            f"input_shape={tuple(shape[1:])}"
+        )
+    return int(image_size)
+
+
+def _of_size(size) -> Callable[..., ConvNeXtV2]:
+    """Makes the public function that builds the published size called `size`."""
+    row = get_size(size)
+
+    def build(*args, name=f"convnextv2_{size}", **kwargs):
+        return ConvNeXtV2(row.depths, row.dims, *args, name=name, **kwargs)
+
+    signature = inspect.signature(ConvNeXtV2)
+    parameters = {**signature.parameters, "name": signature.parameters["name"].replace(default=f"convnextv2_{size}")}
+    arguments = [parameter for key, parameter in parameters.items() if key not in ("depths", "dims")]
+    build.__name__ = build.__qualname__ = f"ConvNeXtV2{size.capitalize()}"
+    build.__signature__ = signature.replace(parameters=arguments, return_annotation=ConvNeXtV2)
+    build.__doc__ = f"""ConvNeXt V2 {size.capitalize()}: depths {row.depths}, dims {row.dims}.
+
+    {row.parameters:,} parameters with 1000 classes, {row.gmacs:g} G multiply-accumulates at 224 x 224.
+
+    Args and returns: as `keras_cnv2.ConvNeXtV2`, without `depths` and `dims`.
+    """
+    return build
+
+
+ConvNeXtV2Atto = _of_size("atto")
+ConvNeXtV2Femto = _of_size("femto")
+ConvNeXtV2Pico = _of_size("pico")
+ConvNeXtV2Nano = _of_size("nano")
+ConvNeXtV2Tiny = _of_size("tiny")
+ConvNeXtV2Base = _of_size("base")
+ConvNeXtV2Large = _of_size("large")
+ConvNeXtV2Huge = _of_size("huge")

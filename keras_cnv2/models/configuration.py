@@ -1,0 +1,80 @@
+"""What `get_config` of a classifier or backbone holds, and a model built from it again."""
+
+import keras
+
+from keras_cnv2.layers.quantized import quantized_as
+from keras_cnv2.models.stages import INPUT
+
+
+def architecture_config(model):
+    """The part of `get_config` that classifier and backbone have in common.
+
+    Raises:
+        ValueError: If the model was built on an `input_tensor` that other layers computed: their configuration is
+            not ours to restore.
+    """
+    images = model.input
+    if not isinstance(images, keras.KerasTensor) or model.images is not images:
+        raise ValueError(
+            "This model was built on an input_tensor that comes out of other layers, which its configuration cannot "
+            "hold. Save keras.Model(model.input, model.output) instead: it holds all layers. "
+            f"Received: model={model.name!r}"
+        )
+    _check_not_quantized(model)
+    return {
+        "name": model.name,
+        **layers_config(model),
+        "include_preprocessing": model.include_preprocessing,
+        "input_shape": tuple(images.shape[1:]),
+        "stem_stride": model.stem_stride,
+        "drop_path_rate": model.drop_path_rate,
+        "dtype": keras.dtype_policies.serialize(model.dtype_policy),
+        **_input_config(images),
+    }
+
+
+def _check_not_quantized(model):
+    """Raises a `ValueError` for what could be saved, but not loaded."""
+    if modes := quantized_as(model):
+        raise ValueError(
+            "A quantized model has no configuration: save it before it is quantized, or export it. "
+            f"Received: model={model.name!r}, quantized as {', '.join(modes)}"
+        )
+
+
+def _input_config(images):
+    """What an input has of its own: name, dtype or a fixed number of images; an empty dict for one like ours."""
+    found = {"name": images.name, "dtype": images.dtype, "batch_shape": tuple(images.shape)}
+    ours = {"name": INPUT, "dtype": "float32", "batch_shape": (None, *images.shape[1:])}
+    return {} if found == ours else {"input": found}
+
+
+def layers_config(model):
+    """Whether a model is trainable, and what was set on single layers of it since it was built, if anything."""
+    frozen = [layer.name for layer in model.layers if not layer.trainable] if model.trainable else []
+    remat = [layer.name for layer in model.layers if getattr(layer, "remat", False)]
+    lists = {"frozen": frozen, "remat": remat}
+    return {"trainable": model.trainable, **{name: layers for name, layers in lists.items() if layers}}
+
+
+def from_architecture_config(cls, config, custom_objects=None):
+    """Builds a model of class `cls` from its `get_config`."""
+    given = dict(config)
+    trainable, frozen, remat = given.pop("trainable", True), given.pop("frozen", ()), given.pop("remat", ())
+    if "input" in given:
+        given |= {"input_shape": None, "input_tensor": keras.Input(**given.pop("input"))}
+    with keras.saving.CustomObjectScope(custom_objects or {}):
+        model = cls(**given)
+    for name in frozen:
+        model.get_layer(name).trainable = False
+    for name in remat:
+        model.get_layer(name).remat = True
+    if not trainable:  # true is not set: it would reach into parts that are frozen alone
+        model.trainable = False
+    return model
+
+
+def from_nested_config(cls, config, names, custom_objects=None):
+    """`from_architecture_config`, where the entries called `names` hold serialized models."""
+    parts = {name: keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects) for name in names}
+    return from_architecture_config(cls, {**config, **parts}, custom_objects)

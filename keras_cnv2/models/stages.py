@@ -1,0 +1,130 @@
+"""Stem and stages: the part that classifier, backbone and FCMAE share, as a functional graph."""
+
+import keras
+import numpy as np
+
+from keras_cnv2.arguments import fraction, is_positive_int
+from keras_cnv2.images.normalization import Preprocessing
+from keras_cnv2.layers import ConvNeXtV2Block, LayerNorm
+from keras_cnv2.layers.block import kernel_initializer
+
+STEM_STRIDES = (1, 2, 4)
+
+# The name of a model's input.
+INPUT = "images"
+
+# The LayerNorm of a level of the pyramid, by stage.
+NORM = "pyramid_norm_{}"
+
+
+def total_stride(stem_stride):
+    """Input pixels for each position of the last stage, along one side."""
+    return 8 * stem_stride
+
+
+def pyramid_layers(depths, stem_stride, norms=False):
+    """{level: name of the layer that puts it out}. Level `P{n}` has stride `2 ** n`: P2 to P5 with a stem of 4.
+
+    The layer is the last block of a stage, or with `norms` the LayerNorm after it.
+    """
+    first = 2 - STEM_STRIDES[::-1].index(stem_stride)
+    last_blocks = (f"stages_{stage}_{depth - 1}" for stage, depth in enumerate(depths))
+    return {f"P{first + stage}": NORM.format(stage) if norms else block for stage, block in enumerate(last_blocks)}
+
+
+def check_architecture(depths, dims, stem_stride, drop_path_rate):
+    """Raises a `ValueError` for an architecture that cannot be built."""
+    for name, values in (("depths", depths), ("dims", dims)):
+        if not isinstance(values, (tuple, list)) or len(values) != 4 or not all(map(is_positive_int, values)):
+            raise ValueError(f"{name} must be four positive ints, one a stage. Received: {name}={values!r}")
+    if stem_stride not in STEM_STRIDES:
+        raise ValueError(f"stem_stride must be one of {STEM_STRIDES}. Received: stem_stride={stem_stride!r}")
+    fraction("drop_path_rate", drop_path_rate)
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            'keras_cnv2 works in "channels_last" only: call keras.config.set_image_data_format("channels_last"). '
+            f"Received: image_data_format={keras.config.image_data_format()!r}"
+        )
+
+
+def policy_of(dtype):
+    """The dtype policy that a model gets. Raises a `ValueError` for one that no new model can have."""
+    policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+    if isinstance(policy, keras.dtype_policies.QuantizedDTypePolicy):
+        raise ValueError(f"dtype must be a policy of floats; call quantize() afterwards. Received: dtype={dtype!r}")
+    return policy
+
+
+def make_input(input_shape, input_tensor, stem_stride):
+    """The tensor a model starts from: `input_tensor`, checked, or a new `keras.Input`."""
+    if input_tensor is None:
+        shape = (None, None, 3) if input_shape is None else input_shape
+    elif keras.backend.is_keras_tensor(input_tensor):
+        shape = tuple(input_tensor.shape[1:])
+    else:
+        raise ValueError(f"input_tensor must be a symbolic Keras tensor. Received: input_tensor={input_tensor!r}")
+    smallest = total_stride(stem_stride)
+    is_shape = isinstance(shape, (tuple, list)) and len(shape) == 3 and is_positive_int(shape[2])
+    if not is_shape or any(s is not None and (not is_positive_int(s) or s < smallest) for s in shape[:2]):
+        raise ValueError(
+            f"input_shape must be (height, width, channels): height and width None or at least {smallest} "
+            f"with stem_stride={stem_stride}, channels a positive int. Received: input_shape={shape}"
+        )
+    return keras.Input(tuple(shape), name=INPUT) if input_tensor is None else input_tensor
+
+
+def check_size(images, stem_stride):
+    """Raises a `ValueError` for images of which the last stage would see nothing, as far as their size is known."""
+    smallest = total_stride(stem_stride)
+    if any(side is not None and side < smallest for side in images.shape[1:3]):
+        raise ValueError(
+            f"images must be at least {smallest} pixels high and wide with stem_stride={stem_stride}. "
+            f"Received: images of shape {tuple(images.shape)}"
+        )
+
+
+def stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, dtype):
+    """Builds the feature graph.
+
+    Args:
+        images: Symbolic tensor `(N, H, W, channels)`.
+        depths, dims, stem_stride, drop_path_rate, include_preprocessing: As in `keras_cnv2.ConvNeXtV2`.
+        dtype: Dtype policy of the layers, but for the preprocessing, which is in float32.
+
+    Returns:
+        List of the four stages' outputs, `(N, H / s, W / s, dim)` with `s` the stem's stride times 1, 2, 4, 8.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3; A ConvNet for the 2020s (arXiv 2201.03545), section 2.
+    """
+
+    def norm(name):
+        return LayerNorm(dtype=dtype, name=name)
+
+    def patchify(dim, stride, name):
+        # Kernel and stride are equal: windows do not overlap, so no pixel leaks from one patch into the next.
+        return keras.layers.Conv2D(
+            dim, stride, strides=stride, kernel_initializer=kernel_initializer(), dtype=dtype, name=name
+        )
+
+    drop_rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
+    x = Preprocessing(name="preprocessing")(images) if include_preprocessing else images
+    x = norm("stem_norm")(patchify(dims[0], stem_stride, "stem_conv")(x))
+    outputs = []
+    for stage, (depth, dim) in enumerate(zip(depths, dims)):
+        if stage > 0:
+            x = patchify(dim, 2, f"downsample_{stage}_conv")(norm(f"downsample_{stage}_norm")(x))
+        for block in range(depth):
+            x = ConvNeXtV2Block(dim, next(drop_rates), dtype=dtype, name=f"stages_{stage}_{block}")(x)
+        outputs.append(x)
+    return outputs
+
+
+def normalized_levels(outputs, dtype):
+    """The stages' outputs, each behind a LayerNorm of its own."""
+    return [LayerNorm(dtype=dtype, name=NORM.format(stage))(x) for stage, x in enumerate(outputs)]
+
+
+def source_inputs(images):
+    """What a functional model starting at `images` takes as input: `images`, or what it was computed from."""
+    sources = keras.utils.get_source_inputs(images)
+    return sources[0] if len(sources) == 1 else sources

@@ -1,0 +1,32 @@
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_cnv2.distribute import replicas
+
+
+@keras.saving.register_keras_serializable(package="keras_cnv2")
+class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
+    """`keras.optimizers.LossScaleOptimizer`, also where float16 overflows on one replica and not on another.
+
+    Then all replicas leave out the step and lower the scale. Keras's own (3.10 to 3.15) lets each replica look at its
+    own gradients before they are summed: weights become NaN under `MirroredStrategy`, and workers wait for each other
+    without end. On one device both are the same.
+
+    ```python
+    model.compile(LossScaleOptimizer(keras_cnv2.LayerDecayAdamW(1e-3)))
+    ```
+
+    Args:
+        inner_optimizer: The optimizer that updates the weights.
+        initial_scale, dynamic_growth_steps, name: As in `keras.optimizers.LossScaleOptimizer`.
+
+    Source: Mixed Precision Training (arXiv 1710.03740), section 3.2.
+    """
+
+    def check_finite(self, grads: Sequence[Any]) -> Any:
+        finite = super().check_finite(grads)
+        _, count = replicas.replica()
+        return finite if count == 1 else replicas.all_sum(ops.cast(finite, "int32")) == count

@@ -1,0 +1,139 @@
+"""`keras-cnv2 export`, end to end on a small checkpoint."""
+
+import inspect
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import keras_cnv2
+from keras_cnv2.commands import export
+from keras_cnv2.commands.main import main
+from tests.export.small import NAMES, classifier, encoded, pixels
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "animals.keras"
+    classifier(image_size=64, resize="squash").save(path)
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Runs the command in a folder of its own; returns exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        return main(["export", *map(str, arguments)]), *capsys.readouterr()
+
+    return run
+
+
+def expected():
+    image = keras_cnv2.load_image(encoded(), 64, "squash")
+    return np.asarray(classifier()(image[None]))
+
+
+def test_saved_model(run, weights, tmp_path):
+    code, out, _ = run(weights, "--to", "saved_model", "--image-size", 64, "--top", 2)
+    assert (code, out.split(":")[0]) == (0, "animals_saved_model")
+    served = tf.saved_model.load(str(tmp_path / "animals_saved_model")).signatures["serve_jpeg"]
+    answer = served(encoded=tf.constant([encoded()]))
+    np.testing.assert_allclose(answer["probabilities"], expected(), atol=1e-5)
+    assert answer["classes"].numpy()[0, 0].decode() == NAMES[expected().argmax()]
+    code, _, error = run(weights, "--to", "saved_model")
+    assert code == 1
+    assert "--overwrite replaces it" in error
+
+
+def test_onnx(run, weights, tmp_path):
+    import onnxruntime
+
+    code, *_ = run(weights, "--to", "onnx", "--out", tmp_path / "it.onnx")
+    assert code == 0
+    session = onnxruntime.InferenceSession(tmp_path / "it.onnx")
+    (received,) = session.run(None, {"images": keras_cnv2.load_image(encoded(), 64, "squash")[None]})
+    np.testing.assert_allclose(received, expected(), atol=1e-5)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["keras_cnv2"])["resize"] == "squash"
+
+
+def test_litert(run, weights, tmp_path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    for seed in range(4):
+        Image.fromarray(pixels(seed=seed)).save(tmp_path / f"{seed}.png")
+    arguments = ["--quantization", "int8", "--representative", tmp_path]
+    code, *_ = run(weights, "--to", "litert", "--image-size", 64, *arguments)
+    assert code == 0
+    image = keras_cnv2.load_image(encoded(), 64, "squash")[None]
+    received = Interpreter(str(Path("animals.tflite"))).get_signature_runner()(images=image)["probabilities"]
+    np.testing.assert_allclose(received, expected(), atol=0.1)
+    assert received.argmax() == expected().argmax()
+
+
+@pytest.mark.parametrize("kind", [pytest.param("saved_model", marks=pytest.mark.slow), "litert", "onnx"])
+def test_overwrite(run, weights, kind):
+    arguments = (weights, "--to", kind, "--image-size", 32, "--out", f"it{export.SUFFIXES.get(kind, '')}")
+    assert run(*arguments)[0] == 0
+    code, _, error = run(*arguments)
+    assert (code, "--overwrite replaces it" in error) == (1, True)
+    assert run(*arguments, "--overwrite")[0] == 0
+
+
+def test_options_are_those_of_the_functions():
+    for kind, function in export.EXPORTS.items():
+        parameters = {*inspect.signature(function).parameters}
+        if kind == "serving":  # which hands the rest on
+            parameters |= {*inspect.signature(keras_cnv2.export_saved_model).parameters}
+        options = {name for name, kinds in export.OPTIONS.items() if kind in kinds}
+        assert options - parameters <= ({"overwrite"} if kind in export.SUFFIXES else set())
+
+
+def test_name_of_the_file(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(export, "restore_model", lambda *names: None)
+    monkeypatch.setitem(export.EXPORTS, "onnx", lambda model, path: path.write_bytes(b"it"))
+    for model in ("convnextv2_tiny.fcmae_ft_in1k", "some/where/m.weights.h5", "m.2.safetensors"):
+        assert run(model, "--to", "onnx")[0] == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"convnextv2_tiny.fcmae_ft_in1k.onnx", "m.onnx", "m.2.onnx"}
+
+
+@pytest.mark.slow
+def test_serving(run, weights, tmp_path):
+    for _ in range(2):
+        code, *_ = run(weights, "--to", "serving", "--out", "served", "--name", "animals", "--max-batch-size", 2)
+        assert code == 0
+    assert sorted(path.name for path in (tmp_path / "served" / "model").iterdir()) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--to", "onnx", "--quantization", "int8"], "--quantization is an option of --to litert. Received: --to onnx"),
+        (["--to", "litert", "--top", "3"], "--top is an option of --to saved_model and serving"),
+        (["--to", "onnx", "--weights", "imagenet"], "MODEL names weights itself"),
+        (["--to", "litert", "--quantization", "int8"], "calibrated with pictures: --representative"),
+        (["--to", "litert", "--representative", "none*"], "No pictures there. Received: none*"),
+        (["--to", "onnx", "--out", "none/it.onnx"], "There is no such folder"),
+    ],
+)
+def test_errors(run, weights, tmp_path, arguments, message):
+    code, out, error = run(weights, *arguments)
+    assert (code, out) == (1, "")
+    assert message in error
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_size_and_tag(run, monkeypatch, tmp_path):
+    """A size takes ImageNet's weights; here a stand-in, as they are not to be downloaded."""
+    asked = []
+    monkeypatch.setattr(export, "restore_model", lambda *names: asked.append(names) or classifier(image_size=64))
+    monkeypatch.setitem(export.EXPORTS, "onnx", lambda model, path: path.write_bytes(b"it"))
+    assert run("atto", "--to", "onnx")[0] == 0
+    assert run("tiny", "--weights", "fcmae_ft_in1k", "--to", "onnx")[0] == 0
+    assert asked == [("imagenet", "atto"), ("fcmae_ft_in1k", "tiny")]
+    assert {path.name for path in tmp_path.iterdir()} == {"atto.onnx", "tiny.onnx"}

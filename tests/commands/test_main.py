@@ -1,0 +1,375 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import tensorflow as tf
+
+import keras_cnv2
+from keras_cnv2.checkpoints.registry import CHECKPOINTS, OURS, find_checkpoint
+from keras_cnv2.commands.main import main
+from keras_cnv2.sizes import SIZES
+from tests.checkpoints.hub_server import HubServer
+from tests.checkpoints.samples import FILES, classifier, snapshot, unchanged
+
+ROOT = Path(__file__).parents[2]
+FILE = str(FILES / "official_dense.pt")
+COMMAND = "import sys; from keras_cnv2.commands.main import main; sys.exit(main())"
+NAMES = [f"sort {i}" for i in range(10)]
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Runs the command in a folder of its own; returns exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    # No cache but an empty one.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments):
+        try:
+            code = main([*map(str, arguments)])
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A tree of pictures in all formats that TensorFlow writes, a text and a damaged picture."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), "uint8")
+    for path, content in {
+        "photos/a.jpg": tf.io.encode_jpeg(pixels[0]),
+        "photos/more/b.PNG": tf.io.encode_png(pixels[1]),
+        "photos/more/deep/c.jpeg": tf.io.encode_jpeg(pixels[2]),
+        "photos/notes.txt": tf.constant(b"not a picture"),
+        "broken.png": tf.strings.substr(tf.io.encode_png(pixels[0]), 0, 900),
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content.numpy())
+    return tmp_path / "photos"
+
+
+class TestPredict:
+    def test_same_as_the_model(self, run, pictures):
+        code, out, _ = run("predict", "photos/a.jpg", "--weights", FILE, "--json", "--top", 10)
+        assert code == 0
+        ((path, predictions),) = [(row["path"], row["predictions"]) for row in json.loads(out)]
+        assert path == "photos/a.jpg"
+        model = classifier(weights=FILE, classifier_activation="softmax")
+        expected = np.asarray(model(keras_cnv2.load_image(pictures / "a.jpg")[None]))[0]
+        received = {row["name"]: row["probability"] for row in predictions}
+        assert [row["probability"] for row in predictions] == sorted(received.values(), reverse=True)
+        np.testing.assert_allclose([received[f"class {i}"] for i in range(10)], expected, rtol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("arguments", "found"),
+        [
+            (["photos"], ["photos/a.jpg", "photos/more/b.PNG", "photos/more/deep/c.jpeg"]),
+            (["photos/**/*.jp*g"], ["photos/a.jpg", "photos/more/deep/c.jpeg"]),
+            (["photos/m*"], ["photos/more/b.PNG", "photos/more/deep/c.jpeg"]),
+            (["photos/more/b.PNG", "photos/a.jpg"], ["photos/more/b.PNG", "photos/a.jpg"]),
+        ],
+    )
+    def test_files_folders_and_globs(self, run, pictures, arguments, found):
+        code, out, _ = run("predict", *arguments, "--weights", FILE, "--json")
+        assert code == 0
+        assert [row["path"] for row in json.loads(out)] == found
+        assert all(len(row["predictions"]) == 5 for row in json.loads(out))
+
+    def test_any_file_name(self, run, pictures):
+        name = os.fsdecode(b"photos/\xc3\xbc \xff.jpg")  # the last is no text
+        shutil.copy(pictures / "a.jpg", name)
+        _, out, _ = run("predict", name, "--weights", FILE, "--json")
+        assert [row["path"] for row in json.loads(out)] == [name]
+        _, out, _ = run("predict", name, "--weights", FILE)
+        assert out.splitlines()[0] == "photos/ü ?.jpg"
+
+    def test_more_than_a_batch(self, run, pictures):
+        for i in range(20):
+            shutil.copy(pictures / "a.jpg", pictures / f"copy{i:02}.jpg")
+        (pictures / "copy05.jpg").write_bytes(b"damaged")
+        code, out, err = run("predict", "photos/c*.jpg", "photos/a.jpg", "--weights", FILE, "--json")
+        rows = json.loads(out)
+        assert code == 1
+        assert err.count("error: ") == 1
+        assert "copy05.jpg" in err
+        assert len(rows) == 20
+        for row in rows:  # all are the same picture
+            assert row["predictions"] == [
+                {"name": other["name"], "probability": pytest.approx(other["probability"], rel=1e-4)}
+                for other in rows[0]["predictions"]
+            ]
+
+    def test_what_is_no_picture_is_reported_and_the_others_go_on(self, run, pictures):
+        arguments = ("photos/notes.txt", "broken.png", "none.jpg", "no*thing", "photos/a.jpg")
+        code, out, err = run("predict", *arguments, "--weights", FILE, "--json")
+        assert code == 1
+        assert [row["path"] for row in json.loads(out)] == ["photos/a.jpg"]
+        lines = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert [line.split(": ")[1] for line in lines] == list(arguments[:4])
+
+    def test_table(self, run, pictures):
+        code, out, err = run("predict", "photos", "--weights", FILE, "--top", 2)
+        lines = out.splitlines()
+        assert code == 0
+        assert [line for line in lines if not line.startswith(" ")] == [
+            "photos/a.jpg",
+            "photos/more/b.PNG",
+            "photos/more/deep/c.jpeg",
+        ]
+        assert len(lines) == 9
+        assert lines[1].split()[1] == "%"
+        assert "class" in lines[1]
+
+    def test_file_settles_names_and_preprocessing(self, run, pictures):
+        model = classifier(
+            weights=FILE, class_names=NAMES, image_size=96, resize="squash", classifier_activation="softmax"
+        )
+        keras_cnv2.save_checkpoint(model, "own.safetensors", "timm")
+        model.save("own.keras")
+        image = keras_cnv2.load_image(pictures / "a.jpg", 96, "squash")
+        expected = keras_cnv2.decode_predictions(model(image[None]), top=3, class_names=NAMES)[0]
+        for file in ("own.safetensors", "own.keras"):
+            _, out, _ = run("predict", "photos/a.jpg", "--weights", file, "--json", "--top", 3)
+            predictions = json.loads(out)[0]["predictions"]
+            assert [row["name"] for row in predictions] == [name for name, _ in expected]
+            np.testing.assert_allclose([row["probability"] for row in predictions], [p for _, p in expected], rtol=1e-4)
+
+    def test_thousand_classes_without_names_are_imagenets(self, run, pictures):
+        model = keras_cnv2.ConvNeXtV2((1, 1, 1, 1), (4, 4, 4, 4))
+        keras_cnv2.save_checkpoint(model, "m.safetensors")
+        _, out, _ = run("predict", "photos/a.jpg", "--weights", "m.safetensors", "--json", "--top", 1000)
+        names = {row["name"] for row in json.loads(out)[0]["predictions"]}
+        assert {"tench", "goldfish"} < names
+
+    def test_grey_pictures(self, run, pictures):
+        model = classifier(input_shape=(32, 32, 1), stem_stride=1, classifier_activation="softmax", resize="squash")
+        model.save("grey.keras")
+        _, out, _ = run("predict", "photos/a.jpg", "--weights", "grey.keras", "--json", "--top", 1)
+        image = keras_cnv2.load_image(pictures / "a.jpg", 32, "squash")
+        grey = tf.image.rgb_to_grayscale(image)
+        expected = float(np.max(model(grey[None])))
+        np.testing.assert_allclose(json.loads(out)[0]["predictions"][0]["probability"], expected, rtol=1e-3)
+
+    @pytest.mark.slow
+    def test_download_keeps_standard_output_clean(self, pictures):
+        """The command as a user runs it, with a hub on this machine: licence and progress go to standard error."""
+        model = keras_cnv2.ConvNeXtV2Atto()
+        row = find_checkpoint("imagenet", "atto")
+        content = safetensors.numpy.save(keras_cnv2.state_dict(model, "timm"))
+        with HubServer({(row.repository, row.file): content}).running() as server:
+            hub = {"HF_ENDPOINT": server.url, "HF_HOME": str(pictures.parent / "home"), "no_proxy": "127.0.0.1"}
+            process = subprocess.run(
+                [sys.executable, "-c", COMMAND, "predict", "photos/a.jpg", "--model", "atto", "--json"],
+                env={**os.environ, **hub, "PYTHONPATH": str(ROOT)},
+                cwd=pictures.parent,
+                capture_output=True,
+                text=True,
+            )
+        assert process.returncode == 0, process.stderr
+        assert process.stderr.count("CC BY-NC 4.0") == 1
+        image = keras_cnv2.load_image(pictures / "a.jpg")
+        ((name, probability),) = keras_cnv2.decode_predictions(model(image[None]), top=1)[0]
+        first = json.loads(process.stdout)[0]["predictions"][0]
+        assert first == {"name": name, "probability": pytest.approx(probability, rel=1e-4)}
+
+    def test_empty_folder(self, run, tmp_path):
+        (tmp_path / "empty").mkdir()
+        code, out, err = run("predict", "empty", "--weights", FILE, "--json")
+        assert (code, out) == (1, "")
+        assert "error: No pictures there. Received: empty" in err
+
+    def test_pictures_come_before_downloads(self, run, monkeypatch):
+        monkeypatch.setattr("keras_cnv2.commands.main.restore_model", lambda *_: pytest.fail("downloads"))
+        assert "No pictures there" in run("predict", "none*", "--model", "huge")[2]
+
+    @pytest.mark.parametrize("size", [[], ["--model", "tiny"]])
+    @pytest.mark.parametrize("name", ["timm_fcmae.safetensors", "official_fcmae_sparse.pt"])
+    def test_encoder(self, run, pictures, name, size):
+        code, out, err = run("predict", "photos", "--weights", FILES / name, "--json", *size)
+        assert (code, out) == (1, "")
+        assert "error: These weights have no classes" in err
+
+    def test_other_channels(self, run, pictures):
+        classifier(input_shape=(None, None, 4)).save("m.keras")
+        code, _, err = run("predict", "photos", "--weights", "m.keras")
+        assert code == 1
+        assert "error: Pictures have one or three channels" in err
+
+    def test_names_do_not_steer_the_terminal(self, run, pictures):
+        keras_cnv2.save_checkpoint(classifier(class_names=["\x1b[2J"] * 10), "m.safetensors")
+        for command in (["predict", "photos/a.jpg", "--weights"], ["info"]):
+            _, out, _ = run(*command, "m.safetensors")
+            assert "\x1b" not in out
+            assert "?[2J" in out
+
+    def test_folder_called_like_a_picture(self, run, pictures):
+        (pictures / "odd.jpg").mkdir()
+        assert run("predict", "photos", "--weights", FILE)[0] == 0
+
+    def test_impossible_arguments(self, run, pictures):
+        code, out, err = run("predict", "", "x" * 5000, "photos/a.jpg", "--weights", FILE, "--json")
+        assert code == 1
+        assert err.count("error: ") == 2
+        assert [row["path"] for row in json.loads(out)] == ["photos/a.jpg"]
+
+    def test_other_size(self, run, pictures):
+        code, _, err = run("predict", "photos", "--model", "atto", "--weights", FILE)
+        assert code == 1
+        assert "Received: --model atto" in err
+
+    @pytest.mark.parametrize("top", ["0", "-1", "x", "²"])
+    def test_top(self, run, top):
+        code, _, err = run("predict", "a.jpg", "--weights", FILE, f"--top={top}")
+        assert code == 2
+        assert f"Received: {top}" in err
+
+    def test_unknown_weights(self, run, pictures):
+        code, out, err = run("predict", "photos", "--weights", "nope")
+        assert (code, out) == (1, "")
+        assert err.startswith("error: No published weights of this name")
+
+    def test_ambiguous_tag(self, run, pictures):
+        code, _, err = run("predict", "photos", "--weights", "fcmae_ft_in22k_in1k_384")
+        assert code == 1
+        assert "convnextv2_nano.fcmae_ft_in22k_in1k_384, convnextv2_tiny.fcmae_ft_in22k_in1k_384, " in err
+
+
+def test_list(run):
+    code, out, _ = run("list")
+    assert code == 0
+    assert all(name in out for name in SIZES)
+    for row in CHECKPOINTS:
+        (line,) = [line for line in out.splitlines() if line.split()[:1] == [row.name]]
+        assert ("yes" in line) == (row in OURS)  # the others are not in the cache
+        assert row.top1 is None or str(row.top1) in line
+
+
+def test_list_shows_what_is_here(run, monkeypatch):
+    monkeypatch.setattr("keras_cnv2.commands.main.is_cached", lambda row: row.size == "pico")
+    _, out, _ = run("list")
+    assert [line.split()[0] for line in out.splitlines() if line.endswith("yes")] == [
+        row.name for row in CHECKPOINTS if row.size == "pico" or row in OURS
+    ]
+
+
+class TestInfo:
+    def test_size(self, run):
+        _, out, _ = run("info", "tiny")
+        assert "28635496" in out
+        assert "convnextv2_tiny.fcmae_ft_in22k_in1k_384" in out
+
+    def test_checkpoint(self, run):
+        _, out, _ = run("info", "convnextv2_tiny.fcmae_ft_in22k_in1k_384")
+        facts = dict(line.split(maxsplit=1) for line in out.splitlines())
+        assert facts["licence"] == "CC BY-NC 4.0"
+        assert (facts["image_size"], facts["resize"], facts["top1"], facts["here"]) == (
+            "384",
+            "squash",
+            "85.1",
+            "False",
+        )
+
+    def test_file(self, run):
+        _, out, _ = run("info", FILES / "official_fcmae_sparse.pt")
+        facts = dict(line.split(maxsplit=1) for line in out.splitlines())
+        assert facts["naming"] == "official sparse fcmae"
+        assert (facts["depths"], facts["dims"], facts["decoder_dim"]) == ("1, 1, 2, 1", "8, 16, 24, 32", "48")
+
+    def test_file_with_names(self, run):
+        keras_cnv2.save_checkpoint(classifier(class_names=NAMES, image_size=96), "m.safetensors")
+        _, out, _ = run("info", "m.safetensors")
+        assert "sort 0, sort 1" in out
+        assert "96" in out
+
+    @pytest.mark.parametrize("name", ["nope", FILES / "malicious.pt", "none.safetensors"])
+    def test_error(self, run, name):
+        code, out, err = run("info", name)
+        assert (code, out) == (1, "")
+        assert err.count("error: ") == 1
+
+
+class TestConvert:
+    @pytest.mark.parametrize("naming", ["official", "timm", "transformers"])
+    def test_there_and_back(self, run, naming):
+        assert run("convert", FILE, "there.safetensors", "--naming", naming)[0] == 0
+        assert run("convert", "there.safetensors", "back.keras")[0] == 0
+        assert unchanged(classifier(weights="back.keras"), snapshot(classifier(weights=FILE)))
+
+    def test_fcmae(self, run):
+        sparse = FILES / "official_fcmae_sparse.pt"
+        assert run("convert", sparse, "m.safetensors")[0] == 0
+        with open("m.safetensors", "rb") as file:
+            assert b"encoder.stages.0.0.dwconv.weight" in file.read()
+        assert run("convert", "m.safetensors", "m.weights.h5")[0] == 0
+
+    def test_names_travel(self, run):
+        classifier(class_names=NAMES).save("m.keras")
+        assert run("convert", "m.keras", "m.safetensors", "--naming", "timm")[2] == ""
+        assert classifier(weights="m.safetensors").class_names == tuple(NAMES)
+        _, _, err = run("convert", "m.safetensors", "m.weights.h5")
+        assert "without class_names, which .weights.h5 files cannot hold" in err
+
+    def test_naming_of_a_keras_file(self, run, tmp_path):
+        code, _, err = run("convert", FILE, "m.keras", "--naming", "timm")
+        assert code == 1
+        assert "--naming is for .safetensors" in err
+        assert [*tmp_path.iterdir()] == []
+
+    def test_file_that_is_there(self, run, tmp_path):
+        (tmp_path / "m.safetensors").write_text("precious")
+        code, _, err = run("convert", FILE, "m.safetensors")
+        assert code == 1
+        assert "--overwrite" in err
+        assert (tmp_path / "m.safetensors").read_text() == "precious"
+        assert run("convert", FILE, "m.safetensors", "--overwrite")[0] == 0
+        assert unchanged(classifier(weights="m.safetensors"), snapshot(classifier(weights=FILE)))
+
+    @pytest.mark.parametrize("target", ["m.pt", "m", "none/m.safetensors"])
+    def test_target_that_cannot_be(self, run, target, tmp_path):
+        code, _, err = run("convert", FILE, target)
+        assert code == 1
+        assert "error: " in err
+        assert [*tmp_path.iterdir()] == []
+
+    def test_keras_file_into_a_keras_file(self, run, tmp_path):
+        """It would lose what a configuration has besides the architecture."""
+        classifier().save("m.keras")
+        code, _, err = run("convert", "m.keras", "again.keras")
+        assert code == 1
+        assert "IN is a Keras file already" in err
+        assert [path.name for path in tmp_path.iterdir()] == ["m.keras"]
+
+    def test_bad_source(self, run, tmp_path):
+        code, _, err = run("convert", FILES / "missing_tensor.safetensors", "m.safetensors")
+        assert code == 1
+        assert "missing: stages.2.blocks.1.mlp.grn.weight" in err
+        assert [*tmp_path.iterdir()] == []
+
+
+def test_version(run):
+    assert run("--version")[:2] == (0, f"keras_cnv2 {keras_cnv2.__version__}\n")
+
+
+def test_interrupt(run, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_cnv2.commands.main.restore_model", interrupt)
+    code, out, err = run("convert", FILE, "m.safetensors")
+    assert (code, out) == (130, "")
+    assert err.startswith("interrupted")
+
+
+@pytest.mark.parametrize("arguments", [[], ["unknown"], ["predict"], ["list", "--surplus"]])
+def test_wrong_arguments(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "usage: keras-cnv2" in err

@@ -1,0 +1,37 @@
+"""docs/first_look.ipynb runs from beginning to end, and learns."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "docs" / "first_look.ipynb"
+
+# Seen: 97.5 twice, 97.8 with another seed.
+ACCURACY = 94.0
+
+
+def texts(notebook):
+    """What its cells print."""
+    outputs = (output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs)
+    return "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+
+
+@pytest.mark.slow
+def test_runs(tmp_path, monkeypatch):
+    nbclient = pytest.importorskip("nbclient")
+    manager = pytest.importorskip("ipykernel.kernelspec")
+    nbformat = pytest.importorskip("nbformat")
+    # The kernel of this interpreter, whatever kernels the user has.
+    manager.install(prefix=str(tmp_path / "jupyter"), kernel_name="here")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter" / "share" / "jupyter"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (tmp_path / "work").mkdir()
+    nbclient.NotebookClient(
+        notebook, kernel_name="here", timeout=600, resources={"metadata": {"path": str(tmp_path / "work")}}
+    ).execute()
+    printed = texts(notebook)
+    assert float(re.search(r"accuracy ([\d.]+)%", printed)[1]) >= ACCURACY

@@ -1,0 +1,113 @@
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_cnv2
+from keras_cnv2.detection import Detector, export_detector, fit_picture
+from keras_cnv2.export.saved_model.check_detector import check_export
+from tests.detection.samples import images, noisy, numpy_of, tiny
+
+pytest.importorskip("keras_cv")
+
+pytestmark = pytest.mark.slow
+
+NAMES = ["cat", "dog", "cow"]
+
+
+def detector(seed=0):
+    return Detector(noisy(tiny(class_names=NAMES), spread=3, seed=seed), max_detections=6)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    model = detector()
+    path = tmp_path_factory.mktemp("export") / "detector"
+    export_detector(model, path, image_size=64)
+    return model, path, tf.saved_model.load(str(path)).signatures
+
+
+def test_detections_are_the_model_s(exported):
+    model, path, signatures = exported
+    assert {*signatures} == {"serving_default", "dense", "serve_jpeg"}
+    found, expected = numpy_of(signatures["serving_default"](images=images(3))), numpy_of(model(images(3)))
+    assert (expected["count"] > 2).all()
+    np.testing.assert_array_equal(found["class_ids"], expected["classes"])
+    np.testing.assert_array_equal(found["count"], expected["count"])
+    np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=1e-2)
+    np.testing.assert_allclose(found["scores"], expected["scores"], rtol=1e-4)
+    for ids, names in zip(found["class_ids"], found["classes"]):
+        assert [name.decode() for name in names] == [NAMES[number] if number >= 0 else "" for number in ids]
+    assert (path / "assets" / "labels.txt").read_text().split() == NAMES
+    assert json.loads((path / "assets.extra" / "keras_cnv2.json").read_text()) == {
+        "class_names": NAMES,
+        "image_size": 64,
+    }
+
+
+def test_dense_is_all_there_is(exported):
+    model, _, signatures = exported
+    found = signatures["dense"](images=images(1))
+    assert found["boxes"].shape == (1, 9 * (64 + 16 + 4 + 1 + 1), 4)
+    np.testing.assert_allclose(found["scores"], tf.sigmoid(model.retinanet(images(1))["classification"]), rtol=1e-3)
+
+
+def test_boxes_are_in_the_picture_s_pixels(exported):
+    model, _, signatures = exported
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 160, 3)).astype("uint8")
+    encoded = [tf.io.encode_png(pixels).numpy(), b"no picture", tf.io.encode_png(pixels[:, :32]).numpy()]
+    found = numpy_of(signatures["serve_jpeg"](encoded=tf.constant(encoded)))
+    np.testing.assert_array_equal(found["decoded"], [True, False, True])
+    assert (found["classes"][1] == b"").all()
+    assert found["count"][1] == 0
+    assert (found["boxes"][1] == -1).all()
+    for place, picture in ((0, pixels), (2, pixels[:, :32])):
+        height, width, _ = picture.shape
+        image, _ = fit_picture(picture, 64)
+        expected = numpy_of(model(image[None]))
+        count = expected["count"][0]
+        assert found["count"][place] == count > 0
+        boxes = expected["boxes"][0, :count] * max(height, width) / 64
+        boxes = np.clip(boxes, 0, [width, height, width, height])
+        np.testing.assert_allclose(found["boxes"][place, :count], boxes, rtol=1e-3, atol=2e-2)
+        assert (found["boxes"][place, count:] == -1).all()
+        np.testing.assert_array_equal(found["class_ids"][place], expected["classes"][0])
+
+
+def test_what_is_exported_is_checked(exported):
+    _, path, _ = exported
+    with pytest.raises(keras_cnv2.ExportError, match="dense, .*the export's values are not the model's"):
+        check_export(path, detector(seed=1), 64, NAMES)
+
+
+def test_exported_names_are_checked(exported):
+    model, path, _ = exported
+    with pytest.raises(keras_cnv2.ExportError, match="serving_default: the classes are not the model's"):
+        check_export(path, model, 64, ["cat", "cow", "dog"])
+
+
+def test_uint8_and_no_names(tmp_path):
+    export_detector(tiny(input_shape=(64, 64, 3)), tmp_path / "detector", input_dtype="uint8", fold=False)
+    assert (tmp_path / "detector" / "assets" / "labels.txt").read_text().splitlines() == [
+        "class 0",
+        "class 1",
+        "class 2",
+    ]
+    signature = tf.saved_model.load(str(tmp_path / "detector")).signatures["serving_default"]
+    assert signature(images=tf.zeros((1, 64, 64, 3), tf.uint8))["boxes"].shape == (1, 100, 4)
+
+
+def test_wrong_arguments_are_named(tmp_path):
+    model = detector()
+    with pytest.raises(ValueError, match="image_size must be a multiple of 32.*Received: image_size=None"):
+        export_detector(model, tmp_path / "detector")
+    with pytest.raises(ValueError, match="image_size must be a multiple of 32.*Received: image_size=65"):
+        export_detector(model, tmp_path / "detector", image_size=65)
+    with pytest.raises(ValueError, match="input_dtype must be one of"):
+        export_detector(model, tmp_path / "detector", image_size=64, input_dtype="int8")
+    with pytest.raises(ValueError, match="max_pixels must be at least 16384"):
+        export_detector(model, tmp_path / "detector", image_size=64, max_pixels=100)
+    model.retinanet.class_names = ("cat", "dog", "co\nw")
+    with pytest.raises(ValueError, match="one line each"):
+        export_detector(model, tmp_path / "detector", image_size=64)

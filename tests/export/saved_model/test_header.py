@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_cnv2.export.saved_model.header import picture_size
+from tests.export.small import encoded, png_that_claims
+
+ALPHA = np.random.default_rng(0).integers(0, 256, (37, 300, 4)).astype("uint8")
+
+PICTURES = {
+    "jpeg": (encoded("JPEG"), (96, 120)),
+    "progressive jpeg": (encoded("JPEG", progressive=True), (96, 120)),
+    "png": (encoded("PNG"), (96, 120)),
+    "lossy webp": (encoded("WEBP"), (96, 120)),
+    "lossless webp": (encoded("WEBP", lossless=True), (96, 120)),
+    "webp with alpha": (encoded("WEBP", array=ALPHA), (37, 300)),
+    "lossless webp with alpha": (encoded("WEBP", array=ALPHA, lossless=True), (37, 300)),
+    "png that claims more": (png_that_claims(30_000, 2**31 - 1), (30_000, 2**31 - 1)),
+    "gif": (encoded("GIF"), (0, 0)),
+    "bmp": (encoded("BMP"), (0, 0)),
+    "text": (b"no picture", (0, 0)),
+    "nothing": (b"", (0, 0)),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_size(name):
+    contents, expected = PICTURES[name]
+    height, width = tf.function(picture_size)(tf.constant(contents))
+    assert (int(height), int(width)) == expected

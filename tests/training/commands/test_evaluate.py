@@ -1,0 +1,100 @@
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_cnv2
+from keras_cnv2.images.classes import imagenet_classes, imagenet_wnids
+from tests.training.small import source
+from training.commands.evaluate import Evaluation, run
+from training.data.images import arrays
+from training.errors import RecipeError
+from training.evaluation.classification import Scores, columns_of, evaluate
+
+
+def classifier(classes=3, **arguments):
+    keras.utils.set_random_seed(1)
+    return keras_cnv2.ConvNeXtV2(
+        (1, 1, 1, 1), (4, 6, 8, 10), classes=classes, stem_stride=1, input_shape=(16, 16, 3), **arguments
+    )
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("classes", [2, 7, 60])
+def test_scores_are_those_counted_by_hand(classes):
+    rng = np.random.default_rng(0)
+    columns = rng.permutation(classes)[: max(2, classes - 3)]
+    labels = rng.integers(0, len(columns), 50)
+    predictions = rng.random((50, classes)).astype("float32")
+    scores = Scores(columns, classes)
+    for part in (slice(0, 32), slice(32, 50)):
+        scores.update_state(np.eye(len(columns), dtype="float32")[labels[part]], predictions[part])
+    ranks = np.argsort(-predictions, axis=1)
+    hits = ranks[:, 0] == columns[labels]
+    convert = keras.ops.convert_to_numpy
+    assert float(scores.result()) == pytest.approx(hits.mean())
+    assert convert(scores.in_top5) == sum(columns[label] in rank[:5] for label, rank in zip(labels, ranks))
+    np.testing.assert_array_equal(convert(scores.images), np.bincount(labels, minlength=len(columns)))
+    np.testing.assert_array_equal(convert(scores.correct), np.bincount(labels[hits], minlength=len(columns)))
+    if classes > 50:
+        assert scores.matrix is None
+    else:
+        expected = np.zeros((classes, classes))
+        np.add.at(expected, (columns[labels], ranks[:, 0]), 1)
+        np.testing.assert_array_equal(convert(scores.matrix), expected)
+    scores.reset_state()
+    assert convert(scores.images).sum() == 0
+
+
+def test_images_of_other_channels(tmp_path):
+    classifier(10, class_names=[*map(str, range(10))]).save(tmp_path / "classifier.keras")
+    with pytest.raises(RecipeError, match=r"images of 3 channels.*Received: data=digits with 1"):
+        run(Evaluation(weights=str(tmp_path / "classifier.keras"), data="digits"))
+
+
+@pytest.mark.backends
+def test_partial_batches_count_exactly():
+    model = classifier(class_names=source().class_names)
+    test = source(test=11).test
+    figures, matrix = evaluate(model, source(test=11), None, 4)
+    predictions = model.predict(test.images, verbose=0).argmax(-1)
+    assert figures["images"] == matrix.sum() == 11
+    assert figures["top1"] == pytest.approx(np.mean(predictions == test.labels))
+    assert figures["top5"] == 1
+    for number, name in enumerate(source().class_names):
+        mine = test.labels == number
+        assert figures["classes"][name] == pytest.approx(np.mean(predictions[mine] == number))
+
+
+def test_class_without_a_picture_has_no_accuracy():
+    model = classifier(class_names=["class 0", "class 1", "class 2"])
+    data = arrays.Arrays(source().train, arrays.Split(*(part[:2] for part in source().test)), source().class_names)
+    figures, _ = evaluate(model, data, None, 2)
+    assert figures["classes"]["class 2"] is None
+    assert figures["images"] == 2
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_evaluation_of_what_was_trained_on_is_told(tmp_path, caplog, split):
+    classifier(2, class_names=["a", "b"]).save(tmp_path / "classifier.keras")
+    for number, name in enumerate(("train/a", "train/b", *(("val/a", "val/b") if split else ()))):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), (80 * number,) * 3).save(tmp_path / name / "0.png")
+    data, weights = str(tmp_path if split else tmp_path / "train"), str(tmp_path / "classifier.keras")
+    figures = run(Evaluation(data=data, weights=weights, image_size=16))
+    assert figures["images"] == 2
+    assert ("no validation split: all 2 pictures" in caplog.text) is not split
+
+
+class TestColumns:
+    def test_by_name(self):
+        assert columns_of(["c", "a"], classifier(class_names=["a", "b", "c"])) == [2, 0]
+
+    def test_imagenet_s_folders(self):
+        model = classifier(1000, class_names=imagenet_classes())
+        assert columns_of(imagenet_wnids()[5:8], model) == [5, 6, 7]
+        assert columns_of(imagenet_classes()[:2], model) == [0, 1]
+
+    def test_unknown_classes_are_named(self):
+        with pytest.raises(RecipeError, match=r"1 others, such as \['x'\]; the weights know 3"):
+            columns_of(["a", "x"], classifier(class_names=["a", "b", "c"]))

@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+
+from tests.training.data.boxes.small import CATEGORIES, NAMES, objects_of, write_coco
+from training.data.boxes.coco import read_coco
+from training.errors import DataError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_coco(tmp_path, "train2017", range(4))
+    return write_coco(tmp_path, "val2017", range(4, 6))
+
+
+class TestLayout:
+    def test_examples(self, folder):
+        train, validation, names = read_coco(folder)
+        assert names == NAMES
+        assert sorted(CATEGORIES.values()) == [CATEGORIES[name] for name in names]
+        assert [example.id for example in train + validation] == [str(100 + n) for n in range(6)]
+        for number, example in enumerate(train + validation):
+            expected = objects_of(number)
+            np.testing.assert_array_equal(example.boxes, [box for _, box in expected])
+            assert [names[c] for c in example.classes] == [name for name, _ in expected]
+            sides = example.boxes[:, 2:] - example.boxes[:, :2]
+            np.testing.assert_array_equal(example.areas, 0.5 * sides.prod(axis=1))
+        assert validation[0].path == str(folder / "val2017" / "000000000004.png")
+
+    def test_against_pycocotools(self, folder, capsys):
+        from pycocotools.coco import COCO
+
+        coco = COCO(folder / "annotations" / "instances_train2017.json")
+        categories = sorted(coco.getCatIds())
+        for example in read_coco(folder).train:
+            rows = coco.loadAnns(coco.getAnnIds(int(example.id)))
+            boxes = np.array([row["bbox"] for row in rows])
+            np.testing.assert_array_equal(example.boxes, np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]))
+            assert [categories[c] for c in example.classes] == [row["category_id"] for row in rows]
+
+    def test_crowds(self, tmp_path):
+        def change(content):
+            content["annotations"][0]["iscrowd"] = 1
+
+        train, *_ = read_coco(write_coco(tmp_path, "train2017", [1, 3], change=change), validation_share=0.5)
+        _, validation, _ = read_coco(tmp_path, validation_share=1.0)
+        assert [example.crowd.tolist() for example in validation] == [[True, False], [False, False]]
+        assert len(train) == 1
+
+    def test_given_paths(self, folder):
+        """Validation may also be missing."""
+        train = (folder / "annotations" / "instances_val2017.json", folder / "val2017")
+        assert [example.id for example in read_coco(train=train, validation_share=0.0).train] == ["104", "105"]
+
+    def test_last_year_counts(self, folder):
+        write_coco(folder, "train2014", range(3))
+        assert len(read_coco(folder).train) == 4
+
+    def test_share_is_held_out(self, tmp_path):
+        train, validation, _ = read_coco(write_coco(tmp_path, "train", range(8)), validation_share=0.25)
+        assert (len(train), len(validation)) == (6, 2)
+        assert {example.id for example in train + validation} == {str(100 + n) for n in range(8)}
+
+
+class TestBadInput:
+    def read(self, folder, change):
+        return read_coco(write_coco(folder, "train2017", range(4), change=change))
+
+    def test_boxes_are_clipped_dropped_and_counted(self, folder, caplog):
+        def change(content):
+            boxes = [[30, 20, 20, 20], [-9, 0, 9, 9], [3, 3, 0, 4]]
+            for row, box in zip(content["annotations"], boxes):
+                row["bbox"] = box
+
+        train = self.read(folder, change).train
+        np.testing.assert_array_equal(train[0].boxes, [[30, 20, 40, 30]])
+        assert [len(example.boxes) for example in train] == [1, 0, 1, 2]
+        assert "1 boxes clipped at the border of their picture" in caplog.text
+        assert "1 boxes outside of their picture left out" in caplog.text
+        assert "1 boxes without area left out" in caplog.text
+        assert "1 pictures without boxes" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            (lambda c: c["annotations"][0].update(category_id=5), "of categories that it does not list: 5"),
+            (lambda c: c["annotations"][0].update(image_id=5), "of images that it does not list: 5"),
+            (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), "not enough values"),
+            (lambda c: c["annotations"][0].pop("bbox"), "there is no 'bbox'"),
+            (lambda c: c.pop("categories"), "there is no 'categories'"),
+            (lambda c: c.update(images=[], annotations=[]), "no images"),
+            (lambda c: c["categories"][0].update(name=["red"]), "names of its categories are not strings"),
+        ],
+    )
+    def test_files_that_are_no_annotations(self, folder, change, reason):
+        with pytest.raises(DataError, match=rf"{reason}.*Received: .*instances_train2017\.json"):
+            self.read(folder, change)
+
+    def test_two_categories_of_one_name(self, folder):
+        message = r"classes must have different names\. Received: .*instances_train2017\.json with red more than once"
+        with pytest.raises(DataError, match=message):
+            self.read(folder, lambda content: content["categories"][1].update(name="red"))
+
+    def test_no_json(self, folder):
+        (folder / "annotations" / "instances_val2017.json").write_text("[1, 2")
+        with pytest.raises(DataError, match=r"as in COCO: .*Received: .*instances_val2017\.json"):
+            read_coco(folder)
+
+    def test_missing_files(self, folder, tmp_path):
+        with pytest.raises(DataError, match=r"no file annotations/instances_train\*\.json.*Received: .*nowhere"):
+            read_coco(tmp_path / "nowhere")
+        with pytest.raises(DataError, match=r"file of annotations is missing. Received: .*none\.json"):
+            read_coco(train=(folder / "none.json", folder / "train2017"))
+        (folder / "val2017").rename(folder / "other")
+        with pytest.raises(DataError, match=r"must lie in a folder of this name. Received: .*val2017"):
+            read_coco(folder)
+
+    def test_other_classes_in_validation(self, folder):
+        write_coco(folder, "val2017", [4], change=lambda c: c["categories"].append({"id": 91, "name": "purple"}))
+        with pytest.raises(DataError, match="Validation has classes that are not known: purple"):
+            read_coco(folder)
+
+    def test_other_numbers_in_validation(self, folder):
+        write_coco(folder, "val2017", [0], change=lambda c: c["categories"].append({"id": 8, "name": "red"}))
+        with pytest.raises(DataError, match="number their classes differently"):
+            read_coco(folder)

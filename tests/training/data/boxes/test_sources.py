@@ -1,0 +1,281 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_cnv2.detection.pictures import fit_picture
+from tests.training.data.boxes.small import (
+    NAMES,
+    objects_of,
+    picture,
+    recipe,
+    write_coco,
+    write_voc,
+    write_xml,
+)
+from training.data.boxes.folders import CocoFolder, VocFolder
+from training.data.boxes.sources import open_boxes
+from training.data.boxes.tfds import TfdsBoxes
+from training.data.shares import Share
+from training.errors import DataError
+
+# As far as they go: all that is random.
+JITTER = {"scale": (0.5, 2.0), "flip": True}
+
+
+def take(dataset, count=99):
+    return [*dataset.take(count).as_numpy_iterator()]
+
+
+def assert_same(ones, twos):
+    keras.tree.assert_same_structure(ones, twos)
+    keras.tree.map_structure(np.testing.assert_array_equal, ones, twos)
+
+
+def put_together(parts):
+    """The batches of all workers from those of each."""
+    return [keras.tree.map_structure(lambda *columns: np.concatenate(columns), *batch) for batch in zip(*parts)]
+
+
+def number_of(image):
+    """Which picture an image shows, as it is."""
+    (number,) = (n for n in range(12) if np.abs(image[:30] - picture(objects_of(n))).max() < 0.01)
+    return number
+
+
+def padded(objects, count=4):
+    """Boxes and classes as a batch has them."""
+    boxes, classes = np.full((count, 4), -1.0), np.full(count, -1.0)
+    for n, (name, box) in enumerate(objects):
+        boxes[n], classes[n] = box, NAMES.index(name)
+    return boxes, classes
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Eight training pictures and three of validation.
+
+    The first object of picture 1 and both of picture 9 are difficult, picture 2 has none.
+    """
+    write_voc(tmp_path, 8, 3)
+    write_xml(tmp_path / "Annotations" / "p1.xml", objects_of(1), difficult=(0,))
+    write_xml(tmp_path / "Annotations" / "p2.xml", [])
+    write_xml(tmp_path / "Annotations" / "p9.xml", objects_of(9), difficult=(0, 1))
+    return tmp_path
+
+
+def counted(number):
+    """The objects that count in a picture of `voc`."""
+    return {1: objects_of(1)[1:], 2: [], 9: []}.get(number, objects_of(number))
+
+
+class TestTraining:
+    def test_batches(self, voc):
+        """Each picture comes with its own boxes, without difficult ones, once in a pass; also one without boxes."""
+        source = VocFolder(voc)
+        assert (source.size, source.validation_size, source.class_names) == (8, 3, NAMES)
+        batches = source.training(recipe())
+        images, labels = batches.element_spec
+        assert images.shape == (4, 40, 40, 3)
+        assert {name: (tuple(spec.shape), spec.dtype.name) for name, spec in labels.items()} == {
+            "boxes": ((4, 4, 4), "float32"),
+            "classes": ((4, 4), "float32"),
+        }
+        order = []
+        for images, labels in take(batches, 4):
+            for image, boxes, classes in zip(images, labels["boxes"], labels["classes"]):
+                order.append(number_of(image))
+                expected = padded(counted(order[-1]))
+                np.testing.assert_allclose(boxes, expected[0], atol=1e-4)
+                np.testing.assert_array_equal(classes, expected[1])
+        assert sorted(order[:8]) == sorted(order[8:]) == [*range(8)]
+        assert order[:8] != order[8:]
+
+    def test_annotations_of_another_size(self, voc):
+        """As after pictures were made smaller: their boxes are wrong, not unreadable."""
+        write_xml(voc / "Annotations" / "p3.xml", objects_of(3), width=80, height=60)
+        source = VocFolder(voc, max_unreadable=1.0)
+        message = r"size of their picture, 40 x 30\. Received: 80 x 60 for .*p3\.png"
+        with pytest.raises(DataError, match=message), source.clear_errors():
+            take(source.training(recipe()), 2)
+
+    def test_goes_on_from_any_batch_in_the_shares_of_workers(self, voc):
+        """As if never interrupted: their halves are the batches of one worker."""
+        whole = take(VocFolder(voc).training(recipe(**JITTER)), 5)
+        halves = [take(VocFolder(voc).training(recipe(**JITTER), 3, share=Share(n, 2)), 2) for n in range(2)]
+        assert {len(column) for column in keras.tree.flatten(halves)} == {2}
+        assert_same(put_together(halves), whole[3:])
+        assert not np.array_equal(whole[0][0], whole[2][0])
+
+    def test_too_many_boxes(self, voc):
+        with pytest.raises(DataError, match=r"max_boxes must be at least 2, .*Received: max_boxes=1"):
+            VocFolder(voc).training(recipe(max_boxes=1))
+
+    def test_missing_and_damaged_pictures(self, voc, caplog):
+        (voc / "JPEGImages" / "p2.png").unlink()
+        (voc / "JPEGImages" / "p5.png").write_bytes(b"no picture")
+        batches = take(VocFolder(voc, max_unreadable=0.2).training(recipe()), 2)
+        assert not {number_of(image) for images, _ in batches for image in images} & {2, 5}
+        messages = [record.getMessage() for record in caplog.records if record.name == "training.data.loader"]
+        assert sorted(messages) == [
+            f"Left out, as it cannot be read: {voc / 'JPEGImages' / name}" for name in ("p2.jpg", "p5.png")
+        ]
+
+
+class TestValidation:
+    def test_every_picture_once(self, voc):
+        """Also by the shares of workers. Empty places have no boxes and the weight 0."""
+        source = VocFolder(voc)
+        halves = [take(source.validation(recipe(image_size=20), 4, Share(n, 2))) for n in range(2)]
+        ((images, labels, weights),) = put_together(halves)
+        assert images.shape == (4, 20, 20, 3)
+        np.testing.assert_array_equal(weights, [1, 1, 1, 0])
+        for number, image, boxes, classes in zip((8, 9, 10), images, labels["boxes"], labels["classes"]):
+            np.testing.assert_array_equal(image, fit_picture(picture(objects_of(number)), 20)[0])
+            expected_boxes, expected_classes = padded(counted(number))
+            np.testing.assert_array_equal(boxes, np.where(expected_boxes < 0, -1, expected_boxes / 2))
+            np.testing.assert_array_equal(classes, expected_classes)
+        assert not images[3].any()
+        assert (labels["boxes"][3] == -1).all()
+        assert (labels["classes"][3] == -1).all()
+
+    def test_none(self, tmp_path):
+        source = VocFolder(write_voc(tmp_path, 3), validation_share=0.0)
+        assert source.validation(recipe(), 4) is None
+
+    @pytest.mark.slow
+    def test_evaluation(self, tmp_path):
+        """In the pictures' own pixels, with all objects."""
+
+        def change(content):
+            content["annotations"][1]["iscrowd"] = 1
+
+        write_coco(tmp_path, "train2017", range(2))
+        source = CocoFolder(write_coco(tmp_path, "val2017", (5, 6, 7), change=change))
+        columns = zip(*take(source.evaluation(recipe(image_size=20, max_boxes=1), 2)))
+        images, scales, sides, truths, weights = (np.concatenate(column) for column in columns)
+        assert images.shape == (4, 20, 20, 3)
+        np.testing.assert_array_equal(weights, [1, 1, 1, 0])
+        np.testing.assert_array_equal(scales[:3], [0.5] * 3)
+        np.testing.assert_array_equal(sides[:3], [[30, 40]] * 3)
+        for number, string in zip((5, 6, 7), truths):
+            boxes, classes, crowd, areas = source.truth(string)
+            np.testing.assert_array_equal(boxes, [box for _, box in objects_of(number)])
+            assert [NAMES[c] for c in classes] == [name for name, _ in objects_of(number)]
+            assert crowd.tolist() == [False, number == 5][: len(boxes)]
+            np.testing.assert_array_equal(areas, 0.5 * (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+
+    def test_examples(self, voc):
+        source = VocFolder(voc)
+        images, labels = source.examples(recipe(), 3)
+        numbers = [number_of(image) for image in images]
+        assert sorted(numbers) == [8, 9, 10]
+        boxes, classes = map(np.stack, zip(*(padded(counted(number)) for number in numbers)))
+        assert_same(labels, {"boxes": boxes, "classes": classes})
+
+
+class TestOpen:
+    def test_kinds_of_folders(self, tmp_path):
+        write_voc(tmp_path / "voc", 4)
+        write_coco(tmp_path / "coco", "train2017", range(4))
+        sources = [open_boxes(recipe(data=str(tmp_path / name))) for name in ("voc", "coco")]
+        assert [type(source) for source in sources] == [VocFolder, CocoFolder]
+        assert [(source.size, source.validation_size) for source in sources] == [(3, 1)] * 2
+
+    @pytest.mark.parametrize("data", [None, "nowhere"])
+    def test_others(self, data):
+        with pytest.raises(DataError, match=rf"layout of Pascal VOC.*COCO.*Received: data={data}"):
+            open_boxes(recipe(data=data))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A small data set of TensorFlow Datasets, with features like COCO's."""
+    import tensorflow_datasets as tfds
+
+    class SmallBoxes(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            objects = {
+                "bbox": tfds.features.BBoxFeature(),
+                "label": tfds.features.ClassLabel(names=NAMES),
+                "is_crowd": np.bool_,
+                "area": np.int64,
+            }
+            features = {
+                "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+                "objects": tfds.features.Sequence(objects),
+            }
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples(range(8)), "validation": self._generate_examples(range(8, 12))}
+
+        def _generate_examples(self, numbers):
+            for number in numbers:
+                objects = [
+                    {
+                        "bbox": tfds.features.BBox(top / 30, left / 40, bottom / 30, right / 40),
+                        "label": name,
+                        "is_crowd": number == 9 and place == 0,
+                        "area": 50 + number,
+                    }
+                    for place, (name, (left, top, right, bottom)) in enumerate(objects_of(number))
+                ]
+                if number == 11:
+                    objects.append({**objects[0], "bbox": tfds.features.BBox(0.5, 0.25, 0.5, 0.75)})  # no height
+                yield number, {"image": picture(objects_of(number)), "objects": objects if number != 10 else []}
+
+    folder = tmp_path_factory.mktemp("tfds")
+    SmallBoxes(data_dir=folder).download_and_prepare()
+    return folder
+
+
+class TestTfds:
+    @pytest.mark.slow
+    def test_training(self, prepared):
+        source = TfdsBoxes("small_boxes", data_dir=prepared)
+        assert (source.size, source.validation_size, source.class_names) == (8, 4, NAMES)
+        seen = set()
+        for images, labels in take(source.training(recipe()), 2):
+            for image, boxes, classes in zip(images, labels["boxes"], labels["classes"]):
+                seen.add(number_of(image))
+                expected = padded(objects_of(number_of(image)))
+                np.testing.assert_allclose(boxes, expected[0], atol=1e-4)
+                np.testing.assert_array_equal(classes, expected[1])
+        assert seen == {*range(8)}
+
+    def test_evaluation(self, prepared):
+        """The first object of one picture is a crowd, another one has none."""
+        source = TfdsBoxes("small_boxes", data_dir=prepared)
+        ((images, *_, truths, weights),) = take(source.evaluation(recipe(), 5))
+        np.testing.assert_array_equal(weights, [1, 1, 1, 1, 0])
+        order = [number_of(image) for image in images[:4]]
+        assert sorted(order) == [8, 9, 10, 11]
+        for number, string in zip(order, truths):
+            boxes, classes, crowd, areas = source.truth(string)
+            expected = objects_of(number) if number != 10 else []
+            np.testing.assert_allclose(boxes, np.reshape([box for _, box in expected], (-1, 4)), atol=1e-4)
+            assert [NAMES[c] for c in classes] == [name for name, _ in expected]
+            assert crowd.tolist() == [number == 9 and place == 0 for place in range(len(expected))]
+            assert areas.tolist() == [50 + number] * len(expected)
+
+    def test_boxes_without_area_are_counted(self, prepared, caplog):
+        source = TfdsBoxes("small_boxes", data_dir=prepared)
+        for _ in range(2):  # once, however often they are read
+            take(source.evaluation(recipe(), 5))
+        (message,) = [record.getMessage() for record in caplog.records if record.name == "training.data.boxes.tfds"]
+        assert message.endswith(": 1 boxes outside of their picture or without area left out")
+
+    def test_too_many_boxes(self, prepared, caplog):
+        """Which shows when they are read; it is not that the picture cannot be read."""
+        source = TfdsBoxes("small_boxes", data_dir=prepared, max_unreadable=1.0)
+        with pytest.raises(DataError, match=r"max_boxes must be at least 2, "), source.clear_errors():
+            take(source.validation(recipe(max_boxes=1), 4))
+        assert not [record for record in caplog.records if record.name == "training.data.loader"]
+
+    @pytest.mark.slow
+    def test_without_objects(self, tmp_path):
+        """Said before anything is downloaded."""
+        with pytest.raises(DataError, match="mnist has no objects with bbox and label"):
+            TfdsBoxes("mnist", data_dir=tmp_path)

@@ -1,0 +1,199 @@
+import io
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from tests.training.small import pretraining, source
+from training.commands.evaluate import Evaluation
+from training.data.images.npz import MAX_UNNAMED, from_npz
+from training.data.images.sources import open_source
+
+pytestmark = pytest.mark.backends
+
+
+IMAGES = np.zeros((4, 16, 16, 3), "uint8")
+LABELS = np.array([0, 1, 1, 0])
+GOOD = {"train_images": IMAGES, "train_labels": LABELS}
+
+
+def write(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def contents_of(array=None, compressed=False):
+    """The bytes of an .npy file, or of a good .npz file."""
+    file = io.BytesIO()
+    if array is not None:
+        np.save(file, array)
+    else:
+        (np.savez_compressed if compressed else np.savez)(file, **GOOD)
+    return file.getvalue()
+
+
+def damaged(contents, place, value=b"\xff" * 8):
+    return contents[:place] + value + contents[place + len(value) :]
+
+
+def of_members(*members):
+    """The bytes of an .npz file of these, pairs of a name and what is in it."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for member in members:
+            archive.writestr(*member)
+    return file.getvalue()
+
+
+def test_npz(tmp_path):
+    data = source()
+    path = write(
+        tmp_path / "a.npz",
+        train_images=data.train.images,
+        train_labels=data.train.labels,
+        test_images=data.test.images,
+        test_labels=data.test.labels,
+        class_names=["x", "y", "z"],
+    )
+    read = from_npz(path, 16)
+    assert read.class_names == ("x", "y", "z")
+    np.testing.assert_array_equal(read.train.images, data.train.images)
+    np.testing.assert_array_equal(read.test.labels, data.test.labels)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"train_images": np.zeros((4, 16, 16, 3))}, "train_images must be uint8 .*float64"),
+        ({"train_images": np.zeros((4, 8, 8, 3), "uint8")}, r"shape \(N, 16, 16, channels\).*\(4, 8, 8, 3\)"),
+        ({"train_labels": np.zeros(3, int)}, r"train_labels N ints.*\(3,\)"),
+        ({"train_labels": np.zeros(4)}, "train_labels N ints.*float64"),
+        ({"class_names": ["only"]}, "from 0 to 0.*from 0 to 1"),
+        ({"train_labels": np.array([0, 1, -1, 0])}, "labels from -1"),
+        ({"train_images": np.zeros((0, 16, 16, 3), "uint8"), "train_labels": np.zeros(0, int)}, "N not 0.*\\(0, 16"),
+        (
+            {"test_images": np.zeros((0, 16, 16, 3), "uint8"), "test_labels": np.zeros(0, int)},
+            "test_images must be .*N not 0",
+        ),
+        ({"train_labels": np.ones(4, int)}, "two classes or more. Received: .*a.npz with no label but 1"),
+        ({"class_names": "cat"}, r"class_names must be strings, one a class.*Received: .*a.npz with <U3 \(\)"),
+        ({"class_names": [b"cat", b"dog"]}, r"class_names must be strings.*astype\(str\).*with \|S3 \(2,\)"),
+        ({"class_names": [0.5, 1.5]}, r"class_names must be strings.*with float64 \(2,\)"),
+        ({"class_names": np.array([], str)}, r"class_names must be strings.*with <U1 \(0,\)"),
+        ({"class_names": ["x", "x", "y"]}, "must have different names. Received: .*a.npz with x more than once"),
+        ({"train_labels": np.array([0, 1, 1, 2**32]), "class_names": ["x", "y"]}, "0 to 1, .*from 0 to 4294967296"),
+        ({"train_labels": np.array([0, 1, 1, 2**31 + 1]), "class_names": ["x", "y"]}, "from 0 to 2147483649"),
+        (
+            {"train_labels": np.array([0, 1, 2**64 - 1, 0], "uint64")},
+            "Received: .*a.npz with label 18446744073709551615",
+        ),
+        (
+            {"train_labels": np.array([0, 1, 1, 3_000_000])},
+            "labels must be below 32768 .*no class_names.*label 3000000",
+        ),
+        (
+            {"test_images": IMAGES[..., :1], "test_labels": LABELS},
+            "test_images must have the channels of train_images. Received: .*a.npz with 1 and 3",
+        ),
+    ],
+)
+def test_bad_npz(tmp_path, changed, message):
+    with pytest.raises(ValueError, match=message):
+        from_npz(write(tmp_path / "a.npz", **{**GOOD, **changed}), 16)
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"",
+        b"no archive",
+        pickle.dumps([1, 2]),
+        contents_of(IMAGES),
+        contents_of()[:2000],
+        contents_of()[:-30],
+        contents_of(compressed=True)[:200],
+        # The checksum, and what is compressed.
+        damaged(contents_of(), 1000),
+        damaged(contents_of(compressed=True), 60),
+        of_members(("train_images.npy", contents_of(np.array([{}]))), ("train_labels.npy", contents_of(LABELS))),
+        of_members(("train_images.npy", contents_of(IMAGES)[:-100]), ("train_labels.npy", contents_of(LABELS))),
+        # It claims far more than there is.
+        of_members(
+            ("train_images.npy", contents_of(IMAGES).replace(b"(4, 16, 16, 3)", b"(9" + b"0" * 11 + b",)")),
+            ("train_labels.npy", contents_of(LABELS)),
+        ),
+    ],
+)
+def test_damaged_npz(tmp_path, contents):
+    (tmp_path / "a.npz").write_bytes(contents)
+    with pytest.raises(ValueError, match=r"This \.npz file is damaged or is none: .+\. Received: .*a\.npz"):
+        from_npz(tmp_path / "a.npz", 16)
+
+
+def test_npz_with_something_else_for_an_array(tmp_path):
+    contents = of_members(("train_images", b"abc"), ("train_labels.npy", contents_of(LABELS)))
+    (tmp_path / "a.npz").write_bytes(contents)
+    with pytest.raises(ValueError, match=r"train_images must be uint8 .*with \|S3 \(\)"):
+        from_npz(tmp_path / "a.npz", 16)
+
+
+def test_no_npz(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"a\.npz"):
+        from_npz(tmp_path / "a.npz", 16)
+
+
+def test_npz_without_names(tmp_path):
+    labels = np.array([0, 1, 1, MAX_UNNAMED - 1], "uint64")
+    read = from_npz(write(tmp_path / "a.npz", train_images=IMAGES, train_labels=labels), 16)
+    assert len(read.class_names) == MAX_UNNAMED
+    assert read.class_names[:2] == ("0", "1")
+    assert read.train.labels.dtype == "int32"
+    np.testing.assert_array_equal(read.train.labels, labels)
+
+
+def test_share_of_an_npz_is_held_out(tmp_path):
+    images, labels = source(train=30).train
+    path = write(tmp_path / "a.npz", train_images=images, train_labels=labels)
+    recipe = pretraining(data=str(path), image_size=16, validation_share=0.2, train_share=0.5)
+    held_out = open_source(recipe)
+    assert [*np.bincount(held_out.test.labels)] == [2, 2, 2]
+    assert [*np.bincount(held_out.train.labels)] == [4, 4, 4]
+    assert not {*map(bytes, held_out.test.images)} & {*map(bytes, held_out.train.images)}
+    # For pre-training there is no validation.
+    assert (open_source(recipe, labelled=False).size, open_source(recipe, labelled=False).test) == (15, None)
+
+
+def test_all_of_an_npz_is_evaluated(tmp_path):
+    images, labels = source().train
+    path = write(tmp_path / "a.npz", train_images=images, train_labels=labels)
+    opened = open_source(Evaluation(data=str(path), weights="none", image_size=16))
+    assert (opened.size, opened.validation_size) == (0, len(images))
+
+
+@pytest.mark.parametrize(("key", "missing"), [("test_images", "test_labels"), ("test_labels", "test_images")])
+def test_npz_with_half_a_test(tmp_path, key, missing):
+    """Said first, whatever else is wrong."""
+    path = write(tmp_path / "a.npz", train_images=np.zeros(1), train_labels=np.zeros(1), test=np.zeros(1), **{key: [1]})
+    with pytest.raises(ValueError, match=rf"or neither\. Received: .* without {missing}, with .*'{key}'"):
+        from_npz(path, 16)
+
+
+def test_npz_with_other_names(tmp_path, caplog):
+    images, labels = source().train
+    path = write(tmp_path / "a.npz", train_images=images, train_labels=labels, val_images=images, val_labels=labels)
+    assert from_npz(path, 16).validation_size == 0
+    assert "a.npz: not read: val_images, val_labels" in caplog.text
+
+
+def test_npz_of_one_class_without_labels(tmp_path):
+    data = {"train_images": np.zeros((4, 16, 16, 3), "uint8"), "train_labels": np.zeros(4, int)}
+    recipe = pretraining(data=str(write(tmp_path / "a.npz", **data)), image_size=16)
+    assert open_source(recipe, labelled=False).size == 4
+    with pytest.raises(ValueError, match="two classes or more"):
+        open_source(recipe)
+
+
+def test_npz_without_training_images(tmp_path):
+    with pytest.raises(ValueError, match=r"needs train_images and train_labels.*\['x'\]"):
+        from_npz(write(tmp_path / "a.npz", x=np.zeros(3)), 16)

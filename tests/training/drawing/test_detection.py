@@ -1,0 +1,52 @@
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from tests.training.data.boxes.small import NAMES, objects_of, picture
+from training.drawing.detection import average_precisions, detections
+
+
+def drawn(monkeypatch):
+    """The figures that are saved from now on."""
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kw: (figures.append(self), save(self, *args, **kw)))
+    return figures
+
+
+def size_of(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_detections(tmp_path, monkeypatch):
+    """What is annotated to the left; to the right what is found, as far as it counts and is sure enough."""
+    figures = drawn(monkeypatch)
+    images = np.stack([picture(objects_of(n)) for n in (1, 3)]).astype("float32")
+    boxes = np.stack([[box for _, box in objects_of(n)] + [[-1] * 4] for n in (1, 3)]).astype("float32")
+    classes = np.array([[1, 2, -1], [0, 1, -1]])
+    scores = np.array([[0.9, 0.2, -1], [0.8, 0.7, 0.6]])
+    found = {"boxes": boxes, "classes": classes, "scores": scores, "count": np.array([2, 1])}
+    path = tmp_path / "a.png"
+    detections(path, images, {"boxes": boxes, "classes": classes}, found, NAMES, threshold=0.5)
+    axes = figures[0].axes
+    labels = [[text.get_text() for text in each.texts] for each in axes]
+    assert labels == [["green", "red"], ["green 0.90"], ["blue", "green"], ["blue 0.80"]]
+    patches = [[patch.get_bbox().extents.tolist() for patch in each.patches] for each in axes]
+    assert patches == [boxes[0, :2].tolist(), boxes[0, :1].tolist(), boxes[1, :2].tolist(), boxes[1, :1].tolist()]
+    assert size_of(path) == (960, 960)
+
+
+def test_average_precisions(tmp_path, monkeypatch):
+    """The best above; classes that are in no picture have no bar."""
+    figures = drawn(monkeypatch)
+    average_precisions(tmp_path / "a.png", {"a": 0.25, "b": None, "c": 0.75}, "all")
+    (axes,) = figures[0].axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["c", "a"]
+    assert [bar.get_width() for bar in axes.patches] == [0.75, 0.25]
+    assert axes.yaxis_inverted()
+    many = {f"{n:03}": n / 100 for n in range(100)}
+    average_precisions(tmp_path / "b.png", many, "all")
+    names = [tick.get_text() for tick in figures[1].axes[0].get_yticklabels()]
+    assert names == [f"{n:03}" for n in [*range(99, 69, -1), *range(29, -1, -1)]]
+    average_precisions(tmp_path / "c.png", {"a": None}, "none")
+    assert size_of(tmp_path / "c.png")[0] == 720

@@ -1,0 +1,129 @@
+import keras
+import numpy as np
+import pytest
+
+from tests.training.small import finetuning, source
+from training.loop import state
+from training.loop.state import Progress
+from training.loop.train import adamw
+from training.models.build import new_classifier
+
+pytestmark = pytest.mark.backends
+
+
+def compiled(seed, **fields):
+    """A classifier with every kind of state: drop path, moving average, accumulated gradients."""
+    keras.utils.set_random_seed(seed)
+    recipe = finetuning(drop_path=0.2, ema=0.9, accumulation=2, **fields)
+    model = new_classifier(recipe, 3, source().class_names)
+    model.compile(adamw(recipe, 6), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    rng = np.random.default_rng(seed)
+    for variable in state.variables(model).values():
+        variable.assign(rng.integers(0, 100, variable.shape))
+    return model
+
+
+def arrays(model):
+    return {name: keras.ops.convert_to_numpy(v) for name, v in state.variables(model).items()}
+
+
+def assert_equal(one, two):
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+def test_state_is_complete():
+    model = compiled(0)
+    paths = {variable.path for variable in state.variables(model).values()}
+    assert {variable.path for variable in model.weights} <= paths
+    for part in ("seed_generator_state", "iteration", "momentum", "velocity", "average", "gradient_accumulator"):
+        assert any(part in path for path in paths), part
+
+
+def test_round_trip(tmp_path):
+    model, other = compiled(0), compiled(1)
+    progress = Progress(12, ({"epoch": 1, "step": 10, "loss": 0.5},), 10)
+    path = state.save(tmp_path / "c", model, progress)
+    assert path.name == "step-0000000012.safetensors"
+    assert state.restore(tmp_path / "c", other) == progress
+    assert_equal(arrays(model), arrays(other))
+
+
+def test_without_checkpoint_it_is_a_new_run(tmp_path):
+    model = compiled(0)
+    before = arrays(model)
+    assert state.restore(tmp_path / "none", model) == Progress(0, (), None)
+    assert_equal(arrays(model), before)
+
+
+def test_last_three_and_the_best_are_kept(tmp_path):
+    model = compiled(0)
+    for step in (1, 2, 3, 4, 5, 6):
+        state.save(tmp_path, model, Progress(step, (), 2))
+    assert sorted(state.checkpoints(tmp_path)) == [2, 4, 5, 6]
+    assert len([*tmp_path.iterdir()]) == 4
+
+
+DAMAGES = {
+    "truncated": lambda content: content[:-100],
+    "empty": lambda content: b"",
+    "one bit": lambda content: content[:-100] + bytes([content[-100] ^ 1]) + content[-99:],
+    "no header": lambda content: bytes(8) + content[8:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoints_are_passed_over(tmp_path, caplog, damage):
+    model, other = compiled(0), compiled(1)
+    state.save(tmp_path, model, Progress(1))
+    expected = arrays(model)
+    for variable in model.trainable_variables:
+        variable.assign(keras.ops.zeros(variable.shape))
+    path = state.save(tmp_path, model, Progress(2))
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    assert state.restore(tmp_path, other).step == 1
+    assert_equal(arrays(other), expected)
+    assert f"{path} is damaged" in caplog.text
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["step-0000000001.safetensors", f"{path.name}.damaged"]
+
+
+def test_damaged_checkpoints_take_no_place(tmp_path):
+    """Those that are saved after them, at lower steps, are kept."""
+    model = compiled(0)
+    for step in (10, 11, 12):
+        state.save(tmp_path, model, Progress(step)).write_bytes(b"")
+    assert state.restore(tmp_path, model) == Progress()
+    for step in (1, 2, 3, 4):
+        assert state.save(tmp_path, model, Progress(step)).exists()
+    assert sorted(state.checkpoints(tmp_path)) == [2, 3, 4]
+
+
+def test_what_was_just_saved_is_never_removed(tmp_path):
+    model = compiled(0)
+    for step in (10, 11, 12, 1):
+        state.save(tmp_path, model, Progress(step))
+    assert sorted(state.checkpoints(tmp_path)) == [1, 10, 11, 12]
+
+
+@pytest.mark.parametrize("error", [ImportError, MemoryError, PermissionError])
+def test_no_checkpoint_is_called_damaged_that_is_not(tmp_path, monkeypatch, error):
+    def fail(path):
+        raise error
+
+    model = compiled(0)
+    path = state.save(tmp_path, model, Progress(1))
+    monkeypatch.setattr(state, "read", fail)
+    with pytest.raises(error):
+        state.restore(tmp_path, model)
+    assert path.exists()
+
+
+def test_another_model_s_checkpoint_is_refused(tmp_path):
+    state.save(tmp_path, compiled(0), Progress(1))
+    other = compiled(1, dims=(4, 6, 8, 12))
+    before = arrays(other)
+    with pytest.raises(ValueError, match=r"another model's.*step-0000000001\.safetensors.*model/"):
+        state.restore(tmp_path, other)
+    assert_equal(arrays(other), before)

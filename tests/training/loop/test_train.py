@@ -1,0 +1,295 @@
+import csv
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_cnv2
+from tests.training.runs_in_parts import StopAt
+from tests.training.small import finetuning, pretraining, source
+from training.data.images.augment import Augmentation
+from training.errors import TrainingError
+from training.loop import state
+from training.loop.train import adamw, classifier_metrics, train
+from training.models.build import (
+    blocks_of,
+    freeze_encoder,
+    new_classifier,
+    new_fcmae,
+    rematerialize,
+    with_softmax,
+    without_grn,
+)
+
+# Six steps of four images in an epoch of three batches: every boundary is crossed.
+FIELDS = {"accumulation": 2, "drop_path": 0.2, "checkpoint_steps": 4, "deterministic": False}
+ENCODERS = ("visible", "dense")
+# Eager steps save the time to trace them; test_killed_run has graphs.
+EAGER = {"run_eagerly": keras.backend.backend() == "tensorflow"}
+LOSS = {"loss": keras.losses.CategoricalCrossentropy(from_logits=True), "metrics": classifier_metrics, **EAGER}
+
+
+def pretrain(folder, callbacks=(), **fields):
+    recipe = pretraining(**FIELDS, **fields)
+    folder.mkdir(exist_ok=True)
+    keras.utils.set_random_seed(0)
+    model = new_fcmae(recipe, 3)
+    return model, train(model, recipe, source(), folder, callbacks=callbacks, **EAGER)
+
+
+def finetune(folder, callbacks=(), **fields):
+    recipe = finetuning(**FIELDS, ema=0.5, **fields)
+    # Without RandAugment, which takes long to trace: test_killed_run and test_recipes_run_without_tensorflow have it.
+    augmentation = Augmentation(3, erasing=0.25, label_smoothing=0.1, mixup=0.8, cutmix=1.0)
+    folder.mkdir(exist_ok=True)
+    keras.utils.set_random_seed(0)
+    model = new_classifier(recipe, 3, source().class_names)
+    return model, train(model, recipe, source(), folder, augmentation, callbacks, monitor="val_accuracy", **LOSS)
+
+
+def weights(model):
+    return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("phase", "stop", "saved"), [(pretrain, 11, 8), (finetune, 11, 8), (finetune, 5, 4)])
+def test_interrupted_run_ends_as_if_it_had_not_been(tmp_path, phase, stop, saved):
+    whole, progress = phase(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        phase(tmp_path / "parts", [StopAt(stop)])
+    # The checkpoint lies between two steps of the optimizer, in the last epoch or in one before.
+    assert max(state.checkpoints(tmp_path / "parts" / "checkpoints")) == saved
+    parts, again = phase(tmp_path / "parts")
+    assert progress.step == again.step == 12
+    assert int(parts.optimizer.iterations) == 6
+    for one, two in zip(weights(whole), weights(parts)):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+    assert [row["step"] for row in again.history] == [6, 12]
+    shown = "val_loss" if phase is finetune else "loss"
+    assert again.history[0] == json.loads((tmp_path / "parts" / "log.json").read_text())[0]
+    if phase is finetune:
+        np.testing.assert_allclose(again.history[1][shown], progress.history[1][shown], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return (*finetune(folder), folder)
+
+
+@pytest.mark.backends
+class TestOneRun:
+    def test_logs(self, run):
+        _, progress, folder = run
+        rows = json.loads((folder / "log.json").read_text())
+        assert rows == list(progress.history)
+        assert [row["epoch"] for row in rows] == [1, 2]
+        assert rows[0].keys() >= {"step", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"}
+        assert all(row["images_per_second"] > 0 for row in rows)
+        with open(folder / "log.csv") as file:
+            table = [*csv.DictReader(file)]
+        assert [{name: float(value) for name, value in row.items()} for row in table] == rows
+        assert [*(folder / "tensorboard").glob("train/events*")]
+
+    def test_ends_with_the_averaged_weights(self, run):
+        model, _, folder = run
+        arrays, _ = state.read(folder / "checkpoints" / "step-0000000012.safetensors")
+        named = {v.path: arrays[name] for name, v in state.variables(model).items()}
+        differences = []
+        for variable in model.trainable_variables:
+            average = named[f"layer_decay_adamw/{variable.path.replace('/', '_')}_average"]
+            np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), average)
+            differences.append(np.abs(named[variable.path] - average).max())
+        assert max(differences) > 1e-4, "the weights that train on are others"
+
+    def test_validates_with_the_averaged_weights(self, run):
+        model, progress, _ = run
+        batches = source().validation(None, 4)
+        images, labels, weights = (np.concatenate(column) for column in zip(*(batches[i] for i in range(3))))
+        right = model.predict(images, verbose=0).argmax(-1) == labels.argmax(-1)
+        accuracy = np.average(right, weights=weights)
+        assert progress.history[-1]["val_accuracy"] == pytest.approx(accuracy)
+
+    def test_finished_run_trains_no_further(self, run):
+        model, progress, folder = run
+        again, there = finetune(folder)
+        assert there == progress
+        for one, two in zip(weights(model), weights(again)):
+            np.testing.assert_array_equal(one, two)
+
+    def test_softmax_copy(self, run):
+        model, _, _ = run
+        copy = with_softmax(model, finetuning())
+        logits = model.predict(source().test.images, verbose=0)
+        expected = np.exp(logits - logits.max(-1, keepdims=True))
+        expected /= expected.sum(-1, keepdims=True)
+        np.testing.assert_allclose(copy.predict(source().test.images, verbose=0), expected, atol=1e-6)
+        assert (copy.class_names, copy.image_size, copy.resize) == (source().class_names, 16, "squash")
+
+
+def test_loss_that_is_not_finite_stops_the_run(tmp_path):
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                self.model.stop_training = False
+                self.model.trainable_variables[0].assign(self.model.trainable_variables[0] * np.nan)
+
+    with pytest.raises(TrainingError, match=r"loss was nan at step 7\b.*step-0000000006\.safetensors"):
+        pretrain(tmp_path / "run", [Spoil()])
+    # What the bad step made was never saved.
+    assert sorted(state.checkpoints(tmp_path / "run" / "checkpoints")) == [4, 6]
+
+
+# test_killed_run trains in bfloat16, too.
+@pytest.mark.parametrize("dtype", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"])
+def test_mixed_precision(tmp_path, dtype):
+    model, progress = finetune(tmp_path / "run", dtype=dtype, epochs=1, warmup_epochs=0)
+    assert np.isfinite(progress.history[0]["loss"])
+    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (dtype == "mixed_float16")
+
+
+@pytest.mark.backends
+def test_classifier_starts_from_the_encoder(tmp_path):
+    fcmae = new_fcmae(pretraining(), 3)
+    fcmae.save(tmp_path / "fcmae.keras")
+    classifier = new_classifier(finetuning(head_init=1e-9), 3, ["a", "b", "c"], weights=str(tmp_path / "fcmae.keras"))
+    assert (classifier.class_names, classifier.image_size, classifier.resize) == (("a", "b", "c"), 16, "squash")
+    ours, theirs = keras_cnv2.state_dict(classifier), keras_cnv2.state_dict(fcmae)
+    shared = [name for name in ours if f"encoder.{name}" in theirs]
+    assert len(shared) == len(ours) - 4
+    for name in shared:
+        np.testing.assert_array_equal(ours[name], theirs[f"encoder.{name}"])
+    assert np.abs(ours["head.weight"]).max() < 1e-9
+
+
+def test_head_is_not_made_small_from_scratch():
+    kernel = new_classifier(finetuning(head_init=1e-9), 3, ["a", "b", "c"]).get_layer("head").kernel
+    assert np.abs(keras.ops.convert_to_numpy(kernel)).max() > 1e-3
+
+
+@pytest.mark.backends
+def test_frozen_encoder():
+    classifier = new_classifier(finetuning(), 3, ["a", "b", "c"])
+    freeze_encoder(classifier)
+    assert [v.path for v in classifier.trainable_variables] == ["norm/gamma", "norm/beta", "head/kernel", "head/bias"]
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("kind", ["classifier", "fcmae"])
+def test_without_grn(kind):
+    """The identity, before and after a step, whatever the weights were."""
+    if kind == "classifier":
+        model = new_classifier(finetuning(), 3, ["a", "b", "c"])
+        model.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True), **EAGER)
+        batch = source().train.images[:4].astype("float32"), np.eye(3)[[0, 1, 2, 0]]
+    else:
+        model = new_fcmae(pretraining(), 3)
+        model.compile("adam", **EAGER)
+        batch = (source().train.images[:4].astype("float32"),)
+    grns = [block.grn for block in blocks_of(model)]
+    assert len(grns) == 4 + (kind == "fcmae")
+    for grn in grns:
+        grn.gamma.assign(np.ones(grn.gamma.shape))
+    without_grn(model)
+    before = [np.array(keras.ops.convert_to_numpy(block.pwconv2.kernel)) for block in blocks_of(model)]
+    model.train_on_batch(*batch)
+    x = np.random.default_rng(0).normal(0, 1, (2, 3, 3, grns[0].gamma.shape[0])).astype("float32")
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(grns[0](x)), x, rtol=1e-6)
+    for block, kernel in zip(blocks_of(model), before):
+        assert not block.grn.trainable_variables
+        assert keras.ops.convert_to_numpy(block.grn.gamma).max() == 0
+        assert np.abs(keras.ops.convert_to_numpy(block.pwconv2.kernel) - kernel).max() > 0
+
+
+def test_clipping_reaches_the_optimizer():
+    assert adamw(finetuning(clip_norm=0.5), 4).global_clipnorm == 0.5
+
+
+def test_schedule_counts_the_optimizer_s_steps():
+    recipe = finetuning(epochs=10, warmup_epochs=2, base_lr=0.3, min_lr=1e-3, accumulation=4)
+    schedule = adamw(recipe, steps_per_epoch=20)._learning_rate
+    lr = 0.3 * 8 / 256
+    expected = {0: 0, 5: lr / 2, 10: lr, 30: (lr + 1e-3) / 2, 50: 1e-3}
+    np.testing.assert_allclose([float(schedule(step)) for step in expected], [*expected.values()], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ENCODERS), "classifier"])
+def test_rematerialization_changes_no_gradient(kind):
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(0)
+    images = source().train.images[:4].astype("float32")
+    if kind == "classifier":
+        model = new_classifier(finetuning(drop_path=0.5), 3, ["a", "b", "c"])
+        loss = partial(model, images, training=True)
+    else:
+        backbone = new_fcmae(pretraining(drop_path=0.5), 3).backbone
+        model = keras_cnv2.FCMAE(backbone, 16, decoder_dim=8, mask_ratio=0.5, encoder=kind)
+        hidden = np.tile([[[0, 1], [1, 0]]], (4, 1, 1))
+        loss = lambda: model.reconstruction_loss(images, model(images, hidden=hidden, training=True))  # noqa: E731
+    seeds = [variable for variable in model.variables if "seed" in variable.path]
+    states = [variable.numpy() for variable in seeds]
+
+    def gradients():
+        for variable, before in zip(seeds, states):
+            variable.assign(before)
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(loss() ** 2)
+        return tape.gradient(total, [v.value for v in model.trainable_variables])
+
+    plain = gradients()
+    rematerialize(model)
+    for one, two in zip(plain, gradients()):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+@pytest.mark.backends
+def test_rematerialized_model_trains_alike():
+    images = source().train.images[:4].astype("float32")
+
+    def trained(remat):
+        keras.utils.set_random_seed(0)
+        model = new_fcmae(pretraining(), 3)
+        if remat:
+            rematerialize(model)
+        model.compile("sgd", **EAGER)
+        model.train_on_batch(images)
+        return weights(model)
+
+    for one, two in zip(trained(False), trained(True)):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+from pathlib import Path
+
+for name in ("tensorflow", "tensorboard", "tensorflow_datasets"):
+    sys.modules[name] = None  # as if it were not installed
+from tests.training.runs_in_parts import StopAt
+from tests.training.small import finetuning, pretraining, source
+from training.commands import finetune, pretrain, start
+
+folder = Path(sys.argv[1])
+start.open_source = lambda *args, **kwargs: source()
+pretrain.run(pretraining(), folder / "fcmae")
+recipe = finetuning(weights=str(folder / "fcmae"), ema=0.9, rand_augment=9.0, mixup=0.8, cutmix=1.0, erasing=0.25)
+assert finetune.run(recipe, folder / "classifier")["images"] == 11
+assert not any(name.startswith("tensorflow.") for name in sys.modules)
+"""
+
+
+@pytest.mark.backends
+def test_recipes_run_without_tensorflow(tmp_path):
+    if keras.backend.backend() != "jax":
+        pytest.skip("JAX only")
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW, str(tmp_path)]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "classifier" / "classifier.keras").exists()

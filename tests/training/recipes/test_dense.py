@@ -1,0 +1,125 @@
+import keras
+import numpy as np
+import pytest
+
+from training.commands import segment
+from training.commands.recipes import main
+from training.errors import RecipeError
+from training.recipes import dense, schedules
+from training.recipes.dense import Dense
+from training.recipes.detection import DETECTION, Detection
+from training.recipes.images import FINETUNING
+from training.recipes.segmentation import HEADS, SEGMENTATION, Segmentation
+
+FIELDS = {
+    "depths": (1, 1, 1, 1),
+    "dims": (4, 6, 8, 10),
+    "batch_size": 4,
+    "lr": 1e-3,
+    "iterations": 12,
+    "warmup_iterations": 3,
+    "report_every": 4,
+    "weight_decay": 0.05,
+    "betas": (0.9, 0.999),
+    "scale": (0.5, 2.0),
+}
+
+
+def rates(recipe):
+    schedule = recipe.learning_rate(recipe.report_every)
+    return np.array([float(schedule(step)) for step in range(recipe.iterations)])
+
+
+@pytest.mark.backends
+def test_poly_with_warmup():
+    # mmsegmentation's "poly" policy with power 1 and a linear warm-up from (nearly) 0.
+    expected = [1e-3 * (1 - i / 12) * min(i / 3, 1) for i in range(12)]
+    np.testing.assert_allclose(rates(Dense(**FIELDS)), expected, atol=1e-9)
+
+
+@pytest.mark.backends
+def test_steps_with_warmup():
+    found = rates(Dense(**{**FIELDS, "schedule": "steps", "iterations": 36, "warmup_iterations": 2}))
+    expected = [0, 5e-4, *[1e-3] * 25, *[1e-4] * 6, *[1e-5] * 3]
+    np.testing.assert_allclose(found[:27], expected[:27], rtol=1e-6)
+    np.testing.assert_allclose(found[28:33], 1e-4, rtol=1e-6)
+    np.testing.assert_allclose(found[34:], 1e-5, rtol=1e-6)
+
+
+def test_schedule_keeps_its_configuration():
+    schedule = Dense(**FIELDS).learning_rate(4)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+    assert [float(again(i)) for i in range(12)] == [float(schedule(i)) for i in range(12)]
+
+
+def test_no_warmup():
+    assert float(schedules.Warmup(schedules.poly(1e-3, 10), 0)(0)) == pytest.approx(1e-3)
+
+
+def test_epochs_are_those_of_the_log():
+    recipe = Dense(**{**FIELDS, "accumulation": 2})
+    assert recipe.epochs == 3
+    assert recipe.steps_per_epoch(1000) == 8
+    assert recipe.steps_per_pass(1000) == 500
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        (Dense, {"iterations": 10}, "iterations must be a multiple of report_every=4"),
+        (Dense, {"warmup_iterations": 13}, "warmup_iterations must be from 0 to 12"),
+        (Dense, {"schedule": "cosine"}, "schedule must be one of poly, steps"),
+        (Dense, {"lr": 0.0}, "lr must be positive"),
+        (Dense, {"scale": (2.0, 1.0)}, "scale must be two rising"),
+        (Dense, {"stem_stride": 1}, "stem_stride must be 4"),
+        (Dense, {"layer_decay_type": "group"}, "layer_decay_type must be single"),
+        (Dense, {"ema": 1.0}, "ema must be none or between"),
+        (Segmentation, {"head": "fcn"}, "head must be one of upernet, deeplab"),
+        (Segmentation, {"stride": 10}, "stride must be from 1 to window, or none"),
+        (Segmentation, {"window": 64}, "stride must be from 1 to window"),
+        (Segmentation, {"ignore_label": 256}, "ignore_label must be from 0 to 255"),
+        (Segmentation, {"head": "deeplab", "image_size": 72}, "image_size must be a multiple of 32"),
+        (Segmentation, {"head": "deeplab", "image_size": 64}, "window must be image_size=64"),
+        (Detection, {"image_size": 100}, "image_size must be a multiple of 32"),
+        (Detection, {"nms": "matrix"}, "nms must be one of soft, hard"),
+        (Detection, {"iou_threshold": 0.0}, "iou_threshold must be above 0"),
+        (Detection, {"max_boxes": 0}, "max_boxes must be positive"),
+    ],
+)
+def test_impossible_recipe(kind, fields, message):
+    with pytest.raises(RecipeError, match=message):
+        kind(**{**FIELDS, **fields})
+
+
+def test_recipes_of_the_paper():
+    for row in (SEGMENTATION["ade20k"], DETECTION["coco"]):
+        assert (row.weight_decay, row.betas, row.weights) == (0.05, (0.9, 0.999), "fcmae_ft_in1k")
+    ade20k, coco = SEGMENTATION["ade20k"], DETECTION["coco"]
+    assert (ade20k.batch_size, ade20k.image_size, ade20k.iterations) == (16, 512, 160_000)
+    assert (coco.batch_size, coco.image_size, coco.scale, coco.lr) == (32, 1024, (0.1, 2.0), 1e-4)
+    assert coco.iterations * coco.batch_size / 118_287 == pytest.approx(36, abs=0.01)
+
+
+def test_all_recipes_are_shown(capsys):
+    class Args:
+        only = None
+
+    main(Args)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in (*SEGMENTATION, *DETECTION, *FINETUNING))
+
+
+def test_backbone_has_a_norm_a_level():
+    backbone = dense.new_backbone(Dense(**FIELDS, drop_path=0.5))
+    assert {*backbone.pyramid_outputs} == {"P2", "P3", "P4", "P5"}
+    assert backbone.pyramid_norms
+    assert backbone.drop_path_rate == 0.5
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_segmenters(head):
+    pytest.importorskip("keras_cv")
+    recipe = Segmentation(**FIELDS, head=head, head_width=8, image_size=64, window=64, stride=32)
+    model = segment.new_segmenter(recipe, ("a", "b", "c"))
+    assert tuple(model(np.zeros((1, 64, 64, 3), "float32")).shape) == (1, 64, 64, 3)
+    assert model.class_names == ("a", "b", "c")

@@ -1,0 +1,147 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.training.small import finetuning, pretraining
+from training.errors import RunError
+from training.files import write_json
+from training.runs.folder import open_run, read_metrics
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_new_run_says_what_runs(tmp_path):
+    folder = open_run(tmp_path / "runs" / "a", finetuning(seed=3))
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["kind"], config["seed"], config["epochs"], config["betas"]) == ("Finetuning", 3, 2, [0.9, 0.99])
+    assert {"python", "keras_cnv2", "keras", "tensorflow", "numpy"} <= {*config["versions"]}
+    assert "cores" in config["system"]["machine"]
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def interrupted(folder, recipe, found=None):
+    """A run that was interrupted after its first checkpoint."""
+    open_run(folder, recipe, found)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "step-0000000001.safetensors").touch()
+    return folder
+
+
+def test_interrupted_run_goes_on(tmp_path):
+    interrupted(tmp_path / "a", pretraining())
+    (tmp_path / "a" / "log.csv").write_text("x")
+    open_run(tmp_path / "a", pretraining())
+    assert (tmp_path / "a" / "log.csv").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (pretraining(epochs=3, seed=1), "epochs: 2 then, 3 now; seed: 0 then, 1 now"),
+        (finetuning(), "kind: Pretraining then, Finetuning now"),
+    ],
+)
+def test_another_recipe_is_refused(tmp_path, other, message):
+    interrupted(tmp_path / "a", pretraining())
+    before = (tmp_path / "a" / "config.json").read_text()
+    with pytest.raises(RunError, match=message):
+        open_run(tmp_path / "a", other)
+    assert (tmp_path / "a" / "config.json").read_text() == before
+
+
+def test_other_data_are_refused(tmp_path):
+    found = {"images": 9, "validation_images": 3, "classes": ["ant", "bee"]}
+    interrupted(tmp_path / "a", pretraining(), found)
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["found"] == found
+    open_run(tmp_path / "a", pretraining(), found)
+    for other, message in (({"images": 8}, "images: 9 then, 8 now"), ({"classes": ["bee", "ant"]}, "classes: .*then")):
+        with pytest.raises(RunError, match=f"The data are not those.*another --name. Received: .*{message}"):
+            open_run(tmp_path / "a", pretraining(), found | other)
+
+
+def test_run_of_another_process_is_refused(tmp_path):
+    script = "import sys; from training.runs.folder import open_run; from tests.training.small import pretraining\n"
+    script += "open_run(sys.argv[1], pretraining()); print('there', flush=True); input()"
+    command = [sys.executable, "-c", script, tmp_path / "a"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"there\n"
+        with pytest.raises(RunError, match="Another process is training the run of this name"):
+            open_run(tmp_path / "a", pretraining())
+        other.communicate(b"\n")
+    open_run(tmp_path / "a", pretraining())
+
+
+def test_what_a_killed_process_left_is_no_content_and_goes(tmp_path):
+    for left in (".writing-x", "checkpoints/.writing-y"):
+        (tmp_path / "a" / left).mkdir(parents=True)
+        (tmp_path / "a" / left / "half").write_bytes(b"half")
+        open_run(tmp_path / "a", pretraining())
+        assert not [*tmp_path.rglob(".writing-*")]
+
+
+def test_files_are_utf_8_everywhere(tmp_path):
+    (tmp_path / "a.json").write_text('["größe"]', "utf-8")
+    script = "import sys; from training import runs; write_text(sys.argv[2], *read_json(sys.argv[1]))"
+    ascii_alone = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", script, tmp_path / "a.json", tmp_path / "b.txt"]
+    subprocess.run(command, cwd=ROOT, env=ascii_alone, check=True)
+    assert (tmp_path / "b.txt").read_text("utf-8") == "größe"
+
+
+def test_run_that_never_got_going_begins_anew(tmp_path):
+    """As after a mistake in the first command."""
+    open_run(tmp_path / "a", pretraining())
+    open_run(tmp_path / "a", finetuning(seed=5))
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert (config["kind"], config["seed"]) == ("Finetuning", 5)
+
+
+def test_finished_run_is_refused(tmp_path):
+    folder = open_run(tmp_path / "a", pretraining())
+    assert read_metrics(folder) is None
+    write_json(folder / "metrics.json", {"loss": 1.0})
+    assert read_metrics(folder) == {"loss": 1.0}
+    with pytest.raises(FileExistsError, match=r"another --name. Received: .*a"):
+        open_run(tmp_path / "a", pretraining())
+
+
+def test_other_folders_are_left_alone(tmp_path):
+    (tmp_path / "x").write_text("1")
+    with pytest.raises(FileExistsError, match="something else than a run"):
+        open_run(tmp_path, pretraining())
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_damaged_configuration_is_told(tmp_path):
+    interrupted(tmp_path / "a", pretraining())
+    (tmp_path / "a" / "config.json").write_text("{")
+    with pytest.raises(RunError, match=r"no JSON file.*config\.json"):
+        open_run(tmp_path / "a", pretraining())
+
+
+def test_other_versions_are_warned_of(tmp_path, caplog):
+    folder = interrupted(tmp_path / "a", pretraining())
+    config = json.loads((folder / "config.json").read_text())
+    config["versions"]["keras"] = "2.0"
+    write_json(folder / "config.json", config)
+    open_run(folder, pretraining())
+    assert "other packages" in caplog.text
+    assert "'keras': '2.0'" in caplog.text
+
+
+def test_write_json(tmp_path):
+    write_json(tmp_path / "x.json", {"a": (1, 2)})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": [1, 2]}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_recipes_round_trip(tmp_path):
+    folder = open_run(tmp_path / "a", finetuning(clip_norm=1.0))
+    config = json.loads((folder / "config.json").read_text())
+    del config["kind"], config["versions"], config["system"]
+    assert config == json.loads(json.dumps(dataclasses.asdict(finetuning(clip_norm=1.0))))

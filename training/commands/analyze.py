@@ -1,0 +1,189 @@
+"""Look into models: how unlike their channels are, which classes these answer to, and where a class is seen."""
+
+import argparse
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_cnv2.fcmae import FCMAE
+from keras_cnv2.images.pictures import check_resize
+from keras_cnv2.models.classifier import ConvNeXtV2
+from keras_cnv2.models.pictures import class_names
+from keras_cnv2.restore import restore_model
+from training.analysis import measures
+from training.analysis.features import Blocks
+from training.commands.evaluate import Evaluation
+from training.commands.start import folder_name, positive_int, weights_of
+from training.data.images.sources import open_source
+from training.drawing.analysis import activations, distances, grad_cams, selectivity
+from training.drawing.progress import progress_bar
+from training.errors import RecipeError
+from training.evaluation.classification import check_channels
+from training.files import write_json
+
+# Images whose pictures are drawn.
+SHOWN = 6
+
+
+def add_arguments(parser):
+    parser.add_argument("weights", nargs="+", metavar="WEIGHTS", help="runs' folders, published tags or files")
+    parser.add_argument("--model", help="the size that published tags are for")
+    parser.add_argument("--data", required=True, help="as in `evaluate`")
+    parser.add_argument(
+        "--labels", action=argparse.BooleanOptionalAction, default=True, help="whether data have classes"
+    )
+    parser.add_argument("--images", type=positive_int, default=1000, help="how many, at most (default: %(default)s)")
+    parser.add_argument("--image-size", type=positive_int, help="by default that of the first weights, or 224")
+    parser.add_argument("--resize", choices=("crop", "squash"), help="by default that of the first weights")
+    parser.add_argument("--batch-size", type=positive_int, default=32, help="(default: %(default)s)")
+    parser.add_argument("--name", type=folder_name, default="analysis", help="of the folder (default: %(default)s)")
+    parser.add_argument("--runs", default="runs", help="folder of all runs (default: %(default)s)")
+
+
+def main(args):
+    given = {name: getattr(args, name) for name in ("data", "model", "image_size", "resize", "batch_size")}
+    folder = Path(args.runs) / args.name
+    found = run(args.weights, folder, args.images, args.labels, **given)
+    width = max(map(len, found))
+    for name, figures in found.items():
+        print(f"{name:<{width}}  cosine distance {_mean(figures['cosine_distance'])}", end="")
+        selective = {block: value["mean"] for block, value in figures.get("class_selectivity", {}).items()}
+        print(f", class selectivity {_mean(selective)}" if selective else "")
+    print(f"pictures: {folder}")
+
+
+def _mean(values):
+    first, *_, last = values.values()
+    return f"{np.mean([*values.values()]):.3f} ({first:.3f} in the first block, {last:.3f} in the last)"
+
+
+def run(weights, folder, images=1000, labelled=True, **evaluation):
+    """Looks into models with the same images.
+
+    Writes analysis.json, cosine_distance.png, activations.png, with labels selectivity.png, and for classifiers
+    grad_cam.png.
+
+    Args:
+        weights: List of what `training evaluate` takes; of classifiers, backbones, or FCMAE, whose encoder then sees
+            whole images.
+        folder: Path of the folder to write to.
+        images: Int, how many images are looked at, at most.
+        labelled: Bool, whether the data have classes.
+        **evaluation: Further fields of `training.commands.evaluate.Evaluation`.
+
+    Returns:
+        What is in analysis.json: a dict from the models' names to their figures, by block.
+
+    Raises:
+        RecipeError: If a model and the data do not fit.
+    """
+    check_resize(evaluation.get("resize"))
+    models = _restored(weights, evaluation)
+    source, batch_size, recipe = _opened(models, weights, labelled, evaluation)
+    for model in models.values():
+        check_channels(model, source, recipe.data)
+    count = min(images, source.validation_size or source.size)
+    with source.clear_errors():
+        images, labels = source.examples(recipe, count, labelled=True)
+    classes = source.class_names if labelled else None
+    if classes and len(np.unique(labels)) < 2:
+        raise RecipeError(f"data must have images of two classes or more, or --no-labels. Received: {recipe.data}")
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {name: _measured(name, model, images, labels, classes, batch_size) for name, model in models.items()}
+    distances(folder / "cosine_distance.png", {name: distances for name, (distances, _) in found.items()})
+    if classes:
+        selectivity(folder / "selectivity.png", {name: indices for name, (_, indices) in found.items()})
+    activations(folder / "activations.png", images[0], _maps(models, images[:1]))
+    _draw_grad_cams(models, images[:SHOWN], folder)
+    figures = {name: _figures(*measured) for name, measured in found.items()}
+    write_json(folder / "analysis.json", figures)
+    return figures
+
+
+def _restored(weights, evaluation):
+    models = {}
+    for name in weights:
+        given = Evaluation(**{**evaluation, "weights": name})
+        model = restore_model(weights_of(given, ("classifier.keras", "fcmae.keras")), given.model)
+        models[_name(name, models)] = model
+    return models
+
+
+def _name(weights, others):
+    """What a model is called in pictures: the last part of its path, more of it if another is called so."""
+    parts = Path(weights).parts
+    names = ("/".join(parts[-length:]) for length in range(1, len(parts) + 1))
+    return next((name for name in names if name not in others), f"{weights} ({len(others) + 1})")
+
+
+def _opened(models, weights, labelled, evaluation):
+    """The data, the batch size and the `Evaluation` that says how pictures become images."""
+    first = next(iter(models.values()))
+    own = _image_size(first)
+    size = evaluation.get("image_size") or own or 224
+    resize = evaluation.get("resize") or (getattr(first, "resize", None) if size == own else None)
+    recipe = Evaluation(**{**evaluation, "weights": weights[0], "image_size": size, "resize": resize})
+    return open_source(recipe, labelled=labelled), recipe.batch_size, recipe
+
+
+def _image_size(model):
+    """The side of a model's own images, if it has any that are square."""
+    size = getattr(model, "image_size", None)
+    if not isinstance(model, FCMAE):
+        return size
+    height, width = size
+    return height if height == width else None
+
+
+def _measured(name, model, images, labels, classes, batch_size):
+    """Two dicts by block: the mean cosine distance, and, with classes, the channels' selectivity."""
+    blocks = Blocks(model)
+    distances = {block: [] for block in blocks.names}
+    selectivity = {block: measures.Selectivity(len(classes)) for block in blocks.names} if classes else {}
+    with progress_bar(desc=name, total=len(images)) as bar:
+        for start in range(0, len(images), batch_size):
+            batch, of_batch = images[start : start + batch_size], labels[start : start + batch_size]
+            for block, (expanded, output) in zip(blocks.names, blocks.of(batch)):
+                distances[block].extend(measures.cosine_distance(expanded))
+                if classes:
+                    selectivity[block].update(output, of_batch)
+            bar.update(len(batch))
+    means = {block: float(np.mean(values)) for block, values in distances.items()}
+    return means, {block: counted.result() for block, counted in selectivity.items()}
+
+
+def _figures(distances, selectivity):
+    figures = {"cosine_distance": distances}
+    if selectivity:
+        parts = ("mean", np.mean), ("median", np.median)
+        figures["class_selectivity"] = {
+            block: {name: float(part(values)) for name, part in parts} for block, values in selectivity.items()
+        }
+    return figures
+
+
+def _maps(models, images):
+    """What the last block of each stage holds of the first image."""
+    maps = {}
+    for name, model in models.items():
+        blocks = Blocks(model)
+        held = dict(zip(blocks.names, (expanded[0] for expanded, _ in blocks.of(images))))
+        lasts = {block.rsplit("_", 1)[0]: block for block in blocks.names}
+        maps[name] = {block: held[block] for block in lasts.values()}
+    return maps
+
+
+def _draw_grad_cams(models, images, folder):
+    maps, told = {}, {}
+    for name, model in models.items():
+        if not isinstance(model, ConvNeXtV2) or not model.include_top:
+            continue
+        *_, (_, features) = Blocks(model).of(images)
+        probabilities = keras.ops.convert_to_numpy(model(images, training=False))
+        best = probabilities.argmax(-1)
+        maps[name] = measures.grad_cam(features, model.get_layer("norm"), model.get_layer("head"), best)
+        names = class_names(model)
+        told[name] = [f"{names[number]} {row[number]:.0%}" for number, row in zip(best, probabilities)]
+    if maps:
+        grad_cams(folder / "grad_cam.png", images, maps, told)

@@ -1,0 +1,119 @@
+"""Train object detection, from an encoder's weights or from scratch, and evaluate it."""
+
+from keras_cnv2.detection import Detector, export_detector
+from keras_cnv2.detection.retinanet import require_keras_cv
+from training.commands import options
+from training.commands.start import add_device_options, add_run_options, devices_of, folder_of, start_run
+from training.distribute.devices import ONE_DEVICE
+from training.drawing.detection import average_precisions, detections
+from training.files import write_json
+from training.loop.train import train
+from training.models.build import is_exportable, new_backbone, new_retinanet
+from training.recipes.detection import DETECTION
+from training.runs import results
+from training.runs.folder import METRICS
+
+MODEL = "detector.keras"
+EXAMPLES = 6
+
+# An average precision counts all that was found, however unsure.
+LEAST_SCORE = 0.001
+
+
+def add_arguments(parser):
+    add_run_options(parser, "detect")
+    add_device_options(parser)
+    options.add_options(parser, DETECTION, "objects")
+
+
+def main(args):
+    recipe = options.chosen_recipe(args, DETECTION)
+    folder = folder_of(args)
+    devices = devices_of(args)
+    with devices.clear_errors():
+        metrics = run(recipe, folder, devices)
+    if metrics:
+        print_scores(metrics)
+        print(f"weights: {folder / MODEL}")
+
+
+def print_scores(metrics):
+    """Prints the figures of a run."""
+    figures = [
+        (name, metrics[name]) for name in ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR100") if name in metrics
+    ]
+    for name, value in [*figures, *(metrics.get("classes") or {}).items()]:
+        print(f"{name:<24}{_percent(value):>16}")
+
+
+def _percent(value):
+    return "nothing to find" if value is None else f"{value:.2%}"
+
+
+def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
+    """Trains to the end of a recipe, going on if the folder has an interrupted run of it.
+
+    Writes detector.keras (with `recipe.ema` the averaged weights), best.keras if another epoch was the best one, the
+    folder saved_model, detections.png, average_precisions.png, learning_curves.png, metrics.json, the logs and the
+    checkpoints.
+
+    Args:
+        recipe: `training.recipes.detection.Detection`.
+        folder: Path of the run.
+        devices: `training.distribute.devices.Devices`.
+        new_encoder: From recipe and weights to the encoder under the head.
+
+    Returns:
+        What is in metrics.json, a dict; `None` on all workers but the chief.
+    """
+    source, weights = start_run(recipe, folder, devices, _open_data)
+    names = source.class_names
+    with devices.scope():
+        model = new_retinanet(recipe, names, weights, new_encoder)
+    progress = train(
+        model,
+        recipe,
+        source,
+        folder,
+        devices=devices,
+        monitor="val_loss",
+        box_loss="smoothl1",
+        classification_loss="focal",
+    )
+    return devices.on_chief(lambda: _written(model, recipe, source, progress, folder, devices))
+
+
+def _open_data(recipe):
+    """The source of a run. That a package is missing is said here, not after the training."""
+    # These need TensorFlow, without which other commands run.
+    from training.data.boxes.sources import open_boxes
+    from training.evaluation.detection import require_pycocotools
+
+    require_keras_cv()
+    source = open_boxes(recipe)
+    if source.validation_size:
+        require_pycocotools()
+    return source
+
+
+def _written(model, recipe, source, progress, folder, devices):
+    """Writes what a run leaves, and evaluates on one device. Returns what is in metrics.json."""
+    from training.evaluation.detection import evaluate
+
+    names = source.class_names
+    results.save(model, folder / MODEL)
+    results.draw_curves(progress.history, folder, ("loss", "box_loss", "classification_loss"))
+    detector = Detector(model, recipe.nms, recipe.score_threshold, recipe.iou_threshold)
+    if is_exportable(model):
+        export_detector(detector, folder / "saved_model", image_size=recipe.image_size, overwrite=True)
+    metrics = results.summary(model, progress)
+    if source.validation_size:
+        unsure = Detector(model, recipe.nms, LEAST_SCORE, recipe.iou_threshold)
+        metrics |= evaluate(unsure, source, recipe, devices.part_of(recipe.step_batch))
+        images, truths = source.examples(recipe, min(EXAMPLES, source.validation_size))
+        found = detector.predict(images, verbose=0)
+        detections(folder / "detections.png", images, truths, found, names)
+        average_precisions(folder / "average_precisions.png", metrics["classes"], _percent(metrics["AP"]))
+    results.save_best(model, progress, folder)
+    write_json(folder / METRICS, metrics)
+    return metrics

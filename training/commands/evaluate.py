@@ -1,0 +1,113 @@
+"""Evaluate a classifier on labelled pictures: top-1, top-5, accuracy of each class, images a second."""
+
+import logging
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from keras_cnv2.images.pictures import check_resize
+from keras_cnv2.models.classifier import ConvNeXtV2
+from keras_cnv2.restore import restore_model
+from training.commands.start import add_device_options, devices_of, positive_int, weights_of
+from training.data.images.sources import open_source
+from training.distribute.devices import ONE_DEVICE
+from training.errors import RecipeError
+from training.evaluation.classification import check_channels, evaluate
+from training.files import write_json
+from training.runs.folder import versions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is evaluated; the fields are those of a recipe.
+
+    Args:
+        data, weights, model, image_size, resize, batch_size, max_unreadable: See `training.recipes.fields.Recipe`.
+            Image size and resizing are by default those of the weights, else 224 and the paper's way.
+    """
+
+    data: str
+    weights: str
+    model: str | None = None
+    image_size: int | None = None
+    resize: str | None = None
+    batch_size: int = 64
+    max_unreadable: float = 0.01
+    # Of data without a validation split, everything is evaluated.
+    validation_share: float = 1.0
+    train_share: float = 1.0
+    seed: int = 0
+
+
+def add_arguments(parser):
+    parser.add_argument("--weights", required=True, help="a run's folder, a published tag or a file")
+    parser.add_argument("--model", help="the size that a published tag is for")
+    parser.add_argument("--data", required=True, help="as in `finetune`: the validation split, or all there is")
+    parser.add_argument("--image-size", type=positive_int, help="by default that of the weights")
+    parser.add_argument("--resize", choices=("crop", "squash"), help="by default that of the weights")
+    parser.add_argument("--batch-size", type=positive_int, default=64, help="(default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="where the figures go as well")
+    add_device_options(parser)
+
+
+def main(args):
+    given = {name: value for name, value in vars(args).items() if name in Evaluation.__dataclass_fields__}
+    devices = devices_of(args)
+    with devices.clear_errors():
+        scores = run(Evaluation(**given), devices)
+    if devices.is_chief:
+        print_scores(scores)
+        if args.json:
+            write_json(Path(args.json), scores)
+
+
+def run(evaluation, devices=ONE_DEVICE):
+    """Evaluates a classifier on the validation split of a data set, or on all of it.
+
+    Args:
+        evaluation: `Evaluation`.
+        devices: `training.distribute.devices.Devices`.
+
+    Returns:
+        A dict of figures: "top1", "top5", "images", "images_per_second" and "classes", a dict from the names of the
+        classes to their accuracies.
+
+    Raises:
+        RecipeError: If there is no classifier in the weights, or its classes are not those of the data.
+    """
+    check_resize(evaluation.resize)
+    devices.check_batch_size(evaluation.batch_size)
+    with devices.agreement() as facts:
+        weights = weights_of(evaluation, ("classifier.keras",))
+        facts.update(evaluation=asdict(evaluation), versions=versions())
+    with devices.scope():
+        classifier = restore_model(weights, evaluation.model)
+    if not isinstance(classifier, ConvNeXtV2) or not classifier.include_top:
+        raise RecipeError(
+            f"weights must be of a classifier; fine-tune these first. Received: weights={evaluation.weights}"
+        )
+    image_size = evaluation.image_size or classifier.image_size or 224
+    resize = evaluation.resize or (classifier.resize if image_size == classifier.image_size else None)
+    evaluation = replace(evaluation, image_size=image_size, resize=resize)
+    with devices.agreement() as facts:
+        source = open_source(evaluation)
+        facts.update(images=source.validation_size, classes=source.class_names)
+    if not source.validation_size:
+        raise RecipeError(f"data must have pictures to evaluate on. Received: data={evaluation.data}")
+    check_channels(classifier, source, evaluation.data)
+    if not source.size and devices.is_chief:
+        logger.warning(
+            "no validation split: all %d pictures, any that were trained on among them", source.validation_size
+        )
+    return evaluate(classifier, source, evaluation, evaluation.batch_size, devices)[0]
+
+
+def print_scores(scores):
+    """Prints what `run` returns."""
+    rows = [(name, "no pictures" if a is None else f"{a:.2%}") for name, a in scores["classes"].items()]
+    width = max(len(name) for name, _ in rows)
+    print("\n".join(f"{name:<{width}}  {accuracy:>11}" for name, accuracy in rows))
+    rate = scores["images_per_second"]
+    print(f"top-1 {scores['top1']:.2%}, top-5 {scores['top5']:.2%} of {scores['images']} images", end="")
+    print(f", {rate:.0f} images/s" if rate else "")

@@ -1,0 +1,106 @@
+"""Train a classifier, from an FCMAE run, published weights, a file, or from scratch."""
+
+import logging
+
+import keras
+
+from training.commands import options
+from training.commands.evaluate import print_scores
+from training.commands.start import add_device_options, add_run_options, devices_of, folder_of, start_run
+from training.data.images.augment import Augmentation
+from training.distribute.devices import ONE_DEVICE
+from training.drawing.runs import confusion_matrix, predictions
+from training.evaluation.classification import evaluate
+from training.evaluation.predictions import best_and_worst
+from training.files import write_json
+from training.loop.train import classifier_metrics, train
+from training.models.build import freeze_encoder, new_classifier, with_softmax, without_grn
+from training.recipes.images import FINETUNING
+from training.runs import results
+from training.runs.folder import METRICS
+
+logger = logging.getLogger(__name__)
+
+MODEL = "classifier.keras"
+
+
+def add_arguments(parser):
+    add_run_options(parser, "finetune")
+    add_device_options(parser)
+    options.add_options(parser, FINETUNING, "images")
+
+
+def main(args):
+    recipe = options.chosen_recipe(args, FINETUNING)
+    folder = folder_of(args)
+    devices = devices_of(args)
+    with devices.clear_errors():
+        metrics = run(recipe, folder, devices)
+    if metrics is None:
+        return
+    if "top1" in metrics:
+        print_scores(metrics)
+    print(f"weights: {folder / MODEL}")
+
+
+def run(recipe, folder, devices=ONE_DEVICE):
+    """Trains to the end of a recipe, going on if the folder has an interrupted run of it.
+
+    Writes classifier.keras (with `recipe.ema` the averaged weights), best.keras if another epoch was the best one,
+    learning_curves.png, confusion_matrix.png, predictions.png, metrics.json, the logs and the checkpoints.
+
+    Returns:
+        What is in metrics.json, a dict; `None` on all workers but the chief.
+    """
+    source, weights = start_run(recipe, folder, devices)
+    with devices.scope():
+        classifier = new_classifier(recipe, source.channels, source.class_names, weights)
+    if recipe.frozen:
+        freeze_encoder(classifier)
+    if not recipe.grn:
+        without_grn(classifier)
+    progress = train(
+        classifier,
+        recipe,
+        source,
+        folder,
+        augmentation=Augmentation(
+            classes=len(source.class_names),
+            rand_augment=recipe.rand_augment,
+            rand_augment_std=recipe.rand_augment_std,
+            erasing=recipe.erasing,
+            label_smoothing=recipe.label_smoothing,
+            mixup=recipe.mixup,
+            cutmix=recipe.cutmix,
+        ),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        devices=devices,
+        metrics=classifier_metrics,
+        monitor="val_accuracy",
+    )
+    with devices.scope():
+        trained = with_softmax(classifier, recipe)
+    if devices.is_chief:
+        results.save(trained, folder / MODEL)  # before evaluation compiles it
+    found = evaluate(trained, source, recipe, recipe.step_batch, devices) if source.validation_size else ({}, None)
+    return devices.on_chief(lambda: _written(classifier, trained, recipe, source, progress, folder, devices, *found))
+
+
+def _written(classifier, trained, recipe, source, progress, folder, devices, scores, matrix):
+    """Writes what a run leaves beside its weights. Returns what is in metrics.json."""
+    results.draw_curves(progress.history, folder, ("loss", "accuracy"))
+    metrics = {"accuracy": progress.history[-1]["accuracy"], **results.summary(trained, progress)}
+    if scores:
+        metrics |= scores
+        _draw_matrix(matrix, scores, source.class_names, folder)
+        ranked = best_and_worst(trained, source, recipe, devices.part_of(recipe.step_batch))
+        predictions(folder / "predictions.png", ranked)
+        results.save_best(classifier, progress, folder, lambda classifier: with_softmax(classifier, recipe))
+    write_json(folder / METRICS, metrics)
+    return metrics
+
+
+def _draw_matrix(matrix, scores, class_names, folder):
+    if matrix is not None:
+        title = f"{scores['top1']:.1%} of {scores['images']} images"
+        confusion_matrix(folder / "confusion_matrix.png", matrix, class_names, title)

@@ -1,0 +1,111 @@
+"""Pre-train an encoder with FCMAE on images alone."""
+
+import shutil
+
+import keras
+
+from keras_cnv2.checkpoints.source import fetch_weights, load_weights
+from keras_cnv2.fcmae import masking
+from keras_cnv2.files import replacing
+from training.commands import options
+from training.commands.start import add_device_options, add_run_options, devices_of, folder_of, start_run
+from training.distribute.devices import ONE_DEVICE
+from training.drawing.runs import reconstructions
+from training.files import write_json
+from training.loop.train import train
+from training.models.build import new_fcmae, without_grn
+from training.recipes.images import PRETRAINING
+from training.runs import results
+from training.runs.folder import METRICS
+
+MODEL = "fcmae.keras"
+EXAMPLES = 6
+
+
+def add_arguments(parser):
+    add_run_options(parser, "pretrain")
+    add_device_options(parser)
+    options.add_options(parser, PRETRAINING, "images")
+
+
+def main(args):
+    recipe = options.chosen_recipe(args, PRETRAINING)
+    folder = folder_of(args)
+    devices = devices_of(args)
+    with devices.clear_errors():
+        metrics = run(recipe, folder, devices)
+    if metrics:
+        print(f"loss {metrics['first_loss']:.4f} -> {metrics['loss']:.4f}, weights: {folder / MODEL}")
+
+
+def run(recipe, folder, devices=ONE_DEVICE):
+    """Pre-trains to the end of a recipe, going on if the folder has an interrupted run of it.
+
+    Writes fcmae.keras, reconstructions.png, learning_curves.png, metrics.json, the logs and the checkpoints.
+
+    Returns:
+        What is in metrics.json, a dict; `None` on all workers but the chief.
+    """
+    source, weights = start_run(recipe, folder, devices, labelled=False)
+    with devices.scope():
+        fcmae = new_fcmae(recipe, source.channels)
+    if weights:
+        load_weights(fcmae, fetch_weights(weights, recipe.model))
+    if not recipe.grn:
+        without_grn(fcmae)
+    reconstruct = [Reconstruct(source.examples(recipe, EXAMPLES), folder, recipe)] if devices.is_chief else []
+    progress = train(fcmae, recipe, source, folder, callbacks=reconstruct, devices=devices)
+    return devices.on_chief(lambda: _written(fcmae, progress, folder, *reconstruct))
+
+
+def _written(fcmae, progress, folder, reconstruct):
+    """Writes what a run leaves. Returns what is in metrics.json."""
+    reconstruct.catch_up()
+    results.save(fcmae, folder / MODEL)
+    results.draw_curves(progress.history, folder, ("loss",))
+    losses = [row["loss"] for row in progress.history]
+    metrics = {"loss": losses[-1], "first_loss": losses[0], **results.summary(fcmae, progress)}
+    write_json(folder / METRICS, metrics)
+    return metrics
+
+
+class Reconstruct(keras.callbacks.Callback):
+    """Paints the same pictures under the same masks after epochs 1, 2, 4, 8 and so on, and after the last.
+
+    Writes reconstructions.png, and each as reconstructions/epoch-NNNN.png.
+
+    Args:
+        images: Array `(N, H, W, channels)`.
+        folder: The run's folder.
+        recipe: The run's recipe.
+    """
+
+    def __init__(self, images, folder, recipe):
+        super().__init__()
+        self.images = images
+        self.folder = folder
+        self.recipe = recipe
+
+    def on_epoch_end(self, epoch, logs=None):
+        done = epoch + 1
+        if done & (done - 1) == 0 or done == self.recipe.epochs:
+            self._paint(done)
+
+    def catch_up(self):
+        """Paints after the last epoch if the run was killed when this was saved but not yet painted."""
+        if not self._path(self.recipe.epochs).exists():
+            self._paint(self.recipe.epochs)
+
+    def _path(self, done):
+        return self.folder / "reconstructions" / f"epoch-{done:04d}.png"
+
+    def _paint(self, done):
+        visible, count = self.model.visible, len(self.images)
+        hidden = masking.random_hidden(count, *self.model.grid, visible, seed=self.recipe.seed)
+        hidden = keras.ops.convert_to_numpy(hidden)
+        painted = self.model.reconstruct(self.images, hidden=hidden)
+        latest, path = self.folder / "reconstructions.png", self._path(done)
+        path.parent.mkdir(exist_ok=True)
+        reconstructions(latest, self.images, hidden, painted)
+        with replacing(path) as temporary:  # the last of all: where it is, the other is of the same epoch
+            shutil.copyfile(latest, temporary)

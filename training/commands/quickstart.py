@@ -1,0 +1,110 @@
+"""The main job: real pictures through pre-training, fine-tuning, evaluation, export and prediction, in one command."""
+
+import dataclasses
+import time
+
+import keras
+import numpy as np
+
+from keras_cnv2 import export_saved_model
+from training.commands import finetune, pretrain, served
+from training.commands.start import add_run_options, folder_of, make_reproducible, positive_int
+from training.data.images.sources import open_source
+from training.files import write_json
+from training.recipes.images import FINETUNING, PRETRAINING
+from training.runs.folder import METRICS, check_new, finished
+
+# Served and Keras's own probabilities may differ by float32 rounding only.
+EXPORT_TOLERANCE = 1e-5
+
+
+def add_arguments(parser):
+    add_run_options(parser, "quickstart")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same result (default: %(default)s)")
+    for phase, rows in (("pretrain", PRETRAINING), ("finetune", FINETUNING)):
+        epochs = rows["quickstart"].epochs
+        parser.add_argument(f"--{phase}-epochs", type=positive_int, default=epochs, help="(default: %(default)s)")
+
+
+def main(args):
+    folder = folder_of(args)
+    pretraining = with_epochs(PRETRAINING["quickstart"], args.pretrain_epochs, args.seed)
+    finetuning = with_epochs(FINETUNING["quickstart"], args.finetune_epochs, args.seed)
+    finetuning = dataclasses.replace(finetuning, weights=str(folder / "pretraining"))
+    print_summary(run(pretraining, finetuning, folder), folder)
+
+
+def with_epochs(recipe, epochs, seed):
+    """The same for other epochs and another seed; the warm-up takes at most half of them."""
+    warmup = min(recipe.warmup_epochs, epochs // 2)
+    return dataclasses.replace(recipe, epochs=epochs, warmup_epochs=warmup, seed=seed)
+
+
+def run(pretraining, finetuning, folder):
+    """Runs the whole of it; an interrupted run goes on where it was.
+
+    Returns:
+        What is in metrics.json, a dict.
+
+    Raises:
+        FileExistsError: If it is finished.
+        RunError: If what is there was begun with other recipes.
+    """
+    check_new(folder)
+    start = time.perf_counter()
+    announce(1, "pre-training on handwritten digits without their labels")
+    pretrained = _run(pretrain, pretraining, folder / "pretraining")
+    announce(2, "fine-tuning from the encoder, evaluation on other digits")
+    finetuned = _run(finetune, finetuning, folder / "finetuning")
+    announce(3, "export as SavedModel, prediction in a new process")
+    difference = export(folder, finetuning)
+    metrics = {
+        "test_accuracy": finetuned["top1"],
+        "pretraining_loss_first_epoch": pretrained["first_loss"],
+        "pretraining_loss_last_epoch": pretrained["loss"],
+        "finetuning_accuracy_last_epoch": finetuned["accuracy"],
+        "exported_max_difference": difference,
+        "parameters": finetuned["parameters"],
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    write_json(folder / METRICS, metrics)
+    return metrics
+
+
+def _run(phase, recipe, folder):
+    return finished(folder, recipe) or phase.run(recipe, folder)
+
+
+def export(folder, recipe):
+    """Exports the classifier and lets a new process predict with it.
+
+    Returns:
+        The largest difference between served and Keras's own probabilities on the test images.
+    """
+    make_reproducible(recipe)
+    images = open_source(recipe).test.images
+    classifier = keras.saving.load_model(folder / "finetuning" / finetune.MODEL)
+    export_saved_model(classifier, folder / "saved_model", overwrite=True)
+    answers = served.predict_in_new_process(folder / "saved_model", images)
+    difference = float(np.abs(answers - classifier.predict(images, verbose=0)).max())
+    if difference > EXPORT_TOLERANCE:
+        raise RuntimeError(f"The exported model's probabilities differ from Keras's by {difference:.1e}.")
+    return difference
+
+
+def announce(step, what):
+    print(f"[{step}/3] {what}", flush=True)
+
+
+def print_summary(metrics, folder):
+    rows = {
+        "test accuracy": f"{metrics['test_accuracy']:.2%}",
+        "pre-training loss": f"{metrics['pretraining_loss_first_epoch']:.3f} -> "
+        f"{metrics['pretraining_loss_last_epoch']:.3f}",
+        "parameters": f"{metrics['parameters']:,}",
+        "served against Keras": f"{metrics['exported_max_difference']:.1e} largest difference",
+        "time": f"{metrics['seconds']:.0f} s",
+        "results": str(folder),
+    }
+    width = max(map(len, rows))
+    print("\n" + "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))

@@ -1,0 +1,67 @@
+"""What to train, for how long and how: rows, with the names of the paper's tables."""
+
+from dataclasses import fields
+
+from training.recipes.detection import DETECTION
+from training.recipes.images import TABLES
+from training.recipes.segmentation import SEGMENTATION
+
+# Fields that have other names in the paper's tables.
+PAPER_NAMES = {
+    "base_lr": "base learning rate",
+    "betas": "optimizer momentum",
+    "layer_decay": "layer-wise lr decay",
+    "layer_decay_type": "layer-wise lr decay type",
+    "epochs": "training epochs",
+    "crop_area": "RandomResizedCrop",
+    "rand_augment": "RandAug",
+    "rand_augment_std": "RandAug spread",
+    "erasing": "random erasing",
+}
+
+
+def table(rows):
+    """Recipes as a table for the terminal, as the paper prints them: a field a line, a recipe a column.
+
+    Args:
+        rows: Dict from names to recipes of one class.
+
+    Returns:
+        A string. Fields that are at their default in all of the recipes are left out.
+    """
+    kind = type(next(iter(rows.values())))
+    shown = [f.name for f in fields(kind) if any(getattr(row, f.name) != f.default for row in rows.values())]
+    lines = [["", *rows]]
+    lines += [[_title(name), *(show(getattr(row, name)) for row in rows.values())] for name in shown]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+
+
+def _title(name):
+    return f"{PAPER_NAMES[name]} ({name})" if name in PAPER_NAMES else name
+
+
+def show(value):
+    """A field's value as it is written on the command line."""
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return ",".join(map(show, value))
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def all_tables():
+    """All recipes: titles -> names -> recipes."""
+    return TABLES | {"Segmentation": SEGMENTATION, "Detection": DETECTION}
+
+
+def add_arguments(parser):
+    names = {name for rows in all_tables().values() for name in rows}
+    parser.add_argument("--only", choices=sorted(names), metavar="NAME", help="one recipe")
+
+
+def main(args):
+    for title, rows in all_tables().items():
+        rows = {name: row for name, row in rows.items() if args.only in (None, name)}
+        if rows:
+            print(f"{title}\n\n{table(rows)}\n")

@@ -1,0 +1,34 @@
+"""Make a page of runs to look at: curves, pictures, figures, configuration; one file, for any browser."""
+
+from pathlib import Path
+
+from training.files import write_text
+from training.reports import page, read
+
+
+def add_arguments(parser):
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or one that holds several")
+    parser.add_argument("--out", metavar="FILE", help="(default: report.html in the folder that all runs are in)")
+
+
+def main(args):
+    print(f"report: {run(args.runs, args.out)}")
+
+
+def run(folders, out=None):
+    """Writes the page.
+
+    Args:
+        folders: Paths of runs, finished or not, or of folders that hold some, like the quickstart's.
+        out: Path of the page; by default report.html in the runs' folder, or in the one that they have in common.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        RunError: If a folder holds no run.
+    """
+    common, found = read.find_runs(folders)
+    out = Path(out) if out else common / "report.html"
+    write_text(out, page.page(found))
+    return out

@@ -1,0 +1,97 @@
+"""Train semantic segmentation, from an encoder's weights or from scratch, and evaluate it."""
+
+import keras_cnv2
+from keras_cnv2.segmentation import ConfusionMatrix, PixelCrossentropy
+from training.commands import options
+from training.commands.start import add_device_options, add_run_options, devices_of, folder_of, start_run
+from training.distribute.devices import ONE_DEVICE
+from training.drawing.segmentation import iou_chart, segmentations
+from training.files import write_json
+from training.loop.train import train
+from training.models.build import is_exportable, new_backbone, new_segmenter
+from training.recipes.segmentation import SEGMENTATION
+from training.runs import results
+from training.runs.folder import METRICS
+
+MODEL = "segmenter.keras"
+EXAMPLES = 6
+
+
+def add_arguments(parser):
+    add_run_options(parser, "segment")
+    add_device_options(parser)
+    options.add_options(parser, SEGMENTATION, "scenes")
+
+
+def main(args):
+    recipe = options.chosen_recipe(args, SEGMENTATION)
+    folder = folder_of(args)
+    devices = devices_of(args)
+    with devices.clear_errors():
+        metrics = run(recipe, folder, devices)
+    if metrics:
+        print_scores(metrics)
+        print(f"weights: {folder / MODEL}")
+
+
+def print_scores(metrics):
+    from training.evaluation.segmentation import table
+
+    if "iou" in metrics:
+        print(table(metrics))
+
+
+def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
+    """Trains to the end of a recipe, going on if the folder has an interrupted run of it.
+
+    Writes segmenter.keras (with `recipe.ema` the averaged weights), best.keras if another epoch was the best one, the
+    folder saved_model, overlays.png, iou.png, learning_curves.png, metrics.json, the logs and the checkpoints.
+
+    Args:
+        recipe: `training.recipes.segmentation.Segmentation`.
+        folder: Path of the run.
+        devices: `training.distribute.devices.Devices`.
+        new_encoder: From recipe and weights to the encoder under the head.
+
+    Returns:
+        What is in metrics.json, a dict; `None` on all workers but the chief.
+    """
+    # These need TensorFlow, without which other commands run.
+    from training.data.scenes.sources import open_scenes
+    from training.evaluation.segmentation import evaluate
+
+    source, weights = start_run(recipe, folder, devices, open_scenes)
+    names = source.class_names
+    with devices.scope():
+        model = new_segmenter(recipe, names, weights, new_encoder)
+    progress = train(
+        model,
+        recipe,
+        source,
+        folder,
+        loss=PixelCrossentropy(recipe.ignore_label),
+        devices=devices,
+        metrics=lambda: [ConfusionMatrix(len(names), recipe.ignore_label)],
+        monitor="val_mean_iou",
+    )
+    if devices.is_chief:
+        results.save(model, folder / MODEL)
+    scores = evaluate(model, source, recipe, devices) if source.validation_size else {}
+    return devices.on_chief(lambda: _written(model, recipe, source, progress, folder, scores))
+
+
+def _written(model, recipe, source, progress, folder, scores):
+    """Writes what a run leaves beside its weights. Returns what is in metrics.json."""
+    from training.evaluation.segmentation import examples
+
+    results.draw_curves(progress.history, folder, ("loss", "mean_iou"))
+    if scores:
+        shown = examples(model, source, recipe, EXAMPLES)
+        iou_chart(folder / "iou.png", scores["iou"], scores["mean_iou"])
+        segmentations(folder / "overlays.png", *shown, source.class_names)
+    if is_exportable(model):
+        keras_cnv2.export_saved_model(model, folder / "saved_model", overwrite=True)
+    results.save_best(model, progress, folder)
+    metrics = results.summary(model, progress) | scores
+    write_json(folder / METRICS, metrics)
+    return metrics

@@ -1,0 +1,132 @@
+"""What the commands have in common: the run's name, its seed, the weights it starts from."""
+
+import argparse
+import dataclasses
+import logging
+from pathlib import Path
+
+import keras
+
+from training.data.images.sources import open_source
+from training.distribute.strategies import STRATEGIES, open_devices
+from training.errors import RunError
+from training.files import read_json
+from training.runs.folder import CONFIG, METRICS, open_run, versions
+
+logger = logging.getLogger(__name__)
+
+
+def add_run_options(parser, name):
+    """Adds the options that say where a run is kept."""
+    parser.add_argument("--name", type=folder_name, default=name, help="of the run (default: %(default)s)")
+    parser.add_argument("--runs", default="runs", help="folder of all runs (default: %(default)s)")
+
+
+def add_device_options(parser):
+    """Adds the options that say where a run computes."""
+    group = parser.add_argument_group("devices, see docs/distribute.md")
+    group.add_argument(
+        "--strategy",
+        choices=STRATEGIES,
+        default="auto",
+        help="one device, all GPUs of this machine, several machines, TPUs, or whatever there is (default: auto)",
+    )
+    group.add_argument(
+        "--cluster",
+        help="the machines: tf_config, slurm[:PORT], kubernetes:job-name=NAME,workers=N[,port=P] or "
+        "HOST:PORT,HOST:PORT,...; by default what TF_CONFIG or SLURM says. For tpu its name or local",
+    )
+    group.add_argument("--task", type=int, help="which of a list of machines this is, from 0")
+
+
+def devices_of(args):
+    """The devices that were asked for."""
+    return open_devices(args.strategy, args.cluster, args.task)
+
+
+def folder_name(text):
+    if text == ".." or not text or Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"must be a plain folder name. Received: {text!r}")
+    return text
+
+
+def positive_int(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive int. Received: {text!r}")
+    return int(text)
+
+
+def folder_of(args):
+    """The folder of the run that was asked for."""
+    return Path(args.runs) / args.name
+
+
+def make_reproducible(recipe):
+    """Seeds all random generators; with `recipe.deterministic`, sums get a fixed order as well."""
+    keras.utils.set_random_seed(recipe.seed)
+    if recipe.deterministic and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def start_run(recipe, folder, devices, open_data=None, **options):
+    """Opens data, weights and the chief's folder of a run; on all workers or on none.
+
+    Args:
+        recipe: The recipe, the same on all workers.
+        folder: Path of the run.
+        devices: `training.distribute.devices.Devices`.
+        open_data: From the recipe to its source of data; by default that of images.
+        **options: For `open_data`.
+
+    Returns:
+        The source of data, and a path or tag of the weights to start from or `None`.
+
+    Raises:
+        TrainingError: If another worker fails, or has another recipe, other data or other packages.
+        ValueError or OSError: If there is something wrong with recipe, data, weights or folder.
+    """
+    with devices.agreement() as facts:
+        devices.check_batch_size(recipe.batch_size, recipe.accumulation)
+        source = (open_data or open_source)(recipe, **options)
+        weights = weights_of(recipe) if recipe.weights else None
+        found = {
+            "images": source.size,
+            "validation_images": source.validation_size,
+            "classes": source.class_names and [*source.class_names],
+        }
+        if devices.is_chief:
+            open_run(folder, recipe, found)
+        facts.update(recipe=dataclasses.asdict(recipe), versions=versions(), **found)
+    if weights is None and getattr(recipe, "layer_decay", 1) < 1:
+        logger.warning(
+            "training from scratch with layer_decay=%s, which all but stops the first layers: give --weights, or "
+            "--layer-decay 1",
+            recipe.layer_decay,
+        )
+    make_reproducible(recipe)
+    return source, weights
+
+
+def weights_of(recipe, finished=("fcmae.keras", "classifier.keras")):
+    """What a recipe's `weights` mean: of a run's folder the model in it, else a path or tag as it is.
+
+    Args:
+        recipe: The recipe.
+        finished: File names of models in a run's folder, the first that is there is taken.
+
+    Raises:
+        RunError: If the folder has no such model.
+    """
+    folder = Path(recipe.weights)
+    if not (folder / CONFIG).exists():
+        return recipe.weights
+    for name in finished:
+        if (folder / name).exists():
+            return str(folder / name)
+    state = "finished" if (folder / METRICS).exists() else "not finished"
+    raise RunError(
+        f"weights must be of a finished run that has {' or '.join(finished)}. Received: weights={folder}, a run of "
+        f"{read_json(folder / CONFIG).get('kind')} that is {state}"
+    )

@@ -1,0 +1,108 @@
+"""Pictures with boxes, as files of annotations describe them."""
+
+import logging
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+from training.data.errors import quote
+from training.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+# Annotations are rounded: what sticks out of a picture by up to a pixel is clipped without a word.
+ROUNDING = 1.0
+
+
+class Example(NamedTuple):
+    """A picture and the objects in it.
+
+    Args:
+        path: Of the picture; it may turn out to be missing.
+        id: What the annotations call the picture.
+        width, height: Of the picture in pixels.
+        boxes: Float32 array `(objects, 4)`: left, top, right, bottom in pixels, from the picture's corner on. A box of
+            the picture's first pixel alone is 0, 0, 1, 1.
+        classes: Int array `(objects,)`.
+        crowd: Bool array `(objects,)`: what is not trained on, and neither right nor wrong to find: COCO's crowds and
+            Pascal VOC's difficult objects.
+        areas: Float32 array `(objects,)`, of the objects in pixels: COCO's small, medium and large go by them.
+    """
+
+    path: str
+    id: str
+    width: int
+    height: int
+    boxes: np.ndarray
+    classes: np.ndarray
+    crowd: np.ndarray
+    areas: np.ndarray
+
+
+class Annotations(NamedTuple):
+    """Examples for training and validation, and the names of their classes."""
+
+    train: list
+    validation: list
+    class_names: tuple
+
+
+def cleaned(annotations, path):
+    """Clips boxes to their pictures and leaves out those of which nothing is left; the log tells how many once.
+
+    Args:
+        annotations: `Annotations`.
+        path: What the message calls them.
+
+    Returns:
+        `Annotations`. Pictures without boxes stay.
+
+    Raises:
+        DataError: If no box for training is left, or there is none for validation either.
+    """
+    counts = Counter()
+    train, validation = ([_clean(example, counts) for example in split] for split in annotations[:2])
+    if not any(len(example.boxes) for example in train or validation):
+        raise DataError(f"There are no objects in the annotations. Received: {path}")
+    if counts:
+        logger.warning("%s: %s", path, ", ".join(f"{count} {what}" for what, count in counts.items()))
+    return Annotations(train, validation, annotations.class_names)
+
+
+def _clean(example, counts):
+    boxes = example.boxes
+    sides = np.array([example.width, example.height] * 2, "float32")
+    inside = boxes.clip(0, sides)
+    if len(boxes) and (inside == boxes).all() and (inside[:, 2:] > inside[:, :2]).all():
+        return example  # as nearly all are
+    # Written so that a side which is no number is none.
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    kept = (inside[:, 2:] > inside[:, :2]).all(axis=1)
+    sticks_out = kept & (np.abs(inside - boxes) > ROUNDING).any(axis=1)
+    for what, which in (
+        ("boxes clipped at the border of their picture", sticks_out),
+        ("boxes without area left out", ~has_area),
+        ("boxes outside of their picture left out", has_area & ~kept),
+        ("pictures without boxes", np.array([not kept.any()])),
+    ):
+        if which.any():
+            counts[what] += int(which.sum())
+    return example._replace(
+        boxes=inside[kept], classes=example.classes[kept], crowd=example.crowd[kept], areas=example.areas[kept]
+    )
+
+
+def areas_of(boxes):
+    """Areas of boxes `(objects, 4)` in pixels, `(objects,)`."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def check_known(names, class_names, whose, path):
+    """Raises a `DataError` that names the classes that are not among those known."""
+    unknown = sorted({*names} - {*class_names})
+    if unknown:
+        raise DataError(
+            f"{whose} has classes that are not known: {quote(unknown)}; known are {quote([*class_names])}. "
+            f"Received: {path}"
+        )

@@ -1,0 +1,137 @@
+"""Large-scale jitter: a random part of an encoded picture at a random scale, and its boxes, in graphs."""
+
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_cnv2.images.normalization import MEAN
+from keras_cnv2.images.pictures import decode
+from training.data.images.crops import is_jpeg
+from training.data.rescaled_part import pixels_of, resized
+
+# ImageNet's mean colour, in 0..255.
+FILL = np.float32(MEAN) * 255
+
+# What stands for a box or a class where there is none.
+NOTHING = -1.0
+
+
+def jitter(contents, boxes, classes, recipe, draws):
+    """Scales a picture at random, and cuts a square out of it or fills it up to one, in graphs.
+
+    Scaled by `recipe.scale` times what would fit the picture into the square; what is larger than the square is cut at
+    a random place, what is smaller is filled up to the right and below. Only the part that is kept is resized, and of a
+    JPEG decoded, as in `training.data.images.crops`.
+
+    Args:
+        contents: Scalar string tensor, an encoded JPEG, PNG, BMP, WebP or GIF.
+        boxes: Float32 tensor `(objects, 4)`: left, top, right, bottom in the picture's pixels.
+        classes: Integer tensor `(objects,)`.
+        recipe: Has `image_size`, the side of the square; `scale`, a pair of floats, uniform; `flip`, whether half of
+            the pictures are mirrored; `min_box`, the least side of a box in pixels of the square; `max_boxes`.
+        draws: `training.data.draws.Draws` of the picture.
+
+    Returns:
+        A float32 image `(image_size, image_size, 3)` in 0..255, bilinear, antialiased; its boxes, float32
+        `(max_boxes, 4)`, and their classes, float32 `(max_boxes,)`; both end in -1.
+
+    Source: Simple Copy-Paste (arXiv 2012.07177), section 3: large-scale jittering, its padding ImageNet's mean colour.
+    """
+    size = recipe.image_size
+    jpeg = is_jpeg(contents)
+    # A picture that is no JPEG is decoded once, here.
+    pixels = tf.cond(jpeg, lambda: tf.zeros((0, 0, 3), tf.uint8), lambda: decode(contents))
+    sides = tf.cond(jpeg, lambda: tf.io.extract_jpeg_shape(contents)[:2], lambda: tf.shape(pixels)[:2])
+    scale, start, mirrored = sample_square(tf.cast(sides, tf.float32), recipe, draws)
+    # A JPEG is decoded at a half, a quarter or an eighth, as long as that leaves two pixels for each of the image.
+    halvings = tf.reduce_sum(tf.cast(jpeg & (1 / scale >= [4.0, 8.0, 16.0]), tf.int32))
+    reduction = tf.bitwise.left_shift(1, halvings)
+    corner, extent = pixels_of(-(-sides // reduction), scale * tf.cast(reduction, tf.float32), start, size)
+
+    def decoded(reduction):
+        box = tf.concat([corner, extent], 0)
+        return tf.image.decode_and_crop_jpeg(contents, box, channels=3, ratio=reduction, dct_method="INTEGER_ACCURATE")
+
+    def of_jpeg():
+        return tf.switch_case(halvings, [functools.partial(decoded, 2**number) for number in range(4)])
+
+    part = tf.cond(jpeg, of_jpeg, lambda: tf.slice(pixels, tf.pad(corner, [(0, 1)]), tf.concat([extent, [3]], 0)))
+    image = resized(part, corner, scale * tf.cast(reduction, tf.float32), start, size)
+    image = tf.where(_covered(sides, scale, start, size), image, FILL)
+    image = tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
+    image = tf.ensure_shape(image, (size, size, 3))
+    return image, *padded(*moved(boxes, classes, scale, start, mirrored, size, recipe.min_box), recipe.max_boxes)
+
+
+def sides_of(contents):
+    """Height and width of an encoded picture, an int32 tensor; a JPEG is not decoded for it."""
+    of_jpeg, of_others = lambda: tf.io.extract_jpeg_shape(contents)[:2], lambda: tf.shape(decode(contents))[:2]
+    return tf.cond(is_jpeg(contents), of_jpeg, of_others)
+
+
+def sample_square(sides, recipe, draws):
+    """Draws a scale for a picture, a place in the scaled picture for the square, and whether it is mirrored.
+
+    A square that will be mirrored is placed as seen from the right: what is filled up lies to the right in the end.
+
+    Args:
+        sides: Float32 tensor, height and width of the picture in pixels.
+        recipe, draws: As in `jitter`.
+
+    Returns:
+        The scale; start, two floats: where the square begins in the scaled picture, from above and from the left,
+        negative where it begins outside; and a bool.
+    """
+    size = float(recipe.image_size)
+    low, high = recipe.scale
+    at, top, left, turn = tf.unstack(keras.random.uniform((4,), dtype="float32", seed=draws))
+    mirrored = turn < (0.5 if recipe.flip else 0.0)
+    scale = (low + (high - low) * at) * size / tf.reduce_max(sides)
+    # In whole pixels: a picture that keeps its scale keeps its pixels.
+    top, left = tf.unstack(tf.floor(tf.stack([top, left]) * tf.maximum(scale * sides - size, 0)))
+    return scale, tf.stack([top, tf.where(mirrored, scale * sides[1] - size - left, left)]), mirrored
+
+
+def _covered(sides, scale, start, size):
+    """Which pixels of the square have their centre in the picture: booleans `(size, size, 1)`."""
+    centres = tf.range(size, dtype=tf.float32)[:, None] + 0.5 + start  # (size, 2)
+    inside = (centres >= 0) & (centres < scale * tf.cast(sides, tf.float32))
+    return (inside[:, None, 0] & inside[None, :, 1])[..., None]
+
+
+def moved(boxes, classes, scale, start, mirrored, size, min_box):
+    """Boxes as they lie in the square, without those of which too little is left.
+
+    Args:
+        boxes: Float32 tensor `(objects, 4)` in the picture's pixels.
+        classes: Tensor `(objects,)`.
+        scale, start, mirrored: Of the square, as drawn: a pixel at x becomes `x * scale - start`, and then `size` minus
+            that where it is mirrored.
+        size: Int, the side of the square.
+        min_box: Float, the least width and height of what is left of a box.
+
+    Returns:
+        Boxes `(left, 4)` and classes `(left,)`.
+    """
+    left, top, right, bottom = tf.unstack(boxes * scale - tf.tile(tf.reverse(start, [0]), [2]), axis=-1)
+    left, right = tf.where(mirrored, size - right, left), tf.where(mirrored, size - left, right)
+    boxes = tf.clip_by_value(tf.stack([left, top, right, bottom], axis=-1), 0, size)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    kept = tf.reduce_all((sides >= min_box) & (sides > 0), axis=-1)
+    return tf.boolean_mask(boxes, kept), tf.boolean_mask(classes, kept)
+
+
+def padded(boxes, classes, count):
+    """Boxes `(count, 4)` and classes `(count,)`, float32, that end in -1.
+
+    Args:
+        boxes: Tensor `(objects, 4)`, of at most `count` objects.
+        classes: Tensor `(objects,)`.
+        count: Int.
+    """
+    missing = [0, count - tf.shape(boxes)[0]]
+    boxes = tf.pad(tf.cast(boxes, tf.float32), [missing, [0, 0]], constant_values=NOTHING)
+    classes = tf.pad(tf.cast(classes, tf.float32), [missing], constant_values=NOTHING)
+    return tf.ensure_shape(boxes, (count, 4)), tf.ensure_shape(classes, (count,))

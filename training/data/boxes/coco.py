@@ -1,0 +1,114 @@
+"""COCO: folders of pictures, and a JSON file of all objects a split."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from training.data.boxes.annotations import Annotations, Example, check_known, cleaned
+from training.data.errors import check_names, quote
+from training.data.splits import hold_out
+from training.errors import DataError
+
+# What comes before the name of a split, which is also that of its folder of pictures.
+PREFIX = "instances_"
+
+
+def read_coco(path=None, train=None, validation=None, validation_share=0.1, seed=0):
+    """Reads annotations in the format of COCO.
+
+    Of a folder: annotations/instances_train2017.json with pictures in train2017, and annotations/instances_val2017.json
+    with pictures in val2017; the year may be another or none, of several the last counts. Where there is nothing for
+    validation a share is held out. Classes are numbered in the order of their ids. Crowds count as `crowd`.
+
+    Args:
+        path: The folder; `None` if paths are given.
+        train: Optional pair of paths, a JSON file and the folder of its pictures.
+        validation: Optional pair of paths.
+        validation_share: Float from 0 to 1, the share to hold out.
+        seed: Int, decides which pictures are held out.
+
+    Returns:
+        `Annotations`.
+
+    Raises:
+        DataError: If annotations are missing or not readable, or there are classes that are not known.
+    """
+    if train is None:
+        train, validation = (_files(Path(path), split) for split in ("train", "val"))
+        if train is None:
+            raise DataError(f"There is no file annotations/{PREFIX}train*.json in this folder. Received: {path}")
+    examples, categories = _read(*train)
+    class_names = tuple(categories.values())
+    check_names(class_names, train[0])
+    if validation is None:
+        by_id = {example.id: example for example in examples}
+        splits = ([by_id[id] for id in ids] for ids in hold_out([*by_id], validation_share, seed))
+    else:
+        held_out, others = _read(*validation)
+        check_known(others.values(), class_names, "Validation", validation[0])
+        if others != categories:
+            raise DataError(
+                f"The files of training and validation number their classes differently. Received: {train[0]} and "
+                f"{validation[0]}"
+            )
+        splits = examples, held_out
+    return cleaned(Annotations(*splits, class_names), train[0])
+
+
+def _files(path, split):
+    """The JSON file of a split and its folder of pictures, or `None`."""
+    found = sorted((path / "annotations").glob(f"{PREFIX}{split}*.json"))
+    return (found[-1], path / found[-1].stem.removeprefix(PREFIX)) if found else None
+
+
+def _read(file, folder):
+    """All pictures of a file, and its classes: a dict from ids, in order, to names."""
+    file, folder = Path(file), Path(folder)
+    if not file.is_file():
+        raise DataError(f"This file of annotations is missing. Received: {file}")
+    if not folder.is_dir():
+        raise DataError(f"The pictures of {file} must lie in a folder of this name. Received: {folder}")
+    try:
+        content = json.loads(file.read_bytes())
+        categories = {c["id"]: c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])}
+        images = {image["id"]: image for image in content["images"]}
+        rows = [_object(annotation) for annotation in content["annotations"]]
+        if not images or not categories:
+            raise ValueError("it has no images or no categories")
+        if not all(isinstance(name, str) for name in categories.values()):
+            raise ValueError("names of its categories are not strings")
+        return _examples(images, categories, rows, folder), categories
+    except (ValueError, TypeError, KeyError) as error:
+        reason = f"there is no {error}" if isinstance(error, KeyError) else error
+        raise DataError(f"This is no file of annotations as in COCO: {reason}. Received: {file}") from error
+
+
+def _object(annotation):
+    """The picture's id, the class's id, box, crowd and area of an annotation."""
+    left, top, width, height = annotation["bbox"]
+    area = annotation.get("area", width * height)
+    crowd = annotation.get("iscrowd", 0)
+    return annotation["image_id"], annotation["category_id"], (left, top, left + width, top + height), crowd, area
+
+
+def _examples(images, categories, rows, folder):
+    of_image = {id: [] for id in images}
+    for what, column, known in (("images", 0, images), ("categories", 1, categories)):
+        unknown = sorted({row[column] for row in rows} - {*known})
+        if unknown:
+            raise ValueError(f"its objects are of {what} that it does not list: {quote([*map(str, unknown)])}")
+    for id, *row in rows:
+        of_image[id].append(row)
+    numbers = {id: number for number, id in enumerate(categories)}
+
+    def example(id):
+        image, found = images[id], of_image[id]
+        path = folder / image["file_name"]
+        classes = np.array([numbers[category] for category, *_ in found], "int32")
+        boxes, crowd, areas = (
+            np.array([row[n] for row in found], t) for n, t in ((1, "float32"), (2, bool), (3, "float32"))
+        )
+        return Example(str(path), str(id), image["width"], image["height"], boxes.reshape(-1, 4), classes, crowd, areas)
+
+    return [example(id) for id in images]

@@ -1,0 +1,88 @@
+"""Folders in the layouts of Pascal VOC and of COCO as sources of training."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from training.data.boxes.augment import sides_of
+from training.data.boxes.coco import read_coco
+from training.data.boxes.task import Boxes
+from training.data.boxes.voc import read_voc
+from training.data.file_rows import FileRows
+from training.errors import DataError
+
+
+class FileBoxes(FileRows, Boxes):
+    """Pictures in files, with their objects in memory.
+
+    Args:
+        annotations: `training.data.boxes.annotations.Annotations`.
+        max_unreadable: Largest share of all pictures that may be unreadable.
+    """
+
+    def __init__(self, annotations, max_unreadable=0.01):
+        train, validation, class_names = annotations
+        super().__init__(len(train), len(validation), class_names, max_unreadable)
+        self._keep(*([example.path for example in split] for split in (train, validation)))
+        examples = [*train, *validation]
+        self._fullest = max(examples, key=lambda example: (~example.crowd).sum())
+        ends = np.cumsum([0, *(len(example.boxes) for example in examples)])
+        with tf.device("cpu"):
+            # The objects of all pictures on end, and where those of each picture begin.
+            self._ends = tf.constant(ends, tf.int64)
+            self._sides = tf.constant([(example.height, example.width) for example in examples], tf.int32)
+            self._columns = [
+                tf.constant(np.concatenate([getattr(example, name) for example in examples]))
+                for name in ("boxes", "classes", "crowd", "areas")
+            ]
+
+    def _open(self, rows, key):
+        index = self._index(rows, key)
+        own = slice(self._ends[index], self._ends[index + 1])
+        contents, told = tf.io.read_file(self._files[index]), self._sides[index]
+        sides = sides_of(contents)
+        right = tf.cond(
+            tf.reduce_all(sides == told),
+            lambda: True,
+            lambda: tf.numpy_function(self._refuse, [self._files[index], sides, told], tf.bool),
+        )
+        with tf.control_dependencies([right]):
+            return tf.identity(contents), *(column[own] for column in self._columns)
+
+    def _refuse(self, file, sides, told):
+        """Raises a `DataError` for boxes that are of a picture of another size."""
+        self.failure = DataError(
+            f"Annotations must have the size of their picture, {sides[1]} x {sides[0]}. "
+            f"Received: {told[1]} x {told[0]} for {os.fsdecode(file)}"
+        )
+        raise self.failure
+
+    def _check_counts(self, recipe):
+        count = int((~self._fullest.crowd).sum())
+        if count > recipe.max_boxes:
+            self._fail(count, recipe, self._fullest.path)
+
+
+class VocFolder(FileBoxes):
+    """A folder in the layout of Pascal VOC.
+
+    Args:
+        path, class_names, validation_share, seed: See `training.data.boxes.voc.read_voc`.
+        max_unreadable: Largest share of all pictures that may be unreadable.
+    """
+
+    def __init__(self, path, class_names=None, validation_share=0.1, seed=0, max_unreadable=0.01):
+        super().__init__(read_voc(path, class_names, validation_share, seed), max_unreadable)
+
+
+class CocoFolder(FileBoxes):
+    """Folders of pictures with annotations in the format of COCO.
+
+    Args:
+        path, train, validation, validation_share, seed: See `training.data.boxes.coco.read_coco`.
+        max_unreadable: Largest share of all pictures that may be unreadable.
+    """
+
+    def __init__(self, path=None, train=None, validation=None, validation_share=0.1, seed=0, max_unreadable=0.01):
+        super().__init__(read_coco(path, train, validation, validation_share, seed), max_unreadable)

@@ -1,0 +1,36 @@
+"""The pictures with boxes that a recipe names."""
+
+from pathlib import Path
+
+from training.data.boxes.coco import PREFIX as COCO_PREFIX
+from training.data.boxes.folders import CocoFolder, VocFolder
+from training.data.boxes.tfds import TfdsBoxes
+from training.errors import DataError
+
+
+def open_boxes(recipe):
+    """Opens the pictures with boxes that a recipe names.
+
+    Args:
+        recipe: Its `data` is "tfds:NAME" for TensorFlow Datasets, or a folder in the layout of Pascal VOC or COCO. Has
+            also `validation_share`, `max_unreadable` and `seed`.
+
+    Returns:
+        `TfdsBoxes`, `VocFolder` or `CocoFolder`.
+
+    Raises:
+        DataError: If there are no such data, or they are not usable.
+    """
+    common = {"validation_share": recipe.validation_share, "max_unreadable": recipe.max_unreadable}
+    if recipe.data:
+        path = Path(recipe.data)
+        if recipe.data.startswith("tfds:"):
+            return TfdsBoxes(recipe.data.removeprefix("tfds:"), **common)
+        if any((path / "annotations").glob(f"{COCO_PREFIX}*.json")):
+            return CocoFolder(path, seed=recipe.seed, **common)
+        if (path / "Annotations").is_dir() or (path / "JPEGImages").is_dir():
+            return VocFolder(path, seed=recipe.seed, **common)
+    raise DataError(
+        "data must be tfds:NAME, a folder in the layout of Pascal VOC (Annotations, JPEGImages) or one in that of COCO "
+        f"(annotations/{COCO_PREFIX}train*.json). Received: data={recipe.data}"
+    )

@@ -1,0 +1,90 @@
+"""TensorFlow Datasets with boxes as a source of training."""
+
+import logging
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from training.data.boxes.annotations import areas_of
+from training.data.boxes.augment import sides_of
+from training.data.boxes.task import Boxes
+from training.data.tfds_rows import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
+from training.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+# What TensorFlow Datasets call the objects that count as crowd.
+CROWDS = ("is_crowd", "is_difficult")
+
+
+class TfdsBoxes(TfdsRows, Boxes):
+    """A data set of TensorFlow Datasets with the features "image" and "objects", such as "coco/2017" and "voc/2007".
+
+    Objects have "bbox" and "label", and may have "is_crowd" or "is_difficult", and "area".
+
+    Args:
+        name: As `tfds.builder` takes it.
+        data_dir: Folder of prepared data sets; `None` for the usual one.
+        validation_share: Float from 0 to 1, the share to hold out where there is no split for validation.
+        max_unreadable: Largest share of all pictures that may be unreadable.
+        shuffle_buffer: How many encoded pictures are kept in memory to take the next one from.
+
+    Raises:
+        DataError: If there is no such data set, it cannot be prepared, or it lacks what is needed.
+    """
+
+    def __init__(self, name, data_dir=None, validation_share=0.1, max_unreadable=0.01, shuffle_buffer=2_000):
+        tfds = tensorflow_datasets()
+
+        builder = open_builder(name, data_dir)
+        known = features_of(builder)
+        check_image(known, name)
+        objects = getattr(known.get("objects"), "feature", {})
+        if not {"bbox", "label"} <= {*objects} or not isinstance(objects["label"], tfds.features.ClassLabel):
+            raise DataError(
+                f"{name} has no objects with bbox and label. Received: a data set of {', '.join(sorted(known))}"
+            )
+        self._crowd = next((crowd for crowd in CROWDS if crowd in objects), None)
+        wanted = {feature: True for feature in ("bbox", "label", "area", self._crowd) if feature in objects}
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        sizes = self._keep(
+            builder, name, {"image": True, "objects": wanted}, decoders, validation_share, shuffle_buffer
+        )
+        super().__init__(*sizes, tuple(objects["label"].names), max_unreadable)
+        self._told = set()
+
+    def _batched(self, rows, batch_size):
+        # Pictures differ in their number of objects: those with the label -1 are none.
+        padding = tf.nest.map_structure(lambda spec: None, rows.element_spec)
+        padding["objects"]["label"] = tf.constant(-1, tf.int64)
+        return rows.padded_batch(batch_size, padding_values=padding)
+
+    def _open(self, rows, key):
+        row = self._row(rows, key)
+        objects = tf.nest.map_structure(lambda x: tf.boolean_mask(x, row["objects"]["label"] >= 0), row["objects"])
+        height, width = tf.unstack(tf.cast(sides_of(row["image"]), tf.float32))
+        top, left, bottom, right = tf.unstack(tf.clip_by_value(objects["bbox"], 0, 1), axis=-1)
+        boxes = tf.stack([left * width, top * height, right * width, bottom * height], axis=-1)
+        classes = tf.cast(objects["label"], tf.int32)
+        crowd = objects.get(self._crowd, tf.zeros_like(classes, tf.bool))
+        areas = tf.cast(objects.get("area", areas_of(boxes)), tf.float32)
+        kept = tf.reduce_all(boxes[:, 2:] > boxes[:, :2], axis=-1)
+        told = tf.cond(
+            tf.reduce_all(kept),
+            lambda: tf.constant(0, tf.int64),
+            lambda: tf.numpy_function(self._tell, [row["tfds_id"], tf.math.count_nonzero(~kept)], tf.int64),
+        )
+        columns = (boxes, classes, crowd, areas)
+        with tf.control_dependencies([told]):
+            return tf.identity(row["image"]), *(tf.boolean_mask(column, kept) for column in columns)
+
+    def _tell(self, name, count):
+        """Logs once how many boxes of a picture are left out: nothing is known of them before they are read."""
+        with self._lock:
+            if name not in self._told:
+                self._told.add(name)
+                logger.warning(
+                    "%s: %d boxes outside of their picture or without area left out", os.fsdecode(name), count
+                )
+        return np.int64(count)

@@ -1,0 +1,147 @@
+"""Pascal VOC: a folder with an XML file a picture."""
+
+import logging
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from keras_cnv2.images.pictures import SUFFIXES
+from training.data.boxes.annotations import Annotations, Example, areas_of, check_known, cleaned
+from training.data.errors import quote
+from training.data.splits import hold_out
+from training.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+# Names of lists in ImageSets/Main: of training and validation, the first pair that is there.
+SPLITS = (("train", "val"), ("trainval", "test"), ("train", "test"))
+
+# Of one XML file in bytes: some ten thousand objects. More is no list of objects.
+MAX_FILE = 2**23
+
+
+def read_voc(path, class_names=None, validation_share=0.1, seed=0):
+    """Reads a folder in the layout of Pascal VOC: Annotations/ID.xml, JPEGImages/ID.jpg, ImageSets/Main/SPLIT.txt.
+
+    Trained on is what train.txt lists, with val.txt for validation; else trainval.txt with test.txt, or train.txt with
+    test.txt. Where there is no such pair a share is held out of trainval.txt, of train.txt or of all annotations.
+    Pixels of VOC's boxes count from 1, and the last one belongs to the box; here they become coordinates from 0 on.
+    Objects marked difficult count as `crowd`.
+
+    Args:
+        path: The folder.
+        class_names: Names of the classes; `None` for those of the training annotations, or where a share is held out
+            those of all, sorted.
+        validation_share: Float from 0 to 1, the share to hold out.
+        seed: Int, decides which pictures are held out.
+
+    Returns:
+        `Annotations`.
+
+    Raises:
+        DataError: If annotations are missing or not readable, or there are classes that are not known.
+    """
+    path = Path(path)
+    train, validation, is_drawn = _split(path, validation_share, seed)
+    objects = _read_all(path / "Annotations", [*train, *validation])
+
+    def names_in(ids):
+        return {name for id in ids for name, *_ in objects[id][2]}
+
+    if class_names is None:
+        # Which pictures a draw leaves for training must not decide which classes there are.
+        class_names = sorted(names_in([*train, *validation] if is_drawn or not train else train))
+    check_known(names_in(train), class_names, "Training", path)
+    check_known(names_in(validation), class_names, "Validation", path)
+    pictures = _pictures(path / "JPEGImages")
+    numbers = {name: number for number, name in enumerate(class_names)}
+
+    def example(id):
+        width, height, found = objects[id]
+        boxes = np.array([box for _, box, _ in found], "float32").reshape(-1, 4)
+        classes = np.array([numbers[name] for name, *_ in found], "int32")
+        difficult = np.array([difficult for *_, difficult in found], bool)
+        file = path / "JPEGImages" / pictures.get(id, f"{id}.jpg")
+        return Example(str(file), id, width, height, boxes, classes, difficult, areas_of(boxes))
+
+    splits = ([example(id) for id in split] for split in (train, validation))
+    return cleaned(Annotations(*splits, tuple(class_names)), path)
+
+
+def _split(path, share, seed):
+    """The ids of training and of validation, and whether those were drawn."""
+    lists = {file.stem: _ids(file) for file in sorted((path / "ImageSets" / "Main").glob("*.txt"))}
+    for train, validation in SPLITS:
+        if train in lists and validation in lists:
+            splits = lists[train], lists[validation]
+            if both := {*splits[0]} & {*splits[1]}:
+                raise DataError(f"{train}.txt and {validation}.txt both list {quote(sorted(both))}. Received: {path}")
+            is_drawn = False
+            break
+    else:
+        is_drawn = True
+        every = lists.get("trainval") or lists.get("train")
+        every = every or sorted(file.stem for file in (path / "Annotations").glob("*.xml"))
+        splits = hold_out(every, share, seed)
+    if not any(splits):
+        raise DataError(f"There are no annotations (Annotations/*.xml) in this folder. Received: {path}")
+    return *splits, is_drawn
+
+
+def _ids(file):
+    """The ids that a file lists, each once."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"This is no list of pictures in UTF-8: {error}. Received: {file}") from error
+    return [*dict.fromkeys(filter(None, map(str.strip, lines)))]
+
+
+def _pictures(folder):
+    """The pictures of a folder: from ids to names of files. What annotations call their file is often wrong."""
+    if not folder.is_dir():
+        raise DataError(f"Pictures must lie in a folder JPEGImages. Received: {folder.parent}")
+    names = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    return {Path(name).stem: name for name in names}
+
+
+def _read_all(folder, ids):
+    """From each id to width, height and a list of name, box and difficult."""
+    missing = [f"{id}.xml" for id in sorted(ids) if not (folder / f"{id}.xml").is_file()]
+    if missing:
+        raise DataError(f"{len(missing)} files of annotations are missing: {quote(missing)}. Received: {folder}")
+    return {id: _read(folder / f"{id}.xml") for id in ids}
+
+
+class _NoDoctype(ElementTree.TreeBuilder):
+    """Refuses document types, and with them entities: lists of objects have none, attacks do."""
+
+    def doctype(self, name, pubid, system):
+        raise ValueError("it declares a document type")
+
+
+def _read(file):
+    try:
+        if file.stat().st_size > MAX_FILE:
+            raise ValueError(f"it is larger than {MAX_FILE} bytes")
+        root = ElementTree.parse(file, ElementTree.XMLParser(target=_NoDoctype())).getroot()
+        width, height = (int(_text(root, f"size/{side}")) for side in ("width", "height"))
+        if min(width, height) < 1:
+            raise ValueError(f"its size is {width} x {height}")
+        return width, height, [_object(element) for element in root.findall("object")]
+    except (ValueError, LookupError, ElementTree.ParseError) as error:  # LookupError: an encoding that is not known
+        raise DataError(f"This is no list of objects as in Pascal VOC: {error}. Received: {file}") from error
+
+
+def _object(element):
+    left, top, right, bottom = (float(_text(element, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
+    difficult = int(element.findtext("difficult", "0").strip() or 0) > 0
+    return _text(element, "name"), (left - 1, top - 1, right, bottom), difficult
+
+
+def _text(element, tag):
+    text = (element.findtext(tag) or "").strip()
+    if not text:
+        raise ValueError(f"there is no {tag} in <{element.tag}>")
+    return text

@@ -1,0 +1,212 @@
+"""Images that fit into memory, as a source of training on any backend of Keras. Imports no TensorFlow."""
+
+import contextlib
+import itertools
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from training.data.draws import Draws
+from training.data.images import augment
+from training.data.shares import WHOLE
+from training.data.splits import hold_out
+
+
+class Split(NamedTuple):
+    """Images `(N, H, W, channels)` uint8 in 0..255, their labels `(N,)` int32."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def at(self, places):
+        """The images with these numbers."""
+        return Split(self.images[places], self.labels[places])
+
+    def mixed(self, count=None):
+        """So many of them, or all, always the same: the first of a file can be of one class."""
+        return self.at(np.random.default_rng(0).permutation(len(self.images))[:count])
+
+
+class Arrays:
+    """Training and test images as a source of `training.loop.train`.
+
+    Args:
+        train: `Split`.
+        test: `Split`, or `None`.
+        class_names: One string a class.
+    """
+
+    def __init__(self, train, test, class_names):
+        self.train = train
+        self.test = test
+        self.class_names = tuple(class_names)
+        self.size = len(train.images)
+        self.validation_size = len(test.images) if test else 0
+        self.channels = train.images.shape[-1]
+
+    def with_held_out(self, share, seed):
+        """The same with a share of each class's training images as the test, unless there is one.
+
+        Args:
+            share: Float from 0 to 1; with 1 there is nothing to train on.
+            seed: Int, decides which.
+        """
+        if self.test or not share:
+            return self
+        rows = [np.flatnonzero(self.train.labels == label).tolist() for label in np.unique(self.train.labels)]
+        parts = zip(*(hold_out(numbers, share, seed) for numbers in rows))
+        train, test = (self.train.at(np.array(sorted(itertools.chain(*part)), int)) for part in parts)
+        return Arrays(train, test if len(test.labels) else None, self.class_names)
+
+    def with_share(self, share, seed):
+        """The same with a share of each class's training images, one at least.
+
+        Args:
+            share: Float above 0 and up to 1.
+            seed: Int, decides which.
+        """
+        if share == 1:
+            return self
+        order = np.random.default_rng(seed).permutation(self.size)
+        labels = self.train.labels[order]
+        counts = np.bincount(labels)
+        # The how-manieth of its class each one is, in this order.
+        places = np.concatenate([np.arange(count) for count in counts])[np.argsort(np.argsort(labels, kind="stable"))]
+        kept = np.sort(order[places < np.maximum(np.round(share * counts), 1)[labels]])
+        return Arrays(self.train.at(kept), self.test, self.class_names)
+
+    def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
+        """Endless batches from the given one on: images, or with an augmentation images and soft targets."""
+        return Batches(self.train, recipe, first_batch, augmentation, share)
+
+    def validation(self, recipe, batch_size, share=WHOLE, mixed=False):
+        """The test images in order, or `mixed`, with one-hot labels and weights; `None` if there are none."""
+        if self.test is None:
+            return None
+        test = self.test.mixed() if mixed else self.test
+        return Ordered(test, batch_size, len(self.class_names), share)
+
+    def examples(self, recipe, count, labelled=False):
+        """Always the same test images, or training images if there is no test; if `labelled`, with their labels."""
+        images, labels = (self.test or self.train).mixed(count)
+        return (images, labels) if labelled else images
+
+    def clear_errors(self):
+        """A context in which errors of the data are clear; there are none here."""
+        return contextlib.nullcontext()
+
+
+class Batches(keras.utils.PyDataset):
+    """Whole batches without end, in a new order each epoch; each is a function of seed and number alone.
+
+    Args:
+        split: `Split`.
+        recipe: The recipe: batch, seed, crops and flips.
+        first_batch: Number of the first batch.
+        augmentation: Optional `training.data.images.augment.Augmentation`.
+        share: `training.data.shares.Share`, the part of each batch that is given out. All of it is made: mixup and
+            CutMix find the same partners in it however many workers there are.
+    """
+
+    num_batches = None
+
+    def __init__(self, split, recipe, first_batch=0, augmentation=None, share=WHOLE):
+        super().__init__()
+        self.split = split
+        self.recipe = recipe
+        self.first_batch = first_batch
+        self.augmentation = augmentation
+        self.part = share.of(recipe.step_batch)
+        self.steps = recipe.steps_per_epoch(len(split.images))
+        self._order = (None, None)
+        self._augment = compiled(self._changed)
+
+    def __getitem__(self, index):
+        number, size = self.first_batch + index, self.recipe.step_batch
+        epoch, step = divmod(number, self.steps)
+        chosen = self._order_of(epoch)[step * size : (step + 1) * size]
+        batch = self._augment(self.split.images[chosen], self.split.labels[chosen], np.int32(number))
+        return keras.tree.map_structure(lambda column: keras.ops.convert_to_numpy(column)[self.part], batch)
+
+    def _changed(self, images, labels, number):
+        """The batch as it is trained on."""
+        draws = Draws(self.recipe.seed, number)
+        images = augment.resized_crops(images, self.recipe.crop_area, draws)
+        if self.recipe.flip:
+            images = augment.flips(images, draws)
+        if self.augmentation is None:
+            return images
+        if self.augmentation.rand_augment or self.augmentation.erasing:
+            images = augment.over(self.augmentation.image, images, draws)
+        return self.augmentation.batch(images, labels, draws)
+
+    def _order_of(self, epoch):
+        if self._order[0] != epoch:
+            rng = np.random.default_rng([self.recipe.seed, epoch])
+            self._order = (epoch, rng.permutation(len(self.split.images)))
+        return self._order[1]
+
+
+def compiled(function):
+    """The function as a graph, where the backend has any: one operation at a time takes many times as long."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, autograph=False)
+    return function
+
+
+class Ordered(keras.utils.PyDataset):
+    """All images once, in order, with one-hot labels and weights, which are 0 where the last batch has no more images.
+
+    Args:
+        split: `Split`.
+        batch_size: Int.
+        classes: Int, the number of classes.
+        share: `training.data.shares.Share`, the part of each batch that is given out.
+    """
+
+    def __init__(self, split, batch_size, classes, share=WHOLE):
+        super().__init__()
+        self.split = split
+        self.batch_size = batch_size
+        self.classes = classes
+        self.part = share.of(batch_size)
+
+    @property
+    def num_batches(self):
+        return -(-len(self.split.images) // self.batch_size)
+
+    def __getitem__(self, index):
+        places = np.arange(index * self.batch_size, (index + 1) * self.batch_size)[self.part]
+        weights = (places < len(self.split.images)).astype("float32")
+        places = np.minimum(places, len(self.split.images) - 1)
+        targets = (self.split.labels[places, None] == np.arange(self.classes)).astype("float32")
+        return self.split.images[places], targets, weights
+
+
+def digits(image_size):
+    """Scikit-learn's handwritten digits (1797 real scans of 8 x 8), enlarged: 80 % for training, always the same.
+
+    Args:
+        image_size: Int, height and width in pixels.
+
+    Returns:
+        `Arrays`.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    scans = load_digits()
+    images = (scans.images[..., None] * (255 / 16)).astype("float32")
+    images = keras.ops.convert_to_numpy(keras.ops.image.resize(images, (image_size, image_size), "bicubic"))
+    images = np.clip(np.rint(images), 0, 255).astype("uint8")
+    labels = scans.target.astype("int32")
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
+    whole = Split(images, labels)
+    return Arrays(whole.at(train), whole.at(test), class_names=map(str, range(10)))

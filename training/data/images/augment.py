@@ -1,0 +1,296 @@
+"""Random changes of images and labels, as the paper's code makes them with timm.
+
+Images have values in 0..255, channels last. All of it runs on any backend of Keras, under `jax.jit` and in
+`tf.data.Dataset.map` (TensorFlow backend), and imports no TensorFlow. Randomness comes from `Draws` alone.
+
+What differs from timm:
+
+- Rotated, sheared, shifted and cropped images are interpolated bilinearly, not bicubically. Where a picture ends it
+  fades into the fill colour over one pixel, and a crop is interpolated with the pixels around it.
+- Images are float and are not rounded to whole grey levels after each operation.
+- New pixels get ImageNet's mean colour unrounded.
+
+What of Keras is not used, and why. Its image layers need TensorFlow to be installed on every backend, so none of them;
+but for that:
+
+- `keras.layers.RandAugment` draws its operations once for a batch (in Keras 3.10 once for a whole graph), computes all
+  eleven of them for each pick, has no fixed magnitude with a spread, and rotates by up to half a turn.
+- `keras.layers.Equalization` computes another formula than PIL.
+- `keras.layers.RandomErasing` draws both sides of a box on their own, so that neither the area is uniform nor the
+  aspect ratio limited.
+- `keras.layers.MixUp` and `keras.layers.CutMix` hold a variable, so they cannot be made inside a dataset's `map`; they
+  draw a share and a partner for each image where timm draws one share for the batch and takes it in reverse; and
+  CutMix weighs labels by a window with broken sides, not by its pixels.
+"""
+
+import math
+from dataclasses import dataclass
+
+import keras
+from keras import ops
+
+from keras_cnv2.images.normalization import pixel_statistics
+from training.data.draws import Draws
+from training.data.images.affine import affine
+from training.data.images.rand_augment import rand_augment
+
+# The limits of the aspect ratio, width over height, of a crop and of an erased box.
+CROP_RATIO = (3 / 4, 4 / 3)
+ERASED_RATIO = (0.3, 1 / 0.3)
+
+# The share of an image that is erased.
+ERASED_AREA = (0.02, 1 / 3)
+
+# How often a box is drawn anew that does not fit into the image.
+ATTEMPTS = 10
+
+
+def over(function, images, draws):
+    """Applies a function to every image of a batch.
+
+    On JAX all images at once, elsewhere one after the other, which saves the branches that an image does not take.
+
+    Args:
+        function: Takes an image `(H, W, C)` and its `Draws`, returns a tensor.
+        images: Tensor `(N, H, W, C)`.
+        draws: `Draws` of the batch.
+
+    Returns:
+        The results, stacked.
+    """
+    images = ops.convert_to_tensor(images)
+    seed = draws.next()
+    each = ops.vectorized_map if keras.backend.backend() == "jax" else ops.map
+    positions = ops.arange(ops.shape(images)[0], dtype="int32")
+    return each(lambda item: function(item[0], Draws(seed[0], seed[1], item[1])), (images, positions))
+
+
+def sample_crop(height, width, area, draws):
+    """Draws the window of a random resized crop.
+
+    Its share of the image is uniform in `area`, its aspect ratio log-uniform in `CROP_RATIO`. If none of ten such
+    windows fits into the image it is the largest one in the centre with an aspect ratio within the limits.
+
+    Args:
+        height, width: Of the image in pixels; ints or integer scalar tensors.
+        area: Pair of floats in `(0, 1]`.
+        draws: `Draws`.
+
+    Returns:
+        top, left, height and width in pixels, int32 scalars.
+    """
+    return tuple(ops.unstack(ops.cast(_crops((), height, width, area, draws), "int32"), 4))
+
+
+def resized_crops(images, area, draws):
+    """Random resized crops of a batch, in the size of the images.
+
+    Args:
+        images: Tensor `(N, H, W, C)`, values in 0..255, any dtype.
+        area: Pair of floats in `(0, 1]`, see `sample_crop`. (1.0, 1.0) leaves the images as they are.
+        draws: `Draws` of the batch.
+
+    Returns:
+        A float32 tensor `(N, H, W, C)`, or `images`.
+    """
+    if tuple(area) == (1.0, 1.0):
+        return images
+    images = ops.cast(images, "float32")
+    count, height, width = ops.shape(images)[:3]
+    top, left, crop_height, crop_width = ops.unstack(_crops((count,), height, width, area, draws), 4, axis=-1)
+    across = (crop_width / ops.cast(width, "float32"), 0, left)
+    down = (0, crop_height / ops.cast(height, "float32"), top)
+    return affine(images, across + down, fill_mode="nearest")
+
+
+def _crops(shape, height, width, area, draws):
+    height, width = (ops.cast(side, "float32") for side in (height, width))
+    boxes = _boxes(shape, height, width, area, CROP_RATIO, draws)
+    low, high = CROP_RATIO
+    centre_height = ops.minimum(height, ops.round(width / low))
+    centre_width = ops.minimum(width, ops.round(height * high))
+    top, left = ((height - centre_height) // 2, (width - centre_width) // 2)
+    return ops.where(boxes[..., 2:3] > 0, boxes, ops.stack([top, left, centre_height, centre_width]))
+
+
+def _boxes(shape, height, width, area, ratio, draws, margin=0):
+    """Random boxes anywhere within an image.
+
+    Args:
+        shape: How many.
+        height, width: Of the image in pixels, float scalars.
+        area: Least and greatest share of the image, uniform.
+        ratio: Least and greatest width over height, log-uniform.
+        draws: `Draws`.
+        margin: By how many pixels a box is at least smaller than the image in height and width.
+
+    Returns:
+        Top, left, height and width in whole pixels, float32 `(*shape, 4)`: the first of `ATTEMPTS` that fits, or
+        zeros.
+    """
+    area_at, ratio_at, top_at, left_at = ops.unstack(
+        keras.random.uniform((*shape, ATTEMPTS, 4), dtype="float32", seed=draws), 4, axis=-1
+    )
+    pixels = height * width * (area[0] + (area[1] - area[0]) * area_at)
+    ratios = ops.exp(math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * ratio_at)
+    heights, widths = ops.round(ops.sqrt(pixels / ratios)), ops.round(ops.sqrt(pixels * ratios))
+    tops, lefts = ops.floor(top_at * (height - heights + 1)), ops.floor(left_at * (width - widths + 1))
+    fits = (heights >= 1) & (heights <= height - margin) & (widths >= 1) & (widths <= width - margin)
+    first = fits & (ops.cumsum(ops.cast(fits, "int32"), axis=-1) == 1)
+    boxes = ops.stack([tops, lefts, heights, widths], axis=-1)
+    return ops.sum(ops.where(first[..., None], boxes, 0.0), axis=-2)
+
+
+def flip(image, draws):
+    """Mirrors an image `(H, W, C)` left to right, with probability 0.5."""
+    image = ops.convert_to_tensor(image)
+    mirrored = keras.random.uniform((1,), dtype="float32", seed=draws)[0] < 0.5
+    return ops.cond(mirrored, lambda: ops.flip(image, axis=1), lambda: image)
+
+
+def flips(images, draws):
+    """Mirrors images `(N, H, W, C)` left to right, each with probability 0.5."""
+    images = ops.convert_to_tensor(images)
+    mirrored = keras.random.uniform((ops.shape(images)[0], 1, 1, 1), dtype="float32", seed=draws) < 0.5
+    return ops.where(mirrored, ops.flip(images, axis=2), images)
+
+
+def erase(image, probability, draws):
+    """Random erasing: with some probability, fills a box in the image with noise.
+
+    The box has a share of the image uniform in `ERASED_AREA`, and an aspect ratio log-uniform in `ERASED_RATIO`. The
+    noise is drawn for each value; after normalisation it is standard normal.
+
+    Args:
+        image: Tensor `(H, W, C)`, values in 0..255, any dtype.
+        probability: Float in `[0, 1]`.
+        draws: `Draws` of the image.
+
+    Returns:
+        A float32 tensor `(H, W, C)`; the noise exceeds 0..255.
+
+    Source: Random Erasing (arXiv 1708.04896), section 3; the noise as timm's mode "pixel".
+    """
+    image = ops.cast(image, "float32")
+    height, width, channels = ops.shape(image)
+    sides = (ops.cast(side, "float32") for side in (height, width))
+    box = _boxes((), *sides, ERASED_AREA, ERASED_RATIO, draws, margin=1)
+    top, left, box_height, box_width = ops.unstack(box, 4)
+
+    def with_noise():
+        mean, std = pixel_statistics(channels)
+        noise = mean + std * keras.random.normal(ops.shape(image), dtype="float32", seed=draws)
+        return ops.where(_within(height, width, top, left, top + box_height, left + box_width), noise, image)
+
+    # Noise takes longer than all the rest: it is drawn for the images that get some.
+    erases = keras.random.uniform((1,), dtype="float32", seed=draws)[0] < probability
+    return ops.cond(erases, with_noise, lambda: image)
+
+
+def _within(height, width, top, left, bottom, right):
+    """Which pixels lie in a box: booleans `(height, width, 1)`."""
+    rows, columns = (ops.arange(side, dtype="float32") for side in (height, width))
+    rows, columns = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
+    return rows[:, None, None] & columns[None, :, None]
+
+
+def soft_labels(labels, classes, smoothing):
+    """Smoothed targets: `smoothing / classes` for every class, and `1 - smoothing` more for the image's own.
+
+    Args:
+        labels: Integer tensor `(N,)`.
+        classes: Int.
+        smoothing: Float in `[0, 1)`.
+
+    Returns:
+        A float32 tensor `(N, classes)`.
+    """
+    return ops.one_hot(labels, classes, dtype="float32") * (1 - smoothing) + smoothing / classes
+
+
+def mix(images, labels, mixup, cutmix, draws):
+    """Mixes each image of a batch with another, and their labels by the share of each.
+
+    Mixup blends both images; CutMix pastes a box of the other one. With both on, the batch gets either with
+    probability 0.5. The share of a batch is drawn from Beta(alpha, alpha), the partners are the batch in reverse.
+
+    Args:
+        images: Tensor `(N, H, W, C)`, values in 0..255, any dtype.
+        labels: Float tensor `(N, classes)`.
+        mixup, cutmix: Alphas, floats from 0 (off).
+        draws: `Draws` of the batch.
+
+    Returns:
+        The images, float32, and the labels; both as they are if all is off.
+
+    Source: mixup (arXiv 1710.09412), section 2; CutMix (arXiv 1905.04899), section 3.1; in turns as in timm.
+    """
+    if not (mixup or cutmix):
+        return images, labels
+    images, labels = ops.cast(images, "float32"), ops.convert_to_tensor(labels)
+    _, height, width, _ = ops.shape(images)
+    turn, y, x = ops.unstack(keras.random.uniform((3,), dtype="float32", seed=draws), 3)
+    pasted = turn < (0.5 if mixup and cutmix else float(cutmix > 0))
+    alpha = ops.where(pasted, float(cutmix), float(mixup))
+    share = keras.random.beta((), alpha, alpha, dtype="float32", seed=draws)
+    own = ops.where(pasted, _outside_box(height, width, y, x, share), share)
+    own_label = ops.mean(own)
+    return (
+        own * images + (1 - own) * ops.flip(images, axis=0),
+        own_label * labels + (1 - own_label) * ops.flip(labels, axis=0),
+    )
+
+
+def _outside_box(height, width, y, x, share):
+    """CutMix's mask `(height, width, 1)`: 0 in a box around (y, x), given in 0..1, that is cut off at the borders."""
+    edges = []
+    for side, at in ((height, y), (width, x)):
+        side = ops.cast(side, "float32")
+        half = ops.floor(side * ops.sqrt(1 - share)) // 2
+        centre = ops.floor(side * at)
+        edges.append((ops.maximum(centre - half, 0), ops.minimum(centre + half, side)))
+    (top, bottom), (left, right) = edges
+    return 1 - ops.cast(_within(height, width, top, left, bottom, right), "float32")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What fine-tuning does to images and labels, but for crops and flips.
+
+    Args:
+        classes: How many there are.
+        rand_augment: Magnitude of RandAugment in 0..10, 0 to turn it off.
+        rand_augment_std: Standard deviation of the magnitude.
+        erasing: Probability of random erasing.
+        label_smoothing: In `[0, 1)`.
+        mixup: Alpha of mixup, 0 to turn it off.
+        cutmix: Alpha of CutMix, 0 to turn it off.
+    """
+
+    classes: int
+    rand_augment: float = 0.0
+    rand_augment_std: float = 0.5
+    erasing: float = 0.0
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def image(self, image, draws):
+        """What is drawn for an image `(H, W, C)` in 0..255 alone: RandAugment, then erasing, beyond 0..255."""
+        if self.rand_augment:
+            image = rand_augment(image, self.rand_augment, self.rand_augment_std, draws)
+        return erase(image, self.erasing, draws) if self.erasing else image
+
+    def batch(self, images, labels, draws):
+        """What is done to a batch: soft labels and mixing.
+
+        Args:
+            images: Tensor `(N, H, W, C)`, values in 0..255, any dtype.
+            labels: Integer tensor `(N,)`.
+            draws: `Draws` of the batch.
+
+        Returns:
+            Images and soft targets `(N, classes)`, float32.
+        """
+        images = ops.cast(images, "float32")
+        return mix(images, soft_labels(labels, self.classes, self.label_smoothing), self.mixup, self.cutmix, draws)

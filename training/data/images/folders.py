@@ -1,0 +1,145 @@
+"""Folders of pictures as a source of training."""
+
+import logging
+import os
+from pathlib import Path
+
+import tensorflow as tf
+
+from keras_cnv2.images.pictures import SUFFIXES
+from training.data.errors import quote
+from training.data.file_rows import FileRows
+from training.data.images.task import Pictures
+from training.data.loader import VALIDATION_NAMES
+from training.data.splits import hold_out_files
+from training.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+class Folder(FileRows, Pictures):
+    """Pictures in folders.
+
+    Labelled, a class is a folder: PATH/train/CLASS/..., with validation pictures in PATH/val, /validation, /valid or
+    /test, the first that is there; or PATH/CLASS/.... Where there is no validation folder a share of each class is held
+    out. Without labels, all pictures below PATH/train, or below PATH where there is no such folder.
+
+    Args:
+        path: The folder. Symbolic links are followed, hidden files and folders left out.
+        labelled: Bool, whether classes are needed.
+        validation_share: Float from 0 to 1, the share to hold out; with 1 there is nothing to train on.
+        train_share: Float above 0 and up to 1, the share of each class's other pictures that is trained on.
+        seed: Int, decides which pictures are held out.
+        max_unreadable: Largest share of all pictures that may be unreadable.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        DataError: If there are no pictures, or a class has none, or validation has a class that training lacks.
+    """
+
+    def __init__(self, path, labelled=True, validation_share=0.1, train_share=1.0, seed=0, max_unreadable=0.01):
+        path = Path(path)
+        if not path.is_dir():
+            raise FileNotFoundError(f"data must be a folder of pictures. Received: {path}")
+        if not 0 <= validation_share <= 1:
+            raise DataError(f"validation_share must be from 0 to 1. Received: {validation_share}")
+        class_names = None
+        if labelled:
+            train, validation = _labelled_files(path, validation_share, seed)
+            class_names = tuple(train)
+        else:
+            train, validation = {"": files_below(_training_folder(path))}, {}
+            if not train[""]:
+                raise DataError(f"There are no pictures ({', '.join(SUFFIXES)}) below this folder. Received: {path}")
+        train = {name: hold_out_files(files, path, 1 - train_share, seed)[0] for name, files in train.items()}
+        numbers = {name: number for number, name in enumerate(train)}
+        pairs = [
+            [(file, numbers[name]) for name, files in split.items() for file in files] for split in (train, validation)
+        ]
+        super().__init__(*map(len, pairs), class_names, max_unreadable)
+        self._keep(*([file for file, _ in split] for split in pairs))
+        with tf.device("cpu"):
+            self._labels = tf.constant([label for split in pairs for _, label in split], tf.int32)
+
+    def _open(self, rows, key):
+        index = self._index(rows, key)
+        return tf.io.read_file(self._files[index]), self._labels[index]
+
+
+def _training_folder(path):
+    return path / "train" if (path / "train").is_dir() else path
+
+
+def _labelled_files(path, validation_share, seed):
+    """The training and the validation files, checked: two dicts from class names to lists of paths."""
+    train, validation = _classes(_training_folder(path)), _validation_classes(path)
+    if validation:
+        _check_classes(train, validation, path)
+        return train, validation
+    train, validation = _hold_out(train, path, validation_share, seed)
+    # Where all are held out there is nothing to train on.
+    _check_classes(validation if validation_share == 1 else train, validation, path)
+    return train, validation
+
+
+def _validation_classes(path):
+    """The files of the validation folder by class; none if there is no such folder."""
+    folders = (path / name for name in VALIDATION_NAMES if (path / "train").is_dir())
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        return {}
+    classes = _classes(folder)
+    if not any(classes.values()):
+        raise DataError(f"Validation needs pictures in folders of classes, as training. Received: {folder}")
+    return classes
+
+
+def _classes(folder):
+    return {entry.name: files_below(entry.path) for entry in _entries(folder) if entry.is_dir()}
+
+
+def _entries(folder):
+    """What is in a folder, in the same order on every machine, but for what is hidden."""
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def files_below(folder, above=()):
+    """The paths of all pictures below a folder, in order."""
+    own = os.path.realpath(folder)
+    if own in above:  # a link that leads back
+        return []
+    files = []
+    for entry in _entries(folder):
+        if entry.is_dir():
+            files += files_below(entry.path, (*above, own))
+        elif entry.name.lower().endswith(SUFFIXES):
+            files.append(entry.path)
+    return files
+
+
+def _hold_out(classes, path, share, seed):
+    """Holds out a share of the files of each class."""
+    train, held_out = {}, {}
+    for name, files in classes.items():
+        train[name], chosen = hold_out_files(files, path, share, seed)
+        if chosen:
+            held_out[name] = chosen
+    return train, held_out
+
+
+def _check_classes(train, validation, path):
+    if not any(train.values()):
+        loose = "; labelled=False takes pictures without" if files_below(_training_folder(path)) else ""
+        raise DataError(f"There are no pictures ({', '.join(SUFFIXES)}) in folders of classes{loose}. Received: {path}")
+    empty = [name for name, files in train.items() if not files]
+    if empty:
+        raise DataError(f"There are no pictures in the folders of these classes: {quote(empty)}. Received: {path}")
+    if len(train) < 2:
+        raise DataError(f"There must be folders of two classes or more: {quote([*train])}. Received: {path}")
+    unknown = [name for name, files in validation.items() if files and name not in train]
+    if unknown:
+        raise DataError(f"Validation has classes that training lacks: {quote(unknown)}. Received: {path}")
+    missing = [name for name in train if not validation.get(name)]
+    if validation and missing:
+        logger.warning("There are no validation pictures of these classes: %s", quote(missing))

@@ -1,0 +1,123 @@
+"""Images in an .npz file. Imports no TensorFlow."""
+
+import logging
+
+import numpy as np
+
+from training.data.errors import check_names
+from training.data.images.arrays import Arrays, Split
+from training.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+# What an .npz file may hold, beside class_names: a pair for each split.
+NPZ_KEYS = {split: (f"{split}_images", f"{split}_labels") for split in ("train", "test")}
+READ = {"class_names"}.union(*NPZ_KEYS.values())
+
+# The most classes that labels alone can tell of: ImageNet-21k has 21,841. One stray label must not make millions.
+MAX_UNNAMED = 2**15
+
+
+def from_npz(path, image_size, labelled=True):
+    """Reads `Arrays` from an .npz file.
+
+    Args:
+        path: Path of a file with train_images `(N, H, W, channels)` uint8, train_labels `(N,)`, and optionally
+            test_images with test_labels, and class_names.
+        image_size: Int, the height and width that the images must have.
+        labelled: Bool, whether classes are needed: there must be two or more.
+
+    Raises:
+        ValueError: If the file is damaged, lacks these, or their shapes or types do not fit.
+        OSError: If there is no file that can be read.
+    """
+    arrays = _read(path)
+    _check_keys(path, arrays)
+    train, test = (_split_of(path, arrays, keys, image_size) for keys in NPZ_KEYS.values())
+    if test and test.images.shape[-1] != train.images.shape[-1]:
+        raise DataError(
+            "test_images must have the channels of train_images. "
+            f"Received: {path} with {test.images.shape[-1]} and {train.images.shape[-1]}"
+        )
+    names = _names_of(path, arrays.get("class_names"), [split.labels for split in (train, test) if split])
+    if labelled and train.labels.min() == train.labels.max():
+        raise DataError(
+            f"train_labels must be of two classes or more. Received: {path} with no label but {train.labels[0]}"
+        )
+    return Arrays(*(split and split._replace(labels=split.labels.astype("int32")) for split in (train, test)), names)
+
+
+def _read(path):
+    """The arrays of a file by name, `None` where it is not read. Raises a `DataError` if it is damaged."""
+    with open(path, "rb") as opened:
+        try:
+            file = np.load(opened, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it is a single array, as in an .npy file")
+            # What numpy does not know comes as bytes.
+            return {key: np.asarray(file[key]) if key in READ else None for key in file}
+        except Exception as error:  # of many kinds: of zipfile, zlib, numpy
+            reason = str(error) or type(error).__name__
+            raise DataError(f"This .npz file is damaged or is none: {reason}. Received: {path}") from error
+
+
+def _check_keys(path, arrays):
+    """Raises a `DataError` if a file has half a split, or nothing to train on; warns of what is not read."""
+    missing = {split: [key for key in keys if key not in arrays] for split, keys in NPZ_KEYS.items()}
+    # There may be no test.
+    lacking = missing["train"] + (missing["test"] if len(missing["test"]) == 1 else [])
+    if lacking:
+        raise DataError(
+            "An .npz file needs train_images and train_labels, and test_images and test_labels or neither. "
+            f"Received: {path} without {' and '.join(lacking)}, with {sorted(arrays)}"
+        )
+    if others := sorted(arrays.keys() - READ):
+        logger.warning("%s: not read: %s", path, ", ".join(others))
+
+
+def _split_of(path, arrays, keys, image_size):
+    """The `Split` under these keys, its labels as they are; `None` if there is none. Raises a `DataError`."""
+    if keys[0] not in arrays:
+        return None
+    images, labels = (arrays[key] for key in keys)
+    is_whole = np.issubdtype(labels.dtype, np.integer) and labels.shape == images.shape[:1]
+    is_image = images.dtype == np.uint8 and images.ndim == 4 and images.shape[1:3] == (image_size,) * 2
+    if not is_whole or not is_image or not images.size:
+        raise DataError(
+            f"{keys[0]} must be uint8 of shape (N, {image_size}, {image_size}, channels), {keys[1]} N ints, N not 0. "
+            f"Received: {path} with {images.dtype} {images.shape} and {labels.dtype} {labels.shape}"
+        )
+    return Split(images, labels)
+
+
+def _names_of(path, names, labels):
+    """The names of the classes, numbers if `names` is `None`. Raises a `DataError` if a label has none."""
+    # Python's ints, as labels may be too large for those of the source.
+    least, most = min(int(each.min()) for each in labels), max(int(each.max()) for each in labels)
+    if names is not None:
+        names = _checked_names(path, names)
+    elif most < MAX_UNNAMED:
+        names = [*map(str, range(max(most, 0) + 1))]
+    else:
+        raise DataError(
+            f"labels must be below {MAX_UNNAMED} where there are no class_names. Received: {path} with label {most}"
+        )
+    if least < 0 or most >= len(names):
+        raise DataError(
+            f"labels must be from 0 to {len(names) - 1}, one of class_names. "
+            f"Received: {path} with labels from {least} to {most}"
+        )
+    return names
+
+
+def _checked_names(path, names):
+    """Names of classes as strings. Raises a `DataError` if they are not names, or not different."""
+    # Bytes would become "b'cat'".
+    if names.ndim != 1 or not names.size or names.dtype.kind not in "Uiu":
+        raise DataError(
+            "class_names must be strings, one a class; bytes need class_names.astype(str). "
+            f"Received: {path} with {names.dtype} {names.shape}"
+        )
+    names = [*map(str, names)]
+    check_names(names, path)
+    return names

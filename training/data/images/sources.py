@@ -1,0 +1,49 @@
+"""The data set that a recipe names."""
+
+from pathlib import Path
+
+from training.data.images import arrays, npz
+from training.errors import RecipeError
+
+
+def open_source(recipe, labelled=True):
+    """Opens the data of a recipe.
+
+    Args:
+        recipe: The recipe, whose `data` says which.
+        labelled: Bool, whether classes are needed: without, a folder may hold pictures in any order.
+
+    Returns:
+        A source as `training.loop.train` describes it.
+
+    Raises:
+        RecipeError: If the recipe names none.
+        ValueError or OSError: If there are no such data, or they are not usable.
+    """
+    name = recipe.data
+    if name is None:
+        raise RecipeError(
+            "data must be a folder, tfds:NAME, digits or an .npz file; this recipe has none of its own. "
+            "Received: data=None"
+        )
+    if name == "digits":
+        return arrays.digits(recipe.image_size).with_share(recipe.train_share, recipe.seed)
+    if name.endswith(".npz"):
+        source = npz.from_npz(name, recipe.image_size, labelled)
+        # As in a folder, where nothing is held out of pictures without labels.
+        source = source.with_held_out(recipe.validation_share if labelled else 0, recipe.seed)
+        return source.with_share(recipe.train_share, recipe.seed)
+    # These need TensorFlow.
+    common = {
+        "labelled": labelled,
+        "validation_share": recipe.validation_share,
+        "train_share": recipe.train_share,
+        "max_unreadable": recipe.max_unreadable,
+    }
+    if name.startswith("tfds:"):
+        from training.data.images.tfds import Tfds
+
+        return Tfds(name.removeprefix("tfds:"), **common)
+    from training.data.images.folders import Folder
+
+    return Folder(Path(name), seed=recipe.seed, **common)

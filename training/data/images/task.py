@@ -1,0 +1,92 @@
+"""Pictures as square images, with or without classes: what pre-training and fine-tuning train on."""
+
+import tensorflow as tf
+
+from keras_cnv2.images.pictures import decode, to_square
+from training.data.images.crops import random_crop
+from training.data.loader import Loader
+from training.data.shares import WHOLE
+from training.errors import DataError
+
+
+class Pictures(Loader):
+    """A source of data as `training.loop.train` describes it. Of each row it opens the encoded picture and a label, an
+    int32.
+
+    Args: As `training.data.loader.Loader`.
+    """
+
+    def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
+        """All batches from one on, without end: random resized crops, in a new order each epoch.
+
+        What becomes of a picture depends on its place in the batch, not on the worker that loads it. Only mixup and
+        CutMix find their partners within a worker's part.
+
+        Args:
+            recipe: The `training.recipes.fields.Recipe`.
+            first_batch: Number of the first batch. None of those before is decoded.
+            augmentation: Optional `training.data.images.augment.Augmentation`.
+            share: `training.data.shares.Share`, the part of each batch that is loaded.
+
+        Returns:
+            A `tf.data.Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255, N the share's part of
+            `recipe.step_batch`; with an augmentation, of such images and float32 targets `(N, classes)`.
+
+        Raises:
+            DataError: If there is an augmentation, but no labels.
+        """
+        if augmentation is not None and self.class_names is None:
+            raise DataError("Pictures without labels train without augmentation. Received: labelled=False")
+
+        def load(contents, label, draws):
+            return random_crop(contents, recipe.image_size, recipe.crop_area, recipe.flip, draws), label
+
+        def change(image, label, draws):
+            return tf.ensure_shape(augmentation.image(image, draws), image.shape), label
+
+        if augmentation is None:
+            return self._training_batches(recipe, first_batch, share, load, finish=lambda images, labels, draws: images)
+        return self._training_batches(recipe, first_batch, share, load, change, augmentation.batch)
+
+    def validation(self, recipe, batch_size, share=WHOLE, mixed=False):
+        """Every validation image once, as in evaluation, with its label.
+
+        Args:
+            recipe: The `training.recipes.fields.Recipe`.
+            batch_size: Int. All batches are whole, for the sake of static shapes; empty places have the weight 0.
+            share: `training.data.shares.Share`, the part of each batch that is loaded.
+            mixed: Bool, whether they come in the order of `examples`: those of a folder are sorted by class.
+
+        Returns:
+            A `tf.data.Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255, one-hot float32 labels
+            `(N, classes)` and float32 weights `(N,)`, N the share's part of `batch_size`; `None` if there are no
+            validation images, or no labels.
+        """
+        if not self.validation_size or self.class_names is None:
+            return None
+
+        def finish(images, labels):
+            return images, tf.one_hot(labels, len(self.class_names))
+
+        return self._validation_batches(batch_size, share, _as_in_evaluation(recipe), finish, mixed)
+
+    def examples(self, recipe, count, labelled=False):
+        """Always the same images, from validation if there is any.
+
+        Args:
+            recipe: The `training.recipes.fields.Recipe`.
+            count: Int, how many at most.
+            labelled: Bool.
+
+        Returns:
+            A float32 array `(count, image_size, image_size, 3)` in 0..255; if `labelled`, also int32 labels `(count,)`.
+
+        Raises:
+            DataError: If there is none.
+        """
+        images, labels = self._example_columns(count, _as_in_evaluation(recipe))
+        return (images, labels) if labelled else images
+
+
+def _as_in_evaluation(recipe):
+    return lambda contents, label: (to_square(decode(contents), recipe.image_size, recipe.resize), label)

@@ -1,0 +1,53 @@
+"""Images with classes from TensorFlow Datasets."""
+
+import tensorflow as tf
+
+from training.data.images.task import Pictures
+from training.data.tfds_rows import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
+from training.errors import DataError
+
+
+class Tfds(TfdsRows, Pictures):
+    """A data set of TensorFlow Datasets with a feature "image", and "label" for its classes.
+
+    Its "train" split, with a validation or else its test split; where there is neither, a share is held out. Prepared,
+    and downloaded, if it is not. Pictures stay encoded until they are cropped.
+
+    Args:
+        name: As `tfds.builder` takes it: "cifar10", "name/config:version".
+        data_dir: Folder of prepared data sets; `None` for the usual one.
+        labelled: Bool, whether classes are needed.
+        validation_share: Float from 0 to 1, the share to hold out; with 1 there is nothing to train on.
+        train_share: Float above 0 and up to 1, the share of the other pictures that is trained on.
+        max_unreadable: Largest share of all pictures that may be unreadable.
+        shuffle_buffer: How many encoded pictures are kept in memory to take the next one from.
+
+    Raises:
+        DataError: If there is no such data set, it cannot be prepared, or it lacks what is needed.
+    """
+
+    def __init__(
+        self,
+        name,
+        data_dir=None,
+        labelled=True,
+        validation_share=0.1,
+        train_share=1.0,
+        max_unreadable=0.01,
+        shuffle_buffer=10_000,
+    ):
+        tfds = tensorflow_datasets()
+
+        builder = open_builder(name, data_dir)
+        known = features_of(builder)
+        check_image(known, name)
+        if labelled and not isinstance(known.get("label"), tfds.features.ClassLabel):
+            raise DataError(f"{name} has no classes by the name of label. Received: a data set of {known}")
+        wanted = {"image", "label"} if labelled else {"image"}
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        sizes = self._keep(builder, name, wanted, decoders, validation_share, shuffle_buffer, train_share)
+        super().__init__(*sizes, tuple(known["label"].names) if labelled else None, max_unreadable)
+
+    def _open(self, rows, key):
+        row = self._row(rows, key)
+        return row["image"], tf.cast(row.get("label", -1), tf.int32)

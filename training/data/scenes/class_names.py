@@ -1,0 +1,71 @@
+"""The names of the classes of labels: given, beside the pictures, or counted."""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from training.data.errors import check_names
+from training.data.loader import CORES
+from training.data.scenes.labels import decode_labels, holds_numbers
+from training.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+# Names of classes beside the pictures: one a line, or ADE20K's table with the names in its last column.
+CLASSES_FILE = "classes.txt"
+ADE20K_FILE = "objectInfo150.txt"
+
+
+def given_names(classes):
+    """Names of classes from names, a file with them or a number; `None` for `None`."""
+    if classes is None:
+        return None
+    names = classes
+    if isinstance(classes, (str, os.PathLike)) and not str(classes).isdecimal():
+        lines = Path(classes).read_text(encoding="utf-8").splitlines()
+        names = [line.strip() for line in lines if line.strip()]
+    elif isinstance(classes, (str, int)):
+        names = range(int(classes))
+    names = tuple(map(str, names))
+    if not names:
+        raise DataError(f"classes must be names, a file with one a line, or a number above 0. Received: {classes}")
+    check_names(names)
+    return names
+
+
+def names_beside(path):
+    """The names of classes in a file of the folder, `None` if there is none."""
+    if (path / CLASSES_FILE).exists():
+        return given_names(path / CLASSES_FILE)
+    if (path / ADE20K_FILE).exists():
+        lines = (path / ADE20K_FILE).read_text(encoding="utf-8").splitlines()[1:]
+        # The first of several words for a class.
+        return given_names([line.split("\t")[-1].split(",")[0].strip() for line in lines if line.strip()])
+    return None
+
+
+def counted_names(contents, ignore_label, reduce_zero_label, source):
+    """As many classes as the greatest number in all labels says, named by numbers.
+
+    Args:
+        contents: `Dataset` of encoded labels.
+        ignore_label, reduce_zero_label: As `training.data.scenes.folders.SceneFolder`.
+        source: What they are from, for messages.
+    """
+    logger.info("Counting the classes in all labels, as there is no list of them: %s", source)
+
+    def greatest(contents):
+        numbers = decode_labels(contents)
+        # A picture of colours has no numbers of classes; it is refused where it is loaded.
+        counts = (numbers != ignore_label) & holds_numbers(contents)
+        return tf.reduce_max(tf.where(counts, numbers, -1))
+
+    found = contents.map(greatest, num_parallel_calls=CORES).ignore_errors()
+    count = int(found.reduce(np.int32(-1), tf.maximum)) + 1 - int(reduce_zero_label)
+    if count < 1:
+        raise DataError(f"There are no classes in the labels, only what is ignored. Received: {source}")
+    logger.info("%d classes in the labels of %s", count, source)
+    return given_names(count)

@@ -1,0 +1,136 @@
+"""Folders of pictures and label PNGs as a source of training."""
+
+import os
+from pathlib import Path
+
+import tensorflow as tf
+
+from training.data.errors import quote
+from training.data.file_rows import FileRows
+from training.data.images.folders import files_below
+from training.data.loader import VALIDATION_NAMES, Dataset
+from training.data.scenes.class_names import counted_names, given_names, names_beside
+from training.data.scenes.task import Scenes
+from training.data.splits import hold_out_files
+from training.errors import DataError
+
+TRAINING_NAMES = ("train", "training")
+LABEL_FOLDERS = ("annotations", "labels", "masks")
+
+# Where folders of pictures and of their labels lie, for a split; the first pair that is there is taken.
+LAYOUTS = (
+    ("{split}", "{split}annot"),  # CamVid
+    *(("images/{split}", f"{labels}/{{split}}") for labels in LABEL_FOLDERS),  # ADE20K
+    *(("{split}/images", f"{{split}}/{labels}") for labels in LABEL_FOLDERS),
+)
+
+
+class SceneFolder(FileRows, Scenes):
+    """A folder of pictures and of PNGs with the numbers of their pixels' classes, under the same names.
+
+    Laid out as CamVid (PATH/train, PATH/trainannot), as ADE20K (PATH/images/training, PATH/annotations/training), or
+    with PATH/train/images and PATH/train/labels; labels may also be called annotations or masks. In these there may be
+    folders. Where there is no validation split a share of the pictures is held out; where there are no splits at all
+    (PATH/images, PATH/labels), too.
+
+    Args:
+        path: The folder. Symbolic links are followed, hidden files and folders left out.
+        classes: Names of the classes, a file with them, one a line, or how many there are. `None`: PATH/classes.txt;
+            ADE20K's objectInfo150.txt; or as many as the greatest number in the labels says.
+        ignore_label: Int, the number of pixels that do not count.
+        reduce_zero_label: Bool, whether classes are numbered from 1 on in the files, and 0 is ignored (ADE20K).
+        validation: Name of the split for validation, e.g. "test". `None`: val, validation, valid or test, the first
+            that is there.
+        validation_share: Float from 0 to 1, the share to hold out; with 1 there is nothing to train on.
+        seed: Int, decides which pictures are held out.
+        max_unreadable: Largest share of all pictures that may be unreadable.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        DataError: If there are no such folders in it, no pictures, or pictures without labels.
+    """
+
+    def __init__(
+        self,
+        path,
+        classes=None,
+        ignore_label=255,
+        reduce_zero_label=False,
+        validation=None,
+        validation_share=0.1,
+        seed=0,
+        max_unreadable=0.01,
+    ):
+        path = Path(path)
+        if not path.is_dir():
+            raise FileNotFoundError(f"data must be a folder of pictures and labels. Received: {path}")
+        if not 0 <= validation_share <= 1:
+            raise DataError(f"validation_share must be from 0 to 1. Received: {validation_share}")
+        splits = _splits(path, validation, validation_share, seed)
+        names = given_names(classes) or names_beside(path)
+        if names is None:
+            files = [os.fsencode(labels) for split in splits for _, labels in split]
+            contents = Dataset.from_tensor_slices(files).map(tf.io.read_file)
+            names = counted_names(contents, ignore_label, reduce_zero_label, path)
+        super().__init__(*map(len, splits), names, max_unreadable, ignore_label, reduce_zero_label)
+        self._keep(*([picture for picture, _ in split] for split in splits))
+        with tf.device("cpu"):
+            self._labels = tf.constant([os.fsencode(labels) for split in splits for _, labels in split])
+
+    def _open(self, rows, key):
+        index = self._index(rows, key)
+        labels = self._labels[index]
+        return tf.io.read_file(self._files[index]), tf.io.read_file(labels), labels
+
+
+def _splits(path, validation, share, seed):
+    """The pairs of files of training and of validation: two lists of tuples."""
+    train = _first_pairs(path, TRAINING_NAMES)
+    if train is None:
+        train = _pairs(path / "images", next((path / name for name in LABEL_FOLDERS if (path / name).is_dir()), None))
+        if train is None:
+            raise DataError(
+                "data must have folders of pictures and of labels: train and trainannot, images/training and "
+                f"annotations/training, train/images and train/labels, or images and labels. Received: {path}"
+            )
+        held_out = None
+    else:
+        held_out = _first_pairs(path, (validation,) if validation else VALIDATION_NAMES)
+    if held_out is None:
+        if validation:
+            raise DataError(f"There is no split {validation} with pictures and labels. Received: {path}")
+        labels = dict(train)
+        parts = hold_out_files([*labels], path, share, seed)
+        train, held_out = ([(picture, labels[picture]) for picture in part] for part in parts)
+    return train, held_out
+
+
+def _first_pairs(path, names):
+    """The pairs of the first split of these names; `None` if there is none."""
+    for split in names:
+        for layout in LAYOUTS:
+            pairs = _pairs(*(path / folder.format(split=split) for folder in layout))
+            if pairs is not None:
+                return pairs
+    return None
+
+
+def _pairs(pictures, labels):
+    """Pictures with the labels of the same name, in order; `None` if there are no such folders."""
+    if labels is None or not (pictures.is_dir() and labels.is_dir()):
+        return None
+    files = {_stem(file, pictures): file for file in files_below(pictures)}
+    maps = {_stem(file, labels): file for file in files_below(labels) if file.lower().endswith(".png")}
+    if not files:
+        raise DataError(f"There are no pictures below this folder. Received: {pictures}")
+    missing = [file for stem, file in files.items() if stem not in maps]
+    if missing:
+        raise DataError(
+            f"{len(missing)} pictures have no PNG of the same name in {labels}: {quote(missing)}. "
+            f"Received: {len(files)} pictures, {len(maps)} PNGs"
+        )
+    return [(file, maps[stem]) for stem, file in files.items()]
+
+
+def _stem(file, folder):
+    return os.path.splitext(os.path.relpath(file, folder))[0]

@@ -1,0 +1,30 @@
+"""The pictures with labels of pixels that a recipe names."""
+
+from training.data.scenes.folders import SceneFolder
+from training.data.scenes.tfds import TfdsScenes
+from training.errors import RecipeError
+
+
+def open_scenes(recipe):
+    """Opens the data of a recipe for segmentation.
+
+    Args:
+        recipe: The recipe, whose `data` says which: a folder, or "tfds:NAME".
+
+    Returns:
+        A `SceneFolder` or `TfdsScenes`.
+
+    Raises:
+        RecipeError: If the recipe names none.
+        ValueError or OSError: If there are no such data, or they are not usable.
+    """
+    if recipe.data is None:
+        raise RecipeError(
+            "data must be a folder of pictures and labels, or tfds:NAME; this recipe has none of its own. "
+            "Received: data=None"
+        )
+    fields = ("classes", "ignore_label", "reduce_zero_label", "validation_share", "max_unreadable")
+    common = {name: getattr(recipe, name) for name in fields}
+    if recipe.data.startswith("tfds:"):
+        return TfdsScenes(recipe.data.removeprefix("tfds:"), **common)
+    return SceneFolder(recipe.data, seed=recipe.seed, **common)

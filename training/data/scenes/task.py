@@ -1,0 +1,180 @@
+"""Pictures with a class for each pixel, whatever they are kept as: what training and evaluation get of them."""
+
+import logging
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from keras_cnv2.images.pictures import decode
+from training.data.errors import quote
+from training.data.loader import CORES, Loader
+from training.data.scenes.augment import fitted_example, random_example
+from training.data.scenes.labels import decode_labels, holds_numbers
+from training.data.shares import WHOLE
+from training.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+class Scenes(Loader):
+    """A source of data as `training.loop.train` describes it. Of each row it opens the encoded picture, the encoded
+    labels and a name.
+
+    Labels that cannot be right end the pipeline at once with a `DataError` that names them: numbers of no class,
+    another size than the picture's, colours in place of numbers. Damaged files are left out as all sources do.
+
+    Args:
+        size, validation_size, class_names, max_unreadable: As `training.data.loader.Loader`.
+        ignore_label: Int, the number of pixels that do not count.
+        reduce_zero_label: Bool, whether classes are numbered from 1 on in the files, and 0 is ignored.
+    """
+
+    def __init__(self, size, validation_size, class_names, max_unreadable, ignore_label, reduce_zero_label):
+        super().__init__(size, validation_size, class_names, max_unreadable)
+        if reduce_zero_label and ignore_label < len(class_names):
+            raise DataError(
+                f"ignore_label must be none of the {len(class_names)} classes, which are numbered from 0 on once "
+                f"reduce_zero_label has left out 0. Received: ignore_label={ignore_label}"
+            )
+        if ignore_label < len(class_names):  # meant for some data sets, an accident of a recipe's for others
+            logger.warning(
+                "class %s is neither trained nor measured: it is the ignore_label", class_names[ignore_label]
+            )
+        self.ignore_label = ignore_label
+        self.reduce_zero_label = reduce_zero_label
+        self._wrong = None
+
+    def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
+        """All batches from one on, without end: random crops, in a new order each pass over the pictures.
+
+        Args:
+            recipe: The recipe, see `training.data.scenes.augment.random_example`.
+            first_batch: Number of the first batch. None of those before is decoded.
+            augmentation: Not used: the recipe says it all.
+            share: `training.data.shares.Share`, the part of each batch that is loaded.
+
+        Returns:
+            A `tf.data.Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255 and int32 labels
+            `(N, image_size, image_size)`, N the share's part of `recipe.step_batch`.
+        """
+
+        def load(picture, labels, name, draws):
+            pixels, classes = self._decode(picture, labels, name)
+            return random_example(pixels, classes, recipe, self.ignore_label, draws)
+
+        return self._training_batches(recipe, first_batch, share, load)
+
+    def validation(self, recipe, batch_size, share=WHOLE):
+        """Every validation picture once, the whole of it fitted into a square.
+
+        Args:
+            recipe: The recipe, of which only `image_size` counts.
+            batch_size: Int. All batches are whole, for the sake of static shapes; empty places are black, ignored and
+                have the weight 0.
+            share: `training.data.shares.Share`, the part of each batch that is loaded.
+
+        Returns:
+            A `tf.data.Dataset` of images and labels as in training, and float32 weights `(N,)`; `None` if there are
+            no validation pictures.
+        """
+        if not self.validation_size:
+            return None
+
+        def without_empty(images, labels, weights):
+            return images, tf.where(weights[:, None, None] > 0, labels, self.ignore_label), weights
+
+        return self._validation_batches(batch_size, share, self._fitted(recipe)).map(without_empty)
+
+    def examples(self, recipe, count):
+        """Always the same pictures, from validation if there is any, fitted into squares.
+
+        Args:
+            recipe: The recipe, of which only `image_size` counts.
+            count: Int, how many at most.
+
+        Returns:
+            Float32 images `(count, image_size, image_size, 3)` in 0..255 and int32 labels `(count, image_size,
+            image_size)`.
+
+        Raises:
+            DataError: If there is none.
+        """
+        images, labels = zip(*self._examples(count, self._fitted(recipe)))
+        return np.stack(images), np.stack(labels)
+
+    def whole(self, share=WHOLE, mixed=False):
+        """Every validation picture once, in its own size: what is evaluated in the end.
+
+        Args:
+            share: `training.data.shares.Share`: a worker gets every so many pictures, from that of its number on.
+            mixed: Bool, whether they come in the order of `examples`: the first few of a film look all the same.
+
+        Returns:
+            An iterator of tuples: pixels, uint8 `(height, width, 3)`; int32 labels `(height, width)`; a name.
+
+        Raises:
+            DataError: Where labels cannot be right, or too many pictures cannot be read.
+        """
+
+        def load(picture, labels, name):
+            # As strings, since a batch of tensors has one shape.
+            return (*map(tf.io.serialize_tensor, self._decode(picture, labels, name)), name)
+
+        def load_batch(rows):
+            return self._load(rows, lambda key: load(*self._open(rows, key)))
+
+        def parse(pixels, labels, name):
+            return tf.io.parse_tensor(pixels, tf.uint8), tf.io.parse_tensor(labels, tf.int32), name
+
+        rows = (self._example_rows if mixed else self._validation_rows)(1).shard(share.workers, share.worker)
+        batches = rows.map(load_batch, num_parallel_calls=CORES, deterministic=True)
+        with self.clear_errors():
+            for pixels, labels, name in batches.unbatch().map(parse).prefetch(1).as_numpy_iterator():
+                yield pixels, labels, os.fsdecode(name)
+
+    def _fitted(self, recipe):
+        def load(picture, labels, name):
+            return fitted_example(*self._decode(picture, labels, name), recipe.image_size, self.ignore_label)
+
+        return load
+
+    def _decode(self, picture, labels, name):
+        """Pixels, and for each the number of its class."""
+        pixels, numbers = decode(picture), decode_labels(labels)
+        first = int(self.reduce_zero_label)
+        ignored = numbers == self.ignore_label
+        if self.reduce_zero_label:
+            ignored |= numbers == 0
+        wrong = ~ignored & ((numbers < first) | (numbers >= first + len(self.class_names)))
+        size, labels_size = tf.shape(pixels)[:2], tf.shape(numbers)
+        are_numbers, fit = holds_numbers(labels), tf.reduce_all(size == labels_size)
+
+        def refuse():
+            values = tf.sort(tf.unique(tf.boolean_mask(numbers, wrong))[0])
+            return tf.numpy_function(self._refuse, [name, are_numbers, size, labels_size, values], tf.bool)
+
+        right = tf.cond(are_numbers & fit & ~tf.reduce_any(wrong), lambda: True, refuse)
+        with tf.control_dependencies([right]):
+            return tf.identity(pixels), tf.where(ignored, self.ignore_label, numbers - first)
+
+    def _refuse(self, name, are_numbers, size, labels_size, values):
+        """Keeps what is wrong with a picture's labels for `_report`, and raises it."""
+        first = int(self.reduce_zero_label)
+        if not are_numbers:
+            demand, received = "be numbers of classes, a PNG of grey levels or indexed colours", "a PNG of colours"
+        elif any(size != labels_size):
+            demand = f"have the size of their picture, {size[1]} x {size[0]}"
+            received = f"{labels_size[1]} x {labels_size[0]}"
+        else:
+            demand = f"be from {first} to {first + len(self.class_names) - 1}, or {self.ignore_label} to be ignored"
+            received = quote([str(value) for value in values])
+        with self._lock:
+            self._wrong = DataError(f"Labels must {demand}. Received: {received} in {os.fsdecode(name)}")
+        raise self._wrong
+
+    def _report(self, tried, readable, count):
+        if self._wrong:
+            self.failure = self._wrong
+            raise self.failure
+        return super()._report(tried, readable, count)

@@ -1,0 +1,1 @@
+"""Pictures of runs, models and predictions, drawn with matplotlib."""

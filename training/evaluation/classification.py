@@ -1,0 +1,163 @@
+"""Scores of a classifier on labelled images. Imports no TensorFlow."""
+
+import time
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_cnv2.images.classes import imagenet_classes, imagenet_wnids
+from training.distribute.devices import ONE_DEVICE
+from training.drawing.progress import progress_bar
+from training.errors import RecipeError
+
+# More classes than this make no readable confusion matrix.
+MAX_MATRIX = 50
+
+
+class Scores(keras.metrics.Metric):
+    """Top-1, top-5 and each class's accuracy, exact over any number of batches and replicas.
+
+    Args:
+        columns: For each class of the labels, its number among the model's classes.
+        classes: The number of the model's classes.
+
+    Call arguments:
+        y_true: One-hot labels `(N, len(columns))`.
+        y_pred: Class scores `(N, classes)`.
+        sample_weight: 1 for each sample that counts, 0 for each that does not `(N,)`; `None` if all do.
+    """
+
+    def __init__(self, columns, classes, name="scores"):
+        super().__init__(name=name)
+        self.columns = np.asarray(columns)
+        self.classes = classes
+
+        def counts(name, *shape):
+            return self.add_variable(shape, "zeros", dtype="float32", name=name)
+
+        self.images = counts("images", len(columns))
+        self.correct = counts("correct", len(columns))
+        self.in_top5 = counts("in_top5")
+        self.matrix = counts("matrix", classes, classes) if classes <= MAX_MATRIX else None
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_true = ops.cast(y_true, "float32")
+        labels = ops.take(self.columns, ops.argmax(y_true, axis=-1))
+        predictions = ops.argmax(y_pred, axis=-1)
+        counts = ops.ones(ops.shape(labels)) if sample_weight is None else ops.cast(sample_weight, "float32")
+        hits = counts * ops.cast(ops.equal(labels, ops.cast(predictions, labels.dtype)), "float32")
+        self.images.assign_add(ops.sum(y_true * ops.expand_dims(counts, -1), axis=0))
+        self.correct.assign_add(ops.sum(y_true * ops.expand_dims(hits, -1), axis=0))
+        top5 = ops.in_top_k(labels, y_pred, k=min(5, self.classes))
+        self.in_top5.assign_add(ops.sum(counts * ops.cast(top5, "float32")))
+        if self.matrix is not None:
+            rows, columns = (ops.one_hot(numbers, self.classes) for numbers in (labels, predictions))
+            self.matrix.assign_add(ops.matmul(ops.transpose(rows * ops.expand_dims(counts, -1)), columns))
+
+    def result(self):
+        return ops.sum(self.correct) / ops.maximum(ops.sum(self.images), 1)
+
+    def reset_state(self):
+        for variable in self.variables:
+            variable.assign(ops.zeros(variable.shape))
+
+
+class Clock(keras.callbacks.Callback):
+    """A progress bar, and the images a second from the end of the first batch on, when all is compiled.
+
+    Args:
+        images: Int, all images.
+        batch_size: Int.
+        visible: Bool, whether there is a bar.
+    """
+
+    def __init__(self, images, batch_size, visible=True):
+        super().__init__()
+        self.images = images
+        self.batch_size = batch_size
+        self.visible = visible
+        self.images_per_second = None
+
+    def on_test_begin(self, logs=None):
+        self._bar = progress_bar(desc="evaluating", total=self.images, leave=False, disable=not self.visible)
+        self._start = None
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._bar.update(min((batch + 1) * self.batch_size, self.images) - self._bar.n)
+        self._start = self._start or time.perf_counter()
+
+    def on_test_end(self, logs=None):
+        # All is computed by now, as `logs` hold numbers.
+        if (rest := self.images - self.batch_size) > 0:
+            self.images_per_second = rest / (time.perf_counter() - self._start)
+        self._bar.close()
+
+
+def check_channels(model, source, data):
+    """Raises a `RecipeError` if a classifier, backbone or FCMAE cannot see the images of a source."""
+    backbone = getattr(model, "backbone", model)
+    if (channels := backbone.images.shape[-1]) != source.channels:
+        raise RecipeError(
+            f"data must have images of {channels} channels, as {model.name} has. "
+            f"Received: data={data} with {source.channels}"
+        )
+
+
+def evaluate(classifier, source, recipe, batch_size, devices=ONE_DEVICE):
+    """Evaluates a classifier on the validation images of a source.
+
+    Args:
+        classifier: A `keras_cnv2.ConvNeXtV2` with its top, made in the devices' scope; it is compiled anew.
+        source: A source of data as `training.loop.train` describes it.
+        recipe: What `source.validation` takes.
+        batch_size: Int, images a step on all devices together.
+        devices: `training.distribute.devices.Devices`.
+
+    Returns:
+        A dict of figures as `run` returns it, and the confusion matrix, rows are labels, as an array; `None` for more
+        than 50 classes.
+    """
+    names = source.class_names
+    with devices.scope():
+        scores = Scores(columns_of(names, classifier), classifier.classes)
+        classifier.compile(loss=_no_loss, weighted_metrics=[scores])
+    clock = Clock(source.validation_size, batch_size, visible=devices.is_chief)
+    validation = devices.batches(lambda share: source.validation(recipe, batch_size, share))
+    with source.clear_errors():
+        classifier.evaluate(validation, steps=-(-source.validation_size // batch_size), callbacks=[clock], verbose=0)
+    images, correct = (ops.convert_to_numpy(v).astype(int) for v in (scores.images, scores.correct))
+    total = int(images.sum())
+    if not total:
+        raise RecipeError("data must have pictures to evaluate on. Received: none that can be read")
+    figures = {
+        "top1": float(correct.sum() / total),
+        "top5": float(ops.convert_to_numpy(scores.in_top5) / total),
+        "images": total,
+        "images_per_second": clock.images_per_second and round(clock.images_per_second, 1),
+        # A class without a picture has no accuracy.
+        "classes": {n: (float(c / i) if i else None) for n, c, i in zip(names, correct, images)},
+    }
+    return figures, None if scores.matrix is None else ops.convert_to_numpy(scores.matrix).astype(int)
+
+
+def _no_loss(y_true, y_pred):
+    """Keras wants one; labels and predictions may have different classes here."""
+    return ops.zeros_like(y_pred[:, 0])
+
+
+def columns_of(names, classifier):
+    """The numbers that classes of these names have among the classifier's.
+
+    ImageNet's folders are called by WordNet ids, the published classes by words.
+    """
+    ours = classifier.class_names or imagenet_classes()
+    if tuple(ours) == imagenet_classes() and {*names} <= {*imagenet_wnids()}:
+        ours = imagenet_wnids()
+    unknown = [name for name in names if name not in ours]
+    if unknown or len(ours) != classifier.classes:
+        raise RecipeError(
+            f"data must have classes that the weights know. Received: {len(unknown)} others, such as {unknown[:5]}; "
+            f"the weights know {len(ours)}, such as {[*ours][:5]}"
+        )
+    return [ours.index(name) for name in names]

@@ -1,0 +1,141 @@
+"""Evaluate a segmentation model on whole pictures: IoU of each class and their mean, accuracy of pixels.
+
+One table of counts over all pixels of all pictures, at the size of their labels: not the mean of the pictures' scores.
+"""
+
+import itertools
+import time
+
+import numpy as np
+from keras import ops
+
+from keras_cnv2.segmentation import ConfusionMatrix, Segmenter
+from training.data.scenes.augment import resize_image, scaled_size
+from training.data.shares import Share
+from training.distribute.devices import ONE_DEVICE
+from training.drawing.progress import progress_bar
+from training.errors import RecipeError
+
+# Of the test at several scales, in which pictures are mirrored as well (mmsegmentation).
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+MULTI_SCALE = "mean_iou_multi_scale"
+
+
+def evaluate(model, source, recipe, devices=ONE_DEVICE):
+    """Evaluates a model on the validation pictures of a source. Each worker sees a part of them, on one device.
+
+    Args:
+        model: A model from images to logits of the images' size, like `keras_cnv2.segmentation.UPerNet`.
+        source: A `training.data.scenes.task.Scenes`.
+        recipe: Has `short_side`, `window`, `stride` and `multi_scale`.
+        devices: `training.distribute.devices.Devices`.
+
+    Returns:
+        A dict of figures: "mean_iou", "pixel_accuracy", "mean_accuracy", "iou", a dict from the names of classes to
+        their IoU (`None` for those that neither labels nor predictions have), "images" and "images_per_second"; with
+        `recipe.multi_scale` also "mean_iou_multi_scale" and "pixel_accuracy_multi_scale".
+
+    Raises:
+        RecipeError: If there are no pictures to evaluate on.
+        DataError: Where labels cannot be right, or too many pictures cannot be read.
+    """
+    counts, images, seconds = _counted(predictor(model, recipe), source, devices)
+    scores = counts.scores()
+    figures = {
+        **scores,
+        "iou": dict(zip(source.class_names, scores["iou"])),
+        "images": images,
+        "images_per_second": round((images - devices.workers) / seconds, 1) if seconds else None,
+    }
+    if recipe.multi_scale:
+        counts, *_ = _counted(predictor(model, recipe, SCALES), source, devices)
+        figures |= {f"{name}_multi_scale": counts.scores()[name] for name in ("mean_iou", "pixel_accuracy")}
+    return figures
+
+
+def _counted(predict, source, devices):
+    """The `ConfusionMatrix` of all workers' predictions, how many pictures it is of, and seconds without the first."""
+    counts = ConfusionMatrix(len(source.class_names), source.ignore_label)
+    share = Share(devices.worker, devices.workers)
+    total = len(range(share.worker, source.validation_size, share.workers))
+    images, start = 0, None
+    with progress_bar(desc="evaluating", total=total, leave=False, disable=not devices.is_chief) as bar:
+        for pixels, labels, _ in source.whole(share):
+            counts.update_state(labels[None], predict(pixels, labels.shape)[None])
+            images += 1
+            start = start or time.perf_counter()  # the first takes longer: the model is compiled
+            bar.update()
+    seconds = time.perf_counter() - start if images > 1 else None
+    parts = devices.gather({"images": images, "counts": [ops.convert_to_numpy(v).tolist() for v in counts.variables]})
+    images = sum(part["images"] for part in parts)
+    if not images:
+        raise RecipeError("data must have pictures to evaluate on. Received: none that can be read")
+    for variable, *values in zip(counts.variables, *(part["counts"] for part in parts)):
+        variable.assign(np.sum(values, axis=0, dtype="int32"))
+    return counts, images, seconds
+
+
+def predictor(model, recipe, scales=(1.0,)):
+    """How a recipe tests a model on a picture.
+
+    Each scale is made from the picture itself; probabilities are averaged.
+
+    Args:
+        model: As in `evaluate`.
+        recipe: As in `evaluate`.
+        scales: Floats, factors on the picture's size; with several of them each is mirrored as well.
+
+    Returns:
+        A function from pixels `(height, width, 3)` and a size, (height, width), to the classes of a picture of that
+        size, an int32 array.
+    """
+    segmenter = Segmenter(model, recipe.window, recipe.stride, flip=len(scales) > 1)
+
+    def probabilities(pixels, size, scale):
+        target = scaled_size(pixels, recipe.short_side, scale)
+        image = resize_image(pixels, target, (0, 0), target)
+        return segmenter.probabilities(image[None], size)[0]
+
+    def predict(pixels, size):
+        views = sum(probabilities(pixels, size, scale) for scale in scales)
+        return ops.convert_to_numpy(ops.argmax(views, axis=-1)).astype("int32")
+
+    return predict
+
+
+def examples(model, source, recipe, count):
+    """A few validation pictures, always the same, as in `evaluate`.
+
+    Args:
+        model, source, recipe: As in `evaluate`.
+        count: Int; there may be fewer.
+
+    Returns:
+        Three lists: pixels, labels, with -1 where they are ignored, and predictions.
+    """
+    predict = predictor(model, recipe)
+    pictures = itertools.islice(source.whole(mixed=True), count)
+    found = [
+        (pixels, np.where(labels == source.ignore_label, -1, labels), predict(pixels, labels.shape))
+        for pixels, labels, _ in pictures
+    ]
+    return tuple(map(list, zip(*found)))
+
+
+def percent(value):
+    """A share for people; `None` is one of no pixels at all."""
+    return "no pixels" if value is None else f"{value:.2%}"
+
+
+def table(figures):
+    """What `evaluate` returns as a table for the terminal: a class a line, then the means."""
+    rows = [(name, percent(iou)) for name, iou in figures["iou"].items()]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {iou:>9}" for name, iou in rows]
+    rate = figures["images_per_second"]
+    means = ("mean_iou", "pixel_accuracy", "mean_accuracy")
+    told = [f"{name.replace('_', ' ').replace('iou', 'IoU')} {percent(figures[name])}" for name in means]
+    lines.append(f"{', '.join(told)} of {figures['images']} images" + (f", {rate:.1f} images/s" if rate else ""))
+    if MULTI_SCALE in figures:
+        lines.append(f"at several scales, mirrored as well: mean IoU {percent(figures[MULTI_SCALE])}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The training loop: strategy, `fit`, checkpoints, going on. Imports no TensorFlow."""

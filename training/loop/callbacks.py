@@ -1,0 +1,231 @@
+"""What happens around the steps of a run: Keras callbacks. They import no TensorFlow."""
+
+import csv
+import io
+import math
+import time
+
+import keras
+
+from training.drawing.progress import progress_bar
+from training.errors import TrainingError
+from training.files import write_json, write_text
+from training.loop import state
+
+
+class Position(keras.callbacks.Callback):
+    """Counts the steps of a run, and ends the epoch in which it was interrupted where it would have ended.
+
+    Keras counts steps within an epoch and begins every `fit` with a whole one. A run that goes on in mid-epoch has
+    fewer steps to do in the first: `stop_training` ends it, and is withdrawn before Keras would end the training.
+
+    Args:
+        step: Steps that were done before.
+        steps_per_epoch: Steps of a whole epoch.
+    """
+
+    def __init__(self, step, steps_per_epoch):
+        super().__init__()
+        self.step = step
+        self.steps_per_epoch = steps_per_epoch
+        self._in_part_of_an_epoch = step % steps_per_epoch > 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self._in_part_of_an_epoch and self.step % self.steps_per_epoch == 0:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._in_part_of_an_epoch:
+            self.model.stop_training = self._in_part_of_an_epoch = False
+
+
+class StopIfNotFinite(keras.callbacks.Callback):
+    """Ends the run at the first step whose loss is not finite.
+
+    A step's loss is looked at when the next one is under way, so that the device never waits for it.
+
+    Args:
+        position: The run's `Position`.
+        folder: The run's folder of checkpoints; `None` on a worker that has none.
+
+    Raises:
+        TrainingError: From `fit`. It names the step and the last checkpoint.
+    """
+
+    def __init__(self, position, folder):
+        super().__init__()
+        self.position = position
+        self.folder = folder
+        self._last = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.check()
+        self._last = (self.position.step, logs["loss"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.check()
+
+    def check(self):
+        """Looks at the loss of the last step. Whoever is about to save what a step made calls this before."""
+        if self._last is None:
+            return
+        (step, loss), self._last = self._last, None
+        if math.isfinite(loss := float(loss)):
+            return
+        found = state.checkpoints(self.folder) if self.folder else {}
+        last = found[max(found)] if found else "the chief's" if not self.folder else "none"
+        raise TrainingError(
+            f"The loss was {loss} at step {step}. The last good checkpoint is {last}. Begin another run with a lower "
+            "learning rate, a longer warm-up, clip_norm or another dtype."
+        )
+
+
+class EvaluateAverages(keras.callbacks.Callback):
+    """Puts the moving averages of the weights in their place while the model is evaluated.
+
+    Keras's SwapEMAWeights swaps by adding and subtracting, which leaves rounding errors in the weights that train on.
+    """
+
+    def on_test_begin(self, logs=None):
+        self._weights = [keras.ops.convert_to_numpy(v) for v in self.model.trainable_variables]
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        for variable in self.model.trainable_variables:
+            # JAX puts the averages themselves there, and evaluation would use up their memory.
+            variable.assign(keras.ops.copy(keras.ops.convert_to_tensor(variable)))
+
+    def on_test_end(self, logs=None):
+        for variable, weight in zip(self.model.trainable_variables, self._weights):
+            variable.assign(weight)
+        self._weights = None
+
+
+class Log(keras.callbacks.Callback):
+    """Writes a line an epoch into log.csv and log.json, whole files each time, and keeps them as `history`.
+
+    Where an interrupted run goes on within an epoch, Keras begins that epoch's metrics anew: its training figures and
+    seconds are those of the steps since.
+
+    Args:
+        folder: The run's folder; `None` for nothing to be written.
+        position: The run's `Position`.
+        images: Images a step.
+        history: The lines of the epochs done before.
+    """
+
+    def __init__(self, folder, position, images, history=()):
+        super().__init__()
+        self.folder = folder
+        self.position = position
+        self.images = images
+        self.history = list(history)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start, self._first_step = time.perf_counter(), self.position.step
+        self._seconds = 0.0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._seconds = time.perf_counter() - self._start  # without the validation that may follow
+
+    def on_epoch_end(self, epoch, logs=None):
+        steps = self.position.step - self._first_step
+        row = {"epoch": epoch + 1, "step": self.position.step} | {name: float(value) for name, value in logs.items()}
+        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["images_per_second"] = round(steps * self.images / max(self._seconds, 1e-9), 1)
+        row["seconds"] = round(time.perf_counter() - self._start, 1)
+        self.history.append(row)
+        if self.folder is None:
+            return
+        write_json(self.folder / "log.json", self.history)
+        write_text(self.folder / "log.csv", _csv(self.history))
+
+
+def _csv(rows):
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+class SaveCheckpoints(keras.callbacks.Callback):
+    """Saves the state at the end of each epoch, and every so many steps in between.
+
+    Args:
+        folder: The folder of checkpoints; `None` for nothing to be saved.
+        position: The run's `Position`.
+        log: The run's `Log`; it comes before this callback.
+        guard: The run's `StopIfNotFinite`.
+        every: Steps between checkpoints within an epoch.
+        monitor: Name of the metric that tells the best checkpoint: accuracy and IoU should be high, all else low.
+        best: Step of the best checkpoint so far, or `None`.
+    """
+
+    def __init__(self, folder, position, log, guard, every, monitor, best=None):
+        super().__init__()
+        self.folder = folder
+        self.position = position
+        self.log = log
+        self.guard = guard
+        self.every = every
+        self.monitor = monitor
+        self.best = best
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self.position.step
+        if step % self.every == 0 and step % self.position.steps_per_epoch:
+            self.save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        sign = -1 if self.monitor.endswith(("accuracy", "iou")) else 1
+        values = {row["step"]: sign * row[self.monitor] for row in self.log.history}
+        self.best = min(values, key=lambda step: (math.isnan(values[step]), values[step]))
+        self.save()
+
+    def save(self):
+        """Saves the state as it is between two steps."""
+        self.guard.check()
+        if self.folder is None:
+            return
+        if hasattr(self.model, "jax_state_sync"):  # JAX trains on copies of the variables
+            self.model.jax_state_sync()
+        progress = state.Progress(self.position.step, tuple(self.log.history), self.best)
+        state.save(self.folder, self.model, progress)
+
+
+class ProgressLine(keras.callbacks.Callback):
+    """One line for the whole run: epoch, metrics, images a second, time left.
+
+    Args:
+        position: The run's `Position`.
+        images: Images a step.
+        epochs: Epochs of the run.
+    """
+
+    def __init__(self, position, images, epochs):
+        super().__init__()
+        self.position = position
+        self.images = images
+        self.epochs = epochs
+
+    def on_train_begin(self, logs=None):
+        total = self.epochs * self.position.steps_per_epoch * self.images
+        done = self.position.step * self.images
+        self._bar = progress_bar(total=total, initial=done, unit_scale=True)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._bar.set_description(f"epoch {epoch + 1}/{self.epochs}", refresh=False)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._bar.update(self.images):  # it was time to draw: only then is the device waited for
+            self._set(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._set(logs)
+        self._bar.refresh()
+
+    def on_train_end(self, logs=None):
+        self._bar.close()
+
+    def _set(self, logs):
+        self._bar.set_postfix({name: f"{float(value):.4g}" for name, value in logs.items()}, refresh=False)

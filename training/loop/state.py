@@ -1,0 +1,147 @@
+"""The state of a training run as a file: all of it, whole or not there.
+
+A checkpoint is a safetensors file: the variables of the model (the states of its random generators among them) and of
+the optimizer (the moving average and accumulated gradients among them), and as metadata the position and the history.
+"""
+
+import json
+import logging
+import os
+import re
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_cnv2.checkpoints.write import write_tensors
+from keras_cnv2.files import replacing
+
+logger = logging.getLogger(__name__)
+
+NAME = "step-{:010d}.safetensors"
+PATTERN = re.compile(r"step-(\d{10})\.safetensors")
+KEPT = 3
+
+
+class Progress(NamedTuple):
+    """How far a run has come.
+
+    Args:
+        step: Steps done; the data's position is the same number.
+        history: One dict of metrics an epoch done.
+        best: Step of the best checkpoint so far, or `None`.
+    """
+
+    step: int = 0
+    history: tuple = ()
+    best: int | None = None
+
+
+def save(folder, model, progress):
+    """Writes a checkpoint, then removes others that are neither among the last three nor the best.
+
+    Args:
+        folder: Path of the folder of checkpoints; made if it is not there.
+        model: The compiled model, its optimizer built.
+        progress: The `Progress`.
+
+    Returns:
+        The checkpoint's path.
+    """
+    folder.mkdir(exist_ok=True)
+    path = folder / NAME.format(progress.step)
+    arrays = {name: np.asarray(keras.ops.convert_to_numpy(v), order="C") for name, v in variables(model).items()}
+    content = {"progress": progress._asdict(), "checksums": {name: checksum(a) for name, a in arrays.items()}}
+    with replacing(path) as temporary:
+        write_tensors(temporary, arrays, {"keras_cnv2": json.dumps(content)})
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+    found = checkpoints(folder)
+    for step in found.keys() - {*sorted(found)[-KEPT:], progress.best, progress.step}:
+        found[step].unlink()
+    return path
+
+
+def restore(folder, model):
+    """Loads the newest checkpoint that is whole into a model; damaged ones are passed over.
+
+    Args:
+        folder: Path of the folder of checkpoints.
+        model: The compiled model, its optimizer built.
+
+    Returns:
+        The `Progress`; that of a new run if there is no checkpoint.
+    """
+    found = checkpoints(folder)
+    for step in sorted(found, reverse=True):
+        if progress := load(found[step], model):
+            return progress
+    return Progress()
+
+
+def load(path, model):
+    """Loads a checkpoint into a model, if it is whole.
+
+    A damaged one is named in the log and gets another name: it must not count among those that are kept.
+
+    Args:
+        path: Path of the checkpoint.
+        model: The compiled model, its optimizer built.
+
+    Returns:
+        The `Progress`; `None` if the checkpoint is damaged, and the model is as it was.
+    """
+    try:
+        arrays, content = read(path)
+    except (ImportError, MemoryError, OSError):  # not the file's fault: it may be read the next time
+        raise
+    except Exception as error:  # whatever safetensors or JSON raise for a damaged file
+        aside = path.replace(path.with_name(path.name + ".damaged"))
+        logger.warning("%s is damaged and passed over; it is %s now (%s)", path, aside.name, error)
+        return None
+    assign(model, arrays, path)
+    progress = content["progress"]
+    return Progress(progress["step"], tuple(progress["history"]), progress["best"])
+
+
+def read(path):
+    """The arrays and the metadata of a checkpoint, checked to be as they were written."""
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        content = json.loads(file.metadata()["keras_cnv2"])
+    if {name: checksum(array) for name, array in arrays.items()} != content["checksums"]:
+        raise ValueError("its contents have changed since they were written")
+    return arrays, content
+
+
+def checkpoints(folder):
+    """The checkpoints of a folder: step -> path."""
+    names = {path: PATTERN.fullmatch(path.name) for path in Path(folder).glob("step-*")}
+    return {int(match[1]): path for path, match in names.items() if match}
+
+
+def variables(model):
+    """All that makes up the state of a compiled model: name -> variable."""
+    groups = {"model": model.variables, "optimizer": model.optimizer.variables}
+    # Numbered: paths are for people, and those of random generators depend on what else a process has built.
+    return {f"{group}/{number:05d}": v for group, vs in groups.items() for number, v in enumerate(vs)}
+
+
+def assign(model, arrays, path):
+    """Sets the variables of a model to the arrays of the checkpoint at `path`."""
+    expected = variables(model)
+    misfits = sorted(expected.keys() ^ arrays.keys()) + sorted(
+        name for name in expected.keys() & arrays.keys() if tuple(expected[name].shape) != arrays[name].shape
+    )
+    if misfits:
+        raise ValueError(f"The checkpoint is another model's or optimizer's. Received: {path}, misfits {misfits[:5]}")
+    for name, variable in expected.items():
+        variable.assign(arrays[name])
+
+
+def checksum(array):
+    return zlib.crc32(memoryview(array).cast("B") if array.size and array.ndim else array.tobytes())

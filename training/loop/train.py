@@ -1,0 +1,155 @@
+"""Model, optimizer, `fit`, and going on where a run was interrupted. Imports no TensorFlow: it runs on any backend.
+
+A source of data is any object with `size`, the number of training images, `training(recipe, first_batch, augmentation)`
+for endless batches from any batch on, `validation(recipe, batch_size)` for finite ones or `None`, each with a further
+argument for the `training.data.shares.Share` of them, and as anything that Keras takes; `validation_size`, and
+`clear_errors()`, a context: see `Arrays`, `Folder` and `Tfds` in `training.data.images`.
+"""
+
+import importlib.util
+import itertools
+
+import keras
+
+import keras_cnv2
+from keras_cnv2.optimizers.loss_scale import LossScaleOptimizer
+from training.distribute.devices import ONE_DEVICE
+from training.distribute.preemption import EndWhenTold
+from training.loop import state
+from training.loop.callbacks import EvaluateAverages, Log, Position, ProgressLine, SaveCheckpoints, StopIfNotFinite
+from training.models.build import rematerialize
+
+
+def adamw(recipe, steps_per_epoch):
+    """The optimizer of a recipe; its schedule counts the optimizer's own steps, not the accumulated ones."""
+    ema = getattr(recipe, "ema", None)
+    optimizer = keras_cnv2.LayerDecayAdamW(
+        recipe.learning_rate(steps_per_epoch // recipe.accumulation),
+        weight_decay=recipe.weight_decay,
+        beta_1=recipe.betas[0],
+        beta_2=recipe.betas[1],
+        layer_decay=getattr(recipe, "layer_decay", 1.0),
+        layer_decay_type=getattr(recipe, "layer_decay_type", "single"),
+        global_clipnorm=recipe.clip_norm,
+        use_ema=ema is not None,
+        ema_momentum=ema or 0.0,
+        gradient_accumulation_steps=recipe.accumulation if recipe.accumulation > 1 else None,
+    )
+    return LossScaleOptimizer(optimizer) if recipe.dtype == "mixed_float16" else optimizer
+
+
+def train(
+    model,
+    recipe,
+    source,
+    folder,
+    augmentation=None,
+    callbacks=(),
+    devices=ONE_DEVICE,
+    metrics=None,
+    monitor=None,
+    **compile_arguments,
+):
+    """Trains a model to the end of its recipe, from the newest checkpoint in the folder if there is one.
+
+    With `recipe.ema`, the model holds the averaged weights at the end.
+
+    Args:
+        model: The model, made in the devices' scope.
+        recipe: The `training.recipes.fields.Training`.
+        source: The data, see above.
+        folder: Path of the run's folder: logs and checkpoints go there, those of the chief alone.
+        augmentation: Optional, what `source.training` takes as such.
+        callbacks: More Keras callbacks, for the chief.
+        devices: `training.distribute.devices.Devices`.
+        metrics: Optional function that makes a list of metrics.
+        monitor: Name of the figure of validation that tells the best checkpoint, "val_accuracy". `None`: there is no
+            validation, and the loss tells it.
+        **compile_arguments: The loss, for `model.compile`.
+
+    Returns:
+        The `training.loop.state.Progress` at the end; its history has the metrics of each epoch.
+
+    Raises:
+        TrainingError: If the loss is not finite.
+        Preempted: If a SIGTERM came; the state is saved.
+    """
+    steps = recipe.steps_per_epoch(source.size)
+    if recipe.remat:
+        rematerialize(model)
+    with devices.scope():
+        model.compile(adamw(recipe, steps), weighted_metrics=metrics() if metrics else None, **compile_arguments)
+        model.optimizer.build(model.trainable_variables)
+    progress = restore(model, folder, devices)
+
+    validates = monitor is not None and source.validation_size > 0
+    written = folder if devices.is_chief else None
+    saved = folder / "checkpoints" if devices.is_chief else None
+    position = Position(progress.step, steps)
+    guard = StopIfNotFinite(position, saved)
+    log = Log(written, position, recipe.step_batch, progress.history)
+    # In between, each replica has accumulated gradients of its own, of which only one would be saved.
+    every = -(-recipe.checkpoint_steps // recipe.accumulation) * recipe.accumulation
+    saver = SaveCheckpoints(saved, position, log, guard, every, monitor if validates else "loss", progress.best)
+    everywhere = [*averages(recipe), position, guard, log, saver]
+    shown = [ProgressLine(position, recipe.step_batch, recipe.epochs), *tensorboard(folder), *callbacks]
+    last = EndWhenTold(saver, devices, recipe.accumulation)
+    with last.listening(), source.clear_errors():
+        model.fit(
+            _endless(devices.batches(lambda share: source.training(recipe, progress.step, augmentation, share))),
+            validation_data=devices.batches(lambda share: source.validation(recipe, recipe.step_batch, share))
+            if validates
+            else None,
+            validation_steps=-(-source.validation_size // recipe.step_batch) if validates else None,
+            steps_per_epoch=steps,
+            epochs=recipe.epochs,
+            initial_epoch=progress.step // steps,
+            shuffle=False,
+            callbacks=[*everywhere, *(shown if devices.is_chief else []), last],
+            verbose=0,
+        )
+    return state.Progress(position.step, tuple(log.history), saver.best)
+
+
+def _endless(batches):
+    """Batches without end, for Keras.
+
+    A `keras.utils.PyDataset` as a generator: Keras's adapter of the first refuses to begin an epoch after one that
+    `Position` has ended early.
+    """
+    if not isinstance(batches, keras.utils.PyDataset):
+        return batches
+    numbered = map(batches.__getitem__, itertools.count())
+    return (batch if isinstance(batch, tuple) else (batch,) for batch in numbered)
+
+
+def restore(model, folder, devices):
+    """Loads the newest checkpoint of the chief's folder into the model of every worker.
+
+    Returns:
+        The `training.loop.state.Progress`.
+    """
+    progress = state.Progress()
+    with devices.agreement():
+        if devices.is_chief:
+            progress = state.restore(folder / "checkpoints", model)
+    devices.copy_from_chief(state.variables(model).values())
+    step, history, best = devices.gather(progress)[0]
+    return state.Progress(step, tuple(history), best)
+
+
+def averages(recipe):
+    """The callbacks that a moving average needs."""
+    return [EvaluateAverages()] if getattr(recipe, "ema", None) else []
+
+
+def tensorboard(folder):
+    """The callback that writes for TensorBoard, where that and the TensorFlow it writes with are installed."""
+    if not all(map(importlib.util.find_spec, ("tensorflow", "tensorboard"))):
+        return []
+    return [keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
+
+
+def classifier_metrics():
+    """Accuracy, and the loss: Keras's own also counts the empty places in the last batch of an evaluation."""
+    return [keras.metrics.CategoricalCrossentropy(name="loss", from_logits=True), "accuracy"]

@@ -1,0 +1,1 @@
+"""From a recipe to the model that it trains."""

@@ -1,0 +1,1 @@
+"""Recipes: their fields (fields, dense), and their rows (images, segmentation, detection)."""

@@ -1,0 +1,1 @@
+"""A run on disk: its folder, its results, and the machine that it ran on."""

@@ -1,0 +1,59 @@
+"""What a run leaves behind at its end: the weights, the best ones, curves, figures."""
+
+import logging
+
+import numpy as np
+
+from keras_cnv2.files import replacing
+from training.drawing.runs import learning_curves
+from training.loop import state
+
+logger = logging.getLogger(__name__)
+
+
+def save(model, path):
+    """Writes a Keras file, whole or not at all."""
+    with replacing(path) as temporary:
+        model.save(temporary)
+
+
+def save_best(model, progress, folder, finished=lambda model: model):
+    """Writes best.keras if another epoch than the last was the best one; the model then has its weights.
+
+    If the best checkpoint is damaged or gone, the log says so, and no other takes its place.
+
+    Args:
+        model: The compiled model.
+        progress: The `training.loop.state.Progress` at the end.
+        folder: Path of the run.
+        finished: From the model to the one that is saved.
+    """
+    if progress.best == progress.step:
+        return
+    path = state.checkpoints(folder / "checkpoints").get(progress.best)
+    if path is None or state.load(path, model) is None:
+        logger.warning("best.keras is not written: the checkpoint of step %s cannot be read", progress.best)
+        return
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    save(finished(model), folder / "best.keras")
+
+
+def draw_curves(history, folder, labels):
+    """Draws learning_curves.png: a panel for each figure, with its course in training and in validation."""
+    panels = {}
+    for label in labels:
+        curves = {"training": label, "validation": f"val_{label}"}
+        panels[label] = {
+            name: [row.get(key, np.nan) for row in history] for name, key in curves.items() if key in history[0]
+        }
+    learning_curves(folder / "learning_curves.png", panels)
+
+
+def summary(model, progress):
+    """What metrics.json says of every run: parameters, seconds, the best epoch."""
+    history = progress.history
+    return {
+        "parameters": model.count_params(),
+        "seconds": round(sum(row["seconds"] for row in history), 1),
+        "best_epoch": next(row["epoch"] for row in history if row["step"] == progress.best),
+    }

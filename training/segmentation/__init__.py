@@ -1,1 +1,0 @@
-"""Training of semantic segmentation: data, augmentation, evaluation, pictures."""
