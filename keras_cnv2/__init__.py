@@ -1,24 +1,26 @@
 """ConvNeXt V2 in Keras: layers, models, and self-supervised pre-training with FCMAE.
 
-Map of the package. A room imports only from rooms above it:
+Map of the package. Each room imports only from rooms above it:
 
-    arguments       checks of arguments, with one wording
-    errors, files   CheckpointError and ExportError; files and folders that are written whole or not at all
-    optional_packages   what is imported on first use, with an error that says what to install
-    sizes           the eight published sizes
-    distribute/     what Keras needs to fit under MultiWorkerMirroredStrategy; sums over replicas
-    kernels/        the same numbers faster, TensorFlow on CPUs
-    layers/         GRN, DropPath, LayerNorm, the masked convolution, the block
-    images/         normalization, pictures (bytes to square RGB images), names of classes
-    optimizers/     AdamW with layer-wise decay, schedules, loss scaling
-    checkpoints/    published and other files, both ways: registry, hub, readers, names, conversion
-    folding/        the same outputs with fewer operations
-    models/         stem and stages as a graph, classifiers, backbones
-    fcmae/          masking, encoders, the model
-    segmentation/, detection/   heads, losses, inference
-    restore         a model from any of its files
-    export/         SavedModel, LiteRT, serving folders, ONNX
-    commands/       the command `keras-cnv2`
+    arguments           checks of arguments, with one wording
+    errors              CheckpointError, ExportError
+    files               files and folders that are written whole or not at all
+    optional_packages   packages that are imported on first use
+    sizes               the eight published sizes
+    distribute/         what Keras needs to fit under MultiWorkerMirroredStrategy; sums over replicas
+    kernels/            the same numbers faster: training with TensorFlow on CPUs
+    layers/             GRN, DropPath, LayerNorm, the masked convolution, the block
+    images/             normalization, pictures (encoded bytes to square RGB images), names of classes
+    optimizers/         AdamW with layer-wise decay, its schedule, loss scaling
+    checkpoints/        weights in and out: registry, hub, readers, names, conversion
+    folding/            the same outputs with fewer operations, for inference
+    models/             stem and stages as a graph, classifiers, backbones
+    fcmae/              masking, encoders, the model
+    segmentation/       heads, loss, metric, inference
+    detection/          heads, loss, inference
+    restore             a model from any file of weights
+    export/             SavedModel, serving folders, LiteRT, ONNX
+    commands/           the command `keras-cnv2`
 """
 
 from keras_cnv2 import detection as detection

@@ -1,16 +1,21 @@
-"""The application around the library: run it from a checkout, `python -m training ...`.
+"""The application around the library: `keras-cnv2 finetune ...`, or `python -m training finetune ...` in a checkout.
 
-Where what is:
+Map of the package. Each room imports only from rooms above it:
 
-    commands        pretrain, finetune, evaluate, segment, detect, analyze, report, quickstart, recipes (rows);
-                    their common parts: commands, options, serve
-    recipes         recipe (fields), dense (what segmentation and detection have in common), stems
-    the loop        loop, callbacks, schedules, checkpoints, runs (a run's folder), results (what a run leaves),
-                    system (the machine)
-    data/           sources, pipelines, augmentation
+    errors          what ends a command with a message
+    files           JSON and text files
+    drawing/        pictures of runs, models and predictions
+    analysis/       what a model's layers hold and what its classes answer to
+    models/         from a recipe to its model
+    recipes/        fields and rows
+    data/           files and arrays to augmented batches
     distribute/     strategies, clusters, workers that meet, die or are preempted
-    pictures        figures, pictures, predictions, reports/, analysis/
-    dense tasks     segmentation/, detection/
+    loop/           strategy, fit, checkpoints, going on
+    evaluation/     scores of classifiers, segmenters and detectors
+    runs/           a run's folder, its results, the machine
+    reports/        a page about runs
+    commands/       one file for each command, and what starts a run
 
-What says so imports no TensorFlow, and runs on any backend of Keras.
+Modules whose docstring says "imports no TensorFlow" run on any backend of Keras. In the wheel this package is called
+keras_cnv2_training.
 """

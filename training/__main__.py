@@ -19,9 +19,9 @@ def main(argv=None):
 
 def _main(argv):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import of TensorFlow, below
-    from training.commands import analyze, detect, evaluate, finetune, pretrain, quickstart, recipes, report, segment
-    from training.distribute.preemption import EXIT_CODE, Preempted
-    from training.errors import TrainingError
+    from .commands import analyze, detect, evaluate, finetune, pretrain, quickstart, recipes, report, segment
+    from .distribute.preemption import EXIT_CODE, Preempted
+    from .errors import TrainingError
 
     parser = argparse.ArgumentParser(prog="python -m training", description="Train ConvNeXt V2.")
     commands = parser.add_subparsers(dest="command", required=True)

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from keras_cnv2.files import replacing
-from training.errors import RunError
+
+from .errors import RunError
 
 
 def read_json(path):

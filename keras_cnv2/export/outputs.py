@@ -3,10 +3,10 @@
 import keras
 
 from keras_cnv2.arguments import is_positive_int
-from keras_cnv2.commands import predict
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 from keras_cnv2.models.classifier import ConvNeXtV2
+from keras_cnv2.models.pictures import class_names
 from keras_cnv2.models.stages import pyramid_layers, total_stride
 from keras_cnv2.segmentation.deeplab import is_deeplab
 from keras_cnv2.segmentation.upernet import UPerNet
@@ -44,7 +44,7 @@ def labels_of(model):
         classes = model.classes if isinstance(model, UPerNet) else model.num_classes
         labels = getattr(model, "class_names", None) or tuple(map(str, range(classes)))
     elif has_classes(model):
-        labels = predict.class_names(model)
+        labels = class_names(model)
     else:
         return None
     return one_line_each(labels)

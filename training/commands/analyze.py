@@ -11,16 +11,17 @@ from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.models.pictures import class_names
 from keras_cnv2.restore import restore_model
-from training.analysis import measures
-from training.analysis.features import Blocks
-from training.commands.evaluate import Evaluation
-from training.commands.start import folder_name, positive_int, weights_of
-from training.data.images.sources import open_source
-from training.drawing.analysis import activations, distances, grad_cams, selectivity
-from training.drawing.progress import progress_bar
-from training.errors import RecipeError
-from training.evaluation.classification import check_channels
-from training.files import write_json
+
+from ..analysis import measures
+from ..analysis.features import Blocks
+from ..data.images.sources import open_source
+from ..drawing.analysis import activations, distances, grad_cams, selectivity
+from ..drawing.progress import progress_bar
+from ..errors import RecipeError
+from ..evaluation.classification import check_channels
+from ..files import write_json
+from .evaluate import Evaluation
+from .start import folder_name, positive_int, weights_of
 
 # Images whose pictures are drawn.
 SHOWN = 6

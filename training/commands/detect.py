@@ -2,16 +2,17 @@
 
 from keras_cnv2.detection import Detector, export_detector
 from keras_cnv2.detection.retinanet import require_keras_cv
-from training.commands import options
-from training.commands.start import add_device_options, add_run_options, devices_of, folder_of, start_run
-from training.distribute.devices import ONE_DEVICE
-from training.drawing.detection import average_precisions, detections
-from training.files import write_json
-from training.loop.train import train
-from training.models.build import is_exportable, new_backbone, new_retinanet
-from training.recipes.detection import DETECTION
-from training.runs import results
-from training.runs.folder import METRICS
+
+from ..distribute.devices import ONE_DEVICE
+from ..drawing.detection import average_precisions, detections
+from ..files import write_json
+from ..loop.train import train
+from ..models.build import is_exportable, new_backbone, new_retinanet
+from ..recipes.detection import DETECTION
+from ..runs import results
+from ..runs.folder import METRICS
+from . import options
+from .start import add_device_options, add_run_options, devices_of, folder_of, start_run
 
 MODEL = "detector.keras"
 EXAMPLES = 6
@@ -86,8 +87,8 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
 def _open_data(recipe):
     """The source of a run. That a package is missing is said here, not after the training."""
     # These need TensorFlow, without which other commands run.
-    from training.data.boxes.sources import open_boxes
-    from training.evaluation.detection import require_pycocotools
+    from ..data.boxes.sources import open_boxes
+    from ..evaluation.detection import require_pycocotools
 
     require_keras_cv()
     source = open_boxes(recipe)
@@ -98,7 +99,7 @@ def _open_data(recipe):
 
 def _written(model, recipe, source, progress, folder, devices):
     """Writes what a run leaves, and evaluates on one device. Returns what is in metrics.json."""
-    from training.evaluation.detection import evaluate
+    from ..evaluation.detection import evaluate
 
     names = source.class_names
     results.save(model, folder / MODEL)

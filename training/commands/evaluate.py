@@ -7,13 +7,14 @@ from pathlib import Path
 from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.restore import restore_model
-from training.commands.start import add_device_options, devices_of, positive_int, weights_of
-from training.data.images.sources import open_source
-from training.distribute.devices import ONE_DEVICE
-from training.errors import RecipeError
-from training.evaluation.classification import check_channels, evaluate
-from training.files import write_json
-from training.runs.folder import versions
+
+from ..data.images.sources import open_source
+from ..distribute.devices import ONE_DEVICE
+from ..errors import RecipeError
+from ..evaluation.classification import check_channels, evaluate
+from ..files import write_json
+from ..runs.folder import versions
+from .start import add_device_options, devices_of, positive_int, weights_of
 
 logger = logging.getLogger(__name__)
 

@@ -4,20 +4,20 @@ import logging
 
 import keras
 
-from training.commands import options
-from training.commands.evaluate import print_scores
-from training.commands.start import add_device_options, add_run_options, devices_of, folder_of, start_run
-from training.data.images.augment import Augmentation
-from training.distribute.devices import ONE_DEVICE
-from training.drawing.runs import confusion_matrix, predictions
-from training.evaluation.classification import evaluate
-from training.evaluation.predictions import best_and_worst
-from training.files import write_json
-from training.loop.train import classifier_metrics, train
-from training.models.build import freeze_encoder, new_classifier, with_softmax, without_grn
-from training.recipes.images import FINETUNING
-from training.runs import results
-from training.runs.folder import METRICS
+from ..data.images.augment import Augmentation
+from ..distribute.devices import ONE_DEVICE
+from ..drawing.runs import confusion_matrix, predictions
+from ..evaluation.classification import evaluate
+from ..evaluation.predictions import best_and_worst
+from ..files import write_json
+from ..loop.train import classifier_metrics, train
+from ..models.build import freeze_encoder, new_classifier, with_softmax, without_grn
+from ..recipes.images import FINETUNING
+from ..runs import results
+from ..runs.folder import METRICS
+from . import options
+from .evaluate import print_scores
+from .start import add_device_options, add_run_options, devices_of, folder_of, start_run
 
 logger = logging.getLogger(__name__)
 

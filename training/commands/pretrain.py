@@ -7,16 +7,17 @@ import keras
 from keras_cnv2.checkpoints.source import fetch_weights, load_weights
 from keras_cnv2.fcmae import masking
 from keras_cnv2.files import replacing
-from training.commands import options
-from training.commands.start import add_device_options, add_run_options, devices_of, folder_of, start_run
-from training.distribute.devices import ONE_DEVICE
-from training.drawing.runs import reconstructions
-from training.files import write_json
-from training.loop.train import train
-from training.models.build import new_fcmae, without_grn
-from training.recipes.images import PRETRAINING
-from training.runs import results
-from training.runs.folder import METRICS
+
+from ..distribute.devices import ONE_DEVICE
+from ..drawing.runs import reconstructions
+from ..files import write_json
+from ..loop.train import train
+from ..models.build import new_fcmae, without_grn
+from ..recipes.images import PRETRAINING
+from ..runs import results
+from ..runs.folder import METRICS
+from . import options
+from .start import add_device_options, add_run_options, devices_of, folder_of, start_run
 
 MODEL = "fcmae.keras"
 EXAMPLES = 6

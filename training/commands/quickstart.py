@@ -7,12 +7,13 @@ import keras
 import numpy as np
 
 from keras_cnv2 import export_saved_model
-from training.commands import finetune, pretrain, served
-from training.commands.start import add_run_options, folder_of, make_reproducible, positive_int
-from training.data.images.sources import open_source
-from training.files import write_json
-from training.recipes.images import FINETUNING, PRETRAINING
-from training.runs.folder import METRICS, check_new, finished
+
+from ..data.images.sources import open_source
+from ..files import write_json
+from ..recipes.images import FINETUNING, PRETRAINING
+from ..runs.folder import METRICS, check_new, finished
+from . import finetune, pretrain, served
+from .start import add_run_options, folder_of, make_reproducible, positive_int
 
 # Served and Keras's own probabilities may differ by float32 rounding only.
 EXPORT_TOLERANCE = 1e-5

@@ -2,9 +2,9 @@
 
 from dataclasses import fields
 
-from training.recipes.detection import DETECTION
-from training.recipes.images import TABLES
-from training.recipes.segmentation import SEGMENTATION
+from ..recipes.detection import DETECTION
+from ..recipes.images import TABLES
+from ..recipes.segmentation import SEGMENTATION
 
 # Fields that have other names in the paper's tables.
 PAPER_NAMES = {

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from training.files import write_text
-from training.reports import page, read
+from ..files import write_text
+from ..reports import page, read
 
 
 def add_arguments(parser):

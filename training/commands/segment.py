@@ -2,16 +2,17 @@
 
 import keras_cnv2
 from keras_cnv2.segmentation import ConfusionMatrix, PixelCrossentropy
-from training.commands import options
-from training.commands.start import add_device_options, add_run_options, devices_of, folder_of, start_run
-from training.distribute.devices import ONE_DEVICE
-from training.drawing.segmentation import iou_chart, segmentations
-from training.files import write_json
-from training.loop.train import train
-from training.models.build import is_exportable, new_backbone, new_segmenter
-from training.recipes.segmentation import SEGMENTATION
-from training.runs import results
-from training.runs.folder import METRICS
+
+from ..distribute.devices import ONE_DEVICE
+from ..drawing.segmentation import iou_chart, segmentations
+from ..files import write_json
+from ..loop.train import train
+from ..models.build import is_exportable, new_backbone, new_segmenter
+from ..recipes.segmentation import SEGMENTATION
+from ..runs import results
+from ..runs.folder import METRICS
+from . import options
+from .start import add_device_options, add_run_options, devices_of, folder_of, start_run
 
 MODEL = "segmenter.keras"
 EXAMPLES = 6
@@ -35,7 +36,7 @@ def main(args):
 
 
 def print_scores(metrics):
-    from training.evaluation.segmentation import table
+    from ..evaluation.segmentation import table
 
     if "iou" in metrics:
         print(table(metrics))
@@ -57,8 +58,8 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
         What is in metrics.json, a dict; `None` on all workers but the chief.
     """
     # These need TensorFlow, without which other commands run.
-    from training.data.scenes.sources import open_scenes
-    from training.evaluation.segmentation import evaluate
+    from ..data.scenes.sources import open_scenes
+    from ..evaluation.segmentation import evaluate
 
     source, weights = start_run(recipe, folder, devices, open_scenes)
     names = source.class_names
@@ -82,7 +83,7 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
 
 def _written(model, recipe, source, progress, folder, scores):
     """Writes what a run leaves beside its weights. Returns what is in metrics.json."""
-    from training.evaluation.segmentation import examples
+    from ..evaluation.segmentation import examples
 
     results.draw_curves(progress.history, folder, ("loss", "mean_iou"))
     if scores:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import keras
 
-from training.data.images.sources import open_source
-from training.distribute.strategies import STRATEGIES, open_devices
-from training.errors import RunError
-from training.files import read_json
-from training.runs.folder import CONFIG, METRICS, open_run, versions
+from ..data.images.sources import open_source
+from ..distribute.strategies import STRATEGIES, open_devices
+from ..errors import RunError
+from ..files import read_json
+from ..runs.folder import CONFIG, METRICS, open_run, versions
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from training.errors import DataError
+from ..errors import DataError
 
 # How many names a message quotes.
 QUOTED = 5

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from training.data.draws import Draws
-from training.data.errors import quote
-from training.errors import DataError
+from ..errors import DataError
+from .draws import Draws
+from .errors import quote
 
 Dataset = tf.data.Dataset
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from training.errors import DataError
+from ..errors import DataError
 
 
 def hold_out(names, share, seed):

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from training.data.loader import VALIDATION_NAMES
-from training.errors import DataError
+from ..errors import DataError
+from .loader import VALIDATION_NAMES
 
 
 class TfdsRows:

@@ -14,8 +14,8 @@ import time
 import keras
 import numpy as np
 
-from training.data.shares import WHOLE, Share
-from training.errors import RecipeError, TrainingError
+from ..data.shares import WHOLE, Share
+from ..errors import RecipeError, TrainingError
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import logging
 import socket
 import time
 
-from training.errors import TrainingError
+from ..errors import TrainingError
 
 logger = logging.getLogger(__name__)
 

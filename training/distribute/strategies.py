@@ -9,9 +9,9 @@ import signal
 
 import keras
 
-from training.distribute import clusters, rendezvous
-from training.distribute.devices import Devices
-from training.errors import RecipeError, TrainingError
+from ..errors import RecipeError, TrainingError
+from . import clusters, rendezvous
+from .devices import Devices
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from training.drawing.figures import drawable, new_figure, save_figure, shown
+from .figures import drawable, new_figure, save_figure, shown
 
 # Channels of a block that are shown, as the paper does.
 CHANNELS = 64

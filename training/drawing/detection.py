@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from training.drawing.figures import drawable, new_figure, save_figure, shown
-from training.drawing.runs import few_bars
+from .figures import drawable, new_figure, save_figure, shown
+from .runs import few_bars
 
 
 def detections(path, images, truths, found, class_names, threshold=0.5):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from training.drawing.figures import drawable, new_figure, save_figure, shown
+from .figures import drawable, new_figure, save_figure, shown
 
 # More bars than these are not readable.
 MAX_BARS = 60

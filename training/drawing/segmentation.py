@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from training.drawing.figures import drawable, new_figure, save_figure, shown
-from training.drawing.runs import few_bars
+from .figures import drawable, new_figure, save_figure, shown
+from .runs import few_bars
 
 # How much of a pixel is its class's colour; the rest is the picture.
 OPACITY = 0.65

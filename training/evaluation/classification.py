@@ -7,9 +7,10 @@ import numpy as np
 from keras import ops
 
 from keras_cnv2.images.classes import imagenet_classes, imagenet_wnids
-from training.distribute.devices import ONE_DEVICE
-from training.drawing.progress import progress_bar
-from training.errors import RecipeError
+
+from ..distribute.devices import ONE_DEVICE
+from ..drawing.progress import progress_bar
+from ..errors import RecipeError
 
 # More classes than this make no readable confusion matrix.
 MAX_MATRIX = 50

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-from training.data.boxes.annotations import areas_of
-from training.drawing.progress import progress_bar
-from training.errors import DataError
+from ..data.boxes.annotations import areas_of
+from ..drawing.progress import progress_bar
+from ..errors import DataError
 
 # Places of figures in pycocotools' `COCOeval.stats`.
 FIGURES = {"AP": 0, "AP50": 1, "AP75": 2, "APS": 3, "APM": 4, "APL": 5, "AR100": 8}

@@ -9,7 +9,8 @@ import numpy as np
 from keras import ops
 
 from keras_cnv2.models.pictures import class_names
-from training.evaluation.classification import columns_of
+
+from .classification import columns_of
 
 # Pictures that are kept of each kind, and that are looked at: more of them would take long, and show no more.
 KEPT, SEEN = 8, 2000

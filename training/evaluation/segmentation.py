@@ -10,11 +10,12 @@ import numpy as np
 from keras import ops
 
 from keras_cnv2.segmentation import ConfusionMatrix, Segmenter
-from training.data.scenes.augment import resize_image, scaled_size
-from training.data.shares import Share
-from training.distribute.devices import ONE_DEVICE
-from training.drawing.progress import progress_bar
-from training.errors import RecipeError
+
+from ..data.scenes.augment import resize_image, scaled_size
+from ..data.shares import Share
+from ..distribute.devices import ONE_DEVICE
+from ..drawing.progress import progress_bar
+from ..errors import RecipeError
 
 # Of the test at several scales, in which pictures are mirrored as well (mmsegmentation).
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)

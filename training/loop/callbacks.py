@@ -7,10 +7,10 @@ import time
 
 import keras
 
-from training.drawing.progress import progress_bar
-from training.errors import TrainingError
-from training.files import write_json, write_text
-from training.loop import state
+from ..drawing.progress import progress_bar
+from ..errors import TrainingError
+from ..files import write_json, write_text
+from . import state
 
 
 class Position(keras.callbacks.Callback):

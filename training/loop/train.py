@@ -13,11 +13,12 @@ import keras
 
 import keras_cnv2
 from keras_cnv2.optimizers.loss_scale import LossScaleOptimizer
-from training.distribute.devices import ONE_DEVICE
-from training.distribute.preemption import EndWhenTold
-from training.loop import state
-from training.loop.callbacks import EvaluateAverages, Log, Position, ProgressLine, SaveCheckpoints, StopIfNotFinite
-from training.models.build import rematerialize
+
+from ..distribute.devices import ONE_DEVICE
+from ..distribute.preemption import EndWhenTold
+from ..models.build import rematerialize
+from . import state
+from .callbacks import EvaluateAverages, Log, Position, ProgressLine, SaveCheckpoints, StopIfNotFinite
 
 
 def adamw(recipe, steps_per_epoch):

@@ -5,7 +5,8 @@ import keras
 import keras_cnv2
 from keras_cnv2.detection import retinanet
 from keras_cnv2.segmentation import UPerNet, deeplab_v3_plus
-from training.models.stems import spread_weights
+
+from .stems import spread_weights
 
 
 def new_fcmae(recipe, channels):

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from training.recipes import schedules
-from training.recipes.fields import Training
+from . import schedules
+from .fields import Training
 
 SCHEDULES = ("poly", "steps")
 

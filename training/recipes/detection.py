@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.recipes.dense import SMALL, Dense
+from .dense import SMALL, Dense
 
 NMS = ("soft", "hard")
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import keras_cnv2.sizes
 from keras_cnv2.images.pictures import RESIZES
-from training.errors import RecipeError
+
+from ..errors import RecipeError
 
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 

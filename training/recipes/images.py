@@ -1,6 +1,6 @@
 """Recipes for images: pre-training and fine-tuning, a row each, with the names of the paper's tables."""
 
-from training.recipes.fields import Finetuning, Pretraining
+from .fields import Finetuning, Pretraining
 
 
 def _rows(names, columns, **common):

@@ -4,7 +4,7 @@ import io
 import itertools
 import re
 
-from training.drawing.figures import drawable
+from ..drawing.figures import drawable
 
 # Stands for the page's text colour, light or dark, which matplotlib cannot know.
 TEXT = "#010203"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.reports import curves
+from . import curves
 
 logger = logging.getLogger(__name__)
 

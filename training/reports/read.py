@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.errors import RunError
-from training.files import read_json
-from training.runs.folder import CONFIG, FOUND, METRICS
+from ..errors import RunError
+from ..files import read_json
+from ..runs.folder import CONFIG, FOUND, METRICS
 
 # The pictures that runs leave behind, as a reader would go through them, and what they show. `learning_curves.png` is
 # not among them: a page draws the curves of several runs into one picture.

@@ -10,10 +10,11 @@ from importlib import import_module
 from pathlib import Path
 
 from keras_cnv2.files import WRITING
-from training.errors import RunError
-from training.files import read_json, write_json
-from training.loop.state import checkpoints
-from training.runs.machine import system
+
+from ..errors import RunError
+from ..files import read_json, write_json
+from ..loop.state import checkpoints
+from .machine import system
 
 try:
     import fcntl

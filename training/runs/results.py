@@ -5,8 +5,9 @@ import logging
 import numpy as np
 
 from keras_cnv2.files import replacing
-from training.drawing.runs import learning_curves
-from training.loop import state
+
+from ..drawing.runs import learning_curves
+from ..loop import state
 
 logger = logging.getLogger(__name__)
 

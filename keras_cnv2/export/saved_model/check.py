@@ -3,7 +3,6 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_cnv2.commands import predict
 from keras_cnv2.errors import ExportError
 from keras_cnv2.export.check import compare, full_precision, sample_images, tolerance_of
 from keras_cnv2.export.outputs import has_classes, is_segmenter, with_features
@@ -11,6 +10,7 @@ from keras_cnv2.export.saved_model import segmenter
 from keras_cnv2.export.saved_model.classifier import picture_side, to_probabilities
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.images.normalization import preprocess_input
+from keras_cnv2.models.pictures import class_names, load_image_for
 from keras_cnv2.models.stages import total_stride
 
 
@@ -67,7 +67,7 @@ def _check_fcmae(agree, model, images):
 
 def _check_classes(outputs, model):
     """The most probable classes and their names, from the probabilities."""
-    names = predict.class_names(model)
+    names = class_names(model)
     for probabilities, ids, classes, scores in zip(
         *(outputs[name].numpy() for name in ("probabilities", "class_ids", "classes", "scores"))
     ):
@@ -81,7 +81,7 @@ def _check_pictures(agree, model, size, resize):
     """Encoded pictures, with one between them that is none."""
     pixels = sample_images(size, 2 * size, 3).astype("uint8")
     pictures = [tf.io.encode_png(picture).numpy() for picture in pixels]
-    images = np.stack([predict.load_image_for(model, picture, size, resize) for picture in pictures])
+    images = np.stack([load_image_for(model, picture, size, resize) for picture in pictures])
     images = images if model.include_preprocessing else preprocess_input(images)
     first, second = np.asarray(to_probabilities(model)(model(images)))
     expected = {"probabilities": [first, 0 * first, second], "decoded": [True, False, True]}

@@ -5,7 +5,6 @@ import tensorflow as tf
 
 from keras_cnv2.arguments import positive_int
 from keras_cnv2.checkpoints.metadata import default_activation
-from keras_cnv2.commands import predict
 from keras_cnv2.export.outputs import (
     check_input_dtype,
     has_classes,
@@ -23,6 +22,7 @@ from keras_cnv2.images.normalization import preprocess_input
 from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 from keras_cnv2.models.classifier import ConvNeXtV2
+from keras_cnv2.models.pictures import IMAGE_SIZE
 from keras_cnv2.models.stages import total_stride
 
 # Of the masks of an FCMAE where none are given.
@@ -112,7 +112,7 @@ def picture_side(model, height, width):
     """The side of the images that are made of pictures; `None` if they are not square."""
     if height != width:
         return None
-    return height or model.image_size or predict.IMAGE_SIZE
+    return height or model.image_size or IMAGE_SIZE
 
 
 def _features(outputs):

@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from keras_cnv2.commands import predict
 from keras_cnv2.export.saved_model.header import picture_size
 from keras_cnv2.images.pictures import decode, to_square
+from keras_cnv2.models.pictures import LUMA
 
 ENCODED = tf.TensorSpec((None,), tf.string, "encoded")
 
@@ -33,7 +33,7 @@ def decoder(size, resize, channels, max_pixels):
 
     def to_image(pixels):
         image = to_square(pixels, size, resize)
-        return (image if channels == 3 else tf.linalg.matmul(image, tf.constant(predict.LUMA)[:, None]),)
+        return (image if channels == 3 else tf.linalg.matmul(image, tf.constant(LUMA)[:, None]),)
 
     return each_decoded(to_image, (tf.zeros((size, size, channels)),), size, max_pixels)
 

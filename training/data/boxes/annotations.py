@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.data.errors import quote
-from training.errors import DataError
+from ...errors import DataError
+from ..errors import quote
 
 logger = logging.getLogger(__name__)
 

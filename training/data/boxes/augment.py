@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from keras_cnv2.images.normalization import MEAN
 from keras_cnv2.images.pictures import decode
-from training.data.images.crops import is_jpeg
-from training.data.rescaled_part import pixels_of, resized
+
+from ..images.crops import is_jpeg
+from ..rescaled_part import pixels_of, resized
 
 # ImageNet's mean colour, in 0..255.
 FILL = np.float32(MEAN) * 255

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.boxes.annotations import Annotations, Example, check_known, cleaned
-from training.data.errors import check_names, quote
-from training.data.splits import hold_out
-from training.errors import DataError
+from ...errors import DataError
+from ..errors import check_names, quote
+from ..splits import hold_out
+from .annotations import Annotations, Example, check_known, cleaned
 
 # What comes before the name of a split, which is also that of its folder of pictures.
 PREFIX = "instances_"

@@ -5,12 +5,12 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from training.data.boxes.augment import sides_of
-from training.data.boxes.coco import read_coco
-from training.data.boxes.task import Boxes
-from training.data.boxes.voc import read_voc
-from training.data.file_rows import FileRows
-from training.errors import DataError
+from ...errors import DataError
+from ..file_rows import FileRows
+from .augment import sides_of
+from .coco import read_coco
+from .task import Boxes
+from .voc import read_voc
 
 
 class FileBoxes(FileRows, Boxes):

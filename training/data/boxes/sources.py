@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from training.data.boxes.coco import PREFIX as COCO_PREFIX
-from training.data.boxes.folders import CocoFolder, VocFolder
-from training.data.boxes.tfds import TfdsBoxes
-from training.errors import DataError
+from ...errors import DataError
+from .coco import PREFIX as COCO_PREFIX
+from .folders import CocoFolder, VocFolder
+from .tfds import TfdsBoxes
 
 
 def open_boxes(recipe):

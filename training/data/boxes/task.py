@@ -5,10 +5,11 @@ import tensorflow as tf
 
 from keras_cnv2.detection.pictures import fit_picture
 from keras_cnv2.images.pictures import decode
-from training.data.boxes.augment import NOTHING, jitter, padded
-from training.data.loader import Loader
-from training.data.shares import WHOLE
-from training.errors import DataError
+
+from ...errors import DataError
+from ..loader import Loader
+from ..shares import WHOLE
+from .augment import NOTHING, jitter, padded
 
 
 class Boxes(Loader):

@@ -6,11 +6,11 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from training.data.boxes.annotations import areas_of
-from training.data.boxes.augment import sides_of
-from training.data.boxes.task import Boxes
-from training.data.tfds_rows import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
-from training.errors import DataError
+from ...errors import DataError
+from ..tfds_rows import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
+from .annotations import areas_of
+from .augment import sides_of
+from .task import Boxes
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,11 @@ from xml.etree import ElementTree
 import numpy as np
 
 from keras_cnv2.images.pictures import SUFFIXES
-from training.data.boxes.annotations import Annotations, Example, areas_of, check_known, cleaned
-from training.data.errors import quote
-from training.data.splits import hold_out
-from training.errors import DataError
+
+from ...errors import DataError
+from ..errors import quote
+from ..splits import hold_out
+from .annotations import Annotations, Example, areas_of, check_known, cleaned
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from training.data.draws import Draws
-from training.data.images import augment
-from training.data.shares import WHOLE
-from training.data.splits import hold_out
+from ..draws import Draws
+from ..shares import WHOLE
+from ..splits import hold_out
+from . import augment
 
 
 class Split(NamedTuple):

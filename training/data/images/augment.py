@@ -30,9 +30,10 @@ import keras
 from keras import ops
 
 from keras_cnv2.images.normalization import pixel_statistics
-from training.data.draws import Draws
-from training.data.images.affine import affine
-from training.data.images.rand_augment import rand_augment
+
+from ..draws import Draws
+from .affine import affine
+from .rand_augment import rand_augment
 
 # The limits of the aspect ratio, width over height, of a crop and of an erased box.
 CROP_RATIO = (3 / 4, 4 / 3)

@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 
 from keras_cnv2.images.pictures import decode
-from training.data.images import augment
+
+from . import augment
 
 
 def random_crop(contents, size, area, flip, draws):

@@ -7,12 +7,13 @@ from pathlib import Path
 import tensorflow as tf
 
 from keras_cnv2.images.pictures import SUFFIXES
-from training.data.errors import quote
-from training.data.file_rows import FileRows
-from training.data.images.task import Pictures
-from training.data.loader import VALIDATION_NAMES
-from training.data.splits import hold_out_files
-from training.errors import DataError
+
+from ...errors import DataError
+from ..errors import quote
+from ..file_rows import FileRows
+from ..loader import VALIDATION_NAMES
+from ..splits import hold_out_files
+from .task import Pictures
 
 logger = logging.getLogger(__name__)
 

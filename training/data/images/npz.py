@@ -4,9 +4,9 @@ import logging
 
 import numpy as np
 
-from training.data.errors import check_names
-from training.data.images.arrays import Arrays, Split
-from training.errors import DataError
+from ...errors import DataError
+from ..errors import check_names
+from .arrays import Arrays, Split
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ import keras
 from keras import ops
 
 from keras_cnv2.images.normalization import pixel_statistics
-from training.data.images.affine import affine
+
+from .affine import affine
 
 # RandAugment: the operations an image goes through, and the scale of their magnitude.
 PICKS = 2

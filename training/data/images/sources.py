@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from training.data.images import arrays, npz
-from training.errors import RecipeError
+from ...errors import RecipeError
+from . import arrays, npz
 
 
 def open_source(recipe, labelled=True):
@@ -41,9 +41,9 @@ def open_source(recipe, labelled=True):
         "max_unreadable": recipe.max_unreadable,
     }
     if name.startswith("tfds:"):
-        from training.data.images.tfds import Tfds
+        from .tfds import Tfds
 
         return Tfds(name.removeprefix("tfds:"), **common)
-    from training.data.images.folders import Folder
+    from .folders import Folder
 
     return Folder(Path(name), seed=recipe.seed, **common)

@@ -3,10 +3,11 @@
 import tensorflow as tf
 
 from keras_cnv2.images.pictures import decode, to_square
-from training.data.images.crops import random_crop
-from training.data.loader import Loader
-from training.data.shares import WHOLE
-from training.errors import DataError
+
+from ...errors import DataError
+from ..loader import Loader
+from ..shares import WHOLE
+from .crops import random_crop
 
 
 class Pictures(Loader):

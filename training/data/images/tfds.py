@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from training.data.images.task import Pictures
-from training.data.tfds_rows import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
-from training.errors import DataError
+from ...errors import DataError
+from ..tfds_rows import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
+from .task import Pictures
 
 
 class Tfds(TfdsRows, Pictures):

@@ -11,7 +11,8 @@ import keras
 import tensorflow as tf
 
 from keras_cnv2.images.normalization import pixel_statistics
-from training.data.rescaled_part import pixels_of, resized
+
+from ..rescaled_part import pixels_of, resized
 
 # A picture is at most so many times longer than `short_side`: scale (2048, 512) of mmsegmentation.
 LONGEST = 4

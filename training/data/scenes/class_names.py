@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from training.data.errors import check_names
-from training.data.loader import CORES
-from training.data.scenes.labels import decode_labels, holds_numbers
-from training.errors import DataError
+from ...errors import DataError
+from ..errors import check_names
+from ..loader import CORES
+from .labels import decode_labels, holds_numbers
 
 logger = logging.getLogger(__name__)
 

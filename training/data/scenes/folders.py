@@ -5,14 +5,14 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from training.data.errors import quote
-from training.data.file_rows import FileRows
-from training.data.images.folders import files_below
-from training.data.loader import VALIDATION_NAMES, Dataset
-from training.data.scenes.class_names import counted_names, given_names, names_beside
-from training.data.scenes.task import Scenes
-from training.data.splits import hold_out_files
-from training.errors import DataError
+from ...errors import DataError
+from ..errors import quote
+from ..file_rows import FileRows
+from ..images.folders import files_below
+from ..loader import VALIDATION_NAMES, Dataset
+from ..splits import hold_out_files
+from .class_names import counted_names, given_names, names_beside
+from .task import Scenes
 
 TRAINING_NAMES = ("train", "training")
 LABEL_FOLDERS = ("annotations", "labels", "masks")

@@ -1,8 +1,8 @@
 """The pictures with labels of pixels that a recipe names."""
 
-from training.data.scenes.folders import SceneFolder
-from training.data.scenes.tfds import TfdsScenes
-from training.errors import RecipeError
+from ...errors import RecipeError
+from .folders import SceneFolder
+from .tfds import TfdsScenes
 
 
 def open_scenes(recipe):

@@ -7,12 +7,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cnv2.images.pictures import decode
-from training.data.errors import quote
-from training.data.loader import CORES, Loader
-from training.data.scenes.augment import fitted_example, random_example
-from training.data.scenes.labels import decode_labels, holds_numbers
-from training.data.shares import WHOLE
-from training.errors import DataError
+
+from ...errors import DataError
+from ..errors import quote
+from ..loader import CORES, Loader
+from ..shares import WHOLE
+from .augment import fitted_example, random_example
+from .labels import decode_labels, holds_numbers
 
 logger = logging.getLogger(__name__)
 

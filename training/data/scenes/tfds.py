@@ -1,9 +1,9 @@
 """TensorFlow Datasets with labels of pixels as a source of training."""
 
-from training.data.scenes.class_names import counted_names, given_names
-from training.data.scenes.task import Scenes
-from training.data.tfds_rows import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
-from training.errors import DataError
+from ...errors import DataError
+from ..tfds_rows import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
+from .class_names import counted_names, given_names
+from .task import Scenes
 
 # What TensorFlow Datasets call labels of pixels.
 LABEL_FEATURES = ("annotation", "segmentation_mask", "segmentation_label", "mask")
