@@ -19,3 +19,135 @@ Map of the package. Each room imports only from rooms above it:
 Modules whose docstring says "imports no TensorFlow" run on any backend of Keras. In the wheel this package is called
 keras_cnv2_training.
 """
+
+import importlib.util
+
+# Of the extra [train], what every command needs; the rest is imported with the data that need it.
+PACKAGES = ("matplotlib", "tqdm")
+
+
+def pretrain(**fields):
+    """Pre-trains an encoder with FCMAE, as `keras-cnv2 pretrain` does.
+
+    ```python
+    folder, metrics = training.pretrain(data="photos", model="atto", epochs=100)
+    ```
+
+    Args:
+        **fields: The command's options, all optional, with underscores and as Python values: `recipe` (a name) or
+            `config` (the config.json of an earlier run); the recipe's fields, see `training.recipes.fields`, which
+            override its row; `name` and `runs` (the run's folder); `strategy`, `cluster` and `task` (devices).
+
+    Returns:
+        A named tuple of the run's `folder` and its `metrics`, a dict; `None` on all workers but the chief.
+
+    Raises:
+        RecipeError: If there is no such option or field, or it cannot have that value.
+        DataError, RunError, TrainingError: If data, folder or training are at fault, see `training.errors`.
+    """
+    return _call("pretrain", **fields)
+
+
+def finetune(**fields):
+    """Trains a classifier, as `keras-cnv2 finetune` does.
+
+    ```python
+    folder, metrics = training.finetune(data="animals", weights="runs/pretrain", epochs=50)
+    ```
+
+    Args:
+        **fields: As in `pretrain`.
+
+    Returns:
+        As `pretrain`.
+
+    Raises:
+        As `pretrain`.
+    """
+    return _call("finetune", **fields)
+
+
+def segment(**fields):
+    """Trains semantic segmentation, as `keras-cnv2 segment` does. Arguments, results and errors as in `pretrain`."""
+    return _call("segment", **fields)
+
+
+def detect(**fields):
+    """Trains object detection, as `keras-cnv2 detect` does. Arguments, results and errors as in `pretrain`."""
+    return _call("detect", **fields)
+
+
+def quickstart(**options):
+    """Pre-training, fine-tuning, evaluation, export and prediction on digits, as `keras-cnv2 quickstart` does.
+
+    Args:
+        **options: `name`, `runs`, `seed`, `pretrain_epochs`, `finetune_epochs`, all optional.
+
+    Returns:
+        As `pretrain`.
+    """
+    return _call("quickstart", **options)
+
+
+def evaluate(**options):
+    """Evaluates a classifier, as `keras-cnv2 evaluate` does.
+
+    Args:
+        **options: `weights` and `data`, or `config` of a run; optional `model`, `image_size`, `resize`, `batch_size`,
+            `json` (path of a file to write), `strategy`, `cluster`, `task`.
+
+    Returns:
+        A dict with "top1", "top5", "images", "images_per_second" and "classes"; `None` on all workers but the chief.
+
+    Raises:
+        RecipeError: If there is no classifier in the weights, or its classes are not those of the data.
+    """
+    return _call("evaluate", **options)
+
+
+def analyze(*weights, labels=True, **options):
+    """Looks into models, as `keras-cnv2 analyze` does.
+
+    Args:
+        *weights: Runs' folders, published tags or files.
+        labels: Bool, whether the data have classes.
+        **options: `data`, or `config` of a run; optional `model`, `images`, `image_size`, `resize`, `batch_size`,
+            `name`, `runs`.
+
+    Returns:
+        A named tuple of the `folder` with the pictures, and `metrics`, a dict from models to their figures.
+
+    Raises:
+        RecipeError: If a model and the data do not fit.
+    """
+    return _call("analyze", *weights, labels=labels, **options)
+
+
+def report(*folders, out=None):
+    """Makes a page of runs, as `keras-cnv2 report` does.
+
+    Args:
+        *folders: Paths of runs, or of folders that hold some.
+        out: Path of the page; by default report.html in the folder that all runs are in.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        RunError: If a folder holds no run.
+    """
+    return _call("report", *folders, out=out)
+
+
+def check_packages():
+    """Raises a `ModuleNotFoundError` if a package is missing that training needs: before it, not at its end."""
+    for name in PACKAGES:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def _call(name, *positional, **options):
+    check_packages()
+    from .commands.call import call  # which imports Keras
+
+    return call(name, *positional, **options)

@@ -1,14 +1,19 @@
-"""python -m training COMMAND"""
+"""python -m training COMMAND; in the wheel, keras-cnv2 COMMAND."""
 
 import argparse
+import importlib
 import logging
 import os
 import sys
 
+from . import check_packages
 
-def main(argv=None):
+COMMANDS = ("quickstart", "pretrain", "finetune", "evaluate", "segment", "detect", "analyze", "report", "recipes")
+
+
+def main(argv=None, prog="python -m training"):
     try:
-        _main(argv)
+        _main(argv, prog)
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError):
             sys.exit(f'error: {error}; what training needs: pip install "keras_cnv2[train]"')
@@ -17,16 +22,17 @@ def main(argv=None):
         sys.exit(f"error: {error}")
 
 
-def _main(argv):
+def _main(argv, prog):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import of TensorFlow, below
-    from .commands import analyze, detect, evaluate, finetune, pretrain, quickstart, recipes, report, segment
+    check_packages()
     from .distribute.preemption import EXIT_CODE, Preempted
     from .errors import TrainingError
 
-    parser = argparse.ArgumentParser(prog="python -m training", description="Train ConvNeXt V2.")
+    parser = argparse.ArgumentParser(prog=prog, description="Train ConvNeXt V2.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for module in (quickstart, pretrain, finetune, evaluate, segment, detect, analyze, report, recipes):
-        name, summary = module.__name__.rpartition(".")[2], module.__doc__.split("\n\n")[0]
+    for name in COMMANDS:
+        module = importlib.import_module(f".commands.{name}", __package__)
+        summary = module.__doc__.split("\n\n")[0]
         command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         module.add_arguments(command)
         command.set_defaults(main=module.main)
@@ -43,14 +49,14 @@ def _main(argv):
         sys.exit("interrupted; a run goes on from its last checkpoint with the same command")
 
 
-def process(argv=None):
+def process(argv=None, prog="python -m training"):
     """Runs `main` and, if it fails, ends the process without tidying up.
 
     The threads of a dataset and the peers of a worker may be in the middle of something then, and Python's end waits
     for TensorFlow, which waits for them: seen with a worker whose peer had died. All files are whole at any time.
     """
     try:
-        main(argv)
+        main(argv, prog)
     except SystemExit as end:
         if not end.code:
             raise

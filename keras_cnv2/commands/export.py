@@ -62,7 +62,7 @@ def add_arguments(parser, weights_help):
 
 
 def run_export(args):
-    """Write a model as SavedModel, for TensorFlow Serving, as LiteRT or as ONNX, and compare it with the model."""
+    """Write a model as SavedModel, serving folder, LiteRT or ONNX file, and compare it with the model."""
     options = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
     for name in options:
         if args.to not in OPTIONS[name]:

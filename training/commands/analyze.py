@@ -1,6 +1,5 @@
 """Look into models: how unlike their channels are, which classes these answer to, and where a class is seen."""
 
-import argparse
 from pathlib import Path
 
 import keras
@@ -20,20 +19,23 @@ from ..drawing.progress import progress_bar
 from ..errors import RecipeError
 from ..evaluation.classification import check_channels
 from ..files import write_json
-from .evaluate import Evaluation
-from .start import folder_name, positive_int, weights_of
+from .evaluate import Evaluation, completed
+from .start import Outcome, folder_name, folder_of, positive_int, weights_of
+from .values import converter
 
 # Images whose pictures are drawn.
 SHOWN = 6
 
 
 def add_arguments(parser):
-    parser.add_argument("weights", nargs="+", metavar="WEIGHTS", help="runs' folders, published tags or files")
+    parser.add_argument("weights", nargs="*", metavar="WEIGHTS", help="runs' folders, published tags or files")
+    parser.add_argument("--config", metavar="FILE", help="config.json of a run, whose weights and data are taken")
     parser.add_argument("--model", help="the size that published tags are for")
-    parser.add_argument("--data", required=True, help="as in `evaluate`")
+    parser.add_argument("--data", help="as in `evaluate`")
     parser.add_argument(
-        "--labels", action=argparse.BooleanOptionalAction, default=True, help="whether data have classes"
+        "--labels", type=converter(bool), nargs="?", const=True, default=True, help="whether data have classes"
     )
+    parser.add_argument("--no-labels", dest="labels", action="store_false", help="the same as --labels false")
     parser.add_argument("--images", type=positive_int, default=1000, help="how many, at most (default: %(default)s)")
     parser.add_argument("--image-size", type=positive_int, help="by default that of the first weights, or 224")
     parser.add_argument("--resize", choices=("crop", "squash"), help="by default that of the first weights")
@@ -42,10 +44,18 @@ def add_arguments(parser):
     parser.add_argument("--runs", default="runs", help="folder of all runs (default: %(default)s)")
 
 
-def main(args):
+def outcome(args):
+    """Does what was asked for. Returns the `Outcome`; its metrics are what analysis.json holds."""
     given = {name: getattr(args, name) for name in ("data", "model", "image_size", "resize", "batch_size")}
-    folder = Path(args.runs) / args.name
-    found = run(args.weights, folder, args.images, args.labels, **given)
+    given = completed({**given, "weights": args.weights}, args.config)
+    weights = given.pop("weights")
+    models = [weights] if isinstance(weights, str) else weights
+    folder = folder_of(args)
+    return Outcome(folder, run(models, folder, args.images, args.labels, **given))
+
+
+def main(args):
+    folder, found = outcome(args)
     width = max(map(len, found))
     for name, figures in found.items():
         print(f"{name:<{width}}  cosine distance {_mean(figures['cosine_distance'])}", end="")

@@ -14,6 +14,7 @@ from ..errors import RecipeError
 from ..evaluation.classification import check_channels, evaluate
 from ..files import write_json
 from ..runs.folder import versions
+from .config import read_config
 from .start import add_device_options, devices_of, positive_int, weights_of
 
 logger = logging.getLogger(__name__)
@@ -42,9 +43,10 @@ class Evaluation:
 
 
 def add_arguments(parser):
-    parser.add_argument("--weights", required=True, help="a run's folder, a published tag or a file")
+    parser.add_argument("--config", metavar="FILE", help="config.json of a run, whose weights and data are taken")
+    parser.add_argument("--weights", help="a run's folder, a published tag or a file")
     parser.add_argument("--model", help="the size that a published tag is for")
-    parser.add_argument("--data", required=True, help="as in `finetune`: the validation split, or all there is")
+    parser.add_argument("--data", help="as in `finetune`: the validation split, or all there is")
     parser.add_argument("--image-size", type=positive_int, help="by default that of the weights")
     parser.add_argument("--resize", choices=("crop", "squash"), help="by default that of the weights")
     parser.add_argument("--batch-size", type=positive_int, default=64, help="(default: %(default)s)")
@@ -52,15 +54,43 @@ def add_arguments(parser):
     add_device_options(parser)
 
 
-def main(args):
+def outcome(args):
+    """Does what was asked for. Returns the scores; `None` on all workers but the chief."""
     given = {name: value for name, value in vars(args).items() if name in Evaluation.__dataclass_fields__}
     devices = devices_of(args)
     with devices.clear_errors():
-        scores = run(Evaluation(**given), devices)
-    if devices.is_chief:
+        scores = run(Evaluation(**completed(given, args.config)), devices)
+    if not devices.is_chief:
+        return None
+    if args.json:
+        write_json(Path(args.json), scores)
+    return scores
+
+
+def main(args):
+    if scores := outcome(args):
         print_scores(scores)
-        if args.json:
-            write_json(Path(args.json), scores)
+
+
+def completed(given, config=None):
+    """Options, those of an earlier run where none was given.
+
+    Args:
+        given: Dict from the names of options to their values, `None` where there is none.
+        config: Path of the run's config.json, or of its folder; `None` for no run.
+
+    Raises:
+        RecipeError: If it remains open which weights or data are meant.
+    """
+    given = {name: value for name, value in given.items() if value not in (None, [])}
+    if config:
+        path, earlier = Path(config), read_config(config)
+        of_run = {name: earlier.get(name) for name in ("data", "image_size", "resize") if earlier.get(name) is not None}
+        given = {"weights": str(path if path.is_dir() else path.parent), **of_run, **given}
+    for name in ("weights", "data"):
+        if not given.get(name):
+            raise RecipeError(f"{name} must be given, or the config of a run. Received: neither")
+    return given
 
 
 def run(evaluation, devices=ONE_DEVICE):

@@ -17,7 +17,7 @@ from ..runs import results
 from ..runs.folder import METRICS
 from . import options
 from .evaluate import print_scores
-from .start import add_device_options, add_run_options, devices_of, folder_of, start_run
+from .start import add_device_options, add_run_options, outcome_of, start_run
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +30,13 @@ def add_arguments(parser):
     options.add_options(parser, FINETUNING, "images")
 
 
+def outcome(args):
+    """Does what was asked for. Returns the `Outcome`."""
+    return outcome_of(run, FINETUNING, args)
+
+
 def main(args):
-    recipe = options.chosen_recipe(args, FINETUNING)
-    folder = folder_of(args)
-    devices = devices_of(args)
-    with devices.clear_errors():
-        metrics = run(recipe, folder, devices)
+    folder, metrics = outcome(args)
     if metrics is None:
         return
     if "top1" in metrics:

@@ -17,7 +17,7 @@ from ..recipes.images import PRETRAINING
 from ..runs import results
 from ..runs.folder import METRICS
 from . import options
-from .start import add_device_options, add_run_options, devices_of, folder_of, start_run
+from .start import add_device_options, add_run_options, outcome_of, start_run
 
 MODEL = "fcmae.keras"
 EXAMPLES = 6
@@ -29,12 +29,13 @@ def add_arguments(parser):
     options.add_options(parser, PRETRAINING, "images")
 
 
+def outcome(args):
+    """Does what was asked for. Returns the `Outcome`."""
+    return outcome_of(run, PRETRAINING, args)
+
+
 def main(args):
-    recipe = options.chosen_recipe(args, PRETRAINING)
-    folder = folder_of(args)
-    devices = devices_of(args)
-    with devices.clear_errors():
-        metrics = run(recipe, folder, devices)
+    folder, metrics = outcome(args)
     if metrics:
         print(f"loss {metrics['first_loss']:.4f} -> {metrics['loss']:.4f}, weights: {folder / MODEL}")
 

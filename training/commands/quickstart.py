@@ -1,4 +1,4 @@
-"""The main job: real pictures through pre-training, fine-tuning, evaluation, export and prediction, in one command."""
+"""All of it in one command: pre-training, fine-tuning, evaluation, export and prediction on digits."""
 
 import dataclasses
 import time
@@ -13,7 +13,7 @@ from ..files import write_json
 from ..recipes.images import FINETUNING, PRETRAINING
 from ..runs.folder import METRICS, check_new, finished
 from . import finetune, pretrain, served
-from .start import add_run_options, folder_of, make_reproducible, positive_int
+from .start import Outcome, add_run_options, folder_of, make_reproducible, positive_int
 
 # Served and Keras's own probabilities may differ by float32 rounding only.
 EXPORT_TOLERANCE = 1e-5
@@ -27,12 +27,18 @@ def add_arguments(parser):
         parser.add_argument(f"--{phase}-epochs", type=positive_int, default=epochs, help="(default: %(default)s)")
 
 
-def main(args):
+def outcome(args):
+    """Does what was asked for. Returns the `Outcome`."""
     folder = folder_of(args)
     pretraining = with_epochs(PRETRAINING["quickstart"], args.pretrain_epochs, args.seed)
     finetuning = with_epochs(FINETUNING["quickstart"], args.finetune_epochs, args.seed)
     finetuning = dataclasses.replace(finetuning, weights=str(folder / "pretraining"))
-    print_summary(run(pretraining, finetuning, folder), folder)
+    return Outcome(folder, run(pretraining, finetuning, folder))
+
+
+def main(args):
+    folder, metrics = outcome(args)
+    print_summary(metrics, folder)
 
 
 def with_epochs(recipe, epochs, seed):

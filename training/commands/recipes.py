@@ -2,9 +2,11 @@
 
 from dataclasses import fields
 
+from ..errors import RecipeError
 from ..recipes.detection import DETECTION
 from ..recipes.images import TABLES
 from ..recipes.segmentation import SEGMENTATION
+from .config import read_config, recipe_of
 
 # Fields that have other names in the paper's tables.
 PAPER_NAMES = {
@@ -57,11 +59,24 @@ def all_tables():
 
 def add_arguments(parser):
     names = {name for rows in all_tables().values() for name in rows}
-    parser.add_argument("--only", choices=sorted(names), metavar="NAME", help="one recipe")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--only", choices=sorted(names), metavar="NAME", help="one recipe")
+    source.add_argument("--config", metavar="FILE", help="config.json of a run, whose recipe is shown")
+
+
+def outcome(args):
+    """All that was asked for: titles -> names -> recipes."""
+    if args.config:
+        kinds = {type(row).__name__: type(row) for rows in all_tables().values() for row in rows.values()}
+        kind = read_config(args.config)["kind"]
+        if kind not in kinds:
+            raise RecipeError(f"config must be of a run of {', '.join(kinds)}. Received: {args.config}, of {kind}")
+        return {kind: {args.config: recipe_of(args.config, kinds[kind])}}
+    return all_tables()
 
 
 def main(args):
-    for title, rows in all_tables().items():
+    for title, rows in outcome(args).items():
         rows = {name: row for name, row in rows.items() if args.only in (None, name)}
         if rows:
             print(f"{title}\n\n{table(rows)}\n")

@@ -11,8 +11,13 @@ def add_arguments(parser):
     parser.add_argument("--out", metavar="FILE", help="(default: report.html in the folder that all runs are in)")
 
 
+def outcome(args):
+    """Does what was asked for. Returns the page's path."""
+    return run(args.runs, args.out)
+
+
 def main(args):
-    print(f"report: {run(args.runs, args.out)}")
+    print(f"report: {outcome(args)}")
 
 
 def run(folders, out=None):

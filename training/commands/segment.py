@@ -12,7 +12,7 @@ from ..recipes.segmentation import SEGMENTATION
 from ..runs import results
 from ..runs.folder import METRICS
 from . import options
-from .start import add_device_options, add_run_options, devices_of, folder_of, start_run
+from .start import add_device_options, add_run_options, outcome_of, start_run
 
 MODEL = "segmenter.keras"
 EXAMPLES = 6
@@ -24,12 +24,13 @@ def add_arguments(parser):
     options.add_options(parser, SEGMENTATION, "scenes")
 
 
+def outcome(args):
+    """Does what was asked for. Returns the `Outcome`."""
+    return outcome_of(run, SEGMENTATION, args)
+
+
 def main(args):
-    recipe = options.chosen_recipe(args, SEGMENTATION)
-    folder = folder_of(args)
-    devices = devices_of(args)
-    with devices.clear_errors():
-        metrics = run(recipe, folder, devices)
+    folder, metrics = outcome(args)
     if metrics:
         print_scores(metrics)
         print(f"weights: {folder / MODEL}")

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 
@@ -12,6 +13,7 @@ from ..distribute.strategies import STRATEGIES, open_devices
 from ..errors import RunError
 from ..files import read_json
 from ..runs.folder import CONFIG, METRICS, open_run, versions
+from . import options
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,36 @@ def devices_of(args):
     return open_devices(args.strategy, args.cluster, args.task)
 
 
+class Outcome(NamedTuple):
+    """What a command came to.
+
+    Args:
+        folder: Path of the run.
+        metrics: Dict of its figures, what metrics.json holds; `None` on all workers but the chief.
+    """
+
+    folder: Path
+    metrics: dict | None
+
+
+def outcome_of(run, rows, args):
+    """Runs the recipe that was asked for, where it was asked for.
+
+    Args:
+        run: Function of a recipe, a folder and devices that trains, and returns the metrics.
+        rows: Dict from names to recipes.
+        args: Options, as `add_run_options`, `add_device_options` and `options.add_options` define them.
+
+    Returns:
+        The `Outcome`.
+    """
+    recipe = options.chosen_recipe(args, rows)
+    folder = folder_of(args)
+    devices = devices_of(args)
+    with devices.clear_errors():
+        return Outcome(folder, run(recipe, folder, devices))
+
+
 def folder_name(text):
     if text == ".." or not text or Path(text).name != text:
         raise argparse.ArgumentTypeError(f"must be a plain folder name. Received: {text!r}")
@@ -70,7 +102,7 @@ def make_reproducible(recipe):
         tf.config.experimental.enable_op_determinism()
 
 
-def start_run(recipe, folder, devices, open_data=None, **options):
+def start_run(recipe, folder, devices, open_data=None, **about_data):
     """Opens data, weights and the chief's folder of a run; on all workers or on none.
 
     Args:
@@ -78,7 +110,7 @@ def start_run(recipe, folder, devices, open_data=None, **options):
         folder: Path of the run.
         devices: `training.distribute.devices.Devices`.
         open_data: From the recipe to its source of data; by default that of images.
-        **options: For `open_data`.
+        **about_data: For `open_data`.
 
     Returns:
         The source of data, and a path or tag of the weights to start from or `None`.
@@ -89,7 +121,7 @@ def start_run(recipe, folder, devices, open_data=None, **options):
     """
     with devices.agreement() as facts:
         devices.check_batch_size(recipe.batch_size, recipe.accumulation)
-        source = (open_data or open_source)(recipe, **options)
+        source = (open_data or open_source)(recipe, **about_data)
         weights = weights_of(recipe) if recipe.weights else None
         found = {
             "images": source.size,

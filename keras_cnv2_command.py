@@ -1,0 +1,63 @@
+"""The command `keras-cnv2`: the commands of the library and those of the application around it, under one name.
+
+It lies beside both packages: the library imports nothing of the application, and help imports neither of them.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+LIBRARY = {
+    "list": "Print the table of sizes and the table of published checkpoints.",
+    "info": "Tell all about a size, a published checkpoint or a file of weights.",
+    "predict": "Name the classes of pictures, the most probable first.",
+    "convert": "Write weights under other names, or into a Keras file: of a classifier, one for images in 0..255.",
+    "export": "Write a model as SavedModel, serving folder, LiteRT or ONNX file, and compare it with the model.",
+    "verify": "Compare checkpoints with their published logits on a picture.",
+}
+TRAINING = {
+    "quickstart": "All of it in one command: pre-training, fine-tuning, evaluation, export and prediction on digits.",
+    "pretrain": "Pre-train an encoder with FCMAE on images alone.",
+    "finetune": "Train a classifier, from an FCMAE run, published weights, a file, or from scratch.",
+    "evaluate": "Evaluate a classifier on labelled pictures: top-1, top-5, accuracy of each class, images a second.",
+    "segment": "Train semantic segmentation, from an encoder's weights or from scratch, and evaluate it.",
+    "detect": "Train object detection, from an encoder's weights or from scratch, and evaluate it.",
+    "analyze": "Look into models: how unlike their channels are, which classes these answer to, and where a class is "
+    "seen.",
+    "report": "Make a page of runs to look at: curves, pictures, figures, configuration; one file, for any browser.",
+    "recipes": "What to train, for how long and how: rows, with the names of the paper's tables.",
+}
+USAGE = "usage: keras-cnv2 [--help] [--version] COMMAND ..."
+
+
+def main():
+    """Runs the command of this process. Returns its exit code."""
+    arguments = sys.argv[1:]
+    name = arguments[0] if arguments else None
+    if name in TRAINING:
+        return importlib.import_module(f"{application()}.__main__").process(arguments, "keras-cnv2")
+    if name in LIBRARY or name == "--version":
+        from keras_cnv2.commands.main import main as library
+
+        return library(arguments)
+    if name in ("-h", "--help"):
+        print(help_text())
+        return 0
+    wrong = f"there is no {name}" if name else "which command?"
+    print(f"{USAGE}\nerror: {wrong}; the commands are {', '.join(LIBRARY | TRAINING)}", file=sys.stderr)
+    return 2
+
+
+def application():
+    """The name of the application's package: in the wheel another one than in a checkout."""
+    return next(name for name in ("keras_cnv2_training", "training") if (Path(__file__).parent / name).is_dir())
+
+
+def help_text():
+    """All commands, with what each does."""
+    width = max(map(len, LIBRARY | TRAINING))
+    parts = [USAGE, "", "ConvNeXt V2: weights, predictions, exports, training."]
+    groups = {"weights and exports": LIBRARY, 'training, with pip install "keras_cnv2[train]"': TRAINING}
+    for title, commands in groups.items():
+        parts += ["", f"{title}:", *(f"  {name:<{width}}  {summary}" for name, summary in commands.items())]
+    return "\n".join([*parts, "", "`keras-cnv2 COMMAND --help` lists the options of one."])

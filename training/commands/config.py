@@ -1,0 +1,74 @@
+"""A recipe from the config.json of an earlier run."""
+
+import dataclasses
+import math
+import typing
+from pathlib import Path
+
+from ..errors import RecipeError
+from ..files import read_json
+from ..runs.folder import CONFIG, FOUND
+from .values import choices, type_names
+
+# What config.json holds beside the recipe's fields.
+BESIDE = {"kind", "versions", "system", FOUND}
+
+
+def read_config(path):
+    """What the config.json of a run holds, a dict.
+
+    Args:
+        path: Of the file, or of the run's folder.
+
+    Raises:
+        RecipeError: If this is no configuration of a run.
+        OSError: If it cannot be read.
+    """
+    path = Path(path)
+    config = read_json(path / CONFIG if path.is_dir() else path)
+    if not isinstance(config, dict) or not isinstance(config.get("kind"), str):
+        raise RecipeError(f"config must be the {CONFIG} of a run. Received: {path}")
+    return config
+
+
+def recipe_of(path, kind):
+    """The recipe of an earlier run.
+
+    Args:
+        path: Of its config.json, or of its folder.
+        kind: Class of the recipe.
+
+    Raises:
+        RecipeError: If the run had another kind of recipe, or a field or value that this one cannot have.
+    """
+    config = read_config(path)
+    if config["kind"] != kind.__name__:
+        raise RecipeError(f"config must be of a run of {kind.__name__}. Received: {path}, of {config['kind']}")
+    given = {name: value for name, value in config.items() if name not in BESIDE}
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    missing = [f.name for n, f in fields.items() if n not in given and f.default is dataclasses.MISSING]
+    if unknown := sorted(given.keys() - fields.keys()):
+        raise RecipeError(f"config must have fields of {kind.__name__} alone. Received: {path} with {unknown}")
+    if missing:
+        raise RecipeError(f"config must have all fields of {kind.__name__}. Received: {path} without {missing}")
+    return kind(**{name: _value(name, value, fields[name].type, path) for name, value in given.items()})
+
+
+def _value(name, value, annotation, path):
+    """A field's value from JSON. Raises a `RecipeError` if it has another type."""
+    value = tuple(value) if isinstance(value, list) else value
+    if not _fits(value, annotation):
+        allowed = " or ".join(type_names(annotation))
+        raise RecipeError(f"{name} must be {allowed}. Received: {name}={value!r} in {path}")
+    return value
+
+
+def _fits(value, annotation):
+    def fits(kind):
+        if parts := typing.get_args(kind):
+            return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+        if kind is float:
+            return type(value) in (int, float) and math.isfinite(value)
+        return type(value) is kind
+
+    return any(map(fits, choices(annotation)))

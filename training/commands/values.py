@@ -1,0 +1,60 @@
+"""Types of a recipe's fields: how their values are written, and text as a value."""
+
+import argparse
+import math
+import types
+import typing
+
+
+def choices(annotation):
+    """The alternatives of a type annotation, as a tuple."""
+    return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+
+
+def type_names(annotation):
+    """How values of a type are written, for help and errors."""
+
+    def name(kind):
+        if kind is types.NoneType:
+            return "none"
+        parts = typing.get_args(kind)
+        return ",".join(part.__name__ for part in parts) if parts else {bool: "true|false"}.get(kind, kind.__name__)
+
+    return [name(kind) for kind in choices(annotation)]
+
+
+def converter(annotation):
+    """A function from text to a value of the annotated type."""
+
+    def convert(text):
+        for kind in choices(annotation):
+            try:
+                return _value(text, kind)
+            except ValueError:
+                continue
+        allowed = " or ".join(type_names(annotation))
+        raise argparse.ArgumentTypeError(f"must be {allowed}. Received: {text!r}")
+
+    return convert
+
+
+# Values that are words.
+WORDS = {types.NoneType: {"none": None}, bool: {"true": True, "false": False}}
+
+
+def _value(text, kind):
+    """The text as one plain type. Raises a `ValueError` if it is none of that."""
+    parts = typing.get_args(kind)
+    if parts:
+        texts = text.split(",")
+        if len(texts) != len(parts):
+            raise ValueError(text)
+        return tuple(_value(part, of) for part, of in zip(texts, parts))
+    if kind in WORDS:
+        if text.lower() not in WORDS[kind]:
+            raise ValueError(text)
+        return WORDS[kind][text.lower()]
+    value = kind(text)
+    if (kind is float and not math.isfinite(value)) or (kind is str and text.lower() in ("", "none")):
+        raise ValueError(text)
+    return value
