@@ -4,8 +4,8 @@ import pytest
 
 import keras_cnv2
 from tests.training.recipes.test_dense import FIELDS
+from training.models.build import new_backbone
 from training.models.stems import spread_weights
-from training.recipes import dense
 from training.recipes.dense import Dense
 
 SIZE = {"depths": (1, 1, 1, 1), "dims": (4, 6, 8, 10)}
@@ -23,7 +23,7 @@ def saved(path, stem_stride):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_sees_the_image_smaller(stride, tmp_path):
     small = saved(tmp_path / "small.keras", stride)
-    under_head = dense.new_backbone(Dense(**FIELDS), str(tmp_path / "small.keras"))
+    under_head = new_backbone(Dense(**FIELDS), str(tmp_path / "small.keras"))
     images = np.random.default_rng(0).uniform(0, 255, (2, 64, 96, 3)).astype("float32")
     factor = 4 // stride
     means = images.reshape(2, 64 // factor, factor, 96 // factor, factor, 3).mean((2, 4))
@@ -40,7 +40,7 @@ def stem_of(model):
 def test_same_stride(tmp_path):
     encoder = saved(tmp_path / "same.keras", 4)
     assert spread_weights(str(tmp_path / "same.keras"), None, 4) is None
-    under_head = dense.new_backbone(Dense(**FIELDS), str(tmp_path / "same.keras"))
+    under_head = new_backbone(Dense(**FIELDS), str(tmp_path / "same.keras"))
     np.testing.assert_array_equal(stem_of(under_head), stem_of(encoder))
 
 
@@ -52,7 +52,7 @@ def test_of_a_classifier_and_of_fcmae(tmp_path):
     }
     for name, model in models.items():
         model.save(tmp_path / f"{name}.keras")
-        kernel = stem_of(dense.new_backbone(Dense(**FIELDS), str(tmp_path / f"{name}.keras")))
+        kernel = stem_of(new_backbone(Dense(**FIELDS), str(tmp_path / f"{name}.keras")))
         original = stem_of(getattr(model, "backbone", model))
         np.testing.assert_allclose(kernel[::2, ::2], original / 4, rtol=1e-6)
         np.testing.assert_allclose(kernel.sum((0, 1)), original.sum((0, 1)), atol=1e-6)

@@ -2,10 +2,11 @@ import keras
 import numpy as np
 import pytest
 
+from training.__main__ import main
 from training.commands import segment
-from training.commands.recipes import main
 from training.errors import RecipeError
-from training.recipes import dense, schedules
+from training.models.build import new_backbone
+from training.recipes import schedules
 from training.recipes.dense import Dense
 from training.recipes.detection import DETECTION, Detection
 from training.recipes.images import FINETUNING
@@ -101,16 +102,13 @@ def test_recipes_of_the_paper():
 
 
 def test_all_recipes_are_shown(capsys):
-    class Args:
-        only = None
-
-    main(Args)
+    main(["recipes"])
     shown = capsys.readouterr().out
     assert all(name in shown for name in (*SEGMENTATION, *DETECTION, *FINETUNING))
 
 
 def test_backbone_has_a_norm_a_level():
-    backbone = dense.new_backbone(Dense(**FIELDS, drop_path=0.5))
+    backbone = new_backbone(Dense(**FIELDS, drop_path=0.5))
     assert {*backbone.pyramid_outputs} == {"P2", "P3", "P4", "P5"}
     assert backbone.pyramid_norms
     assert backbone.drop_path_rate == 0.5

@@ -86,7 +86,9 @@ def test_what_a_killed_process_left_is_no_content_and_goes(tmp_path):
 
 def test_files_are_utf_8_everywhere(tmp_path):
     (tmp_path / "a.json").write_text('["größe"]', "utf-8")
-    script = "import sys; from training import runs; write_text(sys.argv[2], *read_json(sys.argv[1]))"
+    script = (
+        "import sys; from training.files import read_json, write_text; write_text(sys.argv[2], *read_json(sys.argv[1]))"
+    )
     ascii_alone = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [sys.executable, "-c", script, tmp_path / "a.json", tmp_path / "b.txt"]
     subprocess.run(command, cwd=ROOT, env=ascii_alone, check=True)
