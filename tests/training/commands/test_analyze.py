@@ -178,11 +178,12 @@ def test_grad_cam_names_the_classes_of_a_model_without_names(figures, tmp_path, 
 
 
 class TestCommand:
-    @pytest.fixture
-    def weights(self, tmp_path):
-        classifier().save(tmp_path / "one.keras")
-        keras_cnv2.FCMAE(keras_cnv2.ConvNeXtV2Backbone(**SMALL), 16, decoder_dim=8).save(tmp_path / "two.keras")
-        return [str(tmp_path / "one.keras"), str(tmp_path / "two.keras")]
+    @pytest.fixture(scope="class")
+    def weights(self, tmp_path_factory):
+        paths = [str(tmp_path_factory.mktemp("weights") / f"{name}.keras") for name in ("one", "two")]
+        classifier().save(paths[0])
+        keras_cnv2.FCMAE(keras_cnv2.ConvNeXtV2Backbone(**SMALL), 16, decoder_dim=8).save(paths[1])
+        return paths
 
     @pytest.fixture
     def data(self, tmp_path):

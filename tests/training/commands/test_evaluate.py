@@ -74,6 +74,7 @@ def test_class_without_a_picture_has_no_accuracy():
     assert figures["images"] == 2
 
 
+@pytest.mark.usefixtures("quick_pictures")
 @pytest.mark.parametrize("split", [False, True])
 def test_evaluation_of_what_was_trained_on_is_told(tmp_path, caplog, split):
     classifier(2, class_names=["a", "b"]).save(tmp_path / "classifier.keras")

@@ -22,6 +22,23 @@ def write(path, number=0, mode="RGB", **options):
     return path
 
 
+def quick_decode(contents):
+    """Decodes what tests write, in one operation."""
+    import tensorflow as tf
+
+    return tf.ensure_shape(tf.io.decode_image(contents, 3, expand_animations=False), (None, None, 3))
+
+
+def quick_crop(contents, size, area, flip, draws):
+    """A square of a picture's own pixels; its place is drawn, unless the whole picture was to be kept."""
+    import tensorflow as tf
+
+    pixels = quick_decode(contents)
+    place = keras.random.uniform((2,), seed=draws) * (0.0 if area == (1.0, 1.0) else 1.0)
+    top, left = tf.unstack(tf.cast(place * tf.cast(tf.shape(pixels)[:2] - size, "float32"), "int32"))
+    return tf.ensure_shape(tf.cast(pixels[top : top + size, left : left + size], "float32"), (size, size, 3))
+
+
 def take(dataset, count):
     return [*dataset.take(count).as_numpy_iterator()]
 

@@ -15,14 +15,20 @@ from training.data.loader import Loader
 from training.data.shares import Share
 from training.errors import DataError
 
+# Most tests are about which pictures come when; the first ones have their real crops.
+quick = pytest.mark.usefixtures("quick_pictures")
+
 
 class TestTraining:
-    def test_batches(self, folder):
-        images = take(Folder(folder).training(pretraining(**FIELDS)), 3)
+    def test_goes_on_from_any_batch_as_if_never_interrupted(self, folder):
+        """Here from the middle of a pass; TestShares goes on from its beginning."""
+        images = take(Folder(folder).training(pretraining(**FIELDS)), 6)
         assert {batch.shape for batch in images} == {(4, 16, 16, 3)}
         assert images[0].dtype == "float32"
         assert 0 <= images[0].min() < images[0].max() <= 255
+        np.testing.assert_array_equal(images[5:], take(Folder(folder).training(pretraining(**FIELDS), 5), 1))
 
+    @quick
     def test_an_epoch_has_every_picture_at_most_once_in_a_new_order(self, folder):
         plain = {**FIELDS, "crop_area": (1.0, 1.0), "flip": False}
         batches = take(Folder(folder).training(pretraining(**plain)), 6)
@@ -33,13 +39,6 @@ class TestTraining:
         other = take(Folder(folder).training(pretraining(**plain, seed=1)), 2)
         assert [image.round().tobytes() for batch in other for image in batch] != epochs[0]
 
-    def test_goes_on_from_any_batch_as_if_never_interrupted(self, folder):
-        source, recipe = Folder(folder), pretraining(**FIELDS)
-        whole = take(source.training(recipe), 6)
-        for first_batch in (1, 4, 5):
-            rest = take(source.training(recipe, first_batch), 6 - first_batch)
-            np.testing.assert_array_equal(whole[first_batch:], rest)
-
     @pytest.mark.slow
     def test_goes_on_with_all_augmentation(self, folder):
         augmentation = Augmentation(2, rand_augment=9.0, erasing=0.5, label_smoothing=0.1, mixup=0.5, cutmix=0.5)
@@ -49,6 +48,7 @@ class TestTraining:
             np.testing.assert_array_equal(one[0], two[0])
             np.testing.assert_array_equal(one[1], two[1])
 
+    @quick
     def test_labels_belong_to_the_pictures(self, folder):
         """Bright pictures for one class, dark ones for the other."""
         for path in (folder / "train").rglob("*.jpg"):
@@ -72,33 +72,36 @@ class TestValidation:
         np.testing.assert_array_equal(weights, [1, 1, 1, 0])
         assert not images[3].any()
 
+    @quick
     def test_examples_are_always_the_same(self, folder):
         one, two = (Folder(folder).examples(pretraining(**FIELDS), 3) for _ in range(2))
         assert one.shape == (3, 16, 16, 3)
         np.testing.assert_array_equal(one, two)
 
-    @pytest.mark.parametrize("count", [1, 3, 4, 7, 9, 20])
-    def test_examples_are_loaded_a_few_at_once(self, folder, count, monkeypatch, caplog):
+    @quick
+    def test_examples_are_loaded_a_few_at_once(self, folder, monkeypatch, caplog):
         """Also past one that cannot be read."""
         shutil.rmtree(folder / "val")
         (folder / "train" / "a" / "4.jpg").write_bytes(b"not a picture")
 
-        def load():
+        def load(count):
             source = Folder(folder, validation_share=0.0, max_unreadable=0.2)
             rows = source._example_rows
             monkeypatch.setattr(source, "_example_rows", lambda size: (sizes.append(size), rows(size))[1])
             return source.examples(pretraining(**FIELDS), count, labelled=True)
 
         sizes = []
-        images, labels = load()
-        monkeypatch.setattr("training.data.loader.EXAMPLES_BATCH", 3)
-        few_images, few_labels = load()
-        assert sizes == [count, min(count, 3)]
-        assert images.shape == (min(count, 9), 16, 16, 3)
+        images, labels = load(20)
+        assert images.shape == (9, 16, 16, 3)
         assert (images.dtype, labels.dtype) == ("float32", "int32")
-        np.testing.assert_array_equal(few_images, images)
-        np.testing.assert_array_equal(few_labels, labels)
+        monkeypatch.setattr("training.data.loader.EXAMPLES_BATCH", 3)
+        for count in (1, 4, 9, 20):
+            few_images, few_labels = load(count)
+            np.testing.assert_array_equal(few_images, images[:count])
+            np.testing.assert_array_equal(few_labels, labels[:count])
+        assert sizes == [20, 1, 3, 3, 3]
 
+    @quick
     def test_examples_without_any_that_can_be_read(self, folder):
         for path in (folder / "val").rglob("*.png"):
             path.write_bytes(b"not a picture")
@@ -106,6 +109,7 @@ class TestValidation:
             Folder(folder, max_unreadable=1.0).examples(pretraining(**FIELDS), 3)
 
 
+@quick
 class TestUnreadable:
     @pytest.fixture(autouse=True)
     def damage(self, folder):
@@ -131,15 +135,16 @@ class TestUnreadable:
 
     def test_vanished(self, folder, caplog):
         source = Folder(folder, max_unreadable=0.2)
-        (folder / "train" / "b" / "1.jpg").unlink()
-        assert len(take(source.training(pretraining(**FIELDS)), 5)) == 5
-        assert "1.jpg" in caplog.text
+        (folder / "val" / "b" / "1.png").unlink()
+        ((_, _, weights),) = take(source.validation(finetuning(**FIELDS), 4), 9)
+        np.testing.assert_array_equal(weights, [1, 0, 0, 0])
+        assert "1.png" in caplog.text
 
     def test_too_many(self, folder):
         source = Folder(folder, max_unreadable=0.0)
-        message = r"1 pictures of 13 cannot be read: .*2\.jpg.*Received: max_unreadable=0$"
+        message = r"1 pictures of 13 cannot be read: .*0\.png.*Received: max_unreadable=0$"
         with pytest.raises(DataError, match=message), source.clear_errors():
-            take(source.training(pretraining(**FIELDS)), 5)
+            take(source.validation(finetuning(**FIELDS), 2), 9)
 
     @pytest.mark.parametrize(("share", "allowed"), [(0.29, 29), (0.289, 28), (0.0, 0), (1.0, 100), (0.07, 7)])
     def test_as_many_as_the_share_says(self, share, allowed):
@@ -153,6 +158,7 @@ class TestUnreadable:
             take(source.training(pretraining(**FIELDS)), 1)
 
 
+@quick
 class TestShares:
     """Of folders: the parts of all workers make the batches of one."""
 
@@ -179,23 +185,18 @@ class TestShares:
         return [round((image.mean() - 18) / 20) for image in images]
 
     def test_training(self, folder):
+        """Also of one that goes on."""
         source = Folder(folder)
         whole = take(source.training(self.RECIPE, 0, self.AUGMENTATION), 5)
         parts = parts_of(lambda share: source.training(self.RECIPE, 0, self.AUGMENTATION, share), 2, 5)
         assert_same(put_together(parts), whole)
+        assert_same(take(Folder(folder).training(self.RECIPE, 4, self.AUGMENTATION, Share(1, 2)), 1), parts[1][4:])
         sizes = {len(column) for part in parts for batch in part for column in keras.tree.flatten(batch)}
         assert sizes == {2}
 
-    def test_goes_on_from_any_batch_as_if_never_interrupted(self, folder):
-        def load(first_batch):
-            return Folder(folder).training(self.RECIPE, first_batch, self.AUGMENTATION, Share(1, 2))
-
-        assert_same(take(load(3), 2), take(load(0), 5)[3:])
-
-    @pytest.mark.parametrize(("batch_size", "workers"), [(4, 2), (8, 4)])
-    def test_validation(self, five, batch_size, workers):
-        """In the last batch some have no picture at all."""
-        source = Folder(five)
+    def test_validation(self, five):
+        """In the last batch one has no picture at all."""
+        source, batch_size, workers = Folder(five), 4, 2
         whole = take(source.validation(self.RECIPE, batch_size), 9)
         parts = parts_of(lambda share: source.validation(self.RECIPE, batch_size, share), workers, 9)
         assert [len(part) for part in parts] == [-(-5 // batch_size)] * workers
@@ -224,7 +225,7 @@ class TestShares:
     def test_unreadable_in_validation(self, five, caplog):
         """It is the only picture of the part."""
         source = Folder(five, max_unreadable=0.1)
-        parts = [source.validation(self.RECIPE, 4, Share(worker, 4)) for worker in range(4)]
+        parts = [source.validation(self.RECIPE, 4, Share(worker, 4)) for worker in range(2)]
         before = [take(part, 9) for part in parts]
         (five / "val" / "a" / "0.png").write_bytes(b"not a picture")
         after = [take(part, 9) for part in parts]
@@ -232,5 +233,5 @@ class TestShares:
         assert_same(after[1:], before[1:])
         for column, old in zip(after[0][0], before[0][0]):
             np.testing.assert_array_equal(column, [*old[1:], np.zeros_like(old[0])])
-        assert sum(weights.sum() for part in after for *_, weights in part) == 4
+        assert [weights.tolist() for part in after for *_, weights in part] == [[0], [1], [1], [0]]
         assert [record.getMessage().count("0.png") for record in caplog.records] == [1]

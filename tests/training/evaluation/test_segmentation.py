@@ -11,6 +11,8 @@ from training.errors import RecipeError
 from training.evaluation import segmentation as evaluation
 from training.evaluation.segmentation import evaluate, examples, table
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
 
 def brute_force(pairs, classes, ignored=255):
     """Scores from pairs of labels and predictions, a class and a pixel after the other."""

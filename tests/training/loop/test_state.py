@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -11,13 +13,19 @@ from training.models.build import new_classifier
 pytestmark = pytest.mark.backends
 
 
-def compiled(seed, **fields):
+@functools.cache
+def made(number, **fields):
     """A classifier with every kind of state: drop path, moving average, accumulated gradients."""
-    keras.utils.set_random_seed(seed)
     recipe = finetuning(drop_path=0.2, ema=0.9, accumulation=2, **fields)
     model = new_classifier(recipe, 3, source().class_names)
     model.compile(adamw(recipe, 6), loss="mse")
     model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def compiled(seed, **fields):
+    """Such a classifier with values of a seed. The same seed gives the same model again."""
+    model = made(seed, **fields)
     rng = np.random.default_rng(seed)
     for variable in state.variables(model).values():
         variable.assign(rng.integers(0, 100, variable.shape))

@@ -34,22 +34,23 @@ EAGER = {"run_eagerly": keras.backend.backend() == "tensorflow"}
 LOSS = {"loss": keras.losses.CategoricalCrossentropy(from_logits=True), "metrics": classifier_metrics, **EAGER}
 
 
-def pretrain(folder, callbacks=(), **fields):
+def pretrain(folder, callbacks=(), images=26, **fields):
     recipe = pretraining(**FIELDS, **fields)
     folder.mkdir(exist_ok=True)
     keras.utils.set_random_seed(0)
     model = new_fcmae(recipe, 3)
-    return model, train(model, recipe, source(), folder, callbacks=callbacks, **EAGER)
+    return model, train(model, recipe, source(images), folder, callbacks=callbacks, **EAGER)
 
 
-def finetune(folder, callbacks=(), **fields):
+def finetune(folder, callbacks=(), images=26, **fields):
     recipe = finetuning(**FIELDS, ema=0.5, **fields)
     # Without RandAugment, which takes long to trace: test_killed_run and test_recipes_run_without_tensorflow have it.
     augmentation = Augmentation(3, erasing=0.25, label_smoothing=0.1, mixup=0.8, cutmix=1.0)
     folder.mkdir(exist_ok=True)
     keras.utils.set_random_seed(0)
     model = new_classifier(recipe, 3, source().class_names)
-    return model, train(model, recipe, source(), folder, augmentation, callbacks, monitor="val_accuracy", **LOSS)
+    data = source(images)
+    return model, train(model, recipe, data, folder, augmentation, callbacks, monitor="val_accuracy", **LOSS)
 
 
 def weights(model):
@@ -78,8 +79,9 @@ def test_interrupted_run_ends_as_if_it_had_not_been(tmp_path, phase, stop, saved
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
+    """Two epochs of two steps."""
     folder = tmp_path_factory.mktemp("run")
-    return (*finetune(folder), folder)
+    return (*finetune(folder, images=8), folder)
 
 
 @pytest.mark.backends
@@ -98,7 +100,7 @@ class TestOneRun:
 
     def test_ends_with_the_averaged_weights(self, run):
         model, _, folder = run
-        arrays, _ = state.read(folder / "checkpoints" / "step-0000000012.safetensors")
+        arrays, _ = state.read(folder / "checkpoints" / "step-0000000004.safetensors")
         named = {v.path: arrays[name] for name, v in state.variables(model).items()}
         differences = []
         for variable in model.trainable_variables:
@@ -109,7 +111,7 @@ class TestOneRun:
 
     def test_validates_with_the_averaged_weights(self, run):
         model, progress, _ = run
-        batches = source().validation(None, 4)
+        batches = source(8).validation(None, 4)
         images, labels, weights = (np.concatenate(column) for column in zip(*(batches[i] for i in range(3))))
         right = model.predict(images, verbose=0).argmax(-1) == labels.argmax(-1)
         accuracy = np.average(right, weights=weights)
@@ -117,7 +119,7 @@ class TestOneRun:
 
     def test_finished_run_trains_no_further(self, run):
         model, progress, folder = run
-        again, there = finetune(folder)
+        again, there = finetune(folder, images=8)
         assert there == progress
         for one, two in zip(weights(model), weights(again)):
             np.testing.assert_array_equal(one, two)
@@ -139,16 +141,16 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path):
                 self.model.stop_training = False
                 self.model.trainable_variables[0].assign(self.model.trainable_variables[0] * np.nan)
 
-    with pytest.raises(TrainingError, match=r"loss was nan at step 7\b.*step-0000000006\.safetensors"):
-        pretrain(tmp_path / "run", [Spoil()])
+    with pytest.raises(TrainingError, match=r"loss was nan at step 3\b.*step-0000000002\.safetensors"):
+        pretrain(tmp_path / "run", [Spoil()], images=8)
     # What the bad step made was never saved.
-    assert sorted(state.checkpoints(tmp_path / "run" / "checkpoints")) == [4, 6]
+    assert sorted(state.checkpoints(tmp_path / "run" / "checkpoints")) == [2]
 
 
 # test_killed_run trains in bfloat16, too.
 @pytest.mark.parametrize("dtype", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"])
 def test_mixed_precision(tmp_path, dtype):
-    model, progress = finetune(tmp_path / "run", dtype=dtype, epochs=1, warmup_epochs=0)
+    model, progress = finetune(tmp_path / "run", images=8, dtype=dtype, epochs=1, warmup_epochs=0)
     assert np.isfinite(progress.history[0]["loss"])
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (dtype == "mixed_float16")
@@ -186,11 +188,11 @@ def test_without_grn(kind):
     """The identity, before and after a step, whatever the weights were."""
     if kind == "classifier":
         model = new_classifier(finetuning(), 3, ["a", "b", "c"])
-        model.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True), **EAGER)
+        model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), **EAGER)
         batch = source().train.images[:4].astype("float32"), np.eye(3)[[0, 1, 2, 0]]
     else:
         model = new_fcmae(pretraining(), 3)
-        model.compile("adam", **EAGER)
+        model.compile("sgd", **EAGER)
         batch = (source().train.images[:4].astype("float32"),)
     grns = [block.grn for block in blocks_of(model)]
     assert len(grns) == 4 + (kind == "fcmae")
@@ -272,15 +274,15 @@ from pathlib import Path
 
 for name in ("tensorflow", "tensorboard", "tensorflow_datasets"):
     sys.modules[name] = None  # as if it were not installed
-from tests.training.runs_in_parts import StopAt
 from tests.training.small import finetuning, pretraining, source
 from training.commands import finetune, pretrain, start
 
 folder = Path(sys.argv[1])
-start.open_source = lambda *args, **kwargs: source()
-pretrain.run(pretraining(), folder / "fcmae")
-recipe = finetuning(weights=str(folder / "fcmae"), ema=0.9, rand_augment=9.0, mixup=0.8, cutmix=1.0, erasing=0.25)
-assert finetune.run(recipe, folder / "classifier")["images"] == 11
+start.open_source = lambda *args, **kwargs: source(train=8, test=5)
+fields = {"epochs": 1, "warmup_epochs": 0}
+pretrain.run(pretraining(**fields), folder / "fcmae")
+fields |= {"ema": 0.9, "rand_augment": 9.0, "mixup": 0.8, "cutmix": 1.0, "erasing": 0.25}
+assert finetune.run(finetuning(weights=str(folder / "fcmae"), **fields), folder / "classifier")["images"] == 5
 assert not any(name.startswith("tensorflow.") for name in sys.modules)
 """
 

@@ -64,16 +64,28 @@ def test_other_data_are_refused(tmp_path):
             open_run(tmp_path / "a", pretraining(), found | other)
 
 
+# Locks a folder as a run does, without what a run imports.
+LOCK = """
+import fcntl, os, sys
+fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+print("there", flush=True)
+input()
+"""
+
+
 def test_run_of_another_process_is_refused(tmp_path):
-    script = "import sys; from training.runs.folder import open_run; from tests.training.small import pretraining\n"
-    script += "open_run(sys.argv[1], pretraining()); print('there', flush=True); input()"
-    command = [sys.executable, "-c", script, tmp_path / "a"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    """And another process is refused a run of this one."""
+    (tmp_path / "a").mkdir()
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, "-c", LOCK, tmp_path / "a"]
+    with subprocess.Popen(command, **pipes) as other:
         assert other.stdout.readline() == b"there\n"
         with pytest.raises(RunError, match="Another process is training the run of this name"):
             open_run(tmp_path / "a", pretraining())
         other.communicate(b"\n")
     open_run(tmp_path / "a", pretraining())
+    with subprocess.Popen(command, **pipes) as other:
+        assert b"BlockingIOError" in other.communicate(b"\n")[1]
 
 
 def test_what_a_killed_process_left_is_no_content_and_goes(tmp_path):
@@ -86,9 +98,10 @@ def test_what_a_killed_process_left_is_no_content_and_goes(tmp_path):
 
 def test_files_are_utf_8_everywhere(tmp_path):
     (tmp_path / "a.json").write_text('["größe"]', "utf-8")
-    script = (
-        "import sys; from training.files import read_json, write_text; write_text(sys.argv[2], *read_json(sys.argv[1]))"
-    )
+    # Without what the library imports: TensorFlow.
+    script = "import sys, types; sys.modules['keras_cnv2'] = package = types.ModuleType('keras_cnv2')\n"
+    script += "package.__path__ = ['keras_cnv2']; from training.files import read_json, write_text\n"
+    script += "write_text(sys.argv[2], *read_json(sys.argv[1]))"
     ascii_alone = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [sys.executable, "-c", script, tmp_path / "a.json", tmp_path / "b.txt"]
     subprocess.run(command, cwd=ROOT, env=ascii_alone, check=True)

@@ -18,6 +18,8 @@ from training.data.boxes.tfds import TfdsBoxes
 from training.data.shares import Share
 from training.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
 # As far as they go: all that is random.
 JITTER = {"scale": (0.5, 2.0), "flip": True}
 
@@ -261,9 +263,9 @@ class TestTfds:
             assert areas.tolist() == [50 + number] * len(expected)
 
     def test_boxes_without_area_are_counted(self, prepared, caplog):
-        source = TfdsBoxes("small_boxes", data_dir=prepared)
+        batches = TfdsBoxes("small_boxes", data_dir=prepared).evaluation(recipe(), 5)
         for _ in range(2):  # once, however often they are read
-            take(source.evaluation(recipe(), 5))
+            take(batches)
         (message,) = [record.getMessage() for record in caplog.records if record.name == "training.data.boxes.tfds"]
         assert message.endswith(": 1 boxes outside of their picture or without area left out")
 

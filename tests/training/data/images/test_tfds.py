@@ -39,6 +39,7 @@ def prepared(tmp_path_factory):
     return folder
 
 
+@pytest.mark.usefixtures("quick_pictures")
 class TestTfds:
     def source(self, prepared, **arguments):
         return Tfds("small_shapes", data_dir=prepared, **arguments)
@@ -53,19 +54,14 @@ class TestTfds:
         assert take(self.source(prepared, labelled=False).training(recipe), 1)[0].shape == (4, 16, 16, 3)
 
     def test_goes_on_from_any_batch_as_if_never_interrupted(self, prepared):
+        """Whatever the seed of the process: the order is the recipe's alone."""
         recipe = pretraining(**FIELDS)
+        tf.random.set_seed(1)
         whole = take(self.source(prepared).training(recipe), 6)
+        tf.random.set_seed(2)
         rest = take(self.source(prepared).training(recipe, 3), 3)
         np.testing.assert_array_equal(whole[3:], rest)
         assert not np.array_equal(whole[:2], whole[2:4])
-
-    def test_order_is_the_recipes_alone(self, prepared):
-        """Whatever the seed of the process."""
-        batches = []
-        for seed in (1, 2):
-            tf.random.set_seed(seed)
-            batches.append(take(self.source(prepared).training(pretraining(**FIELDS)), 2))
-        np.testing.assert_array_equal(*batches)
 
     def test_unreadable(self, prepared, caplog):
         source = self.source(prepared, max_unreadable=0.1)
