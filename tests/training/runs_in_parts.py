@@ -48,9 +48,14 @@ def assert_ends_after_its_export(command, recipe, run, tmp_path):
         recipe: The recipe.
         run: Folder and metrics of a finished run of it, which stays.
         tmp_path: Path of an empty folder.
+
+    Returns:
+        The metrics.
     """
     folder = shutil.copytree(run[0], tmp_path / "run")
     (folder / "metrics.json").unlink()
     assert (folder / "saved_model").exists()
-    assert command(recipe, folder).keys() == run[1].keys()
+    metrics = command(recipe, folder)
+    assert metrics.keys() == run[1].keys()
     assert (folder / "metrics.json").exists()
+    return metrics

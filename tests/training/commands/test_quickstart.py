@@ -121,6 +121,7 @@ def test_second_run_of_the_name_is_refused(quickstart):
     assert (folder / "metrics.json").read_text() == before
 
 
+@pytest.mark.release
 def test_full_run_reaches_its_accuracy(tmp_path):
     process = command("quickstart", "--runs", tmp_path, "--name", "full")
     assert process.returncode == 0, process.stderr

@@ -3,6 +3,9 @@
 python -m tests.training.distribute.distributed_run all DATA STRATEGY FOLDER [STRATEGY FOLDER]
     pre-trains, fine-tunes and evaluates; "mirrored" on two logical devices of this machine
 
+python -m tests.training.distribute.distributed_run tuned DATA PRETRAINING FOLDER
+    fine-tunes and evaluates as "all" does, as one of several workers, from a run of pre-training
+
 python -m tests.training.distribute.distributed_run eager|dies COMMAND [OPTION...]
     a command of `python -m training`, with eager steps: there is nothing to trace. With "dies" the process is killed
     by SIGKILL while it writes its second checkpoint.
@@ -38,15 +41,16 @@ def everything(data, *strategies_and_folders):
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     for strategy, folder in zip(strategies_and_folders[::2], strategies_and_folders[1::2]):
-        all_phases(data, strategy, Path(folder))
+        devices, folder = open_devices(strategy), Path(folder)
+        pretrain.run(pretraining(**(vars(PRETRAINING) | {"data": data})), folder / "pretraining", devices)
+        devices.gather("ready")  # once the chief has saved
+        tuned(data, folder / "pretraining", folder, devices)
         keras.backend.clear_session()
 
 
-def all_phases(data, strategy, folder):
-    devices = open_devices(strategy)
-    fields = {"data": data, "weights": str(folder / "pretraining")}
-    pretrain.run(pretraining(**(vars(PRETRAINING) | {"data": data})), folder / "pretraining", devices)
-    devices.gather("ready")  # once the chief has saved
+def tuned(data, pretrained, folder, devices=None):
+    devices, folder = devices or open_devices("multiworker"), Path(folder)
+    fields = {"data": data, "weights": str(pretrained)}
     finetune.run(finetuning(**(vars(FINETUNING) | fields)), folder / "finetuning", devices)
     devices.gather("ready")
     chosen = evaluate.Evaluation(data=data, weights=str(folder / "finetuning"), image_size=16, batch_size=4)
@@ -65,4 +69,8 @@ def command(mode, *arguments):
 
 
 if __name__ == "__main__":
-    (everything if sys.argv[1] == "all" else command)(*sys.argv[1 + (sys.argv[1] == "all") :])
+    mode, *rest = sys.argv[1:]
+    if mode in ("all", "tuned"):
+        {"all": everything, "tuned": tuned}[mode](*rest)
+    else:
+        command(mode, *rest)

@@ -3,14 +3,17 @@
 import json
 import signal
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
 import pytest
 
-from tests.training.small import source
+from tests.training.small import pretraining, source
 from tests.workers import Workers
+from training.commands.start import start_run
 from training.distribute.clusters import ClusterError
 from training.distribute.devices import ONE_DEVICE, Devices
 from training.distribute.preemption import EXIT_CODE
@@ -74,26 +77,34 @@ def assert_same(one, two):
         np.testing.assert_allclose(one[name], two[name], atol=1e-5, err_msg=name)
 
 
+def assert_alike(one, two):
+    """The last checkpoints of two runs, and what was logged of each epoch."""
+    assert_same(one, two)
+    expected, found = (json.loads((folder / "log.json").read_text()) for folder in (one, two))
+    for row, other in zip(expected, found, strict=True):
+        timing = {"seconds", "images_per_second"}
+        values, others = ({k: v for k, v in each.items() if k not in timing} for each in (row, other))
+        assert values == pytest.approx(others, abs=1e-5)
+
+
 @pytest.mark.slow
 class TestNumbers:
     """Losses, weights and counts do not depend on how many devices there are."""
 
     def test_two_devices(self, one_and_two):
-        self.assert_equal(*one_and_two)
+        one, two = one_and_two
+        assert_alike(one / "pretraining", two / "pretraining")
+        self.assert_tuned_alike(one, two)
 
     def test_two_workers(self, one_and_two, data, tmp_path):
-        with Workers(tmp_path, [[*PROGRAM, "all", data, "multiworker", tmp_path]] * 2) as workers:
+        """Of fine-tuning; TestFaults has those of pre-training."""
+        one, _ = one_and_two
+        with Workers(tmp_path, [[*PROGRAM, "tuned", data, one / "pretraining", tmp_path]] * 2) as workers:
             workers.succeed(240)
-        self.assert_equal(one_and_two[0], tmp_path)
+        self.assert_tuned_alike(one, tmp_path)
 
-    def assert_equal(self, one, two):
-        for phase in ("pretraining", "finetuning"):
-            assert_same(one / phase, two / phase)
-            expected, found = (json.loads((folder / phase / "log.json").read_text()) for folder in (one, two))
-            for row, other in zip(expected, found, strict=True):
-                timing = {"seconds", "images_per_second"}
-                values, others = ({k: v for k, v in each.items() if k not in timing} for each in (row, other))
-                assert values == pytest.approx(others, abs=1e-5)
+    def assert_tuned_alike(self, one, two):
+        assert_alike(one / "finetuning", two / "finetuning")
         expected, found = (json.loads((folder / "scores.json").read_text()) for folder in (one, two))
         assert expected["images"] == found["images"] == 11
         assert (expected["top1"], expected["classes"]) == (found["top1"], found["classes"])
@@ -104,7 +115,7 @@ class TestFaults:
     def test_four_workers(self, whole, data, tmp_path):
         with Workers(tmp_path, [pretrain("eager", data, tmp_path)] * 4) as workers:
             workers.succeed(180)
-        assert_same(whole, tmp_path / "pretrain")
+        assert_alike(whole, tmp_path / "pretrain")
         assert not [path for path in tmp_path.rglob("*") if "writing" in path.name]
 
     def test_preempted_then_a_dead_worker_then_a_late_one(self, whole, data, tmp_path):
@@ -150,22 +161,56 @@ class TestFaults:
         assert_same(whole, tmp_path / "pretrain")
         assert not [*saved.glob(".writing-*")]
 
-    def test_different_recipes(self, data, tmp_path):
-        options = [(), ("--base-lr", "0.1", "--mask-ratio", "0.75")]
-        commands = [pretrain("eager", data, tmp_path, *more) for more in options]
-        with Workers(tmp_path, commands) as workers:
-            assert workers.wait(90) == [1, 1]
-            for number in range(2):
-                error = workers.output(number)
-                assert "recipe.base_lr: 0.03 on worker 0, 0.1 on worker 1" in error
-                assert "recipe.mask_ratio: 0.5 on worker 0, 0.75 on worker 1" in error
-
     def test_what_fails_on_one_fails_on_all(self, data, tmp_path):
         commands = [pretrain("eager", each, tmp_path) for each in (data, tmp_path / "no.npz")]
         with Workers(tmp_path, commands) as workers:
             assert workers.wait(90) == [1, 1]
             assert f"Worker 1 ({workers.addresses[1]}) cannot start: " in workers.output(0)
             assert "no.npz" in workers.output(0)
+
+
+class TestStart:
+    """Of two workers that are threads of this process."""
+
+    @pytest.fixture
+    def errors(self, tmp_path):
+        """A function from the recipes of two workers, and from how they open their data, to their errors."""
+        said, barrier = [None, None], threading.Barrier(2, timeout=30)
+
+        class Worker(Devices):
+            def gather(self, content):
+                said[self.worker] = json.loads(json.dumps(content))
+                barrier.wait()
+                return said
+
+        def start(number, recipe, open_data):
+            devices = Worker(worker=number, addresses=("a:1", "b:2"))
+            start_run(recipe, tmp_path / "run", devices, open_data, labelled=False)
+
+        def errors(recipes, open_data):
+            with ThreadPoolExecutor(2) as pool:
+                started = [pool.submit(start, *each) for each in zip(range(2), recipes, open_data)]
+                return [each.exception() for each in started]
+
+        return errors
+
+    @staticmethod
+    def there(recipe, labelled):
+        return source()
+
+    def test_different_recipes(self, errors):
+        for error in errors([pretraining(), pretraining(base_lr=0.1, mask_ratio=0.75)], [self.there] * 2):
+            assert type(error) is TrainingError
+            assert "recipe.base_lr: 0.03 on worker 0, 0.1 on worker 1" in str(error)
+            assert "recipe.mask_ratio: 0.5 on worker 0, 0.75 on worker 1" in str(error)
+
+    def test_what_fails_on_one_fails_on_all(self, errors):
+        def missing(recipe, labelled):
+            raise FileNotFoundError("no.npz")
+
+        one, two = errors([pretraining()] * 2, [self.there, missing])
+        assert (type(one), str(one)) == (TrainingError, "Worker 1 (b:2) cannot start: no.npz")
+        assert (type(two), str(two)) == (FileNotFoundError, "no.npz")
 
 
 @pytest.mark.backends

@@ -64,7 +64,7 @@ def end(process):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["pretrain", "finetune"])
+@pytest.mark.parametrize("phase", [pytest.param("pretrain", marks=pytest.mark.release), "finetune"])
 def test_killed_run_ends_as_if_it_had_not_been(phase, tmp_path):
     step = random.randint(1, STEPS - 1)
     whole, killed = start(phase, tmp_path / "whole"), start(phase, tmp_path / "parts", step)
