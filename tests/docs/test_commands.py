@@ -32,7 +32,7 @@ def parsed(monkeypatch):
     """What the commands are told, in place of running them."""
     seen = []
     for name in COMMANDS:
-        monkeypatch.setattr(importlib.import_module(f"training.{name}"), "main", seen.append)
+        monkeypatch.setattr(importlib.import_module(f"training.commands.{name}"), "main", seen.append)
     return seen
 
 

@@ -134,7 +134,7 @@ class TestStart:
 
     def test_what_a_run_holds(self):
         """As the quickstart's own tests have it."""
-        tests = (ROOT / "tests" / "training" / "test_quickstart.py").read_text()
+        tests = (ROOT / "tests" / "training" / "commands" / "test_quickstart.py").read_text()
         rows = table("start.md", "| in `runs/quickstart`")
         files = [file for row in rows for file in re.findall(r"`([\w.]+)`", " ".join(row))]
         assert len(files) == 14

@@ -210,14 +210,15 @@ class TestAllOrNothing:
     def test_killed(self, mine):
         script = """
 import os, signal, sys
-from keras_cnv2.export import saved_model, serving
+from keras_cnv2.export.saved_model import export as saved_model
+from keras_cnv2.export.serving.export import export_serving
 from tests.export.small import backbone
 def half(model, path, **options):
     path.mkdir()
     (path / "saved_model.pb").write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
-export.export_saved_model = half
-export.export_serving(backbone(), sys.argv[1])
+saved_model.export_saved_model = half
+export_serving(backbone(), sys.argv[1])
 """
         run = subprocess.run([sys.executable, "-c", script, mine], cwd=ROOT, capture_output=True)
         assert run.returncode == -signal.SIGKILL
