@@ -14,12 +14,29 @@ from keras_cnv2.commands import export
 from keras_cnv2.commands.main import main
 from tests.export.small import NAMES, classifier, encoded, pixels
 
+SIZE = 32
+
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def model():
+    return classifier(depths=(1, 1, 1, 1), image_size=SIZE, resize="squash")
+
+
+@pytest.fixture(scope="module")
+def weights(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "animals.keras"
-    classifier(image_size=64, resize="squash").save(path)
+    model.save(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def image():
+    return keras_cnv2.load_image(encoded(), SIZE, "squash")[None]
+
+
+@pytest.fixture(scope="module")
+def expected(model, image):
+    return np.asarray(model(image))
 
 
 @pytest.fixture
@@ -33,55 +50,70 @@ def run(monkeypatch, tmp_path, capsys):
     return run
 
 
-def expected():
-    image = keras_cnv2.load_image(encoded(), 64, "squash")
-    return np.asarray(classifier()(image[None]))
-
-
-def test_saved_model(run, weights, tmp_path):
-    code, out, _ = run(weights, "--to", "saved_model", "--image-size", 64, "--top", 2)
+def test_saved_model(run, weights, expected, tmp_path):
+    code, out, _ = run(weights, "--to", "saved_model", "--image-size", SIZE, "--top", 2)
     assert (code, out.split(":")[0]) == (0, "animals_saved_model")
     served = tf.saved_model.load(str(tmp_path / "animals_saved_model")).signatures["serve_jpeg"]
     answer = served(encoded=tf.constant([encoded()]))
-    np.testing.assert_allclose(answer["probabilities"], expected(), atol=1e-5)
-    assert answer["classes"].numpy()[0, 0].decode() == NAMES[expected().argmax()]
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+    assert answer["classes"].numpy()[0, 0].decode() == NAMES[expected.argmax()]
     code, _, error = run(weights, "--to", "saved_model")
     assert code == 1
     assert "--overwrite replaces it" in error
 
 
-def test_onnx(run, weights, tmp_path):
+def test_onnx(run, weights, image, expected, tmp_path):
     import onnxruntime
 
-    code, *_ = run(weights, "--to", "onnx", "--out", tmp_path / "it.onnx")
+    (tmp_path / "it.onnx").write_bytes(b"before")
+    code, *_ = run(weights, "--to", "onnx", "--out", tmp_path / "it.onnx", "--overwrite")
     assert code == 0
     session = onnxruntime.InferenceSession(tmp_path / "it.onnx")
-    (received,) = session.run(None, {"images": keras_cnv2.load_image(encoded(), 64, "squash")[None]})
-    np.testing.assert_allclose(received, expected(), atol=1e-5)
+    (received,) = session.run(None, {"images": image})
+    np.testing.assert_allclose(received, expected, atol=1e-5)
     assert json.loads(session.get_modelmeta().custom_metadata_map["keras_cnv2"])["resize"] == "squash"
 
 
-def test_litert(run, weights, tmp_path):
+def test_litert(run, weights, image, expected, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
 
     for seed in range(4):
         Image.fromarray(pixels(seed=seed)).save(tmp_path / f"{seed}.png")
-    arguments = ["--quantization", "int8", "--representative", tmp_path]
-    code, *_ = run(weights, "--to", "litert", "--image-size", 64, *arguments)
+    (tmp_path / "animals.tflite").write_bytes(b"before")
+    arguments = ["--quantization", "int8", "--representative", tmp_path, "--overwrite"]
+    code, *_ = run(weights, "--to", "litert", "--image-size", SIZE, *arguments)
     assert code == 0
-    image = keras_cnv2.load_image(encoded(), 64, "squash")[None]
     received = Interpreter(str(Path("animals.tflite"))).get_signature_runner()(images=image)["probabilities"]
-    np.testing.assert_allclose(received, expected(), atol=0.1)
-    assert received.argmax() == expected().argmax()
+    np.testing.assert_allclose(received, expected, atol=0.1)
+    assert received.argmax() == expected.argmax()
 
 
-@pytest.mark.parametrize("kind", [pytest.param("saved_model", marks=pytest.mark.slow), "litert", "onnx"])
-def test_overwrite(run, weights, kind):
-    arguments = (weights, "--to", kind, "--image-size", 32, "--out", f"it{export.SUFFIXES.get(kind, '')}")
+@pytest.fixture
+def written(monkeypatch):
+    """Exports write a few bytes in place of a model. A list of the arguments of each."""
+    calls = []
+
+    def write(model, path, **options):
+        calls.append(options)
+        path.write_bytes(b"it" * len(calls))
+
+    monkeypatch.setattr(export, "restore_model", lambda *_: None)
+    for kind in export.EXPORTS:
+        monkeypatch.setitem(export.EXPORTS, kind, write)
+    return calls
+
+
+@pytest.mark.parametrize("kind", ["saved_model", "litert", "onnx"])
+def test_overwrite(run, written, tmp_path, kind):
+    arguments = ("m.keras", "--to", kind, "--out", "it")
     assert run(*arguments)[0] == 0
     code, _, error = run(*arguments)
     assert (code, "--overwrite replaces it" in error) == (1, True)
+    assert (tmp_path / "it").read_bytes() == b"it"
     assert run(*arguments, "--overwrite")[0] == 0
+    assert (tmp_path / "it").read_bytes() == b"itit"
+    # Files are replaced without being asked, SavedModels are not.
+    assert written == [{}, {"overwrite": True} if kind == "saved_model" else {}]
 
 
 def test_options_are_those_of_the_functions():
@@ -93,9 +125,7 @@ def test_options_are_those_of_the_functions():
         assert options - parameters <= ({"overwrite"} if kind in export.SUFFIXES else set())
 
 
-def test_name_of_the_file(run, monkeypatch, tmp_path):
-    monkeypatch.setattr(export, "restore_model", lambda *names: None)
-    monkeypatch.setitem(export.EXPORTS, "onnx", lambda model, path: path.write_bytes(b"it"))
+def test_name_of_the_file(run, written, tmp_path):
     for model in ("convnextv2_tiny.fcmae_ft_in1k", "some/where/m.weights.h5", "m.2.safetensors"):
         assert run(model, "--to", "onnx")[0] == 0
     names = {path.name for path in tmp_path.iterdir()}
@@ -128,11 +158,10 @@ def test_errors(run, weights, tmp_path, arguments, message):
     assert [*tmp_path.iterdir()] == []
 
 
-def test_size_and_tag(run, monkeypatch, tmp_path):
+def test_size_and_tag(run, written, monkeypatch, tmp_path):
     """A size takes ImageNet's weights; here a stand-in, as they are not to be downloaded."""
     asked = []
-    monkeypatch.setattr(export, "restore_model", lambda *names: asked.append(names) or classifier(image_size=64))
-    monkeypatch.setitem(export.EXPORTS, "onnx", lambda model, path: path.write_bytes(b"it"))
+    monkeypatch.setattr(export, "restore_model", lambda *names: asked.append(names))
     assert run("atto", "--to", "onnx")[0] == 0
     assert run("tiny", "--weights", "fcmae_ft_in1k", "--to", "onnx")[0] == 0
     assert asked == [("imagenet", "atto"), ("fcmae_ft_in1k", "tiny")]

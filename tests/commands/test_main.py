@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import tensorflow as tf
 import keras_cnv2
 from keras_cnv2.checkpoints.registry import CHECKPOINTS, OURS, find_checkpoint
 from keras_cnv2.commands.main import main
+from keras_cnv2.restore import restore_model
 from keras_cnv2.sizes import SIZES
 from tests.checkpoints.hub_server import HubServer
 from tests.checkpoints.samples import FILES, classifier, snapshot, unchanged
@@ -41,6 +43,21 @@ def run(capsys, monkeypatch, tmp_path):
 
 
 @pytest.fixture
+def restored_once(monkeypatch):
+    """The model of the unchanging sample is built, and its prediction traced, once for all commands in this process."""
+
+    def restore(weights, size=None):
+        return sample_model() if (weights, size) == (FILE, None) else restore_model(weights, size)
+
+    monkeypatch.setattr("keras_cnv2.commands.main.restore_model", restore)
+
+
+@functools.cache
+def sample_model():
+    return restore_model(FILE)
+
+
+@pytest.fixture
 def pictures(tmp_path):
     """A tree of pictures in all formats that TensorFlow writes, a text and a damaged picture."""
     pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), "uint8")
@@ -56,6 +73,7 @@ def pictures(tmp_path):
     return tmp_path / "photos"
 
 
+@pytest.mark.usefixtures("restored_once")
 class TestPredict:
     def test_same_as_the_model(self, run, pictures):
         code, out, _ = run("predict", "photos/a.jpg", "--weights", FILE, "--json", "--top", 10)

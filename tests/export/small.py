@@ -1,5 +1,6 @@
 """A small model with weights that matter, and pictures."""
 
+import functools
 import io
 import struct
 import zlib
@@ -28,6 +29,23 @@ def classifier(**arguments):
 
 def backbone(**arguments):
     return with_values(keras_cnv2.ConvNeXtV2Backbone(**ARCHITECTURE, **arguments))
+
+
+_classifiers = {}
+
+
+def shared_classifier(**arguments):
+    """`classifier`, made once for all tests of the process. To be read only."""
+    key = repr(arguments)
+    if key not in _classifiers:
+        _classifiers[key] = classifier(**arguments)
+    return _classifiers[key]
+
+
+@functools.cache
+def shared_backbone():
+    """`backbone`, made once for all tests of the process. To be read only."""
+    return backbone()
 
 
 def pixels(height=96, width=120, seed=0):

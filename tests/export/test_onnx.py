@@ -8,7 +8,7 @@ import pytest
 import keras_cnv2
 from keras_cnv2.export import onnx
 from tests import golden
-from tests.export.small import ARCHITECTURE, NAMES, backbone, classifier
+from tests.export.small import ARCHITECTURE, NAMES, backbone, classifier, shared_classifier
 from tests.golden import rule
 
 
@@ -17,7 +17,7 @@ def images(count=3, height=80, width=64):
 
 
 def test_classifier(tmp_path):
-    model = classifier(image_size=64, resize="crop")
+    model = classifier(depths=(1, 1, 1, 1), image_size=64, resize="crop")
     keras_cnv2.export_onnx(model, tmp_path / "it.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "it.onnx")
     (received,) = session.run(["probabilities"], {"images": images()})
@@ -64,7 +64,7 @@ class TestErrors:
     )
     def test_arguments(self, arguments, name, message, tmp_path):
         with pytest.raises(ValueError, match=message):
-            keras_cnv2.export_onnx(classifier(**arguments), tmp_path / name)
+            keras_cnv2.export_onnx(shared_classifier(**arguments), tmp_path / name)
         assert [*tmp_path.iterdir()] == []
 
     def test_other_models(self, tmp_path):
@@ -75,7 +75,7 @@ class TestErrors:
     def test_missing_packages(self, monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, "tf2onnx", None)
         with pytest.raises(keras_cnv2.ExportError, match=r"keras_cnv2\[onnx\]"):
-            keras_cnv2.export_onnx(classifier(), tmp_path / "it.onnx")
+            keras_cnv2.export_onnx(shared_classifier(), tmp_path / "it.onnx")
 
     def test_what_differs_is_not_left(self, monkeypatch, tmp_path):
         def wrongly_folded(model):
@@ -85,5 +85,5 @@ class TestErrors:
 
         monkeypatch.setattr(onnx, "fold_model", wrongly_folded)
         with pytest.raises(keras_cnv2.ExportError, match="probabilities: the export's values are not the model's"):
-            keras_cnv2.export_onnx(classifier(), tmp_path / "it.onnx", image_size=64)
+            keras_cnv2.export_onnx(classifier(depths=(1, 1, 1, 1)), tmp_path / "it.onnx", image_size=32)
         assert [*tmp_path.iterdir()] == []

@@ -1,8 +1,6 @@
 """Pictures become the images that PIL makes of them."""
 
 import re
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -193,22 +191,15 @@ def damaged(rng, encoded):
     return bytes(encoded)
 
 
-def read_damaged():
-    """Runs in a process of its own; of a crash, the last line printed tells the picture."""
+def test_damaged_pictures():
+    """A decoder that crashes takes this process along: with `-n 0 -s`, the last line printed tells the picture."""
+    found = set()
     for seed in range(300):
         name = FILES[seed % len(FILES)]
         bad = damaged(np.random.default_rng(seed), contents(name))
-        print(seed, name, end=" ", flush=True)
+        print(seed, name, flush=True)
         try:
-            print(load_image(bad, 16).shape)
+            found.add(load_image(bad, 16).shape)
         except ValueError as error:
-            print("refused" if str(error).endswith(f"Received: {len(bad)} bytes") else error)
-
-
-def test_damaged_pictures():
-    code = "from tests.images.test_pictures import read_damaged; read_damaged()"
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    lines = process.stdout.splitlines()
-    assert process.returncode == 0, f"{lines[-1:]} {process.stderr[-2000:]}"
-    assert len(lines) == 300
-    assert {line.split(maxsplit=2)[2] for line in lines} == {"(16, 16, 3)", "refused"}
+            found.add("refused" if str(error).endswith(f"Received: {len(bad)} bytes") else str(error))
+    assert found == {(16, 16, 3), "refused"}

@@ -18,7 +18,9 @@ from keras_cnv2.export.outputs import with_named_outputs
 from keras_cnv2.images.normalization import MEAN, STD
 from tests.export.litert.litert_files import SIZE, images, run
 from tests.export.litert.litert_metadata import metadata
-from tests.export.small import NAMES, backbone, classifier
+from tests.export.small import NAMES, backbone, classifier, shared_classifier
+
+SHALLOW = {"depths": (1, 1, 1, 1)}
 
 
 @pytest.fixture(scope="module")
@@ -81,15 +83,11 @@ class TestOutputs:
         for level, values in received.items():
             np.testing.assert_allclose(values, expected[level], atol=1e-5 * np.abs(expected[level]).max())
 
-    @pytest.mark.parametrize(
-        "arguments",
-        [
-            {"classifier_activation": None, "stem_stride": 1},
-            {"include_top": False, "class_names": None, "pooling": "avg", "input_shape": (32, 32, 1)},
-        ],
-    )
-    def test_other_models(self, tmp_path, arguments):
-        model = classifier(**arguments)
+    def test_other_models(self, tmp_path):
+        """Of logits, `test_reference` exports one."""
+        headless = {"include_top": False, "class_names": None, "pooling": "avg"}
+        model = classifier(**SHALLOW, **headless, stem_stride=1, input_shape=(None, None, 1))
+        (tmp_path / "it.tflite").write_bytes(b"what was there")
         export_litert(model, tmp_path / "it.tflite", image_size=32)
         batch = images(2, 32, 32, model.input_shape[-1])
         expected = np.asarray(model(batch))
@@ -109,9 +107,10 @@ class TestOutputs:
         ],
     )
     def test_names(self, name, arguments):
-        assert [*with_named_outputs(classifier(**arguments)).output] == [name]
+        assert [*with_named_outputs(classifier(**SHALLOW, **arguments)).output] == [name]
 
-    def test_uint8(self, tmp_path, model):
+    def test_uint8(self, tmp_path):
+        model = classifier(**SHALLOW, image_size=SIZE, head_init_scale=1.0)
         export_litert(model, tmp_path / "it.tflite", "int8", images(6, seed=1), input_dtype="uint8")
         details = Interpreter(str(tmp_path / "it.tflite")).get_input_details()[0]
         assert details["dtype"] == np.uint8
@@ -249,7 +248,7 @@ class TestErrors:
         [
             (lambda: keras_cnv2.FCMAE(backbone(), image_size=64, decoder_dim=8), "`fcmae.backbone`"),
             (lambda: keras.Sequential([keras.layers.Dense(2)]), "takes ConvNeXtV2 and"),
-            (lambda: classifier(dtype="mixed_bfloat16"), "in float32.*mixed_bfloat16"),
+            (lambda: shared_classifier(dtype="mixed_bfloat16"), "in float32.*mixed_bfloat16"),
         ],
     )
     def test_models(self, tmp_path, make, message):
@@ -257,18 +256,18 @@ class TestErrors:
             export_litert(make(), tmp_path / "it.tflite")
 
     def test_quantized_model(self, tmp_path):
-        model = classifier(input_shape=(32, 32, 3))
+        model = classifier(**SHALLOW, input_shape=(32, 32, 3))
         model.get_layer("stages_0_0").pwconv1.quantize("int8")
         with pytest.raises(ValueError, match="not quantized yet"):
             export_litert(model, tmp_path / "it.tflite")
 
     def test_image_size_that_the_model_forbids(self, tmp_path):
         with pytest.raises(ValueError, match="Received: image_size=96"):
-            export_litert(classifier(input_shape=(64, 64, 3)), tmp_path / "it.tflite", image_size=96)
+            export_litert(shared_classifier(input_shape=(64, 64, 3)), tmp_path / "it.tflite", image_size=96)
 
     def test_uint8_of_normalised_images(self, tmp_path):
         with pytest.raises(ValueError, match="take normalised images"):
-            export_litert(classifier(include_preprocessing=False), tmp_path / "it.tflite", input_dtype="uint8")
+            export_litert(shared_classifier(include_preprocessing=False), tmp_path / "it.tflite", input_dtype="uint8")
 
     def test_backend(self, model, tmp_path, monkeypatch):
         monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
@@ -286,7 +285,7 @@ class TestErrors:
             export_litert(model, tmp_path / "it.tflite")
 
     def test_names_of_several_lines(self, tmp_path):
-        model = classifier(class_names=["a\nb", "c", "d", "e", "f"], input_shape=(32, 32, 3))
+        model = classifier(**SHALLOW, class_names=["a\nb", "c", "d", "e", "f"], input_shape=(32, 32, 3))
         with pytest.raises(ValueError, match="one line each"):
             export_litert(model, tmp_path / "it.tflite")
         assert not [*tmp_path.iterdir()]
@@ -300,11 +299,11 @@ def erf(x):
 
 class TestWrongArtefacts:
     @pytest.mark.parametrize("quantization", [None, "dynamic"])
-    def test_other_values(self, model, tmp_path, monkeypatch, quantization):
+    def test_other_values(self, tmp_path, monkeypatch, quantization):
         """What was there stays."""
         (tmp_path / "it.tflite").write_text("before")
-        other = classifier(image_size=SIZE)
-        other.get_layer("stages_2_1").grn.gamma.assign(np.full(96, 3.0))
+        model, other = (classifier(**SHALLOW, input_shape=(32, 32, 3), head_init_scale=1.0) for _ in range(2))
+        other.get_layer("stages_2_0").grn.gamma.assign(np.full(96, 3.0))
         right = deployed_block.deployable
         broken = {"probabilities": other.output}
         monkeypatch.setattr(export, "deployable", lambda _: right(keras.Model(other.input, broken)))
@@ -319,7 +318,7 @@ class TestWrongArtefacts:
             check.compare_quantized("logits", received, np.eye(5)[:1], "int8")
 
     def test_operations_of_tensorflow(self, tmp_path):
-        model = classifier(classifier_activation=erf, input_shape=(32, 32, 3))
+        model = classifier(**SHALLOW, classifier_activation=erf, input_shape=(32, 32, 3))
         with pytest.raises(ExportError, match="Erf"):
             export_litert(model, tmp_path / "it.tflite")
         assert not [*tmp_path.iterdir()]

@@ -4,7 +4,7 @@ import pytest
 import keras_cnv2
 from keras_cnv2.export.litert.representative import batches_of
 from tests.export.litert.litert_files import SIZE, images
-from tests.export.small import backbone, classifier, encoded
+from tests.export.small import classifier, encoded, shared_classifier
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ class TestRepresentative:
 
     def test_pictures_for_normalised_images(self, tmp_path):
         (tmp_path / "it.png").write_bytes(encoded("PNG"))
-        model = backbone(include_preprocessing=False)
+        model = shared_classifier(include_preprocessing=False)
         (batch,) = batches_of([str(tmp_path / "it.png")], model, (1, 32, 32, 3))
         image = keras_cnv2.load_image(tmp_path / "it.png", 32)
         np.testing.assert_allclose(batch[0], keras_cnv2.preprocess_input(image), atol=1e-6)

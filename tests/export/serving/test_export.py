@@ -14,7 +14,7 @@ from benchmarks.serving_session import BatchingSession, SavedModelSession
 from keras_cnv2.export.serving.export import export_serving
 from tests.export.serving import serving_folder
 from tests.export.serving.serving_folder import contents
-from tests.export.small import backbone
+from tests.export.small import shared_backbone
 
 ROOT = Path(__file__).parents[3]
 
@@ -207,7 +207,7 @@ class TestWarmup:
     def test_other_models(self, tmp_path, kind):
         from tests.fcmae.small import small
 
-        model = backbone() if kind == "backbone" else small()
+        model = shared_backbone() if kind == "backbone" else small()
         path = export_serving(model, tmp_path / "serving", max_batch_size=2, max_pixels=100 * 100)
         session = SavedModelSession(path)
         requests = [*serving_folder.warmup_records(path)]

@@ -18,7 +18,7 @@ from keras_cnv2.export.serving.export import export_serving
 from keras_cnv2.segmentation import UPerNet
 from tests.export.serving import serving_folder
 from tests.export.serving.serving_folder import contents
-from tests.export.small import backbone
+from tests.export.small import shared_backbone
 
 ROOT = Path(__file__).parents[3]
 
@@ -105,7 +105,7 @@ class TestVersions:
         assert [*tmp_path.iterdir()] == []
 
     def test_segmentation_model(self, tmp_path):
-        model = UPerNet(backbone(), 3, 8)
+        model = UPerNet(shared_backbone(), 3, 8)
         with pytest.raises(ValueError, match=r"are written by export_saved_model.*Received: model=<UPerNet"):
             export_serving(model, tmp_path / "serving")
         assert [*tmp_path.iterdir()] == []
