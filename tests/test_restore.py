@@ -19,13 +19,17 @@ def halved(logits):
     return logits / 2
 
 
+def test_classifier_answers_with_probabilities():
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3))
+    np.testing.assert_allclose(np.asarray(restore_model(FILES / CLASSIFIERS[0])(images)).sum(1), 1, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifier(name):
     model = restore_model(FILES / name)
     assert isinstance(model, keras_cnv2.ConvNeXtV2)
     assert unchanged(model, snapshot(classifier(weights=FILES / name)))
-    images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3))
-    np.testing.assert_allclose(np.asarray(model(images)).sum(1), 1, rtol=1e-5)  # probabilities
+    assert model.classifier_activation == "softmax"
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -44,9 +48,8 @@ def test_fcmae(caplog):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"include_top": False, "pooling": "avg"},
-        {"stem_stride": 2, "input_shape": (None, None, 4)},
-        {"depths": (2, 1, 3, 1), "classes": 3},
+        {"include_top": False, "pooling": "avg", "depths": (1, 1, 1, 1)},
+        {"stem_stride": 2, "input_shape": (None, None, 4), "depths": (2, 1, 1, 1), "classes": 3},
     ],
 )
 @pytest.mark.parametrize("suffix", [".safetensors", ".keras", ".weights.h5"])
@@ -73,10 +76,15 @@ class TestSettingsOfKerasFiles:
         model = restore_model(tmp_path / "m.keras")
         assert {name: getattr(model, name) for name in settings} == settings
 
+    @pytest.fixture(scope="class")
+    def fcmae_file(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("fcmae") / "m.keras"
+        keras_cnv2.FCMAE(backbone(), image_size=64, decoder_dim=16).save(path)
+        return path
+
     @pytest.mark.parametrize("setting", [{"mask_ratio": "much"}, {"image_size": 65}, {"image_size": {"side": 64}}])
-    def test_senseless(self, setting, tmp_path):
-        keras_cnv2.FCMAE(backbone(), image_size=64, decoder_dim=16).save(tmp_path / "m.keras")
-        with zipfile.ZipFile(tmp_path / "m.keras") as source, zipfile.ZipFile(tmp_path / "n.keras", "w") as target:
+    def test_senseless(self, setting, fcmae_file, tmp_path):
+        with zipfile.ZipFile(fcmae_file) as source, zipfile.ZipFile(tmp_path / "n.keras", "w") as target:
             config = json.loads(source.read("config.json"))
             config["config"] |= setting
             target.writestr("config.json", json.dumps(config))
@@ -166,10 +174,15 @@ class TestBad:
         with pytest.raises(keras_cnv2.CheckpointError, match="holds another model"):
             restore_model(tmp_path / "m.keras")
 
+    @pytest.fixture(scope="class")
+    def classifier_file(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("classifier") / "m.keras"
+        classifier().save(path)
+        return path
+
     @pytest.mark.parametrize("config", ['{"registered_name": "a", "config": []}', '{"config": null}', "3", "[]"])
-    def test_senseless_configuration(self, tmp_path, config):
-        classifier().save(tmp_path / "m.keras")
-        with zipfile.ZipFile(tmp_path / "m.keras") as source, zipfile.ZipFile(tmp_path / "n.keras", "w") as target:
+    def test_senseless_configuration(self, classifier_file, tmp_path, config):
+        with zipfile.ZipFile(classifier_file) as source, zipfile.ZipFile(tmp_path / "n.keras", "w") as target:
             for name in source.namelist():
                 target.writestr(name, config if name == "config.json" else source.read(name))
         with pytest.raises(keras_cnv2.CheckpointError, match=r"n\.keras"):

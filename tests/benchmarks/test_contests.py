@@ -1,5 +1,6 @@
 """Whole contests on a model of a few thousand parameters: everyone puts out the same."""
 
+import dataclasses
 import os
 
 import pytest
@@ -7,8 +8,9 @@ import pytest
 from benchmarks import contest, gpu, growth, inference, training_step
 from benchmarks.report import Results
 from benchmarks.tasks import Task
+from keras_cnv2.sizes import SIZES
 
-SMALL = Task((1, 1, 2, 1), (8, 16, 24, 32), batch=2, image_size=64, classes=10)
+SMALL = Task((1, 1, 1, 1), (8, 16, 24, 32), batch=2, image_size=64, classes=10)
 
 pytestmark = pytest.mark.slow
 
@@ -22,13 +24,18 @@ def without_compile(contestants):
     return {name: each for name, each in contestants.items() if "torch.compile" not in name}
 
 
-def test_inference():
-    contestants = without_compile(inference.CONTESTANTS)
-    del contestants["keras.applications, V1"]  # which has no small model
+OURS = (inference.REFERENCE, "keras_cnv2, folded", "matrix products alone")
+# Those of other packages; the one of V1 has no small model.
+RIVALS = [name for name in inference.CONTESTANTS if name not in (*OURS, "keras.applications, V1")]
+
+
+@pytest.mark.parametrize("rivals", [[], pytest.param(RIVALS, marks=pytest.mark.release)])
+def test_inference(rivals):
+    contestants = without_compile({name: inference.CONTESTANTS[name] for name in (*OURS, *rivals)})
     results = Results("Inference", inference.REFERENCE)
     settings = {"exempt": inference.OTHER_OUTPUTS, "tolerance": inference.TOLERANCE}
     contest.run_case(results, "small", contestants, SMALL, 1, **settings)
-    assert {inference.REFERENCE, "matrix products alone"} <= names(results)
+    assert {*OURS} <= names(results)
 
 
 def test_training_step():
@@ -40,11 +47,14 @@ def test_training_step():
 
 def test_growth(monkeypatch):
     monkeypatch.setattr(growth, "AXES", {"batch": {"1": ("atto", 1, 32), "2": ("atto", 2, 32)}})
+    monkeypatch.setattr(growth, "NAMES", growth.NAMES[:1])  # the others are in test_inference
+    monkeypatch.setitem(SIZES, "atto", dataclasses.replace(SIZES["atto"], depths=SMALL.depths, dims=SMALL.dims))
     results, work = growth.measure_axis("batch", 1)
     assert work["batch 2"] == 2 * work["batch 1"]
     assert growth.slopes("batch", growth.curves(results, work)).startswith("| against the work, by batch")
 
 
+@pytest.mark.release  # JAX compiles for minutes, and the others are PyTorch
 def test_gpu_on_the_cpu(monkeypatch, capsys):
     pytest.importorskip("jax")
     monkeypatch.setattr(os, "environ", os.environ.copy())  # main sets variables for the processes

@@ -12,7 +12,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "faq.md").read_text()
 
 
-def test_examples(tmp_path, monkeypatch):
+def test_examples(tmp_path, small_sizes, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keras_cnv2.FCMAE("atto", image_size=(96, 64), channels=1, stem_stride=2).save("fcmae.keras")
     names = {"keras_cnv2": keras_cnv2}

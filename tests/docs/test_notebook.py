@@ -1,9 +1,12 @@
 """docs/first_look.ipynb runs from beginning to end, and learns."""
 
+import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from sklearn import datasets
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "first_look.ipynb"
@@ -19,6 +22,24 @@ def texts(notebook):
 
 
 @pytest.mark.slow
+def test_cells(eagerly, monkeypatch):
+    """One after the other in this process, on some of the digits, with an epoch each. It is too short to learn."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    digits = datasets.load_digits()
+    few = {"images": digits.images[:400], "target": digits.target[:400]}
+    monkeypatch.setattr(datasets, "load_digits", lambda: SimpleNamespace(**few))
+    cells = ["".join(c["source"]) for c in json.loads(NOTEBOOK.read_text())["cells"] if c["cell_type"] == "code"]
+    quick = re.sub(r"^epochs(.*) = \d", r"epochs\1 = 1", "\n".join(cells), flags=re.MULTILINE)
+    assert quick.count("= 1, 64") == quick.count("epochs = 1\n") == 1
+    names = {}
+    exec(compile(quick, NOTEBOOK.name, "exec"), names)
+    assert 0 <= names["accuracy"] <= 1
+    assert names["points"].shape == (80, 2)
+    assert names["difference"] < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.release
 def test_runs(tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     manager = pytest.importorskip("ipykernel.kernelspec")

@@ -46,7 +46,7 @@ def folders(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_published_weights(folders, monkeypatch, tmp_path):
+def test_published_weights(folders, small_sizes, monkeypatch, tmp_path):
     """The first example, with random weights in place of the download."""
     keras_cnv2.save_checkpoint(keras_cnv2.ConvNeXtV2Tiny(), tmp_path / "tiny.safetensors", "timm")
     monkeypatch.setattr("keras_cnv2.checkpoints.source.download", lambda row: tmp_path / f"{row.size}.safetensors")
@@ -60,7 +60,7 @@ def test_published_weights(folders, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if "fit(" in block])
-def test_examples(block, folders):
+def test_examples(block, folders, small_sizes):
     assert sum(bool(line) for line in block.splitlines()) <= 10
     small = re.sub(r"epochs=\d+", "epochs=1", block).replace("224", "64")
     small = re.sub(r"(\.compile\(.*)\)\n", r"\1, run_eagerly=True)\n", small)  # a step or two: not worth compiling

@@ -215,7 +215,7 @@ class TestFinetune:
         assert (row.size, row.stem_stride, row.image_size, row.resize) == ("atto", 2, 32, "squash")
 
     @pytest.mark.slow
-    def test_commands_run(self, cut, monkeypatch, capsys):
+    def test_commands_run(self, cut, eagerly, monkeypatch, capsys):
         """In their order, with a tiny model from scratch for a few steps."""
         monkeypatch.chdir(cut)
         for line in commands("finetune.md", "python -m training"):
@@ -273,7 +273,7 @@ class TestPretrain:
             assert figure in page
             assert figure in readme
 
-    def test_example(self, folders):
+    def test_example(self, folders, small_sizes):
         (block,) = blocks("pretrain.md", "python")
         small = block.replace("224", "64").replace("epochs=40", "epochs=1").replace("40 *", "1 *")
         small = re.sub(r"(\.compile\(.*)\)\n", r"\1, run_eagerly=True)\n", small)  # a step: not worth compiling
@@ -285,7 +285,7 @@ class TestPretrain:
         np.testing.assert_array_equal(*kernels)
 
     @pytest.mark.slow
-    def test_commands_run(self, folders):
+    def test_commands_run(self, folders, eagerly):
         """All that need no network, in their order, with a tiny model for a few steps."""
         small = [*TINY.split(), "--image-size", "64", "--epochs", "2", "--warmup-epochs", "1", "--batch-size", "4"]
         for line in commands("pretrain.md", "python -m training"):
@@ -320,7 +320,7 @@ class TestWeights:
         for first, last in zip(*(model.get_weights() for model in models), strict=True):
             np.testing.assert_array_equal(first, last)
 
-    def test_examples(self, tmp_path, monkeypatch):
+    def test_examples(self, tmp_path, small_sizes, monkeypatch):
         monkeypatch.chdir(tmp_path)
         model = keras_cnv2.ConvNeXtV2Atto()
         keras_cnv2.save_checkpoint(model, "checkpoint.safetensors")

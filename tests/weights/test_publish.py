@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,8 +11,15 @@ from weights import publish
 SMALL = {"stem_stride": 2, "input_shape": (32, 32, 3), "classes": 2}
 
 
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trained") / "classifier.keras"
+    keras_cnv2.ConvNeXtV2Atto(**SMALL, class_names=["cat", "dog"], resize="squash").save(path)
+    return path
+
+
 @pytest.fixture
-def runs(tmp_path):
+def runs(classifier, tmp_path):
     """The folders of a pre-training and a fine-tuning, as far as publishing reads them."""
     system = {"versions": {"keras": "3.15"}, "system": {"machine": "two cores"}}
     common = {
@@ -29,8 +37,7 @@ def runs(tmp_path):
         (tmp_path / kind).mkdir()
         (tmp_path / kind / "config.json").write_text(json.dumps({"kind": kind, **common}))
         (tmp_path / kind / "metrics.json").write_text(json.dumps(metrics))
-    model = keras_cnv2.ConvNeXtV2Atto(**SMALL, class_names=["cat", "dog"], resize="squash")
-    model.save(tmp_path / "Finetuning" / "classifier.keras")
+    shutil.copy(classifier, tmp_path / "Finetuning" / "classifier.keras")
     return tmp_path / "Pretraining", tmp_path / "Finetuning"
 
 

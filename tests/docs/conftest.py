@@ -1,0 +1,24 @@
+import dataclasses
+
+import pytest
+import tensorflow as tf
+
+import keras_cnv2
+from keras_cnv2.models import classifier
+from keras_cnv2.sizes import SIZES
+
+
+@pytest.fixture
+def small_sizes(monkeypatch):
+    """The sizes of the examples are as small as a test needs; that they are the paper's is for other tests."""
+    for name, dims in {"atto": (4, 6, 8, 10), "tiny": (6, 8, 10, 12)}.items():
+        monkeypatch.setitem(SIZES, name, dataclasses.replace(SIZES[name], depths=(1, 1, 1, 1), dims=dims))
+        monkeypatch.setattr(keras_cnv2, f"ConvNeXtV2{name.title()}", classifier._of_size(name))
+
+
+@pytest.fixture
+def eagerly():
+    """Nothing is traced, which takes longer than the few steps of a test."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
