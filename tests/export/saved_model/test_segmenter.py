@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 import keras_cnv2
-from keras_cnv2.export.saved_model import classifier
+from keras_cnv2.export.saved_model import segmenter
 from keras_cnv2.segmentation import deeplab_v3_plus
 from tests.export.small import NAMES, encoded, pixels, png_that_claims
 from tests.segmentation.small import backbone, images, upernet, with_values
@@ -95,7 +95,7 @@ def test_what_differs_is_not_left(model, monkeypatch, tmp_path):
         folded.get_layer("classifier").bias.assign_add([0, 0, 0, 0, 1e-1])
         return folded
 
-    monkeypatch.setattr(classifier.segmentation, "fold", wrongly_folded)
+    monkeypatch.setattr(segmenter, "fold", wrongly_folded)
     with pytest.raises(keras_cnv2.ExportError, match="scores: the export's values are not the model's"):
         keras_cnv2.export_saved_model(model, tmp_path / "it")
     assert [*tmp_path.iterdir()] == []
