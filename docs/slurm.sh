@@ -1,5 +1,6 @@
 #!/bin/bash
 # Pre-training on 4 machines of 8 GPUs. Change partition, time, cores and folders, then: sbatch docs/slurm.sh
+# Or say so to sbatch, and more options of the command behind it: sbatch --nodes=2 docs/slurm.sh --epochs 800
 #SBATCH --job-name=cnv2-pretrain
 #SBATCH --partition=gpu
 #SBATCH --nodes=4
@@ -31,10 +32,11 @@ RUNS="${RUNS:-$SLURM_SUBMIT_DIR/runs}"
 code=0
 srun --kill-on-bad-exit=0 --wait=300 --distribution=block --cpus-per-task="$SLURM_CPUS_PER_TASK" \
     python -m training pretrain --recipe imagenet --model base --name base --runs "$RUNS" \
-    --strategy multiworker --cluster slurm || code=$?
+    --strategy multiworker --cluster slurm "$@" || code=$?
 
-# srun's code is the highest of all workers. 75: a checkpoint is saved, there was no more time. The same job goes on.
-if [ "$code" -eq 75 ]; then
+# srun's code is the highest of all workers. 75: a checkpoint is saved, there was no more time. 143: SIGTERM came while
+# they were starting. The same job goes on. After scancel it does not: that ends this shell as well.
+if [ "$code" -eq 75 ] || [ "$code" -eq 143 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

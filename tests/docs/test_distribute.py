@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -44,6 +45,21 @@ def rows_of(start):
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_slurm_script_is_bash():
     subprocess.run(["bash", "-n", DOCS / "slurm.sh"], check=True)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize(("code", "again"), [(0, False), (1, False), (75, True), (137, False), (143, True)])
+def test_slurm_script_goes_on_after_sigterm_alone(tmp_path, code, again):
+    for name, lines in {"srun": f'echo "$@"\nexit {code}', "scontrol": 'echo scontrol "$@"'}.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{lines}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_CPUS_PER_TASK": "1", "SLURM_JOB_ID": "7"}
+    environment = os.environ | slurm | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    command = ["bash", DOCS / "slurm.sh", "--epochs", "800"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    started, *after = done.stdout.splitlines()
+    assert started.endswith(" --cluster slurm --epochs 800"), "the script's options are the command's"
+    assert (done.returncode, after) == (code, ["scontrol requeue 7"] * again)
 
 
 def test_commands_have_their_options(options):
