@@ -11,12 +11,20 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "keras_cnv2"
 
-# What the package reads at run time, or tools read of it, and no import would miss.
-DATA = {"images/imagenet_classes.tsv", "py.typed", "export/serving/files/client.py"}
+# Folders and files of the checkout -> their names in the wheel.
+PACKAGES = {"keras_cnv2": "keras_cnv2", "training": "keras_cnv2_training"}
+COMMAND = "keras_cnv2_command.py"
 
-# Beside the package; Hatchling adds .gitignore, which says what to leave out of the wheel.
+# What is read at run time, or by tools, and no import would miss.
+DATA = {
+    "keras_cnv2/images/imagenet_classes.tsv",
+    "keras_cnv2/py.typed",
+    "keras_cnv2/export/serving/files/client.py",
+    "training/reports/style.css",
+}
+
+# Beside the packages; Hatchling adds .gitignore, which says what to leave out of the wheel.
 SOURCES = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "PKG-INFO", ".gitignore"}
 
 
@@ -30,15 +38,18 @@ def same(received, expected, what):
 
 
 dist, checkout = sys.argv[1:]
-files = {path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-package = {path.relative_to(ROOT).as_posix() for path in files}
-assert {f"keras_cnv2/{name}" for name in DATA} <= package
+found = {path for folder in PACKAGES for path in (ROOT / folder).rglob("*")}
+files = {path for path in found if path.is_file() and "__pycache__" not in path.parts}
+package = {path.relative_to(ROOT).as_posix() for path in files} | {COMMAND}
+assert package >= DATA
 
 wheel, theirs = (
     {entry.filename: entry.CRC for entry in zipfile.ZipFile(path).infolist()}
     for path in (only(dist, "*.whl"), only(checkout, "*.whl"))
 )
-same({name for name in wheel if ".dist-info/" not in name}, package, "the wheel")
+folders = {name: name.partition("/")[0] for name in package}
+renamed = {name.replace(folder, PACKAGES.get(folder, folder), 1) for name, folder in folders.items()}
+same({name for name in wheel if ".dist-info/" not in name}, renamed, "the wheel")
 same({*wheel.items()}, {*theirs.items()}, "the wheel from the sdist, against that from the checkout")
 
 sdist = only(dist, "*.tar.gz")

@@ -21,4 +21,9 @@ assert (resources.files("keras_cnv2.export.serving") / "files" / "client.py").is
 assert keras_cnv2.decode_predictions(np.eye(1000)[:1], top=1) == [[("tench", 1.0)]]
 listed = subprocess.run(["keras-cnv2", "list"], capture_output=True, text=True, check=True).stdout
 assert "convnextv2_huge.fcmae_ft_in22k_in1k_512" in listed
+assert "quickstart" in subprocess.run(["keras-cnv2", "--help"], capture_output=True, text=True, check=True).stdout
+refused = subprocess.run(["keras-cnv2", "quickstart"], capture_output=True, text=True)
+assert refused.returncode == 1
+assert refused.stderr.count("\n") == 1, refused.stderr
+assert 'pip install "keras_cnv2[train]"' in refused.stderr
 print("keras_cnv2", keras_cnv2.__version__, "works from its wheel")
