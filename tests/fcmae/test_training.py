@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import keras_cnv2
-from tests.fcmae.small import ENCODERS, SMALL, TENSORFLOW, images, numpy, scramble, small
+from tests.fcmae.small import EAGERLY, ENCODERS, SMALL, TENSORFLOW, images, numpy, scramble, shared, small
 
 
 def loss_of(model, *data, **weights):
@@ -19,8 +19,8 @@ class TestTraining:
         model = small(encoder=encoder, seed=0)
         model.compile(keras.optimizers.Adam(1e-2))
         ramps = np.broadcast_to(np.linspace(0, 1, 32)[:, None, None], (8, 32, 32, 3)) * images(8, 1, 1)
-        history = model.fit(ramps, epochs=40, batch_size=4, verbose=0).history["loss"]
-        assert min(history) < 0.5 * history[0]  # other seeds and backends reach 0.39 to 0.45
+        history = model.fit(ramps, epochs=20, batch_size=4, verbose=0).history["loss"]
+        assert min(history) < 0.5 * history[0]  # 0.42 is usual
 
     def test_every_variable_is_official_and_gets_a_gradient(self):
         model = scramble(small())
@@ -54,7 +54,7 @@ class TestTraining:
             numpy(model.reconstruction_loss(x[i : i + 1], model(x[i : i + 1], hidden=hidden[i : i + 1])))
             for i in range(4)
         ]
-        model.compile("sgd")
+        model.compile("sgd", **EAGERLY)
         assert loss_of(model, both, y) == loss_of(model, both)
         np.testing.assert_allclose(loss_of(model, both), np.mean(alone), rtol=1e-5)
         for shape in ((4,), (4, 1)):
@@ -67,10 +67,10 @@ class TestTraining:
     def test_regularizers_count(self):
         model = scramble(small())
         x = {"images": images(), "hidden": numpy(model(images())["hidden"])}
-        model.compile("sgd")
+        model.compile("sgd", **EAGERLY)
         plain = loss_of(model, x)
         model.proj.kernel.regularizer = keras.regularizers.L2(0.5)
-        model.compile("sgd")
+        model.compile("sgd", **EAGERLY)
         expected = plain + 0.5 * np.sum(np.square(numpy(model.proj.kernel)))
         np.testing.assert_allclose(loss_of(model, x), expected, rtol=1e-5)
         model.reset_metrics()
@@ -95,7 +95,7 @@ class TestTraining:
     def test_evaluate_is_fixed_by_the_seed(self):
         model = scramble(small(seed=3))
         model.compile("sgd")
-        x = images(6)
+        x = images(8)
         first = model.evaluate(x, batch_size=4, verbose=0)
         model.fit(x, batch_size=4, verbose=0, validation_data=(x,), epochs=2)
         scramble(model)
@@ -106,7 +106,8 @@ class TestTraining:
 
     @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
     def test_mixed_precision(self, policy):
-        model = keras_cnv2.FCMAE("atto", 64, decoder_dim=16, dtype=policy)
+        backbone = keras_cnv2.ConvNeXtV2Backbone(**SMALL, dtype=policy)
+        model = keras_cnv2.FCMAE(backbone, 64, decoder_dim=16, dtype=policy)
         model.compile("sgd", run_eagerly=True)
         assert np.isfinite(model.train_on_batch(images(2, 64, 64)))
         assert all(np.isfinite(w).all() for w in model.get_weights())
@@ -141,7 +142,7 @@ class TestFineTuning:
     def test_backbone_shares_its_weights(self):
         model = small()
         classifier = keras.Sequential([model.backbone, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
-        classifier.compile("sgd", "mse")
+        classifier.compile("sgd", "mse", **EAGERLY)
         before = model.get_weights()
         classifier.train_on_batch(images(), np.ones((4, 2)))
         changed = [v.path for v, a, b in zip(model.weights, before, model.get_weights()) if (a != b).any()]
@@ -149,6 +150,6 @@ class TestFineTuning:
         assert {v.path for v in model.backbone.weights} >= {*changed}
 
     def test_backbone_encodes_like_fcmae_without_masks(self):
-        model = scramble(small(encoder="dense"))
+        model = shared("dense")
         features = model(images(), hidden=np.zeros((4, 4, 4)))["features"]
         np.testing.assert_allclose(numpy(model.backbone(images())), numpy(features), rtol=1e-4, atol=1e-5)
