@@ -17,14 +17,16 @@ def numpy(x):
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize(("case", "shape"), [("224", (2, 224, 224)), ("rect", (1, 160, 288)), ("odd", (1, 200, 215))])
-def test_stage_statistics(case, shape):
+def test_stage_statistics():
     reference = golden.load("dense_nano")
     backbone = keras_cnv2.ConvNeXtV2Backbone("nano", include_preprocessing=False)
     golden.set_weights(backbone, reference["seed"])
-    stages = keras.Model(backbone.input, backbone.pyramid_outputs)(rule.image(int(reference["seed"]), *shape))
+    model = keras.Model(backbone.input, backbone.pyramid_outputs)
     tolerance = 1e-5 if keras.backend.backend() == "tensorflow" else 1e-4
-    golden.assert_stages_match([*map(numpy, stages.values())], reference, case, tolerance)
+    # Classifiers have the third case, of two images of 224 x 224.
+    for case, shape in {"rect": (1, 160, 288), "odd": (1, 200, 215)}.items():
+        stages = model(rule.image(int(reference["seed"]), *shape))
+        golden.assert_stages_match([*map(numpy, stages.values())], reference, case, tolerance)
 
 
 @pytest.mark.backends
