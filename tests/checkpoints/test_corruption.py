@@ -8,7 +8,8 @@ import pytest
 import keras_cnv2
 from tests.checkpoints.samples import CLASSIFIERS, ENCODERS, FCMAES, FILES, classifier
 
-CASES = 250  # a file; with nine files, over two thousand
+# Damages of a file, every day and before a release: of all nine files over two thousand.
+QUICK, CASES = 60, 250
 # Bytes: in the samples, the pickles, the headers and the tables of zip archives are at the very start and end.
 AIMED = 10_000
 # No float in the samples. What has it after loading was not set.
@@ -121,14 +122,21 @@ def loads(model, path):
     return True
 
 
-def marked(name):
+def of_files(cases, marks=lambda name: ()):
+    return [pytest.param(name, cases, marks=marks(name)) for name in (*CLASSIFIERS, *ENCODERS, *FCMAES)]
+
+
+def marks_of(name):
     """One file of each format is quick enough for every day."""
-    slow = name not in ("official_dense.pt", "official_dense_legacy.pt", "timm_linear.safetensors", *FCMAES)
-    return pytest.param(name, marks=pytest.mark.slow if slow else ())
+    quick = name in ("official_dense.pt", "official_dense_legacy.pt", "timm_linear.safetensors", *FCMAES)
+    return () if quick else pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", [*map(marked, (*CLASSIFIERS, *ENCODERS, *FCMAES))])
-def test_all_or_nothing(model, name, tmp_path, capfd):
+@pytest.mark.parametrize(
+    ("name", "cases"),
+    [*of_files(QUICK, marks_of), *of_files(CASES, lambda name: [pytest.mark.slow, pytest.mark.release])],
+)
+def test_all_or_nothing(model, name, cases, tmp_path, capfd):
     content, path = (FILES / name).read_bytes(), tmp_path / name
     unset(model)
     before = bits(model)
@@ -139,7 +147,7 @@ def test_all_or_nothing(model, name, tmp_path, capfd):
     unset(model)
 
     count = {"loaded": 0, "refused": 0}
-    for case in range(CASES):
+    for case in range(cases):
         changed, what = damaged(content, np.random.default_rng([zlib.crc32(name.encode()), case]))
         path.write_bytes(changed)
         if not loads(model, path):
@@ -154,5 +162,6 @@ def test_all_or_nothing(model, name, tmp_path, capfd):
             # twice or lead to a wrong checksum; padding, dates and what the model has no use for may change freely.
             assert (loaded == good).all(), (case, what)
         unset(model)
-    assert min(count.values()) > 0, count
+    assert count["refused"] > 0, count
+    assert count["loaded"] > 0 or cases < CASES, count  # some formats forgive little
     assert capfd.readouterr() == ("", "")

@@ -95,34 +95,6 @@ def atto_server(atto, tensors):
         yield server
 
 
-@pytest.fixture(scope="module")
-def online(atto_server, folder):
-    """The process that loaded twice."""
-    return load(atto_server, folder, "first", "second")
-
-
-class TestWeightsArgument:
-    @pytest.mark.parametrize("name", ["first", "second"])
-    def test_weights_and_metadata(self, online, folder, name, tensors):
-        assert_loaded(folder / name, tensors)
-
-    def test_one_download(self, online, atto_server):
-        assert atto_server.ranges == [None]
-
-    def test_licence_is_told_once_a_load(self, online):
-        before, *loads = online.stderr.split("next load")
-        assert ["CC BY-NC 4.0" in before, *(load.count("CC BY-NC 4.0") for load in loads)] == [False, 1, 1]
-
-    def test_nothing_on_standard_output(self, online):
-        assert online.stdout == ""
-
-    def test_offline(self, online, atto_server, folder, tensors):
-        asked = [*atto_server.requests]
-        load(atto_server, folder, "offline", HF_HUB_OFFLINE="1")
-        assert_loaded(folder / "offline", tensors)
-        assert atto_server.requests == asked
-
-
 def forget_connections():
     """The hub's library keeps connections, and in its older releases the offline mode with them."""
     if hasattr(huggingface_hub.utils, "reset_sessions"):
@@ -152,6 +124,54 @@ def point_to(monkeypatch, tmp_path):
     forget_connections()
     yield point
     forget_connections()
+
+
+@pytest.mark.slow
+class TestProcesses:
+    """Loads in processes of their own, with the variables of the hub's library."""
+
+    @pytest.fixture(scope="class")
+    def online(self, atto_server, folder):
+        """The process that loaded twice."""
+        atto_server.requests.clear()
+        return load(atto_server, folder, "first", "second")
+
+    @pytest.mark.parametrize("name", ["first", "second"])
+    def test_weights_and_metadata(self, online, folder, name, tensors):
+        assert_loaded(folder / name, tensors)
+
+    def test_one_download(self, online, atto_server):
+        assert atto_server.ranges == [None]
+
+    def test_licence_is_told_once_a_load(self, online):
+        before, *loads = online.stderr.split("next load")
+        assert ["CC BY-NC 4.0" in before, *(load.count("CC BY-NC 4.0") for load in loads)] == [False, 1, 1]
+
+    def test_nothing_on_standard_output(self, online):
+        assert online.stdout == ""
+
+    def test_offline(self, online, atto_server, folder, tensors):
+        asked = [*atto_server.requests]
+        load(atto_server, folder, "offline", HF_HUB_OFFLINE="1")
+        assert_loaded(folder / "offline", tensors)
+        assert atto_server.requests == asked
+
+
+def test_weights_argument(point_to, monkeypatch, atto_server, tensors, caplog, capsys):
+    """As `TestProcesses`, in this one: two loads are one download, and offline is from the cache."""
+    atto_server.requests.clear()
+    point_to(atto_server.url)
+    for number, offline in enumerate((False, False, True)):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        asked = [*atto_server.requests] if offline else None
+        model = keras_cnv2.ConvNeXtV2Atto(weights="fcmae_ft_in1k")
+        assert caplog.text.count("CC BY-NC 4.0") == number + 1
+        assert (model.class_names, model.image_size, model.resize) == (imagenet_classes(), 224, "crop")
+    for name, value in keras_cnv2.state_dict(model).items():
+        assert value.tobytes() == tensors[name].tobytes(), name
+    assert atto_server.ranges == [None]
+    assert atto_server.requests == asked
+    assert capsys.readouterr().out == ""
 
 
 @pytest.fixture

@@ -91,6 +91,7 @@ def test_some_are_not_all(model):
     assert unchanged(again, before)
 
 
+@pytest.mark.slow  # to import both libraries; tests/models/test_backbone.py has the numbers
 def test_features_are_those_of_transformers(model):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

@@ -1,11 +1,14 @@
 """The argument `weights`: which row it names, and what the model has of it."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 
 import keras_cnv2
 from keras_cnv2.checkpoints.registry import CHECKPOINTS
+from keras_cnv2.sizes import SIZES
 from tests.checkpoints.samples import FILES, SMALL, classifier, snapshot, unchanged
 
 
@@ -17,12 +20,21 @@ def downloads(tmp_path, monkeypatch):
     def download(row):
         asked.append(row)
         path = tmp_path / f"{row.name}.safetensors"
-        of_size = getattr(keras_cnv2, f"ConvNeXtV2{row.size.capitalize()}")
-        keras_cnv2.save_checkpoint(of_size(include_top=row.has_head), path, "timm")
+        size = SIZES[row.size]
+        model = keras_cnv2.ConvNeXtV2(size.depths, size.dims, include_top=row.has_head)
+        keras_cnv2.save_checkpoint(model, path, "timm")
         return path
 
     monkeypatch.setattr("keras_cnv2.checkpoints.source.download", download)
     return asked
+
+
+@pytest.fixture
+def nano(monkeypatch):
+    """Makes a classifier that passes for a nano, which is the smallest size with weights for 384 x 384."""
+    small = {"depths": (1, 1, 1, 1), "dims": (4, 6, 8, 10)}
+    monkeypatch.setitem(SIZES, "nano", dataclasses.replace(SIZES["nano"], **small))
+    return lambda **arguments: keras_cnv2.ConvNeXtV2(**small, **arguments)
 
 
 def test_backbone_and_fcmae(downloads, tmp_path):
@@ -50,16 +62,16 @@ def test_imagenet(downloads):
     assert again.class_names == model.class_names
 
 
-def test_features_of_a_classifier(downloads):
-    model = keras_cnv2.ConvNeXtV2Nano(weights="fcmae_ft_in22k_in1k_384", include_top=False, pooling="avg")
-    assert model(np.zeros((1, 64, 64, 3))).shape == (1, 640)
+def test_features_of_a_classifier(downloads, nano):
+    model = nano(weights="fcmae_ft_in22k_in1k_384", include_top=False, pooling="avg")
+    assert model(np.zeros((1, 64, 64, 3))).shape == (1, 10)
     assert (model.class_names, model.image_size, model.resize) == (None, 384, "squash")
 
 
-def test_fixed_input_keeps_its_size(downloads):
-    model = keras_cnv2.ConvNeXtV2Nano(weights="fcmae_ft_in22k_in1k_384", input_shape=(256, 256, 3))
+def test_fixed_input_keeps_its_size(downloads, nano):
+    model = nano(weights="fcmae_ft_in22k_in1k_384", input_shape=(256, 256, 3))
     assert (model.image_size, model.resize) == (256, None)  # to squash belongs to 384
-    model = keras_cnv2.ConvNeXtV2Nano(weights="fcmae_ft_in22k_in1k_384", input_shape=(384, 384, 3))
+    model = nano(weights="fcmae_ft_in22k_in1k_384", input_shape=(384, 384, 3))
     assert (model.image_size, model.resize) == (384, "squash")
 
 
