@@ -39,6 +39,7 @@ def test_two_workers_give_the_numbers_of_one_device(expected, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_keras_still_needs_it(tmp_path):
     """If this fails, Keras is mended: remove distribute/multi_worker.py, or its call for this version of Keras."""
     with Workers(tmp_path, [[*PROGRAM, tmp_path / str(number), "as_keras_is"] for number in range(2)]) as workers:
