@@ -25,14 +25,15 @@ def test_anchors_are_those_of_the_paper(sides):
     assert sum(level_sizes((2, *sides, 3))) == len(expected)
 
 
-@pytest.mark.parametrize("side", [32, 64, 96, 160, 224])
-def test_there_is_a_prediction_for_each_anchor(side):
+def test_there_is_a_prediction_for_each_anchor():
     from tests.detection.samples import images, tiny
 
-    outputs = tiny()(images(1, side))
-    number = sum(level_sizes((1, side, side, 3)))
-    assert outputs["box"].shape == (1, number, 4)
-    assert outputs["classification"].shape == (1, number, 3)
+    model = tiny()
+    for side in (32, 96, 160):
+        outputs = model(images(1, side))
+        number = sum(level_sizes((1, side, side, 3)))
+        assert outputs["box"].shape == (1, number, 4)
+        assert outputs["classification"].shape == (1, number, 3)
 
 
 def test_sides_that_do_not_fit_are_named():

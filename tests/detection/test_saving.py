@@ -21,18 +21,22 @@ def run(code, backend="tensorflow"):
 
 
 @pytest.mark.slow
-def test_a_detector_is_loaded(tmp_path):
+def test_what_is_loaded_imports_kerascv(tmp_path):
     pytest.importorskip("keras_cv")
-    Detector(tiny(class_names=["cat", "dog", "cow"]), max_detections=7).save(tmp_path / "detector.keras")
+    model = tiny(class_names=["cat", "dog", "cow"])
+    model.save(tmp_path / "model.keras")
+    Detector(model, max_detections=7).save(tmp_path / "detector.keras")
     code = f"""
 import sys, keras, keras_cnv2
 assert not {{"keras_cv", "pycocotools"}} & {{*sys.modules}}
-model = keras.saving.load_model({str(tmp_path / "detector.keras")!r})
-print(type(model).__name__, model.max_detections, *model.class_names)
+detector = keras.saving.load_model({str(tmp_path / "detector.keras")!r})
+model = keras.saving.load_model({str(tmp_path / "model.keras")!r})
+print(type(model).__name__, model.classes, type(detector).__name__, detector.max_detections, *detector.class_names)
 """
-    assert run(code)[-5:] == ["Detector", "7", "cat", "dog", "cow"]
+    assert run(code)[-7:] == ["RetinaNet", "3", "Detector", "7", "cat", "dog", "cow"]
 
 
+@pytest.mark.slow
 def test_other_backends_do_without_tensorflow():
     pytest.importorskip("jax")
     code = """

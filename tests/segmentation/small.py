@@ -6,7 +6,7 @@ import numpy as np
 import keras_cnv2
 from keras_cnv2.segmentation import UPerNet
 
-ARCHITECTURE = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}
+ARCHITECTURE = {"depths": (1, 1, 1, 1), "dims": (4, 6, 8, 10)}
 CLASSES = 5
 
 

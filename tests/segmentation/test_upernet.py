@@ -56,6 +56,7 @@ class TestReference:
         assert all(name.endswith("num_batches_tracked") for name in missing)
         return theirs
 
+    @pytest.mark.slow  # to import both libraries
     @pytest.mark.parametrize("size", [(96, 160), (75, 101)])  # the second: feature maps with odd sides
     def test_logits(self, size):
         torch = pytest.importorskip("torch")
@@ -110,6 +111,10 @@ class TestResampling:
 
 
 class TestModel:
+    @pytest.fixture(scope="class")
+    def body(self):
+        return backbone()
+
     @pytest.mark.backends
     def test_outputs(self):
         model = upernet(values=False)
@@ -227,9 +232,9 @@ class TestModel:
             {"backbone": keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])},
         ],
     )
-    def test_impossible_arguments(self, arguments):
+    def test_impossible_arguments(self, arguments, body):
         with pytest.raises(ValueError, match="Received: "):
-            UPerNet(**{"backbone": backbone(), "classes": 3, **arguments})
+            UPerNet(**{"backbone": body, "classes": 3, **arguments})
 
 
 class TestTraining:
