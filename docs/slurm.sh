@@ -19,7 +19,7 @@
 #SBATCH --signal=TERM@120
 
 set -u
-cd "$SLURM_SUBMIT_DIR" # the checkout, on a disk that all nodes see
+cd "$SLURM_SUBMIT_DIR" # on a disk that all nodes see, as is the environment with keras-cnv2
 
 # Read by all workers. Prepare it once, before the first job: tfds build imagenet2012
 export TFDS_DATA_DIR="${TFDS_DATA_DIR:-$HOME/tensorflow_datasets}"
@@ -31,7 +31,7 @@ RUNS="${RUNS:-$SLURM_SUBMIT_DIR/runs}"
 # When one dies, the others end by themselves within 30 s; --wait ends what is left after 300 s.
 code=0
 srun --kill-on-bad-exit=0 --wait=300 --distribution=block --cpus-per-task="$SLURM_CPUS_PER_TASK" \
-    python -m training pretrain --recipe imagenet --model base --name base --runs "$RUNS" \
+    keras-cnv2 pretrain --recipe imagenet --model base --name base --runs "$RUNS" \
     --strategy multiworker --cluster slurm "$@" || code=$?
 
 # srun's code is the highest of all workers. 75: a checkpoint is saved, there was no more time. 143: SIGTERM came while

@@ -146,8 +146,8 @@ def check_packages():
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-def _call(name, *positional, **options):
+def _call(command, /, *positional, **options):
     check_packages()
     from .commands.call import call  # which imports Keras
 
-    return call(name, *positional, **options)
+    return call(command, *positional, **options)

@@ -21,7 +21,7 @@ TEXTS = {name: (DOCS / name).read_text().replace("\\\n", " ") for name in FILES}
 PAGE = TEXTS["distribute.md"]
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 # A command ends with its line, or goes on in lines of options (YAML).
-COMMAND = re.compile(r"python -m training (\w+)([^\n`]*(?:\n\s+--[^\n]*)*)")
+COMMAND = re.compile(r"keras-cnv2 (\w+)([^\n`]*(?:\n\s+--[^\n]*)*)")
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_kubernetes_workers_find_each_other():
     assert service["spec"]["publishNotReadyAddresses"] is True
     assert service["spec"]["selector"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
     assert pod["restartPolicy"] == "Never"  # which a podFailurePolicy demands
-    assert command.startswith("exec python ")
+    assert command.startswith("exec keras-cnv2 ")
     assert command.endswith('--task "$JOB_COMPLETION_INDEX"')
     policies = spec["podFailurePolicy"]["rules"]
     assert {p["onExitCodes"]["containerName"] for p in policies if "onExitCodes" in p} == {container["name"]}

@@ -18,6 +18,7 @@ import keras_cnv2
 from keras_cnv2.checkpoints.registry import CHECKPOINTS, find_checkpoint
 from keras_cnv2.commands import main as library_command
 from keras_cnv2.fcmae.masking import count_visible
+from keras_cnv2_command import TRAINING
 from tests.checkpoints.samples import FILES, SMALL
 from training.__main__ import main
 from training.commands import evaluate, finetune, options, pretrain, quickstart, recipes, report
@@ -87,11 +88,11 @@ class TestPages:
         for code in blocks(page, "python"):
             compile(code, page, "exec")
         for line in lines_of(page):
-            assert line.startswith(("pip install -e ", "keras-cnv2 ", "python -m training ")), line
+            assert line.startswith(("pip install -e ", "keras-cnv2 ")), line
 
     def test_commands_of_training(self, page, parsed):
         """They parse, and the values of their recipes are possible."""
-        lines = commands(page, "python -m training")
+        lines = [line for line in commands(page, "keras-cnv2") if line[0] in TRAINING]
         assert lines or page == "weights.md"
         for line in lines:
             if "--help" in line:
@@ -103,7 +104,7 @@ class TestPages:
                 options.chosen_recipe(parsed[-1], ROWS[line[0]])
 
     def test_commands_of_the_library(self, page):
-        lines = commands(page, "keras-cnv2")
+        lines = [line for line in commands(page, "keras-cnv2") if line[0] not in TRAINING]
         assert lines or page == "pretrain.md"
         for line in lines:
             library_command._parser().parse_args(line)
@@ -218,7 +219,7 @@ class TestFinetune:
     def test_commands_run(self, cut, eagerly, monkeypatch, capsys):
         """In their order, with a tiny model from scratch for a few steps."""
         monkeypatch.chdir(cut)
-        for line in commands("finetune.md", "python -m training"):
+        for line in [line for line in commands("finetune.md", "keras-cnv2") if line[0] in TRAINING]:
             if line[0] == "finetune" and "cells" in line:
                 text, count = re.subn(r"--weights \S+ --model atto", f"--weights none {TINY}", " ".join(line))
                 assert count == 1
@@ -288,7 +289,7 @@ class TestPretrain:
     def test_commands_run(self, folders, eagerly):
         """All that need no network, in their order, with a tiny model for a few steps."""
         small = [*TINY.split(), "--image-size", "64", "--epochs", "2", "--warmup-epochs", "1", "--batch-size", "4"]
-        for line in commands("pretrain.md", "python -m training"):
+        for line in commands("pretrain.md", "keras-cnv2"):
             if "fcmae" not in line:
                 main([*line, *small] if line[0] in ROWS else line)
         for run in ("photos", "photos-longer"):

@@ -1,1 +1,1 @@
-"""One file for each command, and what starts a run. Without a command: `python -m training --help`."""
+"""One file for each command, and what starts a run. Imports nothing."""

@@ -13,11 +13,11 @@ class _Parser(argparse.ArgumentParser):
         raise RecipeError(f"{self.prog}: {message}")
 
 
-def call(name, *positional, **options):
+def call(command, /, *positional, **options):
     """Runs a command in this process.
 
     Args:
-        name: The command.
+        command: Its name.
         *positional: What it takes without an option's name, strings or paths.
         **options: Its other options; of a recipe's command the fields, too. `None` stands for "none".
 
@@ -27,12 +27,13 @@ def call(name, *positional, **options):
     Raises:
         RecipeError: If there is no such option, or it cannot have that value.
     """
-    command = import_module(f".{name}", __package__)
-    parser = _Parser(prog=name, allow_abbrev=False, add_help=False)
-    command.add_arguments(parser)
+    module = import_module(f".{command}", __package__)
+    parser = _Parser(prog=command, allow_abbrev=False, add_help=False)
+    module.add_arguments(parser)
     given = {key: value for key, value in options.items() if value is not None or parser.get_default(key) is not None}
     arguments = [f"--{key.replace('_', '-')}={_text(value)}" for key, value in given.items()]
-    return command.outcome(parser.parse_args([*arguments, "--", *map(str, positional)]))
+    places = ["--", *map(str, positional)] if positional else []
+    return module.outcome(parser.parse_args([*arguments, *places]))
 
 
 def _text(value):

@@ -1,0 +1,80 @@
+"""The command `keras-cnv2` before it imports anything."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keras_cnv2_command as command
+import training.__main__
+from keras_cnv2.commands import main as library
+
+ROOT = Path(__file__).parents[1]
+
+
+def summaries(text):
+    """All that help says, without line breaks."""
+    return " ".join(text.split())
+
+
+def test_library_s_commands(capsys):
+    with pytest.raises(SystemExit):
+        library.main(["--help"])
+    help_text = summaries(capsys.readouterr().out)
+    assert all(f"{name} {summary}" in help_text for name, summary in command.LIBRARY.items())
+    names = help_text.partition("COMMAND ")[2]
+    assert [name for name in command.LIBRARY if name in names] == [*command.LIBRARY]
+
+
+def test_commands_of_training(capsys):
+    assert (*command.TRAINING,) == training.__main__.COMMANDS
+    with pytest.raises(SystemExit):
+        training.__main__.main(["--help"])
+    help_text = summaries(capsys.readouterr().out)
+    assert all(f"{name} {summary}" in help_text for name, summary in command.TRAINING.items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--help"], 0, "finetune"),
+        ([], 2, "which command?; the commands are list, "),
+        (["fine-tune"], 2, "error: there is no fine-tune; the commands are list, "),
+    ],
+)
+def test_imports_nothing_heavy(arguments, code, told):
+    program = (
+        f"import sys; sys.argv = ['keras-cnv2', *{arguments}]; import keras_cnv2_command as c; code = c.main(); "
+        "assert not {'keras', 'tensorflow', 'numpy', 'keras_cnv2'} & {*sys.modules}; sys.exit(code)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == code, run.stderr
+    assert told in run.stdout + run.stderr
+
+
+def test_each_goes_to_its_owner(monkeypatch):
+    seen = []
+    monkeypatch.setattr("keras_cnv2.commands.main.main", lambda arguments: seen.append(("library", arguments)) or 3)
+    monkeypatch.setattr("training.__main__.process", lambda *given: seen.append(given))
+    for arguments in (["list"], ["--version"], ["finetune", "--help"]):
+        monkeypatch.setattr(sys, "argv", ["keras-cnv2", *arguments])
+        assert command.main() == (None if arguments[0] == "finetune" else 3)
+    assert seen == [("library", ["list"]), ("library", ["--version"]), (["finetune", "--help"], "keras-cnv2")]
+
+
+def test_in_the_wheel_the_application_has_another_name(monkeypatch, tmp_path):
+    """There `training` could be anybody's."""
+    assert command.application() == "training"
+    monkeypatch.setattr(command, "__file__", str(tmp_path / "keras_cnv2_command.py"))
+    for name in ("training", "keras_cnv2_training"):
+        (tmp_path / name).mkdir()
+        assert command.application() == name
+
+
+def test_usage_names_the_command(capsys):
+    with pytest.raises(SystemExit):
+        training.__main__.main(["finetune", "--help"], "keras-cnv2")
+    assert "usage: keras-cnv2 finetune" in capsys.readouterr().out
+    assert isinstance(library._parser(), argparse.ArgumentParser)
