@@ -84,6 +84,7 @@ def test_any_shape(encoder, height, width, stem_stride, channels, count, ratio):
 
 
 class TestEncodersAgree:
+    @pytest.mark.backends
     def test_on_given_masks(self):
         visible, dense = map(shared, ENCODERS)
         out = dense(images())
@@ -116,12 +117,12 @@ class TestGivenMasks:
     @pytest.mark.backends
     @pytest.mark.parametrize("encoder", ENCODERS)
     def test_values(self, encoder):
-        model, even = shared(encoder, 16), np.array([[[0, 1], [1, 0]]] * 2)
-        for hidden, received in ((even * np.uint8(255), r"\[0.0, 255.0\]"), (np.full((2, 2, 2), 0.5), r"\[0.5\]")):
+        model, even = shared(encoder), np.array([np.tile([0, 1], (4, 2))] * 4)
+        for hidden, received in ((even * np.uint8(255), r"\[0.0, 255.0\]"), (np.full((4, 4, 4), 0.5), r"\[0.5\]")):
             with pytest.raises(ValueError, match=rf"1 where hidden and 0 where visible. Received: values {received}"):
-                model(images(2, 16, 16), hidden=hidden)
+                model(images(), hidden=hidden)
         for dtype in ("uint8", "bool", "float64"):
-            assert np.isfinite(numpy(model(images(2, 16, 16), hidden=even.astype(dtype))["prediction"])).all()
+            assert np.isfinite(numpy(model(images(), hidden=even.astype(dtype))["prediction"])).all()
 
     @pytest.mark.skipif(not TENSORFLOW, reason="compiles with TensorFlow")
     def test_compiled_function_cannot_look_so_it_answers_nan(self):
@@ -150,9 +151,11 @@ class TestGivenMasks:
         ],
     )
     def test_dict_with_other_keys(self, keys, call):
+        # On JAX a model is of no use after a `predict` that failed.
+        model = small() if call == "predict" else shared()
         error = re.escape(f'A dict must hold "images" and may hold "hidden". Received: the keys {keys}')
         with pytest.raises(ValueError, match=error):
-            getattr(shared(), call)(dict.fromkeys(keys, images()))
+            getattr(model, call)(dict.fromkeys(keys, images()))
 
     @pytest.mark.backends
     def test_lists(self):

@@ -63,7 +63,6 @@ class TestTraining:
         history = model.fit(both, y, sample_weight=weights, batch_size=4, verbose=0).history["loss"]
         np.testing.assert_allclose(history, np.mean(weights * alone), rtol=1e-5)
 
-    @pytest.mark.backends
     def test_regularizers_count(self):
         model = scramble(small())
         x = {"images": images(), "hidden": numpy(model(images())["hidden"])}

@@ -70,7 +70,6 @@ class TestReference:
 
 
 class TestSameOutputs:
-    @pytest.mark.backends
     def test_classifier(self):
         model = classifier(input_shape=(32, 32, 3))
         folded = keras_cnv2.fold(model)

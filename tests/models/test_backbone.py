@@ -23,10 +23,9 @@ def test_stage_statistics():
     golden.set_weights(backbone, reference["seed"])
     model = keras.Model(backbone.input, backbone.pyramid_outputs)
     tolerance = 1e-5 if keras.backend.backend() == "tensorflow" else 1e-4
-    # Classifiers have the third case, of two images of 224 x 224.
-    for case, shape in {"rect": (1, 160, 288), "odd": (1, 200, 215)}.items():
-        stages = model(rule.image(int(reference["seed"]), *shape))
-        golden.assert_stages_match([*map(numpy, stages.values())], reference, case, tolerance)
+    # The sides are no multiples of the stride. Classifiers have the other cases.
+    stages = model(rule.image(int(reference["seed"]), 1, 200, 215))
+    golden.assert_stages_match([*map(numpy, stages.values())], reference, "odd", tolerance)
 
 
 @pytest.mark.backends
