@@ -86,8 +86,9 @@ def warmup_records(path):
 
 
 def contents(path):
-    """{name: bytes} of all files below a path, and of folders `None`."""
-    return {str(entry.relative_to(path)): entry.read_bytes() if entry.is_file() else None for entry in path.rglob("*")}
+    """{name: bytes} of all files below a path, and of folders `None`; without the bytecode of a client that ran."""
+    entries = (entry for entry in path.rglob("*") if "__pycache__" not in entry.parts)
+    return {str(entry.relative_to(path)): entry.read_bytes() if entry.is_file() else None for entry in entries}
 
 
 def rows(request):
