@@ -1,11 +1,14 @@
-"""Pictures and arrays to augmented batches.
+"""Files and arrays to augmented batches.
 
-    which           sources: from what a user wrote to one of folders, tfds, npz, arrays
-    how it is kept  rows (files), tfds (rows of TensorFlow Datasets), npz; splits (what is held out)
-    the pipeline    loader (tf.data: order, resuming, unreadable pictures), images (pictures with a class), shares (the
-                    part of each batch that a worker loads), draws (random numbers), arrays (all of it without tf.data)
-    augmentation    augment, rand_augment, affine, crops; windows (a part of a picture, rescaled)
-    what is wrong   errors
+    images/       images with a class each
+    scenes/       images with a class for each pixel
+    boxes/        images with boxes
+    loader        batches with tf.data: order, resuming, unreadable pictures
+    file_rows     how pictures are kept as files; tfds_rows: in TensorFlow Datasets; splits: what is held out
+    shares        the part of each batch that a worker loads
+    draws         random numbers that depend on the seed and the position alone
+    rescaled_part a part of a picture, rescaled
+    errors        how messages quote names
 
-This file, errors, splits, shares, draws, arrays, npz, augment and what it needs import no TensorFlow.
+In each of the three folders, `task` says what becomes of a row, `sources` opens what a user wrote.
 """

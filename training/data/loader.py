@@ -36,8 +36,8 @@ _AS_WRITTEN.experimental_optimization.apply_default_optimizations = False
 class Loader:
     """Loads batches of pictures in parallel, in an order that is drawn for each pass over them.
 
-    Two things are left to subclasses: how pictures are kept (`FileRows` in rows.py, `TfdsRows` in tfds.py), and what
-    becomes of one (`Pictures` in images.py and others), by `_training_batches` and `_validation_batches`.
+    Two things are left to subclasses: how pictures are kept (`FileRows`, `TfdsRows`), and what becomes
+    of one (`Pictures`, `Scenes`, `Boxes`), by `_training_batches` and `_validation_batches`.
 
     A picture that cannot be read is named in the log and left out; in training another one takes its place.
 
