@@ -60,9 +60,22 @@ def test_weights(suffix):
     same(model(IMAGES), "classifier")
 
 
-def test_saved_model():
-    served = tf.saved_model.load(FILES / "saved_model").signatures["serving_default"]
-    same(served(images=tf.constant(IMAGES))["probabilities"], "classifier")
+def answers(path):
+    """What the signatures of a SavedModel are called and, of images, answer."""
+    served = tf.saved_model.load(path).signatures
+    images = served["serving_default"](images=tf.constant(IMAGES))
+    return {name: signature.structured_outputs for name, signature in served.items()}, images
+
+
+def test_saved_model(tmp_path):
+    """An export of today has the same signatures, numbers and metadata."""
+    keras_cnv2.export_saved_model(keras.saving.load_model(FILES / "classifier.keras"), tmp_path / "new", image_size=64)
+    (names, images), (new_names, new_images) = answers(FILES / "saved_model"), answers(tmp_path / "new")
+    same(images["probabilities"], "classifier")
+    assert {name: {*outputs} for name, outputs in names.items()} == {n: {*outputs} for n, outputs in new_names.items()}
+    np.testing.assert_allclose(new_images["probabilities"], images["probabilities"], rtol=1e-6)
+    for name in ("assets.extra/keras_cnv2.json", "assets/labels.txt"):
+        assert (tmp_path / "new" / name).read_text() == (FILES / "saved_model" / name).read_text()
 
 
 # The losses of both epochs, where nothing was interrupted.
