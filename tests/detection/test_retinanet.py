@@ -178,7 +178,7 @@ def test_it_learns_two_images():
         ((number, (left, top, right, bottom)),) = found
         x[image, top:bottom, left:right] = (250, 20, 20) if number == 0 else (20, 20, 250)
     model = tiny(2, width=16)
-    model.compile(keras_cnv2.LayerDecayAdamW(5e-3), jit_compile=False)
+    model.compile(keras_cnv2.LayerDecayAdamW(5e-3))
     model.optimizer.build(model.trainable_variables)
     history = model.fit(x, labels(*boxes), epochs=150, verbose=0).history["loss"]
     assert history[-1] < history[0] / 10

@@ -1,4 +1,4 @@
-"""LayerDecayAdamW on two replicas."""
+"""LayerDecayAdamW on two replicas. Each in a process of its own: two strategies in one mix up their collectives."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def trained(strategy, dtype, **arguments):
         model = keras.Sequential([keras.Input((8, 8, 4)), *blocks, *head])
         schedule = keras_cnv2.WarmupCosine(0.01, steps=4, warmup_steps=1)
         optimizer = keras_cnv2.LayerDecayAdamW(schedule, weight_decay=0.3, layer_decay=0.7, **arguments)
-        model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
+        model.compile(optimizer, "sparse_categorical_crossentropy")
     model.fit(images, labels, batch_size=8, shuffle=False, epochs=1, verbose=0)
     return model.get_weights()
 
