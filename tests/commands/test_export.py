@@ -84,7 +84,7 @@ def test_litert(run, weights, image, expected, tmp_path):
     code, *_ = run(weights, "--to", "litert", "--image-size", SIZE, *arguments)
     assert code == 0
     received = Interpreter(str(Path("animals.tflite"))).get_signature_runner()(images=image)["probabilities"]
-    np.testing.assert_allclose(received, expected, atol=0.1)
+    np.testing.assert_allclose(received, expected, atol=0.05)  # 0.02 apart when this was written
     assert received.argmax() == expected.argmax()
 
 
