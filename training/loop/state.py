@@ -24,6 +24,9 @@ NAME = "step-{:010d}.safetensors"
 PATTERN = re.compile(r"step-(\d{10})\.safetensors")
 KEPT = 3
 
+# What a checkpoint has as metadata: progress and checksums of the arrays, as JSON, and the checksum of that text.
+KEY, CHECKSUM = "keras_cnv2", "checksum"
+
 
 class Progress(NamedTuple):
     """How far a run has come.
@@ -54,9 +57,10 @@ def save(folder, model, progress):
     path = folder / NAME.format(progress.step)
     arrays = {name: np.asarray(keras.ops.convert_to_numpy(v), order="C") for name, v in variables(model).items()}
     content = {"progress": progress._asdict(), "checksums": {name: checksum(a) for name, a in arrays.items()}}
+    text = json.dumps(content)
     with replacing(path) as temporary:
-        write_tensors(temporary, arrays, {"keras_cnv2": json.dumps(content)})
-        with open(temporary, "rb") as file:
+        write_tensors(temporary, arrays, {KEY: text, CHECKSUM: str(zlib.crc32(text.encode()))})
+        with open(temporary, "rb+") as file:  # Windows flushes no files that are opened for reading
             os.fsync(file.fileno())
     found = checkpoints(folder)
     for step in found.keys() - {*sorted(found)[-KEPT:], progress.best, progress.step}:
@@ -95,6 +99,8 @@ def load(path, model):
     """
     try:
         arrays, content = read(path)
+        progress = content["progress"]
+        progress = Progress(progress["step"], tuple(progress["history"]), progress["best"])
     except (ImportError, MemoryError, OSError):  # not the file's fault: it may be read the next time
         raise
     except Exception as error:  # whatever safetensors or JSON raise for a damaged file
@@ -102,8 +108,7 @@ def load(path, model):
         logger.warning("%s is damaged and passed over; it is %s now (%s)", path, aside.name, error)
         return None
     assign(model, arrays, path)
-    progress = content["progress"]
-    return Progress(progress["step"], tuple(progress["history"]), progress["best"])
+    return progress
 
 
 def read(path):
@@ -112,8 +117,12 @@ def read(path):
 
     with safe_open(path, "numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        content = json.loads(file.metadata()["keras_cnv2"])
-    if {name: checksum(array) for name, array in arrays.items()} != content["checksums"]:
+        metadata = file.metadata()
+    text = metadata[KEY]
+    # Checkpoints of before have no checksum of their metadata.
+    whole = metadata.get(CHECKSUM) in (None, str(zlib.crc32(text.encode())))
+    content = json.loads(text)
+    if not whole or {name: checksum(array) for name, array in arrays.items()} != content["checksums"]:
         raise ValueError("its contents have changed since they were written")
     return arrays, content
 

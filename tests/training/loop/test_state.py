@@ -1,4 +1,6 @@
 import functools
+import os
+import struct
 
 import keras
 import numpy as np
@@ -95,6 +97,54 @@ def test_damaged_checkpoints_are_passed_over(tmp_path, caplog, damage):
     assert_equal(arrays(other), expected)
     assert f"{path} is damaged" in caplog.text
     assert sorted(file.name for file in tmp_path.iterdir()) == ["step-0000000001.safetensors", f"{path.name}.damaged"]
+
+
+def test_no_flipped_bit_of_the_metadata_changes_anything(tmp_path):
+    """It is noticed, or the progress is the same: where only the layout of the header changes."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.optimizer.build(model.trainable_variables)
+    progress = Progress(30, tuple({"epoch": e + 1, "step": 10 * (e + 1), "loss": 0.5 / (e + 1)} for e in range(3)), 20)
+    path = state.save(tmp_path, model, progress)
+    good = path.read_bytes()
+    (length,) = struct.unpack("<Q", good[:8])
+    noticed = 0
+    for place in range(8 + length):
+        bad = bytearray(good)
+        bad[place] ^= 1 << place % 8
+        path.write_bytes(bad)
+        loaded = state.load(path, model)
+        assert loaded in (None, progress), (place, bad[: 8 + length])
+        noticed += loaded is None
+    assert noticed > 0.9 * length
+
+
+def test_checkpoint_of_before_still_loads(tmp_path):
+    """Without a checksum of its metadata."""
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    model = compiled(0)
+    path = state.save(tmp_path, model, Progress(1, (), 1))
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+    del metadata[state.CHECKSUM]
+    save_file(state.read(path)[0], path, metadata)
+    assert state.load(path, model) == Progress(1, (), 1)
+
+
+def test_files_are_flushed_as_windows_does_it(tmp_path, monkeypatch):
+    """Which refuses that for files opened for reading."""
+    fcntl = pytest.importorskip("fcntl")
+    flushed = []
+
+    def fsync(descriptor):
+        flushed.append(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    state.save(tmp_path, compiled(0), Progress(1))
+    assert flushed
+    assert os.O_RDONLY not in flushed
 
 
 def test_damaged_checkpoints_take_no_place(tmp_path):
