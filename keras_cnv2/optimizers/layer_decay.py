@@ -14,24 +14,67 @@ def layers_above(paths, layer_decay_type):
     """How many layers' worth of learning-rate decay each weight has.
 
     Args:
-        paths: The paths of all weights that are trained.
+        paths: The paths of all weights that are trained. Encoders come one after the other, as in a model's
+            `trainable_variables`, and each is counted by itself.
         layer_decay_type: "single" or "group", as in `LayerDecayAdamW`.
 
     Returns:
         List of ints, 0 for what lies above the stages.
 
     Raises:
-        ValueError: If the type is "group" and a stage has not the depth that groups are defined for.
+        ValueError: If the weights of several encoders are mixed; if the type is "group" and a stage has not the depth
+            that groups are defined for.
     """
-    places = [_place(path) for path in paths]
-    depths = defaultdict(int)
-    for stage, block in filter(None, places):
-        depths[stage] = max(depths[stage], block + 1)
-    if layer_decay_type == "group":
-        _check_group_depths(depths)
-        return [GROUPS - _group(*place) if place else 0 for place in places]
+    count = _count_groups if layer_decay_type == "group" else _count_blocks
+    above = [0] * len(paths)
+    for encoder in _encoders(paths):
+        for index, number in zip(encoder, count([*encoder.values()])):
+            above[index] = number
+    return above
+
+
+def _count_blocks(places):
+    depths = _depths(places)
     above = {stage: sum(depth for other, depth in depths.items() if other >= stage) for stage in depths}
-    return [above[place[0]] - max(place[1], 0) if place else 0 for place in places]
+    return [above[stage] - max(block, 0) for stage, block in places]
+
+
+def _count_groups(places):
+    _check_group_depths(_depths(places))
+    return [GROUPS - _group(*place) for place in places]
+
+
+def _depths(places):
+    """How many blocks of each stage there are, as far as they are trained."""
+    depths = defaultdict(int)
+    for stage, block in places:
+        depths[stage] = max(depths[stage], block + 1)
+    return depths
+
+
+def _encoders(paths):
+    """The weights of each encoder, a dict from positions in `paths` to places.
+
+    A path seen again begins the next encoder. So does a place below the last one, where an encoder is frozen at the
+    bottom and lacks the paths; without any path seen again it is one encoder, in an order of the caller's own.
+    """
+    encoders, names, last = [{}], set(), (0, BEFORE)
+    found = [(index, *place) for index, path in enumerate(paths) if (place := _place(path))]
+    has_several = len({name for _, _, name in found}) < len(found)
+    for index, place, name in found:
+        if has_several and (name in names or place < last):
+            encoders.append({})
+            names = set()
+        encoders[-1][index] = last = place
+        names.add(name)
+    # Layers in turns look like many encoders, cut off at different stages.
+    if len({max(encoder.values())[0] for encoder in encoders if encoder}) > 1:
+        raise ValueError(
+            "Weights of several encoders must come one encoder after the other, each from its stem up, as in "
+            "`model.trainable_variables`, and all must be trained up to the same stage. Received: encoders that end "
+            f"with {[paths[max(encoder)] for encoder in encoders][:8]}"
+        )
+    return encoders
 
 
 BEFORE = -1  # the "block" of the stem and of the downsampling between stages
@@ -41,11 +84,12 @@ PLACE = re.compile(
 
 
 def _place(path):
-    """The (stage, block) of a weight, `None` if it is not in the stem or a stage."""
-    for segment in path.split("/"):
+    """The (stage, block) of a weight and its path from there on, `None` if it is not in the stem or a stage."""
+    segments = path.split("/")
+    for number, segment in enumerate(segments):
         if match := PLACE.fullmatch(segment):
             stage, block = match["stage"] or match["before"] or 0, match["block"] or BEFORE
-            return int(stage), int(block)
+            return (int(stage), int(block)), "/".join(segments[number:])
     return None
 
 

@@ -30,7 +30,8 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
     The multiplier is `layer_decay` to the power of the layers above. It follows from the paths of the weights, which
     may have prefixes, so any model with a ConvNeXt V2 in it will do. What lies above the stages (norm, head, decoder
     of an FCMAE, layers of your own) has 1. Blocks are counted from the top: frozen layers at the bottom change
-    nothing, frozen stages at the top are not seen and not counted.
+    nothing, frozen stages at the top are not seen and not counted. Several encoders in one model are counted each by
+    itself: their weights come one encoder after the other, as in `trainable_variables`.
 
     Weights of rank 1, biases, GRN and the mask token have no weight decay; `exclude_from_weight_decay` adds to these.
 
@@ -55,7 +56,8 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
         loss_scale_factor, gradient_accumulation_steps, name: As in `keras.optimizers.AdamW`.
 
     Raises:
-        ValueError: If an argument is out of range; when built with "group", also if a stage has another depth.
+        ValueError: If an argument is out of range; when built, if weights of several encoders come mixed, and with
+            "group", if a stage has another depth.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), tables 9 to 13, "layer-wise lr decay"; Decoupled Weight Decay Regularization
         (arXiv 1711.05101), algorithm 2.

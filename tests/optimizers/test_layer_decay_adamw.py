@@ -2,6 +2,7 @@ import functools
 import inspect
 import json
 import math
+from itertools import chain
 from pathlib import Path
 
 import keras
@@ -11,6 +12,7 @@ import pytest
 import keras_cnv2
 from keras_cnv2 import LayerDecayAdamW, WarmupCosine
 from keras_cnv2.checkpoints.names import OFFICIAL
+from keras_cnv2.optimizers.layer_decay import GROUP_DEPTHS, layers_above
 from tests import golden
 from tests.golden import rule
 
@@ -245,6 +247,55 @@ class TestLayers:
         optimizer.build(variables)
         expected = {*(v.path for v in kernels)} - {head.path} if chosen == "list" else set()
         assert {v.path for v in variables if optimizer.decays(v)} == expected
+
+
+class TestSeveralEncoders:
+    """Encoders in one model whose weights have the same paths: each has the multipliers it has alone."""
+
+    def streams(self):
+        encoders = [classifier(), classifier((2, 1, 3, 2)), classifier((1, 2, 1, 2))]
+        return [[v for v in encoder.trainable_variables if v.path.startswith(("st", "do"))] for encoder in encoders]
+
+    def test_whole(self):
+        streams = self.streams()
+        together = built([*chain(*streams)], layer_decay=0.5)
+        for stream in streams:
+            alone = multipliers(stream, layer_decay=0.5)
+            assert {v.path: together.multiplier(v) for v in stream} == alone
+
+    def test_frozen_at_the_bottom(self):
+        whole, other, third = self.streams()
+        streams = [whole[-10:], other, third[20:], whole[:0]]
+        together = built([*chain(*streams)], layer_decay=0.5)
+        for stream in streams:
+            alone = multipliers(stream, layer_decay=0.5)
+            assert {v.path: together.multiplier(v) for v in stream} == alone
+
+    def test_groups(self):
+        paths = [
+            f"stages_{stage}_{block}/norm/gamma" for stage, depth in GROUP_DEPTHS.items() for block in range(depth)
+        ]
+        assert layers_above(3 * paths, "group") == 3 * layers_above(paths, "group")
+
+    @pytest.mark.parametrize("mixed", ["weights", "paths", "halves", "parts"])
+    def test_mixed(self, mixed):
+        first, second, _ = self.streams()
+        if mixed == "weights":
+            variables = [v for pair in zip(first, second) for v in pair]
+        elif mixed == "paths":
+            variables = sorted(first + second, key=lambda v: v.path)
+        elif mixed == "halves":
+            variables = first[:20] + second[:20] + first[20:] + second[20:]
+        else:
+            variables = first[20:] + second + first[:20]
+        with pytest.raises(
+            ValueError, match=r"one encoder after the other.*trainable_variables.*Received: encoders that"
+        ):
+            built(variables, layer_decay=0.5)
+
+    def test_order_of_one_alone_is_free(self):
+        (variables, *_) = self.streams()
+        assert multipliers(variables[::-1], layer_decay=0.5) == multipliers(variables, layer_decay=0.5)
 
 
 class TestSteps:
