@@ -2,6 +2,7 @@
 
 import logging
 
+import keras
 import numpy as np
 
 from keras_cnv2.files import replacing
@@ -13,9 +14,22 @@ logger = logging.getLogger(__name__)
 
 
 def save(model, path):
-    """Writes a Keras file, whole or not at all."""
+    """Writes a Keras file, whole or not at all.
+
+    Without optimizer, loss and metrics, which may be of classes that only this application has: whoever imports
+    keras_cnv2 loads it.
+    """
     with replacing(path) as temporary:
-        model.save(temporary)
+        _uncompiled(model).save(temporary)
+
+
+def _uncompiled(model):
+    """The model, or a copy of one that is compiled."""
+    if not model.compiled:
+        return model
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model) | {"compile_config": None})
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def save_best(model, progress, folder, finished=lambda model: model):

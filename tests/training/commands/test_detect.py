@@ -66,11 +66,12 @@ def test_missing_packages_are_told_before_the_training(recipe, tmp_path, monkeyp
     assert not (tmp_path / "run").exists()
 
 
-def test_example_of_the_docs(run, tmp_path, monkeypatch):
-    names = run_example(run[0], "detect", small.picture(small.objects_of(1)), tmp_path, monkeypatch)
-    assert names["image"].shape == (512, 512, 3)
-    assert float(names["scale"]) == pytest.approx(512 / small.WIDTH)
-    assert names["found"].keys() == {"boxes", "classes", "scores", "count"}
+def test_example_of_the_docs(run, tmp_path):
+    pixels = small.picture(small.objects_of(1))
+    shape, scale, found = run_example(run[0], "detect", pixels, tmp_path, "image.shape", "float(scale)", "[*found]")
+    assert shape == (512, 512, 3)
+    assert scale == pytest.approx(512 / small.WIDTH)
+    assert {*found} == {"boxes", "classes", "scores", "count"}
 
 
 def test_exported_detector_is_the_model_s(run, recipe):

@@ -1,9 +1,12 @@
+import zipfile
+
 import keras
 import numpy as np
 import pytest
 
 from training.loop import state
 from training.loop.state import Progress
+from training.recipes import schedules
 from training.runs import results
 
 
@@ -31,6 +34,22 @@ def run(tmp_path):
         at_step(model, step)
         state.save(tmp_path / "checkpoints", model, progress := Progress(step, (), min(step, 2)))
     return model, progress
+
+
+def test_saved_without_what_only_the_application_has(run, tmp_path):
+    """And the model that trains on stays compiled."""
+    model, _ = run
+    model.compile(keras.optimizers.Adam(schedules.Warmup(schedules.poly(0.1, 9), 3)), "mse")
+    model.optimizer.build(model.trainable_variables)
+    results.save(model, tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as file:
+        assert b"keras_cnv2_training" not in file.read("config.json")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert not loaded.compiled
+    assert loaded.optimizer is None
+    for one, two in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert model.compiled
 
 
 def test_best(run, tmp_path):
