@@ -2,7 +2,7 @@
 # Needs Python 3.11 or newer and a package index, nothing else.
 root=$PWD
 work=$(mktemp -d)
-trap 'kill ${later-} 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
 export TF_CPP_MIN_LOG_LEVEL=2 PIP_DISABLE_PIP_VERSION_CHECK=1
 # uv is ten times as fast as pip. It reads none of pip's settings: where wheels lie beside the index it is told.
 export UV_FIND_LINKS=${PIP_FIND_LINKS-} UV_CONCURRENT_INSTALLS=2

@@ -9,6 +9,8 @@ import pytest
 import keras_cnv2
 from tests.golden import rule
 
+pytestmark = pytest.mark.lowest
+
 SMALL = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}
 
 

@@ -24,6 +24,8 @@ from keras_cnv2.models import classifier
 from tests.checkpoints.hub_server import ALWAYS, HubServer
 from tests.golden import rule
 
+pytestmark = pytest.mark.lowest
+
 ROOT = Path(__file__).parents[2]
 ROW = find_checkpoint("fcmae_ft_in1k", "atto")
 PLACE = (ROW.repository, ROW.file)

@@ -14,6 +14,8 @@ import keras_cnv2
 from tests.checkpoints.reading import DAMAGED, assert_refused, cheap, load, read
 from tests.checkpoints.samples import classifier, snapshot, unchanged
 
+pytestmark = pytest.mark.lowest
+
 ARRAYS = {"head/0": np.arange(6, dtype="float32").reshape(2, 3), "head/1": np.ones(3, "float32")}
 VARS = "layers/dense/vars"
 

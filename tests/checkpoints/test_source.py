@@ -11,6 +11,8 @@ from keras_cnv2.checkpoints.registry import CHECKPOINTS
 from keras_cnv2.sizes import SIZES
 from tests.checkpoints.samples import FILES, SMALL, classifier, snapshot, unchanged
 
+pytestmark = pytest.mark.lowest
+
 
 @pytest.fixture
 def downloads(tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ import safetensors.numpy
 import keras_cnv2
 from tests.checkpoints.samples import FILES, backbone, classifier, fcmae, snapshot, unchanged
 
+pytestmark = pytest.mark.lowest
+
 NAMES = [f"sort {i}" for i in range(10)]
 
 

@@ -19,6 +19,8 @@ from keras_cnv2.sizes import SIZES
 from tests.checkpoints.hub_server import HubServer
 from tests.checkpoints.samples import FILES, classifier, snapshot, unchanged
 
+pytestmark = pytest.mark.lowest
+
 ROOT = Path(__file__).parents[2]
 FILE = str(FILES / "official_dense.pt")
 COMMAND = "import sys; from keras_cnv2.commands.main import main; sys.exit(main())"

@@ -11,6 +11,8 @@ import tensorflow as tf
 from keras_cnv2.images.pictures import RESIZES, decode, load_image, to_square
 from tests import golden
 
+pytestmark = pytest.mark.lowest
+
 ROOT = Path(__file__).parents[2]
 # Photographs, which are not part of the project.
 SHARED = ROOT.parent / "shared"

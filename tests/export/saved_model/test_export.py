@@ -27,6 +27,8 @@ from tests.export.small import (
 )
 from tests.golden import rule
 
+pytestmark = pytest.mark.lowest
+
 SIZE = 64
 SHALLOW = {"depths": (1, 1, 1, 1)}
 
