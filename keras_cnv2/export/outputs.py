@@ -8,6 +8,7 @@ from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.models.pictures import class_names
 from keras_cnv2.models.stages import pyramid_layers, total_stride
+from keras_cnv2.segmentation import labels as pixel_labels
 from keras_cnv2.segmentation.deeplab import is_deeplab
 from keras_cnv2.segmentation.upernet import UPerNet
 
@@ -37,12 +38,16 @@ def is_segmenter(model):
 def labels_of(model):
     """The names of the classes of a classifier or a segmentation model, numbers if it has none, otherwise `None`.
 
+    Those of a segmentation model are of all that its class map may hold: with a single class, all else is the first.
+
     Raises:
         ValueError: If the name of a class has several lines.
     """
     if is_segmenter(model):
         classes = model.classes if isinstance(model, UPerNet) else model.num_classes
-        labels = getattr(model, "class_names", None) or tuple(map(str, range(classes)))
+        names = getattr(model, "class_names", None)
+        labels = names or tuple(map(str, range(pixel_labels.labels_of(classes))))
+        labels = ("background", *names) if names and classes == 1 else labels
     elif has_classes(model):
         labels = class_names(model)
     else:

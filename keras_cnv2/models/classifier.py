@@ -50,7 +50,8 @@ class ConvNeXtV2(keras.Model):
             file's, the head keeps its random values. With channels other than three, see `load_checkpoint`.
         include_top: Bool, whether to end in pooling, LayerNorm and a dense layer of `classes`.
         classes: Int, the number of classes; with `include_top`. Without it, `None` will do.
-        classifier_activation: Activation of the top: "softmax", `None` for logits, or anything Keras knows.
+        classifier_activation: Activation of the top: "softmax", `None` for logits, or anything Keras knows. Of one
+            class "sigmoid": its softmax would be 1 for any image.
         pooling: Without the top: `None` gives the last stage's feature map `(N, H / s, W / s, dims[3])`, "avg" or
             "max" the pooled and LayerNorm-ed features `(N, dims[3])`.
         class_names: Optional list of `classes` strings, kept with the model. By default those of the weights.
@@ -109,6 +110,8 @@ class ConvNeXtV2(keras.Model):
         check_architecture(depths, dims, stem_stride, drop_path_rate)
         check_head(include_top, classes, pooling, class_names)
         classes = None if classes is None else int(classes)
+        if include_top:
+            check_activation(classes, classifier_activation)
         check_resize(resize)
         source = fetch_weights_for(weights, depths, dims)
         policy = policy_of(dtype)
@@ -187,6 +190,15 @@ def check_head(include_top, classes, pooling, class_names):
     if not is_list or len(class_names) != classes:
         raise ValueError(
             f"class_names must be a list of {classes} strings, one a class. Received: class_names={class_names!r}"
+        )
+
+
+def check_activation(classes, activation):
+    """Raises a `ValueError` for probabilities that are 1 whatever the model sees."""
+    if classes == 1 and keras.activations.get(activation) is keras.activations.softmax:
+        raise ValueError(
+            "The softmax of one class is 1 for any image: give classifier_activation='sigmoid' (or None for logits), "
+            f"or classes=2. Received: classes=1, classifier_activation={activation!r}"
         )
 
 

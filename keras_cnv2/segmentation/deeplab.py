@@ -32,7 +32,7 @@ def deeplab_v3_plus(
     Args:
         backbone: A `keras_cnv2.ConvNeXtV2Backbone` with `stem_stride` 4 and a fixed input size that 32 divides, or a
             backbone of KerasCV. Its levels P2 and P5 are used.
-        classes: Int, the number of classes.
+        classes: Int, the number of classes; one as in `UPerNet`.
         width: Int, the channels of the head.
         projection_width: Int, the channels that P2 is projected to.
         class_names: Optional list of `classes` strings, kept with the model while it is in memory.

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_cnv2.arguments import is_positive_int
 from keras_cnv2.images.normalization import pixel_statistics
+from keras_cnv2.segmentation.labels import of_each_label
 from keras_cnv2.segmentation.resample import resize
 
 
@@ -40,7 +41,8 @@ class Segmenter:
         size: (height, width) of the answer, by default that of the images. Labels are compared at their own size.
 
     Returns:
-        The most probable class of each pixel, an int32 NumPy array `(N, *size)`.
+        The most probable class of each pixel, an int32 NumPy array `(N, *size)`. Of a model of one class, 1 is the
+        class and 0 all else.
 
     Raises:
         ValueError: If an argument is out of range, or the model takes images of another size alone.
@@ -86,7 +88,7 @@ class Segmenter:
             images, size: As in a call.
 
         Returns:
-            A float32 tensor `(N, *size, classes)`.
+            A float32 tensor `(N, *size, classes)`; of a model of one class `(N, *size, 2)`, that of all else first.
         """
         images = ops.cast(images, "float32")
         if self._only_size and not self.window and tuple(images.shape[1:3]) != self._only_size:
@@ -110,7 +112,7 @@ class Segmenter:
         images = ops.flip(images, axis=2) if mirrored else images
         logits = self._forward(images) if self.window is None else self._in_windows(images)
         logits = logits if tuple(logits.shape[1:3]) == size else resize(logits, size)
-        probabilities = ops.softmax(ops.cast(logits, "float32"), axis=-1)
+        probabilities = ops.softmax(of_each_label(ops.cast(logits, "float32")), axis=-1)
         return ops.flip(probabilities, axis=2) if mirrored else probabilities
 
     def _in_windows(self, images):

@@ -1,9 +1,25 @@
-"""Labels of pixels: which class each is of, or that it is to be ignored."""
+"""Labels of pixels: which class each is of, or that it is to be ignored.
+
+A head of one class tells its class, label 1, from all else, label 0.
+"""
 
 from typing import Any
 
 import numpy as np
 from keras import ops
+
+
+def labels_of(classes):
+    """How many labels pixels may have that a head of so many classes was trained for."""
+    return max(classes, 2)
+
+
+def of_each_label(logits):
+    """Logits `(..., classes)` as those of all labels `(..., labels)`.
+
+    The sigmoid of one class is the softmax of its logit and a zero, for all else.
+    """
+    return ops.concatenate([ops.zeros_like(logits), logits], axis=-1) if logits.shape[-1] == 1 else logits
 
 
 def check_labels(labels: Any, classes: int, ignore_label: int | None = 255) -> None:
@@ -13,14 +29,15 @@ def check_labels(labels: Any, classes: int, ignore_label: int | None = 255) -> N
 
     Args:
         labels: Integer array of any shape.
-        classes: Int, the number of classes.
+        classes: Int, the number of classes. Of one class, labels are 0, for all else, and 1.
         ignore_label: Int, or `None`.
     """
+    count = labels_of(classes)
     found = np.unique(ops.convert_to_numpy(labels))
-    wrong = [label.item() for label in found if label != ignore_label and not 0 <= label < classes]
+    wrong = [label.item() for label in found if label != ignore_label and not 0 <= label < count]
     if wrong:
         raise ValueError(
-            f"Labels must be from 0 to {classes - 1}, or ignore_label={ignore_label}. "
+            f"Labels must be from 0 to {count - 1}, or ignore_label={ignore_label}. "
             f"Received: {len(wrong)} others, such as {wrong[:5]}"
         )
 

@@ -3,7 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_cnv2.segmentation.labels import check_shape, is_class, is_ignored
+from keras_cnv2.segmentation.labels import check_shape, is_class, is_ignored, of_each_label
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
@@ -12,6 +12,8 @@ class PixelCrossentropy(keras.losses.Loss):
 
     The mean runs over all pixels, ignored ones included: so each image counts the same, the loss of a batch does not
     depend on how replicas share it, and an image without any label gives zero.
+
+    Logits of one class are those of a sigmoid: label 1 is the class, label 0 all else.
 
     A label that is neither a class nor ignored makes the loss NaN; see `keras_cnv2.segmentation.check_labels`.
 
@@ -53,6 +55,7 @@ class PixelCrossentropy(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         labels = ops.cast(y_true, "int32")
         check_shape(labels, y_pred.shape[:-1])
+        y_pred = of_each_label(y_pred)
         known = is_class(labels, y_pred.shape[-1])
         ignored = is_ignored(labels, self.ignore_label)
         losses = ops.sparse_categorical_crossentropy(ops.where(known, labels, 0), y_pred, from_logits=True)

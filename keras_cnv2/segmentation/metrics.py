@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_cnv2.arguments import positive_int
-from keras_cnv2.segmentation.labels import check_shape, is_class, is_ignored
+from keras_cnv2.segmentation.labels import check_shape, is_class, is_ignored, labels_of, of_each_label
 from keras_cnv2.segmentation.loss import check_weights
 
 # Counts are kept as `high * 2**20 + low`: so they stay exact up to 2**51 in the 32-bit integers that all backends have,
@@ -24,13 +24,14 @@ class ConfusionMatrix(keras.metrics.Metric):
     error; see `keras_cnv2.segmentation.check_labels`.
 
     Args:
-        classes: Int, the number of classes.
+        classes: Int, the number of classes. One class is counted as two: label 0, all else, and label 1, the class.
         ignore_label: Int, the label of pixels that do not count, or `None`.
         name: Name of the metric.
 
     Call arguments:
         y_true: Labels `(N, height, width)`, whole numbers.
-        y_pred: Logits or probabilities `(N, height, width, classes)`, or classes `(N, height, width)`.
+        y_pred: Logits or probabilities `(N, height, width, classes)`, of one class logits; or classes
+            `(N, height, width)`.
         sample_weight: Optional, one an image, `(N,)` or `(N, 1)`, or one number for all: images of weight 0 do not
             count, all others count once.
 
@@ -54,21 +55,22 @@ class ConfusionMatrix(keras.metrics.Metric):
         super().__init__(name=name, dtype=dtype)
         self.classes = positive_int("classes", classes)
         self.ignore_label = ignore_label
-        cells = (self.classes**2 + 1,)  # the last for what is no class
+        self._labels = labels_of(self.classes)
+        cells = (self._labels**2 + 1,)  # the last for what is no class
         self.low, self.high = (self.add_variable(cells, "zeros", "int32", name=half) for half in ("low", "high"))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         labels, y_pred = ops.cast(y_true, "int32"), ops.convert_to_tensor(y_pred)
-        predicted = ops.cast(ops.argmax(y_pred, axis=-1) if len(y_pred.shape) == 4 else y_pred, "int32")
+        predicted = ops.cast(ops.argmax(of_each_label(y_pred), axis=-1) if len(y_pred.shape) == 4 else y_pred, "int32")
         check_shape(labels, predicted.shape)
         counted = ops.logical_not(is_ignored(labels, self.ignore_label))
         if sample_weight is not None:
             check_weights(sample_weight, labels.shape[0])
             counted = ops.logical_and(counted, ops.reshape(ops.not_equal(sample_weight, 0), (-1, 1, 1)))
-        known = ops.logical_and(is_class(labels, self.classes), is_class(predicted, self.classes))
-        cells = ops.where(known, labels * self.classes + predicted, self.classes**2)
+        known = ops.logical_and(is_class(labels, self._labels), is_class(predicted, self._labels))
+        cells = ops.where(known, labels * self._labels + predicted, self._labels**2)
         counts = ops.segment_sum(
-            ops.reshape(ops.cast(counted, "int32"), (-1,)), ops.reshape(cells, (-1,)), self.classes**2 + 1
+            ops.reshape(ops.cast(counted, "int32"), (-1,)), ops.reshape(cells, (-1,)), self._labels**2 + 1
         )
         low = self.low + counts
         self.high.assign(self.high + ops.right_shift(low, BITS))
@@ -76,7 +78,7 @@ class ConfusionMatrix(keras.metrics.Metric):
 
     def result(self) -> Any:
         counts = ops.cast(self.high, "float32") * 2**BITS + ops.cast(self.low, "float32")
-        matrix = ops.reshape(counts[:-1], (self.classes, self.classes))
+        matrix = ops.reshape(counts[:-1], (self._labels, self._labels))
         right = ops.diagonal(matrix)
         union = ops.sum(matrix, axis=0) + ops.sum(matrix, axis=1) - right
         iou = right / ops.maximum(union, 1)
@@ -94,10 +96,10 @@ class ConfusionMatrix(keras.metrics.Metric):
         *counts, others = (high << BITS) + low
         if others:
             raise ValueError(
-                f"Labels and predictions must be from 0 to {self.classes - 1}, labels else {self.ignore_label} where "
+                f"Labels and predictions must be from 0 to {self._labels - 1}, labels else {self.ignore_label} where "
                 f"they are to be ignored. Received: {others} pixels of others"
             )
-        return np.reshape(counts, (self.classes, self.classes))
+        return np.reshape(counts, (self._labels, self._labels))
 
     def scores(self) -> dict[str, Any]:
         """All that segmentation models are judged by.

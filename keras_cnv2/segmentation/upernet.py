@@ -37,7 +37,8 @@ class UPerNet(keras.Model):
         backbone: A `keras_cnv2.ConvNeXtV2Backbone`, best with `pyramid_norms`, or another functional model that has
             `pyramid_outputs` (level -> tensor) or `pyramid_level_inputs` (level -> layer name), as KerasHub's and
             KerasCV's. Its last four levels are used; its layers become this model's.
-        classes: Int, the number of classes.
+        classes: Int, the number of classes. With one, labels are 1 for it and 0 for all else, and its logits are those
+            of a sigmoid, for losses, metrics and exports of this package, too.
         width: Int, the channels of the head.
         auxiliary_width: Int, the channels of the auxiliary head.
         pool_scales: Ints, the sides of the grids that the last level is pooled to.

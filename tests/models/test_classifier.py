@@ -271,6 +271,12 @@ class TestBadInput:
             keras_cnv2.ConvNeXtV2(**{**SMALL, "classes": 4, argument: value})
         assert "Received: " in str(error.value)
 
+    @pytest.mark.parametrize("activation", ["softmax", keras.activations.softmax])
+    def test_softmax_of_one_class(self, activation):
+        with pytest.raises(ValueError, match=r"give classifier_activation='sigmoid'.*classes=2. Received: classes=1"):
+            keras_cnv2.ConvNeXtV2(**SMALL, classes=1, classifier_activation=activation)
+        assert keras_cnv2.ConvNeXtV2(**SMALL, classes=1, classifier_activation="sigmoid").output_shape == (None, 1)
+
     @pytest.mark.backends
     @pytest.mark.parametrize("cls", [keras_cnv2.ConvNeXtV2, keras_cnv2.ConvNeXtV2Backbone])
     def test_images_smaller_than_the_stride(self, cls):

@@ -62,6 +62,19 @@ def test_views_of_a_model_of_single_pixels(pixelwise, arguments):
 
 
 @pytest.mark.backends
+def test_one_class():
+    """A sigmoid and a threshold."""
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(1, 1)(inputs))
+    x = images(2, 33, 27) - 128
+    one = 1 / (1 + np.exp(-numpy(model(x)).astype("float64")))
+    for arguments in ({}, {"window": 16, "flip": True}):
+        segmenter = Segmenter(model, **arguments)
+        np.testing.assert_allclose(numpy(segmenter.probabilities(x))[..., 1:], one, atol=1e-5)
+        np.testing.assert_array_equal(segmenter(x), one[..., 0] > 0.5)
+
+
+@pytest.mark.backends
 def test_windows(by_place):
     x = images(1, 10, 13) / 50
     total, count = np.zeros((1, 10, 13, 3)), np.zeros((10, 13, 1))

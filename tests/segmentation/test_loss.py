@@ -38,6 +38,15 @@ def test_brute_force(dtype):
 
 
 @pytest.mark.backends
+def test_one_class():
+    """Label 1 is the class, label 0 all else: a sigmoid."""
+    y, x = labels(classes=2), logits()[..., :1]
+    as_two = np.concatenate([np.zeros_like(x), x], -1)
+    np.testing.assert_allclose(numpy(PixelCrossentropy(reduction=None)(y, x)), expected(y, as_two), rtol=1e-5)
+    assert np.isnan(numpy(PixelCrossentropy()(y + 1, x)))
+
+
+@pytest.mark.backends
 def test_other_labels_to_ignore():
     y, x = np.minimum(labels(), 4), logits()
     np.testing.assert_allclose(numpy(PixelCrossentropy(0)(y, x)), expected(y, x, 0).mean(), rtol=1e-5)

@@ -52,6 +52,19 @@ def test_brute_force(of):
 
 
 @pytest.mark.backends
+@pytest.mark.parametrize("of", ["classes", "logits"])
+def test_one_class_is_counted_as_two(of):
+    y, p = np.array([[[0, 0, 1, 1, 1, 255]]]), np.array([[[0, 1, 0, 1, 1, 1]]])
+    metric = ConfusionMatrix(1)
+    metric.update_state(y, p if of == "classes" else 6.0 * p[..., None] - 1)
+    np.testing.assert_array_equal(metric.matrix(), [[1, 1], [1, 2]])
+    assert ConfusionMatrix.from_config(metric.get_config()).classes == 1
+    check_labels(y, 1)
+    with pytest.raises(ValueError, match=r"from 0 to 1.*Received: 1 others, such as \[2\]"):
+        check_labels(y + 1, 1, ignore_label=256)
+
+
+@pytest.mark.backends
 def test_classes_that_never_appear():
     metric = ConfusionMatrix(4)
     assert np.isnan(float(metric.result()))

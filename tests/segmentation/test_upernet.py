@@ -270,17 +270,18 @@ class TestTraining:
         np.testing.assert_allclose(history["loss"][0], expected, rtol=1e-4)
 
     @pytest.mark.slow
-    def test_learns(self):
-        """Which half of the picture is bright, from a few steps."""
+    @pytest.mark.parametrize("classes", [1, 2])
+    def test_learns(self, classes):
+        """Which half of the picture is bright, from a few steps; with one class, that it is bright."""
         x = np.zeros((4, 32, 32, 3), "float32")
         x[:, :, 16:] = 255
         x[2:] = x[2:, :, ::-1]
         y = (x[..., 0] > 0).astype("int32")
-        model = upernet(body=backbone(depths=(1, 1, 1, 1)), values=False, classes=2, dropout=0.0)
+        model = upernet(body=backbone(depths=(1, 1, 1, 1)), values=False, classes=classes, dropout=0.0)
         model.compile(keras_cnv2.LayerDecayAdamW(0.01), PixelCrossentropy(), jit_compile=False)
         history = model.fit(x, y, epochs=40, batch_size=4, verbose=0).history
         assert history["loss"][-1] < 0.5 * history["loss"][0]
-        assert model.predict(x, verbose=0).shape == (4, 32, 32, 2)
+        assert model.predict(x, verbose=0).shape == (4, 32, 32, classes)
 
     @pytest.mark.slow
     def test_replicas(self):

@@ -152,6 +152,11 @@ def columns_of(names, classifier):
 
     ImageNet's folders are called by WordNet ids, the published classes by words.
     """
+    if classifier.classes == 1:
+        raise RecipeError(
+            "the weights must be a classifier of 2 classes or more, as the accuracy of one is 1 whatever it sees. "
+            f"Received: {classifier.name} with classes=1"
+        )
     ours = classifier.class_names or imagenet_classes()
     if tuple(ours) == imagenet_classes() and {*names} <= {*imagenet_wnids()}:
         ours = imagenet_wnids()

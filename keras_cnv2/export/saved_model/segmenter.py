@@ -8,6 +8,7 @@ from keras_cnv2.export.saved_model.header import picture_size
 from keras_cnv2.folding.fold import fold
 from keras_cnv2.images.normalization import preprocess_input
 from keras_cnv2.images.pictures import decode
+from keras_cnv2.segmentation.labels import of_each_label
 
 # One picture: others of its batch would have to be of its size.
 ENCODED = tf.TensorSpec((1,), tf.string, "encoded")
@@ -53,7 +54,7 @@ def functions(model, images, checked, max_pixels, folded):
 
 def answer(logits):
     """What the signatures return: the most probable class of each pixel, and its probability."""
-    logits = tf.cast(logits, tf.float32)
+    logits = of_each_label(tf.cast(logits, tf.float32))
     best = tf.reduce_max(logits, axis=-1)
     return {
         "class_map": tf.argmax(logits, axis=-1, output_type=tf.int32),
@@ -80,7 +81,7 @@ def check(signatures, model, images):
 
 def agree(outputs, model, images):
     """Where classes are all but equally probable, rounding may choose another: what counts is its probability."""
-    probabilities = np.asarray(tf.nn.softmax(tf.cast(model(images, training=False), tf.float32)))
+    probabilities = np.asarray(tf.nn.softmax(of_each_label(tf.cast(model(images, training=False), tf.float32))))
     best = probabilities.max(-1)
     chosen = np.take_along_axis(probabilities, np.asarray(outputs["class_map"])[..., None], -1)[..., 0]
     compare("scores", outputs["scores"], best, tolerance_of(model))

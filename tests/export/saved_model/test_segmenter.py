@@ -79,6 +79,17 @@ def test_fixed_size_and_uint8(tmp_path):
     assert (tmp_path / "it" / "assets" / "labels.txt").read_text("utf-8").split() == [*"01234"]
 
 
+def test_one_class(tmp_path):
+    model = upernet(classes=1, class_names=["road"])
+    keras_cnv2.export_saved_model(model, tmp_path / "it")
+    serve = tf.saved_model.load(str(tmp_path / "it")).signatures["serving_default"]
+    logits = model(images())
+    answer = serve(images=tf.constant(images()))
+    assert_answer(answer, tf.concat([tf.zeros_like(logits), logits], -1))
+    assert {*np.unique(answer["class_map"])} == {0, 1}
+    assert (tmp_path / "it" / "assets" / "labels.txt").read_text("utf-8").split() == ["background", "road"]
+
+
 def test_deeplab(tmp_path):
     pytest.importorskip("keras_cv")
     body = backbone(depths=(1, 1, 1, 1), input_shape=(64, 96, 3))

@@ -99,3 +99,8 @@ class TestColumns:
     def test_unknown_classes_are_named(self):
         with pytest.raises(RecipeError, match=r"1 others, such as \['x'\]; the weights know 3"):
             columns_of(["a", "x"], classifier(class_names=["a", "b", "c"]))
+
+    def test_one_class(self):
+        model = classifier(1, class_names=["a"], classifier_activation="sigmoid")
+        with pytest.raises(RecipeError, match=r"2 classes or more.* Received: .* with classes=1"):
+            columns_of(["a"], model)

@@ -33,6 +33,11 @@ class Scenes(Loader):
 
     def __init__(self, size, validation_size, class_names, max_unreadable, ignore_label, reduce_zero_label):
         super().__init__(size, validation_size, class_names, max_unreadable)
+        if len(class_names) < 2:
+            raise DataError(
+                "classes must be 2 or more, with one for all that is of no interest. "
+                f"Received: {len(class_names)}, {quote([*class_names])}"
+            )
         if reduce_zero_label and ignore_label < len(class_names):
             raise DataError(
                 f"ignore_label must be none of the {len(class_names)} classes, which are numbered from 0 on once "

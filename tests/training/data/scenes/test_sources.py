@@ -280,6 +280,10 @@ class TestBadFiles:
         message = r"Labels must be from 1 to 2, or 255 to be ignored. Received: 3"
         self.broken(folder, Image.fromarray(scene(4, 30, 44, 4)[1]), message, 2, reduce_zero_label=True)
 
+    def test_one_class(self, folder):
+        with pytest.raises(DataError, match="classes must be 2 or more.* Received: 1, road"):
+            SceneFolder(folder, ["road"])
+
     def test_other_size(self, folder):
         image = Image.fromarray(scene(4, 20, 41)[1])
         self.broken(folder, image, "Labels must have the size of their picture, 44 x 30. Received: 41 x 20")
