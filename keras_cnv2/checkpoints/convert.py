@@ -25,6 +25,8 @@ STEM = "stem_conv/kernel"
 NAMINGS = ("official", "timm", "transformers")
 # timm builds these with 1x1 convolutions where the others have linear layers.
 CONV_MLP_SIZES = ("atto", "femto", "pico", "nano")
+# Names in a message.
+SHOWN = 5
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -52,7 +54,7 @@ def load_checkpoint(model: keras.Model, source: str | os.PathLike | Mapping[str,
     scaled down for any other number, as timm does it.
 
     The names of the classes, the image size and the way to resize that a file carries become a classifier's where it
-    has none.
+    has none. Weights that hold NaN or infinities are loaded, with a warning that counts and names them.
 
     Args:
         model: A built Keras model with the layer names of this package, not quantized.
@@ -109,8 +111,9 @@ def load_contents(model, contents, other_classes=False):
             f"{_advice(variables, tensors)}Received {len(problems)} misfits:\n  " + "\n  ".join(sorted(problems))
         )
     adapted = _other_channels(STEM, tensors[STEM], variables[STEM].shape)
-    _assign(variables, tensors)
+    not_finite = _assign(variables, tensors)
     adopt_metadata(model, metadata)
+    tell_of_not_finite(model.name, not_finite)
     if fresh:
         logger.warning("%s: not taken from the checkpoint, keeps its initial values: %s", model.name, ", ".join(fresh))
     if dropped:
@@ -259,11 +262,28 @@ def _other_channels(path, tensor, shape):
 
 
 def _assign(variables, tensors):
-    """Sets the variables. All is read before anything is set: a file may turn out to be damaged only then."""
+    """Sets the variables; returns the names of tensors that hold NaN or infinities.
+
+    All is read before anything is set: a file may turn out to be damaged only then.
+    """
     arrays = {path: _array(tensors[path].array) for path in variables}
+    not_finite = []
     for path, variable in variables.items():
         array = np.asarray(arrays.pop(path), dtype=keras.backend.result_type(variable.dtype, "float32"))
+        if not np.isfinite(array).all():
+            not_finite.append(tensors[path].name)
         variable.assign(_here(path, tensors[path], array, tuple(variable.shape)))
+    return not_finite
+
+
+def tell_of_not_finite(model_name, names):
+    """Says in the log that weights hold NaN or infinities; what they are good for is the user's to know."""
+    if names:
+        more = ", ..." if len(names) > SHOWN else ""
+        logger.warning(
+            "%s: %d tensors hold NaN or infinities, so that outputs will, too: %s%s",
+            *(model_name, len(names), ", ".join(names[:SHOWN]), more),
+        )
 
 
 def _array(values):

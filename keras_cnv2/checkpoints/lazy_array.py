@@ -31,7 +31,12 @@ class LazyArray:
 
 def damaged(error):
     """The error for a file that cannot be read, from the error that was met."""
+    return damage(f"{type(error).__name__}: {str(error)[:200]}")
+
+
+def damage(what):
+    """The error for a file that cannot be read, from a text that says what was met."""
     return CheckpointError(
         "the weights file is damaged, cut off or not of the kind that its name says; nothing was loaded. "
-        f"Get it again, or give another. Received: {type(error).__name__}: {str(error)[:200]}"
+        f"Get it again, or give another. Received: {what}"
     )

@@ -39,6 +39,24 @@ def unchanged(model, before):
     return all((a == b).all() for a, b in zip(before, model.get_weights()))
 
 
+def test_not_finite_weights_are_said(caplog):
+    source, target = classifier(), classifier()
+    tensors = pseudo(source)
+    keras_cnv2.load_checkpoint(target, tensors)
+    assert caplog.messages == []
+    bad = [*tensors][3:10]
+    for number, name in enumerate(bad):
+        tensors[name].flat[-1] = (np.nan, np.inf, -np.inf)[number % 3]
+    keras_cnv2.load_checkpoint(target, tensors)
+    assert len(caplog.messages) == 1
+    who, what = caplog.messages[0].split(": ", 1)
+    count, named = what.split(" tensors hold NaN or infinities, so that outputs will, too: ")
+    assert (who, count) == (target.name, "7")
+    assert {*named.removesuffix(", ...").split(", ")} < {*bad}
+    assert named.endswith(", ...")
+    assert np.isnan(keras_cnv2.state_dict(target)[bad[0]].flat[-1])  # loaded as they are
+
+
 class TestNames:
     def test_official_dense(self):
         shapes = {name: value.shape for name, value in keras_cnv2.state_dict(classifier()).items()}
