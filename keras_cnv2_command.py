@@ -4,6 +4,7 @@ It lies beside both packages: the library imports nothing of the application, an
 """
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -32,7 +33,24 @@ USAGE = "usage: keras-cnv2 [--help] [--version] COMMAND ..."
 
 def main():
     """Runs the command of this process. Returns its exit code."""
-    arguments = sys.argv[1:]
+    try:
+        try:
+            return run(sys.argv[1:])
+        finally:
+            if sys.stdout:  # which is None where it was closed
+                sys.stdout.flush()
+    except KeyboardInterrupt:  # while packages are imported: later, the commands answer it
+        print("interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:  # of standard output: the commands tell all others
+        if not isinstance(error, BrokenPipeError):  # the reader of `keras-cnv2 list | head -1` has enough
+            print(f"error: {error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails with it at its end
+        return 1
+
+
+def run(arguments):
+    """Runs a command. Returns its exit code."""
     name = arguments[0] if arguments else None
     if name in TRAINING:
         return importlib.import_module(f"{application()}.__main__").process(arguments, "keras-cnv2")

@@ -1,6 +1,7 @@
 """The command `keras-cnv2` before it imports anything."""
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,74 @@ def test_usage_names_the_command(capsys):
         training.__main__.main(["finetune", "--help"], "keras-cnv2")
     assert "usage: keras-cnv2 finetune" in capsys.readouterr().out
     assert isinstance(library._parser(), argparse.ArgumentParser)
+
+
+def process(program, stdout):
+    """A process of the command, with output that is buffered as in a pipe."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    program = f"import sys; import keras_cnv2_command as command; {program}; sys.exit(command.main())"
+    command = [sys.executable, "-c", program, "--help"]
+    run = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    return run.returncode, run.stderr
+
+
+@pytest.mark.parametrize(
+    "program", ["pass", "command.USAGE *= 10000", "command.run = lambda _: print() or sys.exit(2)"]
+)
+def test_readers_may_have_enough(program):
+    """`keras-cnv2 list | head -1` says nothing of it, whether it fails as it prints or at the end."""
+    read, write = os.pipe()
+    os.close(read)
+    assert process(program, write) == (1, "")
+    os.close(write)
+
+
+def test_output_that_cannot_be_written():
+    with open("/dev/full", "w") as full:
+        assert process("pass", full) == (1, "error: [Errno 28] No space left on device\n")
+
+
+def test_without_output():
+    assert process("sys.stdout = None", subprocess.DEVNULL) == (0, "")
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def no_reader(*_):
+    raise BrokenPipeError
+
+
+def test_interrupted_while_packages_are_imported(monkeypatch, capsys):
+    monkeypatch.setattr(command, "run", interrupt)
+    assert command.main() == 130
+    monkeypatch.setattr("training.__main__._main", interrupt)
+    with pytest.raises(SystemExit) as end:
+        training.__main__.main(["recipes"])
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "interrupted\ninterrupted\n"
+
+
+def test_commands_whose_output_nobody_reads_end(monkeypatch, capsys):
+    monkeypatch.setattr("keras_cnv2.commands.main.run_list", no_reader)
+    with pytest.raises(BrokenPipeError):  # `command.main` answers it
+        library.main(["list"])
+    monkeypatch.setattr("training.commands.recipes.main", no_reader)
+    with pytest.raises(SystemExit) as end:
+        training.__main__.main(["recipes"])
+    assert (end.value.code, capsys.readouterr().err) == (1, "")
+
+
+def test_failing_training_without_output(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(os, "_exit", lambda code: sys.exit(code + 1000))
+    monkeypatch.setattr("training.__main__.main", lambda *_: sys.exit("error: wrong"))
+    with pytest.raises(SystemExit, match="1001"):
+        training.__main__.process()
+
+
+def test_help_names_the_module():
+    """In the wheel it is `python -m keras_cnv2_training`."""
+    usage = f"python -m {training.__name__}"
+    assert usage == training.__main__.PROG

@@ -20,6 +20,7 @@ Modules whose docstring says "imports no TensorFlow" run on any backend of Keras
 keras_cnv2_training.
 """
 
+import contextlib
 import importlib.util
 
 # Of the extra [train], what every command needs; the rest is imported with the data that need it.
@@ -139,15 +140,21 @@ def report(*folders, out=None):
     return _call("report", *folders, out=out)
 
 
-def check_packages():
-    """Raises a `ModuleNotFoundError` if a package is missing that training needs: before it, not at its end."""
-    for name in PACKAGES:
-        if importlib.util.find_spec(name) is None:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+@contextlib.contextmanager
+def packages():
+    """A context for a command: a missing package says what to install, one of `PACKAGES` before the command begins."""
+    try:
+        for name in PACKAGES:
+            if importlib.util.find_spec(name) is None:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        yield
+    except ModuleNotFoundError as error:
+        message = f'{error}; what training needs: pip install "keras_cnv2[train]"'
+        raise ModuleNotFoundError(message, name=error.name) from error
 
 
 def _call(command, /, *positional, **options):
-    check_packages()
-    from .commands.call import call  # which imports Keras
+    with packages():
+        from .commands.call import call  # which imports Keras
 
-    return call(command, *positional, **options)
+        return call(command, *positional, **options)

@@ -1,30 +1,36 @@
 """python -m training COMMAND; in the wheel, keras-cnv2 COMMAND."""
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
 import sys
 
-from . import check_packages
+from . import packages
 
 COMMANDS = ("quickstart", "pretrain", "finetune", "evaluate", "segment", "detect", "analyze", "report", "recipes")
 
 
-def main(argv=None, prog="python -m training"):
+# What calls this file without installing it.
+PROG = f"python -m {__package__}"
+
+
+def main(argv=None, prog=PROG):
     try:
-        _main(argv, prog)
+        with packages():
+            _main(argv, prog)
     except ImportError as error:
-        if isinstance(error, ModuleNotFoundError):
-            sys.exit(f'error: {error}; what training needs: pip install "keras_cnv2[train]"')
-        if error.name:  # Python's own, of a package that is there; ours say what to install
-            raise
+        if error.name and not isinstance(error, ModuleNotFoundError):
+            raise  # Python's own, of a package that is there; ours say what to install
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:  # while packages are imported
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def _main(argv, prog):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import of TensorFlow, below
-    check_packages()
     from .distribute.preemption import EXIT_CODE, Preempted
     from .errors import TrainingError
 
@@ -40,6 +46,8 @@ def _main(argv, prog):
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         args.main(args)
+    except BrokenPipeError:  # nobody reads what is printed any more
+        sys.exit(1)
     except (ValueError, OSError, TrainingError) as error:
         sys.exit(f"error: {error}")
     except Preempted:
@@ -49,7 +57,7 @@ def _main(argv, prog):
         sys.exit("interrupted; a run goes on from its last checkpoint with the same command")
 
 
-def process(argv=None, prog="python -m training"):
+def process(argv=None, prog=PROG):
     """Runs `main` and, if it fails, ends the process without tidying up.
 
     The threads of a dataset and the peers of a worker may be in the middle of something then, and Python's end waits
@@ -62,8 +70,9 @@ def process(argv=None, prog="python -m training"):
             raise
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError):  # closed from the beginning, or by its reader
+                stream.flush()
         os._exit(end.code if isinstance(end.code, int) else 1)
 
 

@@ -39,6 +39,8 @@ def main(argv=None):
     args = _parser().parse_args(argv)
     try:
         return args.run(args)
+    except BrokenPipeError:  # nobody reads what is printed any more
+        raise
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

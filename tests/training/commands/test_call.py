@@ -3,7 +3,9 @@
 import argparse
 import inspect
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import training
@@ -41,11 +43,23 @@ def of_command_line(module, *words):
         (lambda: training.evaluate(weights="w", data="d", image_size=None), evaluate, "--weights|w|--data|d"),
         (lambda: training.analyze("a", "-b", data="d", labels=False), analyze, "--data|d|--no-labels|--|a|-b"),
         (lambda: training.report("runs"), report, "runs"),
+        (lambda: training.report(Path("a b"), out=Path("c")), report, "a b|--out|c"),
+        (
+            lambda: training.finetune(
+                betas=np.array([0.5, 0.75]), epochs=np.int64(5), flip=np.False_, depths=[1, 1, 1, 1]
+            ),
+            finetune,
+            "--betas|0.5,0.75|--epochs|5|--flip|false|--depths|1,1,1,1",
+        ),
+        # Of what is no field of a recipe, None is the default.
+        (lambda: training.finetune(name=None, runs=None, recipe=None, config=None, strategy=None), finetune, ""),
+        (lambda: training.evaluate(weights="w", batch_size=None, json=None), evaluate, "--weights|w"),
+        (lambda: training.analyze("a", labels=None), analyze, "a"),
     ],
 )
 def test_same_as_the_command_line(told, call, module, words):
     assert call() == "outcome"
-    assert vars(told[0]) == vars(of_command_line(module, *words.split("|")))
+    assert vars(told[0]) == vars(of_command_line(module, *filter(None, words.split("|"))))
 
 
 @pytest.mark.parametrize(
@@ -58,6 +72,12 @@ def test_same_as_the_command_line(told, call, module, words):
         ({"epochs": -1, "warmup_epochs": 0}, "epochs must be positive. Received: epochs=-1"),
         ({"data": "nowhere"}, "Received: nowhere"),
         ({"recipe": "images", "config": "c.json"}, "not allowed with"),
+        ({"epoch": None}, "finetune: unrecognized arguments: --epoch=none"),
+        ({"data": ["a", "b"]}, r"data must be a string or a path. Received: data=\['a', 'b'\]"),
+        ({"data": 3}, "data must be a string or a path. Received: data=3"),
+        ({"name": True}, "name must be a string or a path. Received: name=True"),
+        ({"weights": b"a"}, "weights must be a string or a path. Received: weights=b'a'"),
+        ({"data": np.zeros(2)}, r"data must be a string or a path. Received: data=array\(\[0., 0.\]\)"),
     ],
 )
 def test_errors(fields, message, tmp_path):
@@ -66,12 +86,17 @@ def test_errors(fields, message, tmp_path):
     assert [*tmp_path.iterdir()] == []
 
 
+def test_places_take_no_lists():
+    with pytest.raises(ValueError, match=r"analyze: argument must be a string or a path. Received: .*\['a', 'b'\]"):
+        training.analyze(["a", "b"], data="d")
+
+
 def test_missing_packages_are_told_before_anything_else(monkeypatch):
     monkeypatch.setattr("training.PACKAGES", ("no_such_package",))
-    with pytest.raises(ModuleNotFoundError, match="No module named 'no_such_package'"):
+    message = r"No module named 'no_such_package'; what training needs: pip install \"keras_cnv2\[train\]\"$"
+    with pytest.raises(ModuleNotFoundError, match=f"^{message}"):
         training.finetune(data="digits")
-    message = r"error: No module named 'no_such_package'; what training needs: pip install \"keras_cnv2\[train\]\"$"
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(SystemExit, match=f"^error: {message}"):
         training.__main__.main(["recipes"])
 
 
