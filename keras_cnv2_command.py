@@ -23,6 +23,7 @@ TRAINING = {
     "evaluate": "Evaluate a classifier on labelled pictures: top-1, top-5, accuracy of each class, images a second.",
     "segment": "Train semantic segmentation, from an encoder's weights or from scratch, and evaluate it.",
     "detect": "Train object detection, from an encoder's weights or from scratch, and evaluate it.",
+    "finish": "End a run early: its model, pictures and figures, from the newest or the best checkpoint.",
     "analyze": "Look into models: how unlike their channels are, which classes these answer to, and where a class is "
     "seen.",
     "report": "Make a page of runs to look at: curves, pictures, figures, configuration; one file, for any browser.",

@@ -78,6 +78,23 @@ def detect(**fields):
     return _call("detect", **fields)
 
 
+def finish(run, **options):
+    """Ends a run early, as `keras-cnv2 finish` does: its model, pictures and figures are those of a checkpoint.
+
+    Args:
+        run: Path of its folder.
+        **options: `best`, whether the checkpoint that validated best is taken instead of the newest; `strategy`,
+            `cluster`, `task`.
+
+    Returns:
+        As `pretrain`.
+
+    Raises:
+        RunError: If there is no such run, it is finished or running, or it has no checkpoint yet.
+    """
+    return _call("finish", run, **options)
+
+
 def quickstart(**options):
     """Pre-training, fine-tuning, evaluation, export and prediction on digits, as `keras-cnv2 quickstart` does.
 

@@ -9,7 +9,18 @@ import sys
 
 from . import packages
 
-COMMANDS = ("quickstart", "pretrain", "finetune", "evaluate", "segment", "detect", "analyze", "report", "recipes")
+COMMANDS = (
+    "quickstart",
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "segment",
+    "detect",
+    "finish",
+    "analyze",
+    "report",
+    "recipes",
+)
 
 
 # What calls this file without installing it.
@@ -31,7 +42,7 @@ def main(argv=None, prog=PROG):
 
 def _main(argv, prog):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import of TensorFlow, below
-    from .distribute.preemption import EXIT_CODE, Preempted
+    from .distribute.preemption import EXIT_CODE, INTERRUPTED, Interrupted, Preempted
     from .errors import TrainingError
 
     parser = argparse.ArgumentParser(prog=prog, description="Train ConvNeXt V2.")
@@ -53,8 +64,14 @@ def _main(argv, prog):
     except Preempted:
         print("ended by SIGTERM; the same command goes on from here", file=sys.stderr)
         sys.exit(EXIT_CODE)
-    except KeyboardInterrupt:
-        sys.exit("interrupted; a run goes on from its last checkpoint with the same command")
+    except KeyboardInterrupt as end:
+        saved, run = ("its state is saved", end.run) if isinstance(end, Interrupted) else ("", None)
+        print(
+            f"interrupted, {saved or 'a run has its last checkpoint'}: the same command goes on from there; "
+            f"{prog} finish {run or 'FOLDER'} writes the model as it is and ends the run",
+            file=sys.stderr,
+        )
+        sys.exit(INTERRUPTED)
 
 
 def process(argv=None, prog=PROG):

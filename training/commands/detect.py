@@ -33,7 +33,11 @@ def outcome(args):
 
 
 def main(args):
-    folder, metrics = outcome(args)
+    show(*outcome(args))
+
+
+def show(folder, metrics):
+    """Prints what a run came to."""
     if metrics:
         print_scores(metrics)
         print(f"weights: {folder / MODEL}")
@@ -52,23 +56,24 @@ def _percent(value):
     return "nothing to find" if value is None else f"{value:.2%}"
 
 
-def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
+def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=None):
     """Trains to the end of a recipe, going on if the folder has an interrupted run of it.
 
-    Writes detector.keras (with `recipe.ema` the averaged weights), best.keras if another epoch was the best one, the
-    folder saved_model, detections.png, average_precisions.png, learning_curves.png, metrics.json, the logs and the
-    checkpoints.
+    Writes detector.keras (with `recipe.ema` the averaged weights), best.keras after each epoch that is the best so
+    far, the folder saved_model, detections.png, average_precisions.png, learning_curves.png, metrics.json, the logs and
+    the checkpoints.
 
     Args:
         recipe: `training.recipes.detection.Detection`.
         folder: Path of the run.
         devices: `training.distribute.devices.Devices`.
         new_encoder: From recipe and weights to the encoder under the head.
+        finish: "newest" or "best" to end the run with this checkpoint, without a further step.
 
     Returns:
         What is in metrics.json, a dict; `None` on all workers but the chief.
     """
-    source, weights = start_run(recipe, folder, devices, _open_data)
+    source, weights = start_run(recipe, folder, devices, _open_data, finish=finish)
     names = source.class_names
     with devices.scope():
         model = new_retinanet(recipe, names, weights, new_encoder)
@@ -79,6 +84,8 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
         folder,
         devices=devices,
         monitor="val_loss",
+        save_best=lambda: results.save(model, folder / results.BEST),
+        finish=finish,
         box_loss="smoothl1",
         classification_loss="focal",
     )
@@ -116,6 +123,6 @@ def _written(model, recipe, source, progress, folder, devices):
         found = detector.predict(images, verbose=0)
         detections(folder / "detections.png", images, truths, found, names)
         average_precisions(folder / "average_precisions.png", metrics["classes"], _percent(metrics["AP"]))
-    results.save_best(model, progress, folder)
+        results.save_best(model, progress, folder)
     write_json(folder / METRICS, metrics)
     return metrics

@@ -36,7 +36,11 @@ def outcome(args):
 
 
 def main(args):
-    folder, metrics = outcome(args)
+    show(*outcome(args))
+
+
+def show(folder, metrics):
+    """Prints what a run came to."""
     if metrics is None:
         return
     if "top1" in metrics:
@@ -44,16 +48,22 @@ def main(args):
     print(f"weights: {folder / MODEL}")
 
 
-def run(recipe, folder, devices=ONE_DEVICE):
+def run(recipe, folder, devices=ONE_DEVICE, finish=None):
     """Trains to the end of a recipe, going on if the folder has an interrupted run of it.
 
-    Writes classifier.keras (with `recipe.ema` the averaged weights), best.keras if another epoch was the best one,
-    learning_curves.png, confusion_matrix.png, predictions.png, metrics.json, the logs and the checkpoints.
+    Writes classifier.keras (with `recipe.ema` the averaged weights), best.keras after each epoch that is the best so
+    far, learning_curves.png, confusion_matrix.png, predictions.png, metrics.json, the logs and the checkpoints.
+
+    Args:
+        recipe: `training.recipes.fields.Finetuning`.
+        folder: Path of the run.
+        devices: `training.distribute.devices.Devices`.
+        finish: "newest" or "best" to end the run with this checkpoint, without a further step.
 
     Returns:
         What is in metrics.json, a dict; `None` on all workers but the chief.
     """
-    source, weights = start_run(recipe, folder, devices)
+    source, weights = start_run(recipe, folder, devices, finish=finish)
     with devices.scope():
         classifier = new_classifier(recipe, source.channels, source.class_names, weights)
     if recipe.frozen:
@@ -78,6 +88,8 @@ def run(recipe, folder, devices=ONE_DEVICE):
         devices=devices,
         metrics=classifier_metrics,
         monitor="val_accuracy",
+        save_best=lambda: results.save(with_softmax(classifier, recipe), folder / results.BEST),
+        finish=finish,
     )
     with devices.scope():
         trained = with_softmax(classifier, recipe)
@@ -90,7 +102,7 @@ def run(recipe, folder, devices=ONE_DEVICE):
 def _written(classifier, trained, recipe, source, progress, folder, devices, scores, matrix):
     """Writes what a run leaves beside its weights. Returns what is in metrics.json."""
     results.draw_curves(progress.history, folder, ("loss", "accuracy"))
-    metrics = {"accuracy": progress.history[-1]["accuracy"], **results.summary(trained, progress)}
+    metrics = results.last(progress.history, "accuracy") | results.summary(trained, progress)
     if scores:
         metrics |= scores
         _draw_matrix(matrix, scores, source.class_names, folder)

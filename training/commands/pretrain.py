@@ -35,20 +35,31 @@ def outcome(args):
 
 
 def main(args):
-    folder, metrics = outcome(args)
+    show(*outcome(args))
+
+
+def show(folder, metrics):
+    """Prints what a run came to."""
     if metrics:
-        print(f"loss {metrics['first_loss']:.4f} -> {metrics['loss']:.4f}, weights: {folder / MODEL}")
+        losses = f"loss {metrics['first_loss']:.4f} -> {metrics['loss']:.4f}, " if "loss" in metrics else ""
+        print(f"{losses}weights: {folder / MODEL}")
 
 
-def run(recipe, folder, devices=ONE_DEVICE):
+def run(recipe, folder, devices=ONE_DEVICE, finish=None):
     """Pre-trains to the end of a recipe, going on if the folder has an interrupted run of it.
 
     Writes fcmae.keras, reconstructions.png, learning_curves.png, metrics.json, the logs and the checkpoints.
 
+    Args:
+        recipe: `training.recipes.fields.Pretraining`.
+        folder: Path of the run.
+        devices: `training.distribute.devices.Devices`.
+        finish: "newest" or "best" to end the run with this checkpoint, without a further step.
+
     Returns:
         What is in metrics.json, a dict; `None` on all workers but the chief.
     """
-    source, weights = start_run(recipe, folder, devices, labelled=False)
+    source, weights = start_run(recipe, folder, devices, finish=finish, labelled=False)
     with devices.scope():
         fcmae = new_fcmae(recipe, source.channels)
     if weights:
@@ -56,17 +67,18 @@ def run(recipe, folder, devices=ONE_DEVICE):
     if not recipe.grn:
         without_grn(fcmae)
     reconstruct = [Reconstruct(source.examples(recipe, EXAMPLES), folder, recipe)] if devices.is_chief else []
-    progress = train(fcmae, recipe, source, folder, callbacks=reconstruct, devices=devices)
+    progress = train(fcmae, recipe, source, folder, callbacks=reconstruct, devices=devices, finish=finish)
     return devices.on_chief(lambda: _written(fcmae, progress, folder, *reconstruct))
 
 
 def _written(fcmae, progress, folder, reconstruct):
     """Writes what a run leaves. Returns what is in metrics.json."""
-    reconstruct.catch_up()
+    reconstruct.catch_up(fcmae, progress)
     results.save(fcmae, folder / MODEL)
     results.draw_curves(progress.history, folder, ("loss",))
-    losses = [row["loss"] for row in progress.history]
-    metrics = {"loss": losses[-1], "first_loss": losses[0], **results.summary(fcmae, progress)}
+    metrics = results.last(progress.history, "loss") | results.summary(fcmae, progress)
+    if progress.history:
+        metrics["first_loss"] = progress.history[0]["loss"]
     write_json(folder / METRICS, metrics)
     return metrics
 
@@ -93,21 +105,30 @@ class Reconstruct(keras.callbacks.Callback):
         if done & (done - 1) == 0 or done == self.recipe.epochs:
             self._paint(done)
 
-    def catch_up(self):
-        """Paints after the last epoch if the run was killed when this was saved but not yet painted."""
-        if not self._path(self.recipe.epochs).exists():
-            self._paint(self.recipe.epochs)
+    def catch_up(self, model, progress):
+        """Paints after the last epoch if that was not done: the run was killed just then, or ends early."""
+        self.set_model(model)
+        done = progress.history[-1]["epoch"] if progress.history else 0
+        if done < self.recipe.epochs:  # and perhaps some steps more
+            self._paint_latest()
+        elif not self._path(done).exists():
+            self._paint(done)
 
     def _path(self, done):
         return self.folder / "reconstructions" / f"epoch-{done:04d}.png"
 
     def _paint(self, done):
+        path = self._path(done)
+        path.parent.mkdir(exist_ok=True)
+        latest = self._paint_latest()
+        with replacing(path) as temporary:  # the last of all: where it is, the other is of the same epoch
+            shutil.copyfile(latest, temporary)
+
+    def _paint_latest(self):
         visible, count = self.model.visible, len(self.images)
         hidden = masking.random_hidden(count, *self.model.grid, visible, seed=self.recipe.seed)
         hidden = keras.ops.convert_to_numpy(hidden)
         painted = self.model.reconstruct(self.images, hidden=hidden)
-        latest, path = self.folder / "reconstructions.png", self._path(done)
-        path.parent.mkdir(exist_ok=True)
+        latest = self.folder / "reconstructions.png"
         reconstructions(latest, self.images, hidden, painted)
-        with replacing(path) as temporary:  # the last of all: where it is, the other is of the same epoch
-            shutil.copyfile(latest, temporary)
+        return latest

@@ -30,7 +30,11 @@ def outcome(args):
 
 
 def main(args):
-    folder, metrics = outcome(args)
+    show(*outcome(args))
+
+
+def show(folder, metrics):
+    """Prints what a run came to."""
     if metrics:
         print_scores(metrics)
         print(f"weights: {folder / MODEL}")
@@ -43,17 +47,18 @@ def print_scores(metrics):
         print(table(metrics))
 
 
-def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
+def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=None):
     """Trains to the end of a recipe, going on if the folder has an interrupted run of it.
 
-    Writes segmenter.keras (with `recipe.ema` the averaged weights), best.keras if another epoch was the best one, the
-    folder saved_model, overlays.png, iou.png, learning_curves.png, metrics.json, the logs and the checkpoints.
+    Writes segmenter.keras (with `recipe.ema` the averaged weights), best.keras after each epoch that is the best so
+    far, the folder saved_model, overlays.png, iou.png, learning_curves.png, metrics.json, the logs and the checkpoints.
 
     Args:
         recipe: `training.recipes.segmentation.Segmentation`.
         folder: Path of the run.
         devices: `training.distribute.devices.Devices`.
         new_encoder: From recipe and weights to the encoder under the head.
+        finish: "newest" or "best" to end the run with this checkpoint, without a further step.
 
     Returns:
         What is in metrics.json, a dict; `None` on all workers but the chief.
@@ -62,7 +67,7 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
     from ..data.scenes.sources import open_scenes
     from ..evaluation.segmentation import evaluate
 
-    source, weights = start_run(recipe, folder, devices, open_scenes)
+    source, weights = start_run(recipe, folder, devices, open_scenes, finish=finish)
     names = source.class_names
     with devices.scope():
         model = new_segmenter(recipe, names, weights, new_encoder)
@@ -75,6 +80,8 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone):
         devices=devices,
         metrics=lambda: [ConfusionMatrix(len(names), recipe.ignore_label)],
         monitor="val_mean_iou",
+        save_best=lambda: results.save(model, folder / results.BEST),
+        finish=finish,
     )
     if devices.is_chief:
         results.save(model, folder / MODEL)
@@ -93,7 +100,8 @@ def _written(model, recipe, source, progress, folder, scores):
         segmentations(folder / "overlays.png", *shown, source.class_names)
     if is_exportable(model):
         keras_cnv2.export_saved_model(model, folder / "saved_model", overwrite=True)
-    results.save_best(model, progress, folder)
+    if scores:
+        results.save_best(model, progress, folder)
     metrics = results.summary(model, progress) | scores
     write_json(folder / METRICS, metrics)
     return metrics

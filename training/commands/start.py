@@ -102,7 +102,7 @@ def make_reproducible(recipe):
         tf.config.experimental.enable_op_determinism()
 
 
-def start_run(recipe, folder, devices, open_data=None, **about_data):
+def start_run(recipe, folder, devices, open_data=None, finish=None, **about_data):
     """Opens data, weights and the chief's folder of a run; on all workers or on none.
 
     Args:
@@ -110,6 +110,7 @@ def start_run(recipe, folder, devices, open_data=None, **about_data):
         folder: Path of the run.
         devices: `training.distribute.devices.Devices`.
         open_data: From the recipe to its source of data; by default that of images.
+        finish: Not `None` for a run that makes no further step, and needs no weights to start from.
         **about_data: For `open_data`.
 
     Returns:
@@ -122,7 +123,7 @@ def start_run(recipe, folder, devices, open_data=None, **about_data):
     with devices.agreement() as facts:
         devices.check_batch_size(recipe.batch_size, recipe.accumulation)
         source = (open_data or open_source)(recipe, **about_data)
-        weights = weights_of(recipe) if recipe.weights else None
+        weights = weights_of(recipe) if recipe.weights and not finish else None
         found = {
             "images": source.size,
             "validation_images": source.validation_size,
@@ -131,7 +132,7 @@ def start_run(recipe, folder, devices, open_data=None, **about_data):
         if devices.is_chief:
             open_run(folder, recipe, found)
         facts.update(recipe=dataclasses.asdict(recipe), versions=versions(), **found)
-    if weights is None and getattr(recipe, "layer_decay", 1) < 1:
+    if not recipe.weights and getattr(recipe, "layer_decay", 1) < 1:
         logger.warning(
             "training from scratch with layer_decay=%s, which all but stops the first layers: give --weights, or "
             "--layer-decay 1",

@@ -1,5 +1,6 @@
 """What happens around the steps of a run: Keras callbacks. They import no TensorFlow."""
 
+import contextlib
 import csv
 import io
 import math
@@ -81,23 +82,36 @@ class StopIfNotFinite(keras.callbacks.Callback):
         )
 
 
-class EvaluateAverages(keras.callbacks.Callback):
-    """Puts the moving averages of the weights in their place while the model is evaluated.
+@contextlib.contextmanager
+def averaged(model):
+    """A context in which a model has the moving averages of its weights, if its optimizer keeps some.
 
     Keras's SwapEMAWeights swaps by adding and subtracting, which leaves rounding errors in the weights that train on.
     """
+    if not getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema:
+        yield
+        return
+    weights = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    for variable in model.trainable_variables:
+        # JAX puts the averages themselves there, and evaluation would use up their memory.
+        variable.assign(keras.ops.copy(keras.ops.convert_to_tensor(variable)))
+    try:
+        yield
+    finally:
+        for variable, weight in zip(model.trainable_variables, weights):
+            variable.assign(weight)
+
+
+class EvaluateAverages(keras.callbacks.Callback):
+    """Puts the moving averages of the weights in their place while the model is evaluated."""
 
     def on_test_begin(self, logs=None):
-        self._weights = [keras.ops.convert_to_numpy(v) for v in self.model.trainable_variables]
-        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
-        for variable in self.model.trainable_variables:
-            # JAX puts the averages themselves there, and evaluation would use up their memory.
-            variable.assign(keras.ops.copy(keras.ops.convert_to_tensor(variable)))
+        self._averaged = averaged(self.model)
+        self._averaged.__enter__()
 
     def on_test_end(self, logs=None):
-        for variable, weight in zip(self.model.trainable_variables, self._weights):
-            variable.assign(weight)
-        self._weights = None
+        self._averaged.__exit__(None, None, None)
 
 
 class Log(keras.callbacks.Callback):
@@ -149,7 +163,7 @@ def _csv(rows):
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves the state at the end of each epoch, and every so many steps in between.
+    """Saves the state at the end of each epoch, and every so many steps in between; the best model when there is one.
 
     Args:
         folder: The folder of checkpoints; `None` for nothing to be saved.
@@ -159,9 +173,11 @@ class SaveCheckpoints(keras.callbacks.Callback):
         every: Steps between checkpoints within an epoch.
         monitor: Name of the metric that tells the best checkpoint: accuracy and IoU should be high, all else low.
         best: Step of the best checkpoint so far, or `None`.
+        save_best: Optional function without arguments that writes the model, called after each epoch that is the best
+            so far; the model then has the weights that were evaluated.
     """
 
-    def __init__(self, folder, position, log, guard, every, monitor, best=None):
+    def __init__(self, folder, position, log, guard, every, monitor, best=None, save_best=None):
         super().__init__()
         self.folder = folder
         self.position = position
@@ -170,6 +186,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.every = every
         self.monitor = monitor
         self.best = best
+        self.save_best = save_best
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.position.step
@@ -181,6 +198,9 @@ class SaveCheckpoints(keras.callbacks.Callback):
         values = {row["step"]: sign * row[self.monitor] for row in self.log.history}
         self.best = min(values, key=lambda step: (math.isnan(values[step]), values[step]))
         self.save()
+        if self.folder and self.save_best and self.best == self.position.step:
+            with averaged(self.model):
+                self.save_best()
 
     def save(self):
         """Saves the state as it is between two steps."""

@@ -18,6 +18,8 @@ import numpy as np
 from keras_cnv2.checkpoints.write import write_tensors
 from keras_cnv2.files import replacing
 
+from ..errors import RunError
+
 logger = logging.getLogger(__name__)
 
 NAME = "step-{:010d}.safetensors"
@@ -83,6 +85,27 @@ def restore(folder, model):
         if progress := load(found[step], model):
             return progress
     return Progress()
+
+
+def restore_best(folder, model, progress):
+    """Loads the best checkpoint into a model.
+
+    Args:
+        folder: Path of the folder of checkpoints.
+        model: The compiled model, its optimizer built.
+        progress: The `Progress` of the newest.
+
+    Returns:
+        The `Progress` at the best one.
+
+    Raises:
+        RunError: If it is not there or damaged.
+    """
+    path = checkpoints(folder).get(progress.best)
+    best = path and load(path, model)
+    if best is None:
+        raise RunError(f"There is no best checkpoint that can be read. Received: {folder}, step {progress.best}")
+    return best
 
 
 def load(path, model):

@@ -16,6 +16,7 @@ from keras_cnv2.optimizers.loss_scale import LossScaleOptimizer
 
 from ..distribute.devices import ONE_DEVICE
 from ..distribute.preemption import EndWhenTold
+from ..errors import RunError
 from ..models.build import rematerialize
 from . import state
 from .callbacks import EvaluateAverages, Log, Position, ProgressLine, SaveCheckpoints, StopIfNotFinite
@@ -49,6 +50,8 @@ def train(
     devices=ONE_DEVICE,
     metrics=None,
     monitor=None,
+    save_best=None,
+    finish=None,
     **compile_arguments,
 ):
     """Trains a model to the end of its recipe, from the newest checkpoint in the folder if there is one.
@@ -66,6 +69,9 @@ def train(
         metrics: Optional function that makes a list of metrics.
         monitor: Name of the figure of validation that tells the best checkpoint, "val_accuracy". `None`: there is no
             validation, and the loss tells it.
+        save_best: Optional function without arguments that writes the model, called on the chief after each epoch
+            whose validation is the best so far.
+        finish: "newest" or "best" to take this checkpoint for the end, without a further step.
         **compile_arguments: The loss, for `model.compile`.
 
     Returns:
@@ -73,7 +79,9 @@ def train(
 
     Raises:
         TrainingError: If the loss is not finite.
+        RunError: If there is no checkpoint to finish from.
         Preempted: If a SIGTERM came; the state is saved.
+        Interrupted: If a SIGINT came; the state is saved.
     """
     steps = recipe.steps_per_epoch(source.size)
     if recipe.remat:
@@ -81,7 +89,10 @@ def train(
     with devices.scope():
         model.compile(adamw(recipe, steps), weighted_metrics=metrics() if metrics else None, **compile_arguments)
         model.optimizer.build(model.trainable_variables)
-    progress = restore(model, folder, devices)
+    progress = restore(model, folder, devices, finish)
+    if finish:
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+        return progress
 
     validates = monitor is not None and source.validation_size > 0
     written = folder if devices.is_chief else None
@@ -91,7 +102,16 @@ def train(
     log = Log(written, position, recipe.step_batch, progress.history)
     # In between, each replica has accumulated gradients of its own, of which only one would be saved.
     every = -(-recipe.checkpoint_steps // recipe.accumulation) * recipe.accumulation
-    saver = SaveCheckpoints(saved, position, log, guard, every, monitor if validates else "loss", progress.best)
+    saver = SaveCheckpoints(
+        saved,
+        position,
+        log,
+        guard,
+        every,
+        monitor if validates else "loss",
+        progress.best,
+        save_best if validates else None,
+    )
     everywhere = [*averages(recipe), position, guard, log, saver]
     shown = [ProgressLine(position, recipe.step_batch, recipe.epochs), *tensorboard(folder), *callbacks]
     last = EndWhenTold(saver, devices, recipe.accumulation)
@@ -124,16 +144,29 @@ def _endless(batches):
     return (batch if isinstance(batch, tuple) else (batch,) for batch in numbered)
 
 
-def restore(model, folder, devices):
+def restore(model, folder, devices, finish=None):
     """Loads the newest checkpoint of the chief's folder into the model of every worker.
+
+    Args:
+        model: The compiled model.
+        folder: Path of the run.
+        devices: `training.distribute.devices.Devices`.
+        finish: As in `train`; "best" takes the best checkpoint instead.
 
     Returns:
         The `training.loop.state.Progress`.
+
+    Raises:
+        RunError: If there is nothing to finish from.
     """
     progress = state.Progress()
     with devices.agreement():
         if devices.is_chief:
             progress = state.restore(folder / "checkpoints", model)
+            if finish == "best":
+                progress = state.restore_best(folder / "checkpoints", model, progress)
+            if finish and not progress.step:
+                raise RunError(f"There is no checkpoint yet to finish this run from. Received: {folder}")
     devices.copy_from_chief(state.variables(model).values())
     step, history, best = devices.gather(progress)[0]
     return state.Progress(step, tuple(history), best)

@@ -12,6 +12,8 @@ from ..loop import state
 
 logger = logging.getLogger(__name__)
 
+BEST = "best.keras"
+
 
 def save(model, path):
     """Writes a Keras file, whole or not at all.
@@ -33,9 +35,10 @@ def _uncompiled(model):
 
 
 def save_best(model, progress, folder, finished=lambda model: model):
-    """Writes best.keras if another epoch than the last was the best one; the model then has its weights.
+    """Writes best.keras of the best epoch; the model then has its weights.
 
-    If the best checkpoint is damaged or gone, the log says so, and no other takes its place.
+    There may be one already, from the end of that epoch, or none if the run was killed just then. If the best
+    checkpoint is damaged or gone, the log says so, and no other takes its place.
 
     Args:
         model: The compiled model.
@@ -43,18 +46,21 @@ def save_best(model, progress, folder, finished=lambda model: model):
         folder: Path of the run.
         finished: From the model to the one that is saved.
     """
-    if progress.best == progress.step:
+    if progress.best is None:  # the run ended within its first epoch
         return
-    path = state.checkpoints(folder / "checkpoints").get(progress.best)
-    if path is None or state.load(path, model) is None:
-        logger.warning("best.keras is not written: the checkpoint of step %s cannot be read", progress.best)
-        return
-    model.optimizer.finalize_variable_values(model.trainable_variables)
-    save(finished(model), folder / "best.keras")
+    if progress.best != progress.step:
+        path = state.checkpoints(folder / "checkpoints").get(progress.best)
+        if path is None or state.load(path, model) is None:
+            logger.warning("best.keras is not written: the checkpoint of step %s cannot be read", progress.best)
+            return
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+    save(finished(model), folder / BEST)
 
 
 def draw_curves(history, folder, labels):
     """Draws learning_curves.png: a panel for each figure, with its course in training and in validation."""
+    if not history:
+        return
     panels = {}
     for label in labels:
         curves = {"training": label, "validation": f"val_{label}"}
@@ -64,11 +70,15 @@ def draw_curves(history, folder, labels):
     learning_curves(folder / "learning_curves.png", panels)
 
 
+def last(history, *names):
+    """Figures of the last epoch, a dict; empty if the run ended within its first."""
+    return {name: row[name] for row in history[-1:] for name in names}
+
+
 def summary(model, progress):
-    """What metrics.json says of every run: parameters, seconds, the best epoch."""
+    """What metrics.json says of every run: parameters, steps, seconds, the best epoch if there is one."""
     history = progress.history
-    return {
-        "parameters": model.count_params(),
-        "seconds": round(sum(row["seconds"] for row in history), 1),
-        "best_epoch": next(row["epoch"] for row in history if row["step"] == progress.best),
-    }
+    seconds = round(sum(row["seconds"] for row in history), 1)
+    found = {"parameters": model.count_params(), "steps": progress.step, "seconds": seconds}
+    best = [row["epoch"] for row in history if row["step"] == progress.best]
+    return found | {"best_epoch": best[0]} if best else found

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 
 import keras
@@ -8,49 +9,88 @@ from tests.training.small import pretraining, source
 from training.__main__ import main
 from training.commands import pretrain
 from training.distribute.devices import Devices
-from training.distribute.preemption import EXIT_CODE, INTERVAL, EndWhenTold, Preempted
+from training.distribute.preemption import INTERVAL, EndWhenTold, Interrupted, Preempted
 from training.loop import state
 from training.loop.callbacks import Position
 from training.loop.train import train
 from training.models.build import new_fcmae
 
 
-class SendSigterm(keras.callbacks.Callback):
-    """Sends SIGTERM to its own process at the end of a step."""
+class Send(keras.callbacks.Callback):
+    """Sends signals to its own process at the end of a step."""
 
-    def __init__(self, step):
+    def __init__(self, step, *numbers):
         super().__init__()
         self.left = step
+        self.numbers = numbers
 
     def on_train_batch_end(self, batch, logs=None):
         self.left -= 1
         if self.left == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
+            for number in self.numbers:
+                os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize(("sent", "ended"), [(2, 2), (3, 4)])
-def test_sigterm_saves_and_ends_between_two_steps_of_the_optimizer(tmp_path, sent, ended):
+def trained(folder, sent, *numbers):
     recipe = pretraining(accumulation=2)  # 4 steps an epoch
-    model = new_fcmae(recipe, 3)
-    former = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Preempted):
-        train(model, recipe, source(16), tmp_path, callbacks=[SendSigterm(sent)], run_eagerly=True)
+    train(new_fcmae(recipe, 3), recipe, source(16), folder, callbacks=[Send(sent, *numbers)], run_eagerly=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "end", "sent", "ended"),
+    [(signal.SIGTERM, Preempted, 2, 2), (signal.SIGTERM, Preempted, 3, 4), (signal.SIGINT, Interrupted, 3, 4)],
+)
+def test_signals_save_and_end_between_two_steps_of_the_optimizer(tmp_path, capfd, number, end, sent, ended):
+    former = signal.getsignal(number)
+    with pytest.raises(end) as error:
+        trained(tmp_path, sent, number)
+    assert getattr(error.value, "run", tmp_path) == tmp_path
+    assert ("Ctrl-C again ends at once" in capfd.readouterr().err) == (number == signal.SIGINT)
     found = state.checkpoints(tmp_path / "checkpoints")
     assert [*found] == [ended]
     _, content = state.read(found[ended])
     assert [row["step"] for row in content["progress"]["history"]] == [4][: ended // 4], "a whole epoch has its figures"
-    assert signal.getsignal(signal.SIGTERM) == former, "another SIGTERM ends the process"
+    assert signal.getsignal(number) == former, "another one ends the process"
 
 
-def test_exit_code(monkeypatch, capsys):
-    def end(*_):
-        raise Preempted
+def test_second_interrupt_ends_at_once(tmp_path):
+    with pytest.raises(KeyboardInterrupt) as error:
+        trained(tmp_path, 2, signal.SIGINT, signal.SIGINT)
+    assert not isinstance(error.value, Interrupted)
+    assert not state.checkpoints(tmp_path / "checkpoints")
 
-    monkeypatch.setattr(pretrain, "run", end)
+
+def test_ignored_interrupt_stays_ignored(tmp_path):
+    """As of processes that a shell has started in the background."""
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with EndWhenTold(None, None).listening():
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "told"),
+    [
+        (Preempted(), 75, "the same command goes on"),
+        (
+            Interrupted("runs/x"),
+            130,
+            "its state is saved: the same command goes on .*; .* finish runs/x writes",
+        ),
+        (KeyboardInterrupt(), 130, "a run has its last checkpoint: .* finish FOLDER writes"),
+    ],
+)
+def test_exit_code(end, code, told, monkeypatch, capsys):
+    def fail(*_):
+        raise end
+
+    monkeypatch.setattr(pretrain, "run", fail)
     with pytest.raises(SystemExit) as error:
         main(["pretrain", "--data", "digits"])
-    assert error.value.code == EXIT_CODE == 75
-    assert "the same command goes on" in capsys.readouterr().err
+    assert error.value.code == code
+    assert re.search(told, capsys.readouterr().err)
 
 
 class TestWorkers:
@@ -130,10 +170,16 @@ class TestWorkers:
         assert worker.saver.saved == 1
 
     def test_at_the_end_of_an_epoch_it_is_saved_already(self, worker):
-        worker.told = True
+        worker.told = signal.SIGTERM
         with pytest.raises(Preempted):
             worker.on_epoch_end(0)
         assert worker.saver.saved == 0
+
+    @pytest.mark.parametrize(("other", "end"), [(0, Interrupted), (1, Preempted)])
+    def test_a_scheduler_comes_before_a_person(self, worker, other, end):
+        worker.told, worker.devices.other_told, worker.saver.folder = signal.SIGINT, other, None
+        with pytest.raises(end):
+            worker.on_epoch_end(0)
 
     def test_another_s_word_counts_at_the_end_of_an_epoch(self, worker):
         worker.devices.other_told = 1

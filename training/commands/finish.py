@@ -1,0 +1,58 @@
+"""End a run early: its model, pictures and figures, from the newest or the best checkpoint."""
+
+from pathlib import Path
+
+from ..errors import RunError
+from ..recipes.detection import Detection
+from ..recipes.fields import Finetuning, Pretraining
+from ..recipes.segmentation import Segmentation
+from ..runs.folder import METRICS
+from . import detect, finetune, pretrain, segment
+from .config import read_config, recipe_of
+from .start import Outcome, add_device_options, devices_of
+from .values import converter
+
+COMMANDS = {Pretraining: pretrain, Finetuning: finetune, Segmentation: segment, Detection: detect}
+
+
+def add_arguments(parser):
+    parser.add_argument("run", metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "--best",
+        type=converter(bool),
+        nargs="?",
+        const=True,
+        default=False,
+        help="take the checkpoint that validated best instead of the newest",
+    )
+    add_device_options(parser)
+
+
+def outcome(args):
+    """Does what was asked for. Returns the `Outcome`."""
+    folder = Path(args.run)
+    kind, command = _command_of(folder)
+    recipe = recipe_of(folder, kind)
+    devices = devices_of(args)
+    with devices.clear_errors():
+        return Outcome(folder, command.run(recipe, folder, devices, finish="best" if args.best else "newest"))
+
+
+def main(args):
+    _, command = _command_of(Path(args.run))
+    command.show(*outcome(args))
+
+
+def _command_of(folder):
+    """The kind of recipe that a run has, and the command that runs it.
+
+    Raises:
+        RunError: If there is no such run, or it is finished.
+    """
+    if (folder / METRICS).exists():
+        raise RunError(f"This run is finished, its model is there. Received: {folder}")
+    name = read_config(folder)["kind"]
+    for kind, command in COMMANDS.items():
+        if kind.__name__ == name:
+            return kind, command
+    raise RunError(f"A run of this kind cannot be finished. Received: {folder}, a run of {name}")
