@@ -8,6 +8,7 @@ is over. FOLDER, an empty one, is for the runs and the jobs' logs.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -121,13 +122,22 @@ def outrank():
     return command("sbatch", "--parsable", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=true")
 
 
+def is_open(port):
+    """Whether somebody listens at a port of this machine."""
+    try:
+        with socket.create_connection((socket.gethostname(), port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
 def undisturbed(folder):
     """A run that nothing happens to."""
     job = Job(folder, "undisturbed")
     job.wait_for_workers()
-    seconds = job.wait_for_end()
     for port in (8888, 8889):
-        job.check(f":{port}\n" in job.log(), f"A worker has port {port}")
+        job.wait(f"A worker has port {port}", lambda port=port: is_open(port))
+    seconds = job.wait_for_end()
     print(f"undisturbed: {job.epochs()[-1]['step']} steps by two workers, {seconds:.0f} s")
     return job
 

@@ -56,6 +56,7 @@ from keras_cnv2.models.classifier import ConvNeXtV2Nano as ConvNeXtV2Nano
 from keras_cnv2.models.classifier import ConvNeXtV2Pico as ConvNeXtV2Pico
 from keras_cnv2.models.classifier import ConvNeXtV2Tiny as ConvNeXtV2Tiny
 from keras_cnv2.optimizers.layer_decay_adamw import LayerDecayAdamW as LayerDecayAdamW
+from keras_cnv2.optimizers.layer_decay_muon import LayerDecayMuon as LayerDecayMuon
 from keras_cnv2.optimizers.loss_scale import LossScaleOptimizer as LossScaleOptimizer
 from keras_cnv2.optimizers.schedules import WarmupCosine as WarmupCosine
 

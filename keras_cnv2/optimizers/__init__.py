@@ -1,1 +1,1 @@
-"""Optimizers of the paper's recipes: AdamW with layer-wise decay, its schedule, loss scaling."""
+"""Optimizers: AdamW with layer-wise decay as in the paper's recipes, Muon in its frame, schedules, loss scaling."""

@@ -117,6 +117,9 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
         layers = layers_above([_path(v) for v in variables], self.layer_decay_type)
         super().build(variables)
         self._multipliers = tuple(self.layer_decay**above for above in layers)
+        self._add_state(variables)
+
+    def _add_state(self, variables: Sequence[Any]) -> None:
         self._momentums, self._velocities = self.add_optimizer_variables(variables, ["momentum", "velocity"])
 
     def multiplier(self, variable: Any) -> float:

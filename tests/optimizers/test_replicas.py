@@ -1,4 +1,4 @@
-"""LayerDecayAdamW on two replicas. Each in a process of its own: two strategies in one mix up their collectives."""
+"""LayerDecayAdamW and LayerDecayMuon on two replicas."""
 
 import subprocess
 import sys
@@ -17,6 +17,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 
 import keras_cnv2
 
+Optimizer = keras_cnv2.LayerDecayAdamW
 rng = np.random.default_rng(0)
 images, labels = rng.standard_normal((32, 8, 8, 4)).astype("float32"), rng.integers(0, 3, 32)
 
@@ -28,7 +29,7 @@ def trained(strategy, dtype, **arguments):
         head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, "softmax", dtype="float32")]
         model = keras.Sequential([keras.Input((8, 8, 4)), *blocks, *head])
         schedule = keras_cnv2.WarmupCosine(0.01, steps=4, warmup_steps=1)
-        optimizer = keras_cnv2.LayerDecayAdamW(schedule, weight_decay=0.3, layer_decay=0.7, **arguments)
+        optimizer = Optimizer(schedule, weight_decay=0.3, layer_decay=0.7, **arguments)
         model.compile(optimizer, "sparse_categorical_crossentropy")
     model.fit(images, labels, batch_size=8, shuffle=False, epochs=1, verbose=0)
     return model.get_weights()
@@ -83,6 +84,7 @@ compare(
     gradient_accumulation_steps=2,
 )
 """
+EQUAL_MUON = "Optimizer = keras_cnv2.LayerDecayMuon" + EQUAL
 EQUAL_HALF = """
 compare(1e-3, "mixed_float16", gradient_accumulation_steps=2)
 """
@@ -91,7 +93,9 @@ compare(1e-3, "mixed_float16", gradient_accumulation_steps=2)
 # A process for each: TensorFlow numbers the sums of several MirroredStrategies in one process alike, and aborts now and
 # then as their shapes differ.
 @pytest.mark.slow
-@pytest.mark.parametrize("program", [OVERFLOW, EQUAL, EQUAL_HALF], ids=["overflow", "equal", "equal_half"])
+@pytest.mark.parametrize(
+    "program", [OVERFLOW, EQUAL, EQUAL_MUON, EQUAL_HALF], ids=["overflow", "equal", "equal_muon", "equal_half"]
+)
 def test_two_replicas_equal_one_device_and_overflow_together(program):
     process = subprocess.run([sys.executable, "-c", REPLICAS + program], capture_output=True, text=True, cwd=ROOT)
     assert process.returncode == 0, process.stderr[-3000:]
