@@ -22,13 +22,17 @@ def checkout_file(row):
 
 
 def check_file(row, path):
-    """Raises a `CheckpointError` if a file is not the one that was published, as far as the row can tell."""
-    if row.sha256 is None:
-        return
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    """Returns the SHA-256 of a published checkpoint in the checkout; a `CheckpointError` if it is not the row's."""
+    found = sha256_of(path)
     if found != row.sha256:
         raise CheckpointError(
             f"The file is not the published {row.name}: its SHA-256 is not {row.sha256}. Remove it, or give its path "
             f"as weights to load it as a file of your own. Received: {path} with {found}"
         )
+    return found
+
+
+def sha256_of(path):
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

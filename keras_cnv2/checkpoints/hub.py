@@ -1,34 +1,66 @@
 """Published weights from the Hugging Face hub, through its library: its cache, progress bar and variables."""
 
+import contextlib
 import errno
 import logging
 import os
+import re
+import threading
 import time
+from pathlib import Path
+from typing import NamedTuple
 
+from keras_cnv2.checkpoints.bundled import sha256_of
 from keras_cnv2.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
+# What ETags and commits look like; they become names of files.
+SAFE_NAME = re.compile("[0-9A-Za-z][0-9A-Za-z._+=-]{0,127}")
+# Held while the hub's library asks for headers through a function of ours.
+HEADERS = threading.Lock()
 # Recognised by their texts, for hf_xet's errors have no numbers.
 DISK_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
+class Download(NamedTuple):
+    """A published checkpoint in the hub's cache.
+
+    Args:
+        path: Of the file.
+        commit: The commit of its repository that the hub named.
+        sha256: Of what the file holds.
+    """
+
+    path: Path
+    commit: str
+    sha256: str
+
+
+class _NotAsPromised(Exception):
+    """A file that is not what the hub, or the checkpoint's row, says of it."""
+
+
 def download(row):
-    """The path of a published checkpoint in the hub's cache, downloaded if it is not there yet.
+    """A published checkpoint in the hub's cache, downloaded if it is not there yet.
+
+    Its SHA-256 is compared with the row's, and with what the hub promises. A file that has another one is removed from
+    the cache.
 
     Args:
         row: `Checkpoint`.
 
+    Returns:
+        `Download`.
+
     Raises:
         CheckpointError: If it cannot be had.
     """
-    from huggingface_hub import hf_hub_download
-
     logger.warning("%s: the licence of these weights is %s", row.name, row.licence)
     for attempts_left in reversed(range(ATTEMPTS)):
         try:
-            return hf_hub_download(row.repository, row.file)
+            return _check(row, *_get(row))
         except Exception as error:  # of the hub's library, its HTTP library and the operating system
             if not (attempts_left and _broke_off(error)):
                 raise CheckpointError(
@@ -42,25 +74,108 @@ def download(row):
         time.sleep(1)
 
 
+def _get(row):
+    """The path of a file in the cache, and the ETag that the hub named for it, if it was asked."""
+    from huggingface_hub import hf_hub_download
+
+    with _checked_headers() as etags:
+        path = Path(hf_hub_download(row.repository, row.file, revision=row.revision))
+    # Where the system has links, the cache has it as a link to a file that is called by its ETag.
+    return path, etags[-1] if etags else path.readlink().name if path.is_symlink() else None
+
+
+@contextlib.contextmanager
+def _checked_headers():
+    """Checks what a hub names before the hub's library makes paths of it; yields a list that will hold its ETags.
+
+    The library has no place to do this. All its requests for the headers of a file go through one function, which is
+    another one in this context: in other threads, too, but their ETags are not noted.
+    """
+    from huggingface_hub import file_download
+    from huggingface_hub.errors import FileMetadataError
+
+    etags, thread = [], threading.get_ident()
+
+    def check(what, name):
+        if not (name is None or SAFE_NAME.fullmatch(name)):
+            # As of a server that is no hub: the library then looks into its cache.
+            raise FileMetadataError(f"The hub names a {what} that it cannot have: {name[:80]!r}")
+
+    def checked(*args, **kwargs):
+        try:
+            metadata = ask(*args, **kwargs)
+        except Exception as error:  # that a file is missing is noted under the commit's name
+            headers = getattr(getattr(error, "response", None), "headers", {})
+            check("commit", headers.get("X-Repo-Commit"))
+            raise
+        check("commit", metadata.commit_hash)
+        check("ETag", metadata.etag)
+        if threading.get_ident() == thread:
+            etags.append(metadata.etag)
+        return metadata
+
+    with HEADERS:
+        ask = file_download.get_hf_file_metadata
+        file_download.get_hf_file_metadata = checked
+        try:
+            yield etags
+        finally:
+            file_download.get_hf_file_metadata = ask
+
+
+def _check(row, path, etag):
+    """The `Download` of a file whose SHA-256 is the one it must have."""
+    found = sha256_of(path)
+    # Of large files the ETag is the SHA-256, of small ones it is Git's.
+    promised = etag if etag and re.fullmatch("[0-9a-f]{64}", etag) else None
+    for whose, expected in (("of the checkpoint", row.sha256), ("that the hub names", promised)):
+        if expected not in (None, found):
+            removed = _remove(path)
+            raise _NotAsPromised(
+                f"{row.file} has not the SHA-256 {whose}, {expected}, and {removed}. Received: {found}"
+            )
+    commit = path.parents[len(Path(row.file).parts) - 1].name  # snapshots/COMMIT/FILE
+    logger.debug("%s: %s of %s at commit %s, SHA-256 %s", row.name, row.file, row.repository, commit, found)
+    return Download(path, commit, found)
+
+
+def _remove(path):
+    """Removes a file from the cache, a link with what it leads to; returns what to say of it."""
+    blob = path.parent / path.readlink() if path.is_symlink() else path
+    try:
+        path.unlink()
+        if blob != path and blob.parent.name == "blobs":
+            blob.unlink()
+    except OSError:  # a cache that is not ours to write
+        return f"cannot be removed from the cache: {path}"
+    return "is removed from the cache"
+
+
 def is_cached(row):
     """Whether the checkpoint is in the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(row.repository, row.file), str)
+    return isinstance(try_to_load_from_cache(row.repository, row.file, revision=row.revision), str)
 
 
 def _broke_off(error):
     """Whether a connection ended too early. The hub's library repeats some of these, which ones changes.
 
-    Errors of hf_xet are none of them: it has tried for minutes.
+    Errors of hf_xet are none of them: it has tried for minutes. A file that has changed on its way is one.
     """
-    return type(error).__module__.partition(".")[0] in ("requests", "httpx", "httpx2")
+    return isinstance(error, _NotAsPromised) or type(error).__module__.partition(".")[0] in (
+        "requests",
+        "httpx",
+        "httpx2",
+    )
 
 
 def _reason(error):
     from huggingface_hub import errors
 
     causes = [*_causes(error)]
+    if isinstance(error, _NotAsPromised):
+        return "it is another file than was promised"
     if any(text in str(cause) for cause in causes for text in DISK_FULL):
         return "the disk is full"
     if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in causes):

@@ -1,7 +1,8 @@
 """What travels with a classifier's weights: the names of the classes, how pictures become images, and its activation.
 
-A dict with any of "class_names" (one string a class), "image_size" (int, pixels), "resize" ("crop" or "squash") and
-"classifier_activation" (a name that Keras knows, where it is not the default one).
+A dict with any of "class_names" (one string a class), "image_size" (int, pixels), "resize" ("crop" or "squash"),
+"classifier_activation" (a name that Keras knows, where it is not the default one) and "pretrained" (the published file
+that the weights are, or were trained from: dict of "repository", "file", "commit" and "sha256").
 """
 
 import keras
@@ -24,11 +25,16 @@ def _is_activation(name):
         return False
 
 
+def _is_origin(origin):
+    return isinstance(origin, dict) and all(isinstance(text, str) for item in origin.items() for text in item)
+
+
 CHECKS = {
     "class_names": lambda names: isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names),
     "image_size": lambda size: is_positive_int(size) and size <= MAX_IMAGE_SIZE,
     "resize": lambda resize: resize in RESIZES,
     "classifier_activation": _is_activation,
+    "pretrained": _is_origin,
 }
 
 
@@ -49,11 +55,12 @@ def check_metadata(metadata):
 
 
 def adopt_metadata(model, metadata):
-    """Gives a classifier what it was not given itself; encoders have no use for it.
+    """Gives a classifier what it was not given itself, and any model where its weights come from.
 
     An image size that the model's input forbids is left, and a way to resize belongs to its size. The activation is a
     built model's own.
     """
+    model.pretrained = metadata.get("pretrained")
     if not hasattr(model, "class_names"):
         return
     if model.class_names is None and "class_names" in metadata:

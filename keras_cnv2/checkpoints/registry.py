@@ -1,6 +1,7 @@
 """The published checkpoints, one row each: all there is to know of them but the weights."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 from keras_cnv2.checkpoints.read import READERS
 from keras_cnv2.errors import CheckpointError
@@ -27,7 +28,8 @@ class Checkpoint:
         logits: The first five published logits on the image that `keras-cnv2 verify` asks for, or `None`.
         stem_stride: Stride of the stem.
         class_names: The names of the classes, by default ImageNet's.
-        sha256: Checksum of the file, where it is ours, else `None`.
+        revision: Commit, tag or branch of the repository; `None` for the newest commit.
+        sha256: Checksum of the file, or `None` where it is not known. `keras-cnv2 verify` prints both.
     """
 
     size: str
@@ -43,6 +45,7 @@ class Checkpoint:
     logits: tuple[float, ...] | None
     stem_stride: int = 4
     class_names: tuple[str, ...] | None = None
+    revision: str | None = None
     sha256: str | None = None
 
     @property
@@ -56,7 +59,7 @@ class Checkpoint:
         return {**class_names, "image_size": self.image_size, "resize": self.resize}
 
 
-def _row(size, tag, image_size, official, top1=None, logits=None):
+def _row(size, tag, image_size, official, top1=None, logits=None, revision=None, sha256=None):
     return Checkpoint(
         size=size,
         tag=tag,
@@ -69,6 +72,8 @@ def _row(size, tag, image_size, official, top1=None, logits=None):
         official_file=f"convnextv2_{size}_{official}.pt",
         licence="CC BY-NC 4.0",
         logits=logits,
+        revision=revision,
+        sha256=sha256,
     )
 
 
@@ -119,6 +124,9 @@ OURS = (
 
 CHECKPOINTS = OFFICIAL + OURS
 
+# It becomes a path in the cache: no part of it begins with a dot.
+REVISION = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")
+
 # Other words for tags.
 ALIASES = {"imagenet": IN1K}
 
@@ -127,12 +135,19 @@ def find_checkpoint(weights, size=None):
     """The row that `weights` names.
 
     Args:
-        weights: A tag ("fcmae_ft_in1k", "imagenet"), or a full name ("convnextv2_tiny.fcmae_ft_in1k").
+        weights: A tag ("fcmae_ft_in1k", "imagenet"), or a full name ("convnextv2_tiny.fcmae_ft_in1k"); with "@" and a
+            revision where it is not the row's own.
         size: Name of the size, where it is known.
 
+    Returns:
+        `Checkpoint`; at another revision than its own, one without a checksum.
+
     Raises:
-        CheckpointError: If there is no such row, or rows of several sizes.
+        CheckpointError: If there is no such row, or rows of several sizes, or no such revision can be.
     """
+    if isinstance(weights, str) and "@" in weights:
+        name, _, revision = weights.partition("@")
+        return _at(find_checkpoint(name, size), revision)
     tag = ALIASES.get(weights, weights) if isinstance(weights, str) else None
     named = [row for row in CHECKPOINTS if tag is not None and tag in (row.tag, row.name)]
     rows = [row for row in named if size in (None, row.size)]
@@ -146,6 +161,16 @@ def find_checkpoint(weights, size=None):
         f"No published weights of this name{f' for the size {size!r}' if size else ''}. There are "
         f"{', '.join([*ALIASES, *known])}; or give a path that ends in {', '.join(READERS)}. Received: {weights!r}"
     )
+
+
+def _at(row, revision):
+    """A row at a revision of its repository."""
+    if not REVISION.fullmatch(revision):
+        raise CheckpointError(
+            "A revision is a commit, a tag or a branch of the hub's repository, as in 'fcmae_ft_in1k@main'. "
+            f"Received: {revision!r}"
+        )
+    return row if revision == row.revision else replace(row, revision=revision, sha256=None)
 
 
 def find_file(path):

@@ -29,7 +29,8 @@ def fetch_weights(weights, size=None):
     """Finds weights, and downloads them if need be: our own are in a checkout already.
 
     Args:
-        weights: Tag or full name of a published checkpoint, or a path.
+        weights: Tag or full name of a published checkpoint, either with "@" and a revision of its repository if need
+            be, or a path.
         size: Name of the size that a tag is for.
 
     Returns:
@@ -39,12 +40,15 @@ def fetch_weights(weights, size=None):
         CheckpointError: If there are no such weights, or they cannot be had.
     """
     if is_path(weights):
-        row, path = find_file(Path(weights)), Path(weights)
+        row = find_file(Path(weights))
+        return Weights(Path(weights), row.metadata if row else {})
+    row = find_checkpoint(weights, size)
+    found = {"repository": row.repository, "file": row.file}
+    if path := checkout_file(row):
+        found["sha256"] = check_file(row, path)
     else:
-        row = find_checkpoint(weights, size)
-        path = checkout_file(row) or Path(download(row))
-        check_file(row, path)
-    return Weights(path, row.metadata if row else {})
+        path, found["commit"], found["sha256"] = download(row)
+    return Weights(path, {**row.metadata, "pretrained": found})
 
 
 def fetch_weights_for(weights, depths, dims):
@@ -71,7 +75,8 @@ def open_weights(weights):
         head = translate(contents.tensors)[1].get("head/bias")
         if head and shape_of(head.array) != (len(known.get("class_names", ())),):
             known.pop("class_names", None)  # a file of the user's own under a published name
-        yield contents._replace(metadata={**known, **contents.metadata})
+        told = {"pretrained": known["pretrained"]} if "pretrained" in known else {}  # not what a file says of itself
+        yield contents._replace(metadata={**known, **contents.metadata, **told})
 
 
 def load_weights(model, weights, other_classes=False):

@@ -187,12 +187,12 @@ def _writer(target, naming):
 
 
 def run_verify(args):
-    """Compare checkpoints with their published logits on a picture."""
+    """Compare checkpoints with their published logits on a picture, and print the SHA-256 of each."""
     load_image(args.image)  # before anything is downloaded
     names = args.weights or [row.name for row in CHECKPOINTS if row.logits]
     print("| checkpoint | image | published | here | largest difference | |")
     print("|---|---|---|---|---|---|")
-    failed = []
+    failed, origins = [], {}
     for name in names:
         try:
             comparisons = verify(name, args.image, args.logits)
@@ -203,8 +203,12 @@ def run_verify(args):
             verdict = "matches" if c.matches else "differs"
             logits = " | ".join(" ".join(f"{value:.4f}" for value in values) for values in (c.expected, c.received))
             print(f"| {c.name} | {c.image_size} {c.resize} | {logits} | {c.difference:.1e} | {verdict} |", flush=True)
+            origins[c.name] = c.origin
         if not any(c.matches for c in comparisons):
             failed.append(name)
+    print()
+    for name, origin in origins.items():  # as a row of the registry holds them
+        print(f"{name}: {', '.join(f'{key}={value!r}' for key, value in origin.items())}")
     print(f"{len(names) - len(failed)} of {len(names)} match within {TOLERANCE:g}", file=sys.stderr)
     return int(bool(failed))
 

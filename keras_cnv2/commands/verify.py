@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_cnv2.checkpoints.bundled import sha256_of
 from keras_cnv2.checkpoints.read import is_path
 from keras_cnv2.checkpoints.registry import find_checkpoint, find_file
 from keras_cnv2.commands.predict import check_classifier
@@ -24,6 +25,8 @@ class Comparison(NamedTuple):
         resize: How it was made of the picture, "crop" or "squash".
         expected: The published logits.
         received: Ours, as many.
+        origin: What the checkpoint's row could hold to have this file and no other: "sha256" and, of a hub's
+            repository, its "revision".
     """
 
     name: str
@@ -31,6 +34,7 @@ class Comparison(NamedTuple):
     resize: str
     expected: tuple[float, ...]
     received: tuple[float, ...]
+    origin: dict
 
     @property
     def difference(self):
@@ -69,10 +73,19 @@ def verify(weights, picture, logits=None):
     if len(logits) > model.classes:
         raise ValueError(f"The model has {model.classes} classes. Received: {len(logits)} logits")
     size = model.image_size or IMAGE_SIZE
+    origin = _origin(model, weights)
     comparisons = []
     for resize in ("crop", "squash") if size < 384 else ("squash",):
         outputs = model.predict_on_batch(load_image_for(model, picture, size, resize)[None])
         received = tuple(map(float, outputs[0, : len(logits)]))
         name = row.name if row else Path(weights).name
-        comparisons.append(Comparison(name, size, resize, tuple(logits), received))
+        comparisons.append(Comparison(name, size, resize, tuple(logits), received, origin))
     return comparisons
+
+
+def _origin(model, weights):
+    """Which file was loaded."""
+    if is_path(weights):
+        return {"sha256": sha256_of(weights)}
+    names = {"commit": "revision", "sha256": "sha256"}
+    return {names[name]: value for name, value in model.pretrained.items() if name in names}

@@ -13,7 +13,7 @@ from keras_cnv2.images.normalization import preprocess_input, restore_pixels
 from keras_cnv2.layers import ConvNeXtV2Block
 from keras_cnv2.layers.block import kernel_initializer
 from keras_cnv2.models.backbone import ConvNeXtV2Backbone
-from keras_cnv2.models.configuration import from_nested_config, layers_config
+from keras_cnv2.models.configuration import from_nested_config, layers_config, origin_config
 from keras_cnv2.models.stages import total_stride
 
 
@@ -70,6 +70,8 @@ class FCMAE(keras.Model):
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1 and appendix A.2. GRN's statistics run over each image, not
         over the visible points of the batch as in the official sparse code.
     """
+
+    pretrained: Mapping[str, str] | None = None
 
     def __init__(
         self,
@@ -297,6 +299,7 @@ class FCMAE(keras.Model):
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
             **layers_config(self),
+            **origin_config(self),
         }
 
     @classmethod

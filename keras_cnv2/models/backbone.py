@@ -56,6 +56,8 @@ class ConvNeXtV2Backbone(keras.Model):
         backbones in ConvNeXt's published code (arXiv 2201.03545, section 3.3).
     """
 
+    pretrained: Mapping[str, str] | None = None
+
     def __init__(
         self,
         size: str | None = None,

@@ -45,8 +45,10 @@ class ConvNeXtV2(keras.Model):
         depths: Four ints, the blocks of each stage.
         dims: Four ints, the channels of each stage.
         weights: `None` (random values), the tag of published weights of this size ("fcmae", "fcmae_ft_in1k",
-            "fcmae_ft_in22k_in1k", with "_384" or "_512"; "imagenet" is "fcmae_ft_in1k"), which are downloaded once, or
-            the path of a file as `keras_cnv2.load_checkpoint` takes it. With `classes` other than 1000 and than the
+            "fcmae_ft_in22k_in1k", with "_384" or "_512"; "imagenet" is "fcmae_ft_in1k"; "fcmae@REVISION" for a commit,
+            tag or branch of the hub's repository), which are downloaded once, or the path of a file as
+            `keras_cnv2.load_checkpoint` takes it. Which published file it was is kept in `pretrained`, a dict of
+            "repository", "file", "commit" and "sha256". With `classes` other than 1000 and than the
             file's, the head keeps its random values. With channels other than three, see `load_checkpoint`.
         include_top: Bool, whether to end in pooling, LayerNorm and a dense layer of `classes`.
         classes: Int, the number of classes; with `include_top`. Without it, `None` will do.
@@ -85,6 +87,8 @@ class ConvNeXtV2(keras.Model):
 
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3.
     """
+
+    pretrained: Mapping[str, str] | None = None
 
     def __init__(
         self,

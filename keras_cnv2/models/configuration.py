@@ -30,7 +30,14 @@ def architecture_config(model):
         "drop_path_rate": model.drop_path_rate,
         "dtype": keras.dtype_policies.serialize(model.dtype_policy),
         **_input_config(images),
+        **origin_config(model),
     }
+
+
+def origin_config(model):
+    """The published file that a model's weights come from, if they do; see `keras_cnv2.checkpoints.metadata`."""
+    origin = getattr(model, "pretrained", None)
+    return {"pretrained": dict(origin)} if origin else {}
 
 
 def _check_not_quantized(model):
@@ -63,8 +70,11 @@ def from_architecture_config(cls, config, custom_objects=None):
     trainable, frozen, remat = given.pop("trainable", True), given.pop("frozen", ()), given.pop("remat", ())
     if "input" in given:
         given |= {"input_shape": None, "input_tensor": keras.Input(**given.pop("input"))}
+    pretrained = given.pop("pretrained", None)
     with keras.saving.CustomObjectScope(custom_objects or {}):
         model = cls(**given)
+    if pretrained:
+        model.pretrained = pretrained
     for name in frozen:
         model.get_layer(name).trainable = False
     for name in remat:

@@ -39,6 +39,7 @@ class HubServer:
 
     The faults are attributes:
         down: Bool, whether every request is answered with 500.
+        headers: Dict of headers that it sends in place of its own.
         strange: Bool, whether files come without the hub's headers, as from a login page or a wrong mirror.
         broken_gets: How many GETs are still to be broken off, `ALWAYS` for all.
         break_after: How many bytes of the body such a GET sends.
@@ -49,6 +50,7 @@ class HubServer:
     def __init__(self, files):
         self.files = files
         self.down = False
+        self.headers = {}
         self.strange = False
         self.broken_gets = 0
         self.break_after = 0
@@ -97,13 +99,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self):
         hub = self.server.hub
         hub.requests.append(Request(self.command, self.path, self.headers["Range"]))
-        place = re.fullmatch(r"/(.+)/resolve/main/(.+)", self.path)
+        place = re.fullmatch(r"/(.+)/resolve/[^/]+/(.+)", self.path)
         if hub.down:
             self._send(HTTPStatus.INTERNAL_SERVER_ERROR)
         elif not place or place[1] not in {repository for repository, _ in hub.files}:
             self._send(HTTPStatus.NOT_FOUND, {"X-Error-Code": "RepoNotFound"})
         elif place.groups() not in hub.files:
-            self._send(HTTPStatus.NOT_FOUND, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+            headers = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT, **hub.headers}
+            self._send(HTTPStatus.NOT_FOUND, headers)
         else:
             self._send_file(hub.files[place.groups()])
 
@@ -112,6 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
             "X-Repo-Commit": COMMIT,
             "Accept-Ranges": "bytes",
+            **self.server.hub.headers,
         }
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
         if self.server.hub.strange:

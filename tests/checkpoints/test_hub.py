@@ -1,5 +1,7 @@
 """Downloads against a hub on this machine; nothing here asks any other."""
 
+import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -11,6 +13,7 @@ import time
 from pathlib import Path
 
 import huggingface_hub
+import keras
 import numpy as np
 import pytest
 from huggingface_hub import constants, file_download
@@ -18,10 +21,11 @@ from safetensors.numpy import save
 
 import keras_cnv2
 from keras_cnv2.checkpoints import hub
+from keras_cnv2.checkpoints.read import open_checkpoint
 from keras_cnv2.checkpoints.registry import find_checkpoint
 from keras_cnv2.images.classes import imagenet_classes
 from keras_cnv2.models import classifier
-from tests.checkpoints.hub_server import ALWAYS, HubServer
+from tests.checkpoints.hub_server import ALWAYS, COMMIT, HubServer
 from tests.golden import rule
 
 pytestmark = pytest.mark.lowest
@@ -200,7 +204,7 @@ def refusal(monkeypatch):
 
 def assert_downloads():
     assert not hub.is_cached(ROW)
-    path = Path(hub.download(ROW))
+    path = hub.download(ROW).path
     assert path.read_bytes() == CONTENT
     assert hub.is_cached(ROW)
 
@@ -216,7 +220,7 @@ def pieces(server):
 class TestDownload:
     def test_once(self, server):
         assert_downloads()
-        assert Path(hub.download(ROW)).read_bytes() == CONTENT
+        assert hub.download(ROW).path.read_bytes() == CONTENT
         assert server.ranges == [None]
 
     @pytest.mark.parametrize("fault", ["down", "strange"])
@@ -332,3 +336,128 @@ class TestDisk:
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "cache"))
         assert "the cache cannot be written" in refusal(monkeypatch)
         assert server.ranges == []
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def cached(folder):
+    """All files of a cache but the locks."""
+    files = [path for path in (folder / "cache").rglob("*") if path.is_file() or path.is_symlink()]
+    return [path for path in files if ".locks" not in path.parts and path.name != "CACHEDIR.TAG"]
+
+
+class TestHostileHub:
+    @pytest.mark.parametrize("header", ["ETag", "X-Linked-ETag", "X-Repo-Commit"])
+    @pytest.mark.parametrize("name", ["../../../planted/file", "/planted", "..", ".hidden", "a" * 200, "a\\b", "c:d"])
+    def test_names_that_are_paths(self, server, monkeypatch, tmp_path, header, name):
+        (tmp_path / "planted").mkdir()
+        server.headers = {header: f'"{name}"' if "ETag" in header else name}
+        message = refusal(monkeypatch)
+        what = "commit" if header == "X-Repo-Commit" else "ETag"
+        assert f"The hub names a {what} that it cannot have: {name[:80]!r}" in message
+        assert server.ranges == []
+        assert cached(tmp_path) == []
+        assert [*(tmp_path / "planted").iterdir()] == []
+        server.headers = {}
+        assert_downloads()
+
+    def test_commit_of_a_file_that_is_missing(self, server, monkeypatch, tmp_path):
+        """Under its name the hub's library notes that there is no file."""
+        server.files = {(ROW.repository, "README.md"): b"# ConvNeXt V2"}
+        server.headers = {"X-Repo-Commit": "../../../planted"}
+        assert "The hub names a commit that it cannot have" in refusal(monkeypatch)
+        assert not (tmp_path / "planted").exists()
+        assert cached(tmp_path) == []
+
+    def test_from_the_cache_while_names_are_paths(self, server):
+        path = hub.download(ROW).path
+        server.headers = {"ETag": '"../../x"'}
+        assert hub.download(ROW).path == path
+
+    def test_other_bytes_than_promised(self, server, monkeypatch, tmp_path):
+        good = CONTENT
+        server.files[PLACE] = good[:-1] + bytes([good[-1] ^ 1])
+        server.headers = {"ETag": f'"{sha256(good)}"'}
+        message = refusal(monkeypatch)
+        assert "it is another file than was promised" in message
+        assert f"has not the SHA-256 that the hub names, {sha256(good)}, and is removed from the cache" in message
+        assert f"Received: {sha256(server.files[PLACE])}" in message
+        assert [path.name for path in cached(tmp_path)] == ["main"]  # which commit it is
+        server.files[PLACE] = good
+        assert_downloads()
+
+    def test_file_that_changed_in_the_cache(self, server):
+        path = hub.download(ROW).path.resolve()
+        path.write_bytes(b"others")
+        assert hub.download(ROW).path.read_bytes() == CONTENT
+        assert server.ranges == [None, None]
+
+    def test_other_file_than_the_row_says(self, server, tmp_path):
+        row = dataclasses.replace(ROW, sha256="0" * 64)
+        with pytest.raises(
+            keras_cnv2.CheckpointError, match=f"SHA-256 of the checkpoint, {row.sha256}, and is removed"
+        ):
+            hub.download(row)
+        assert [path.name for path in cached(tmp_path)] == ["main"]
+        assert hub.download(dataclasses.replace(ROW, sha256=sha256(CONTENT))).path.read_bytes() == CONTENT
+
+    def test_etag_of_git(self, server):
+        """That of small files is no SHA-256 of what they hold."""
+        server.headers = {"ETag": '"' + "a" * 40 + '"'}
+        assert hub.download(ROW) == hub.Download(hub.download(ROW).path, COMMIT, sha256(CONTENT))
+
+    def test_cache_that_cannot_be_written(self, server, monkeypatch):
+        path = hub.download(ROW).path
+        path.resolve().write_bytes(b"others")
+
+        def refuse(path):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", refuse)
+            with pytest.raises(keras_cnv2.CheckpointError, match=f"cannot be removed from the cache: {path}"):
+                hub.download(ROW)
+
+    def test_linked_file_of_others_is_left(self, server, tmp_path):
+        """A cache may hold links to files elsewhere."""
+        path = hub.download(ROW).path
+        path.unlink()
+        (tmp_path / sha256(CONTENT)).write_bytes(b"mine")
+        path.symlink_to(tmp_path / sha256(CONTENT))
+        assert hub.download(ROW).path.read_bytes() == CONTENT
+        assert (tmp_path / sha256(CONTENT)).read_bytes() == b"mine"
+
+    def test_hub_library_is_left_as_it_was(self, server):
+        before = file_download.get_hf_file_metadata
+        hub.download(ROW)
+        assert file_download.get_hf_file_metadata is before
+
+
+def test_revision(server, monkeypatch):
+    row = find_checkpoint("fcmae_ft_in1k@v1.0", "atto")
+    assert (row.revision, row.sha256) == ("v1.0", None)
+    assert not hub.is_cached(row)
+    assert hub.download(row).path.read_bytes() == CONTENT
+    assert {request.path.split("/resolve/")[1] for request in server.requests} == {f"v1.0/{ROW.file}"}
+    assert hub.is_cached(row)
+    assert not hub.is_cached(ROW)
+
+
+def test_what_was_loaded_is_told_and_kept(point_to, atto_server, tmp_path, caplog):
+    point_to(atto_server.url)
+    caplog.set_level("DEBUG", "keras_cnv2")
+    model = keras_cnv2.ConvNeXtV2Atto(weights="fcmae_ft_in1k")
+    digest = sha256(atto_server.files[PLACE])
+    assert f"{ROW.name}: {ROW.file} of {ROW.repository} at commit {COMMIT}, SHA-256 {digest}" in caplog.messages
+    expected = {"repository": ROW.repository, "file": ROW.file, "commit": COMMIT, "sha256": digest}
+    assert model.pretrained == expected
+    keras_cnv2.save_checkpoint(model, tmp_path / "a.safetensors")
+    model.save(tmp_path / "b.keras")
+    assert keras.saving.load_model(tmp_path / "b.keras").pretrained == expected
+    for name in ("a.safetensors", "b.keras"):
+        with open_checkpoint(tmp_path / name) as contents:
+            assert contents.metadata["pretrained"] == expected
+    keras_cnv2.load_checkpoint(model, keras_cnv2.state_dict(model))
+    assert model.pretrained is None

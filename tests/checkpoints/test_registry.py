@@ -1,8 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from keras_cnv2 import CheckpointError
+from keras_cnv2.checkpoints import registry
 from keras_cnv2.checkpoints.registry import CHECKPOINTS, OFFICIAL, OURS, find_checkpoint, find_file
 from keras_cnv2.sizes import SIZES
 
@@ -56,6 +58,20 @@ class TestFind:
     def test_unknown(self, weights):
         with pytest.raises(CheckpointError, match=rf"size 'atto'.*, cifar10; .*\.pt.*Received: {weights!r}"):
             find_checkpoint(weights, "atto")
+
+    def test_revision(self, monkeypatch):
+        row = find_checkpoint("convnextv2_base.fcmae")
+        assert find_checkpoint("convnextv2_base.fcmae@refs/pr/1") == replace(row, revision="refs/pr/1")
+        assert find_checkpoint("imagenet@v1.0-a", "nano").tag == "fcmae_ft_in1k"
+        pinned = replace(row, revision="a" * 40, sha256="b" * 64)
+        monkeypatch.setattr(registry, "CHECKPOINTS", (pinned,))
+        assert find_checkpoint("fcmae") == find_checkpoint(f"fcmae@{'a' * 40}") == pinned
+        assert find_checkpoint("fcmae@main") == replace(row, revision="main")  # another file has another checksum
+
+    @pytest.mark.parametrize("revision", ["", "/", "../x", "a/../b", "a//b", "a b", ".git", "a@b", "a\n"])
+    def test_no_revision(self, revision):
+        with pytest.raises(CheckpointError, match=r"A revision is a commit, a tag or a branch"):
+            find_checkpoint(f"convnextv2_base.fcmae@{revision}")
 
     def test_official_file(self):
         row = find_file(Path("somewhere/convnextv2_huge_22k_512_ema.pt"))

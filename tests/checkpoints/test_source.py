@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_cnv2
+from keras_cnv2.checkpoints.hub import Download
 from keras_cnv2.checkpoints.registry import CHECKPOINTS
 from keras_cnv2.sizes import SIZES
 from tests.checkpoints.samples import FILES, SMALL, classifier, snapshot, unchanged
@@ -25,7 +26,7 @@ def downloads(tmp_path, monkeypatch):
         size = SIZES[row.size]
         model = keras_cnv2.ConvNeXtV2(size.depths, size.dims, include_top=row.has_head)
         keras_cnv2.save_checkpoint(model, path, "timm")
-        return path
+        return Download(path, "a" * 40, "0" * 64)
 
     monkeypatch.setattr("keras_cnv2.checkpoints.source.download", download)
     return asked

@@ -1,11 +1,15 @@
 """The check of published logits, on a local checkpoint whose logits PyTorch computed (tests/golden/make_verify.py)."""
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from keras_cnv2 import CheckpointError
 from keras_cnv2.commands.main import main
 from keras_cnv2.commands.verify import verify
+from keras_cnv2.restore import restore_model
 from tests import golden
 from tests.checkpoints.samples import FILES
 
@@ -26,6 +30,15 @@ def test_says_which_resizing_matches(picture, resize):
     assert [(c.image_size, c.resize) for c in comparisons] == [(224, "crop"), (224, "squash")]
     assert [c.resize for c in comparisons if c.matches] == [resize]
     assert min(c.difference for c in comparisons) < 2e-4
+
+
+def test_says_which_published_file_it_was(picture, monkeypatch):
+    """What a row of the registry needs to have this file and no other."""
+    model = restore_model(FILE, classifier_activation="linear")
+    model.pretrained = {"repository": "timm/x", "file": "model.safetensors", "commit": "a" * 40, "sha256": "b" * 64}
+    monkeypatch.setattr("keras_cnv2.commands.verify.restore_model", lambda *args, **kwargs: model)
+    comparisons = verify("convnextv2_atto.fcmae_ft_in1k", picture, (1.0,))
+    assert {tuple(c.origin.items()) for c in comparisons} == {(("revision", "a" * 40), ("sha256", "b" * 64))}
 
 
 def test_no_published_logits(picture):
@@ -58,15 +71,16 @@ class TestCommand:
     def test_match(self, capsys, picture):
         code, lines, errors = self.run(capsys, picture, golden.load("verify")["crop"][:5])
         assert code == 0
-        assert len(lines) == 4
+        digest = hashlib.sha256(Path(FILE).read_bytes()).hexdigest()
+        assert lines[4:] == ["", f"official_dense.pt: sha256='{digest}'"]
         assert lines[2].startswith("| official_dense.pt | 224 crop | -1.4544")
-        assert [line.split("|")[-2].strip() for line in lines[2:]] == ["matches", "differs"]
+        assert [line.split("|")[-2].strip() for line in lines[2:4]] == ["matches", "differs"]
         assert "1 of 1 match within 0.001" in errors
 
     def test_no_match(self, capsys, picture):
         code, lines, errors = self.run(capsys, picture, golden.load("verify")["crop"][:5] + np.float32(0.01))
         assert code == 1
-        assert [line.split("|")[-2].strip() for line in lines[2:]] == ["differs", "differs"]
+        assert [line.split("|")[-2].strip() for line in lines[2:4]] == ["differs", "differs"]
         assert "0 of 1 match" in errors
 
     def test_no_picture(self, capsys, tmp_path):

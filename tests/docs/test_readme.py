@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import keras_cnv2
+from keras_cnv2.checkpoints.hub import Download
 from keras_cnv2.commands.main import _parser
 from keras_cnv2.sizes import SIZES
 
@@ -49,7 +50,11 @@ def folders(tmp_path, monkeypatch):
 def test_published_weights(folders, small_sizes, monkeypatch, tmp_path):
     """The first example, with random weights in place of the download."""
     keras_cnv2.save_checkpoint(keras_cnv2.ConvNeXtV2Tiny(), tmp_path / "tiny.safetensors", "timm")
-    monkeypatch.setattr("keras_cnv2.checkpoints.source.download", lambda row: tmp_path / f"{row.size}.safetensors")
+
+    def download(row):
+        return Download(tmp_path / f"{row.size}.safetensors", "a" * 40, "0" * 64)
+
+    monkeypatch.setattr("keras_cnv2.checkpoints.source.download", download)
     (tmp_path / "images" / "0.png").rename(tmp_path / "photo.jpg")
     names = {}
     *lines, last = BLOCKS[0].splitlines()

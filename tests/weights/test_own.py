@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import keras_cnv2
 from keras_cnv2.checkpoints import bundled, source
+from keras_cnv2.checkpoints.hub import Download
 from keras_cnv2.checkpoints.read import open_checkpoint
 from keras_cnv2.checkpoints.registry import OURS, find_checkpoint
 from keras_cnv2.commands.main import main
@@ -76,9 +77,10 @@ def test_changed_file(no_download, tmp_path, monkeypatch):
 def test_without_a_checkout_they_are_downloaded(tmp_path, monkeypatch):
     path, row = bundled.checkout_file(find_checkpoint("cifar10")), find_checkpoint("cifar10")
     monkeypatch.setattr(bundled, "WEIGHTS", tmp_path / "site-packages")
-    monkeypatch.setattr(source, "download", lambda row: str(path))
+    monkeypatch.setattr(source, "download", lambda row: Download(path, "a" * 40, row.sha256))
     assert source.fetch_weights("cifar10").path == path
-    assert source.fetch_weights("cifar10").metadata == row.metadata
+    origin = {"repository": row.repository, "file": row.file, "commit": "a" * 40, "sha256": row.sha256}
+    assert source.fetch_weights("cifar10").metadata == {**row.metadata, "pretrained": origin}
 
 
 def test_official_ones_are_not_looked_for_here(tmp_path, monkeypatch):
