@@ -1,12 +1,23 @@
 """Files and folders that appear whole or not at all."""
 
 import contextlib
+import ctypes
 import os
-import tempfile
+import shutil
+import sys
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 # How names of folders begin in which things are written; one that is left is of a process that was killed.
 WRITING = ".writing-"
+
+# Of renameat2 in Linux, and of renamex_np in macOS, which call it RENAME_EXCHANGE and RENAME_SWAP; and the current
+# folder of the process for the first.
+EXCHANGE, HERE = 2, -100
 
 
 def check_target(path):
@@ -19,11 +30,16 @@ def check_target(path):
 
 @contextlib.contextmanager
 def replacing(path):
-    """Gives the path of a temporary file beside `path` to write to, which then takes its place, or goes on an error."""
+    """Gives the path of a temporary file beside `path` to write to, which then takes its place, or goes on an error.
+
+    Raises:
+        OSError: If there cannot be a file at `path`, or another process is writing it.
+    """
     check_target(path)
-    # In a folder of its own: the name, whose ending may matter, stays the same.
-    with tempfile.TemporaryDirectory(prefix=WRITING, dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
+    with _writing(path) as folder:
+        # In a folder of its own: the name, whose ending may matter, stays the same.
+        temporary = folder / "new" / path.name
+        temporary.parent.mkdir()
         yield temporary
         os.replace(temporary, path)
 
@@ -32,34 +48,125 @@ def replacing(path):
 def new_folder(path, overwrite=False):
     """Gives the path of a temporary folder beside `path`, which then takes its place, or goes on an error.
 
+    Whenever the process is killed, there is the old folder or the new one at `path`; the next call removes what it has
+    left. Only systems that cannot exchange two folders (Linux and macOS can, on most file systems) may leave none: the
+    next call puts the new one there.
+
     Args:
         path: Of the folder to be.
         overwrite: Whether a SavedModel or an empty folder that is there gives way. It does when the new one is whole.
 
     Raises:
-        OSError: If there is something at `path` that may not be replaced, or no folder to put it into.
+        OSError: If there is something at `path` that may not be replaced, no folder to put it into, or another process
+            is writing it.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no such folder to write to. Received: {path}")
-    if path.exists() and not (overwrite and _may_go(path)):
-        raise FileExistsError(f"There is something already; give another path or delete it. Received: {path}")
-    # The name does not begin with a digit: TensorFlow Serving takes such folders for versions.
-    with tempfile.TemporaryDirectory(prefix=WRITING, dir=path.parent) as folder:
-        temporary = Path(folder) / "new"
+    with _writing(path) as folder:
+        _check_free(path, overwrite)
+        temporary = folder / "new"
         temporary.mkdir()
         yield temporary
-        old = Path(folder) / "old"
-        if overwrite and path.exists():
-            os.replace(path, old)
-        try:
-            os.replace(temporary, path)
-        except BaseException:
-            if old.exists():
-                os.replace(old, path)
-            raise
+        _check_free(path, overwrite)  # what takes long may have been overtaken
+        if not path.exists():
+            os.rename(temporary, path)
+        elif not exchange(temporary, path):
+            _replace(path, temporary, folder / "old")
+
+
+def _check_free(path, overwrite):
+    if path.exists() and not (overwrite and _may_go(path)):
+        raise FileExistsError(f"There is something already; give another path or delete it. Received: {path}")
 
 
 def _may_go(path):
     """Whether what `path` names can be made again: not a folder of other things that was named by mistake."""
     return path.is_dir() and ((path / "saved_model.pb").is_file() or not any(path.iterdir()))
+
+
+def exchange(one, two):
+    """Exchanges what two paths name, in one step. Returns whether system and file system could do it."""
+    one, two = os.fsencode(one), os.fsencode(two)
+    with contextlib.suppress(AttributeError):  # C libraries without it
+        if sys.platform == "linux":
+            return ctypes.CDLL(None).renameat2(HERE, one, HERE, two, EXCHANGE) == 0
+        if sys.platform == "darwin":
+            return ctypes.CDLL(None).renamex_np(one, two, EXCHANGE) == 0
+    return False
+
+
+def _replace(path, new, old):
+    """Puts a folder in the place of another, in two steps."""
+    os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except BaseException:
+        os.replace(old, path)
+        raise
+
+
+@contextlib.contextmanager
+def _writing(path):
+    """Gives an empty folder beside `path`, which only this process has, for what is to be there; it is removed at last.
+
+    Its name does not begin with a digit: TensorFlow Serving takes such folders for versions.
+    """
+    folder = path.parent / f"{WRITING}{path.name[:60]}"  # of at most 255 bytes
+    lock = _locked(folder, path)
+    try:
+        if (folder / "old").exists() and not path.exists():  # of a process that was killed between two renames
+            os.replace(folder / "new", path)
+        _empty(folder)
+        yield folder
+    finally:
+        _empty(folder)
+        if fcntl is None:  # Windows removes no open files
+            os.close(lock)
+        with contextlib.suppress(OSError):
+            (folder / "lock").unlink()
+            folder.rmdir()
+        if fcntl:
+            os.close(lock)
+
+
+def _empty(folder):
+    for name in ("new", "old"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _locked(folder, path):
+    """Makes the folder and locks it for this process. Returns the descriptor of the file that holds the lock.
+
+    Raises:
+        OSError: If another process has it.
+    """
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+        except FileNotFoundError:  # whoever had it has just removed it
+            continue
+        if not _lock(lock):
+            os.close(lock)
+            raise FileExistsError(
+                f"Another process is writing this; wait for it, or give another path. Received: {path}"
+            )
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), os.stat(folder / "lock")):
+                return lock
+        os.close(lock)
+
+
+def _lock(file):
+    """Whether nobody else has locked the open file; it is locked then, where the file system knows locks."""
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        return not isinstance(error, (BlockingIOError, PermissionError))
+    return True

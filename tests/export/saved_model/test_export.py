@@ -1,7 +1,5 @@
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,7 +9,6 @@ import tensorflow as tf
 import keras_cnv2
 from keras_cnv2.export.saved_model import classifier as signatures
 from keras_cnv2.export.saved_model import export
-from keras_cnv2.files import new_folder
 from tests import golden
 from tests.export.small import (
     ARCHITECTURE,
@@ -291,19 +288,3 @@ class TestErrors:
         with pytest.raises(FileExistsError, match="something already"):
             keras_cnv2.export_saved_model(shared_backbone(), tmp_path / "photos", overwrite=True)
         assert (tmp_path / "photos" / "mine.jpg").read_bytes() == b"mine"
-
-    def test_the_old_one_stays_if_the_new_one_cannot_take_its_place(self, monkeypatch, tmp_path):
-        (tmp_path / "it").mkdir()
-        (tmp_path / "it" / "saved_model.pb").write_bytes(b"old")
-        move = os.replace
-
-        def fails(source, to):
-            if Path(source).name == "new":
-                raise OSError("a moment too late")
-            move(source, to)
-
-        monkeypatch.setattr(os, "replace", fails)
-        with pytest.raises(OSError, match="too late"), new_folder(tmp_path / "it", overwrite=True) as folder:
-            (folder / "saved_model.pb").write_bytes(b"new")
-        assert (tmp_path / "it" / "saved_model.pb").read_bytes() == b"old"
-        assert [*tmp_path.iterdir()] == [tmp_path / "it"]
