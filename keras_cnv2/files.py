@@ -131,8 +131,12 @@ def _writing(path):
 
 
 def _empty(folder):
-    for name in ("new", "old"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    """Removes all but the lock."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != "lock":
+            path.unlink(missing_ok=True)
 
 
 def _locked(folder, path):
