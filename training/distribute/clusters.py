@@ -95,6 +95,8 @@ def _resolver(jobs, task_type, task_id):
     for address in workers:
         if not re.fullmatch(r"[^\s/,]+:[^:]*", address):
             raise ClusterError(f"A worker must be HOST:PORT. Received: {address!r} among {workers}")
+        if _bracketed(address) != address:
+            raise ClusterError(f"A worker at an IPv6 address must be [ADDRESS]:PORT. Received: {address!r}")
         _number(f"The port of {address!r}", address.rpartition(":")[2])
     if len(set(workers)) < len(workers):
         raise ClusterError(f"Workers must have an address each. Received: {', '.join(workers)}")
@@ -106,6 +108,12 @@ def _resolver(jobs, task_type, task_id):
     return tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec(jobs), task_type=task_type, task_id=task_id, num_accelerators=gpus, rpc_layer="grpc"
     )
+
+
+def _bracketed(address):
+    """HOST:PORT with the brackets that an IPv6 address needs to be told from its port."""
+    host, _, port = address.rpartition(":")
+    return f"[{host}]:{port}" if ":" in host and not re.fullmatch(r"\[.*\]", host) else address
 
 
 def _tf_config():
@@ -173,7 +181,7 @@ def _kubernetes(name, workers, port, client=None, limit=3600, pause=5):
     end, hosts, warned = time.monotonic() + limit, [], False
     while len(hosts) != workers:
         with suppress(RuntimeError):  # One is not running yet.
-            hosts = list(found.cluster_spec().as_dict()["worker"])
+            hosts = [_bracketed(address) for address in found.cluster_spec().as_dict()["worker"]]
         if len(hosts) != workers:
             late = [f"{pod.metadata.name} is {pod.status.phase}" for pod in pods if pod.status.phase != "Running"]
             state = "; ".join([f"{len(pods) - len(late)} of {workers} running, {len(pods)} pods in all", *late])
@@ -183,9 +191,10 @@ def _kubernetes(name, workers, port, client=None, limit=3600, pause=5):
                 logger.warning("Waiting for the workers of %s: %s", name, state)
             warned = True
             time.sleep(pause)
-    if f"{own}:{port}" not in hosts:
+    here = _bracketed(f"{own}:{port}")
+    if here not in hosts:
         raise ClusterError(f"HOST_IP must be a worker's node. Received: {own}, workers {', '.join(hosts)}")
-    return _resolver({"worker": hosts}, "worker", hosts.index(f"{own}:{port}"))
+    return _resolver({"worker": hosts}, "worker", hosts.index(here))
 
 
 def _kubernetes_client():

@@ -75,6 +75,7 @@ def test_counts_gpus_of_this_machine(monkeypatch):
         ("a:1,b", 0, "must be HOST:PORT. Received: 'b'"),
         (":1", 0, "must be HOST:PORT. Received: ':1'"),
         ("http://a:1", 0, "must be HOST:PORT. Received: 'http://a:1'"),
+        ("a:1,fd00::2:1", 0, r"IPv6 address must be \[ADDRESS\]:PORT. Received: 'fd00::2:1'"),
         ("a:0", 0, "port of 'a:0' must be an integer from 1 to 65535. Received: '0'"),
         ("a:65536", 0, "port of 'a:65536'.*Received: '65536'"),
         ("a:", 0, "port of 'a:'.*Received: ''"),
@@ -266,6 +267,12 @@ def test_kubernetes(monkeypatch, caplog, ip, task):
     found = seen(clusters._kubernetes("train", 2, 2222, client))
     assert found == ({"worker": ["10.0.0.9:2222", "10.0.0.2:2222"]}, "worker", task)
     assert (client.asked, caplog.records) == (["job-name=train"], [])
+
+
+def test_kubernetes_with_ipv6(monkeypatch):
+    monkeypatch.setenv("HOST_IP", "fd00::2")
+    found = seen(clusters._kubernetes("train", 2, 2222, Client([pod("train-0", "fd00::1"), pod("train-1", "fd00::2")])))
+    assert found == ({"worker": ["[fd00::1]:2222", "[fd00::2]:2222"]}, "worker", 1)
 
 
 def test_kubernetes_waits_for_late_pods(monkeypatch, caplog):

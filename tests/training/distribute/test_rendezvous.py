@@ -1,3 +1,4 @@
+import errno
 import signal
 import socket
 import subprocess
@@ -50,6 +51,63 @@ def test_all_meet_whoever_comes_late(order):
     assert results(*workers) == ["met"] * 3
     with socket.create_server(("", int(addresses[0].split(":")[1]))):
         pass  # the port is TensorFlow's now
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 on this machine")
+def test_addresses_of_ipv6():
+    addresses = [f"[::1]:{address.rpartition(':')[2]}" for address in free_addresses(2)]
+    assert results(*(Worker(addresses, number) for number in (0, 1))) == ["met"] * 2
+
+
+@pytest.mark.parametrize("error", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_system_without_ipv6(monkeypatch, error):
+    create = socket.create_server
+
+    def refuse(address, family=socket.AF_INET, **kwargs):
+        if family == socket.AF_INET6:
+            raise OSError(error, "no IPv6")
+        return create(address, family=family, **kwargs)
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: True)
+    addresses = free_addresses(2)
+    assert results(*(Worker(addresses, number) for number in (0, 1))) == ["met"] * 2
+
+
+def test_a_number_that_another_has(caplog):
+    addresses = free_addresses(3)
+    chief, first = Worker(addresses, 0), Worker(addresses, 1)
+    time.sleep(0.3)
+    start = time.monotonic()
+    message = "Another process is worker 1 already: give each a number of its own. Received: worker 1"
+    assert results(Worker(addresses, 1)) == [message]
+    assert time.monotonic() - start < 3
+    assert "Another process that says it is worker 1 is refused" in caplog.messages
+    assert results(chief, first, Worker(addresses, 2)) == ["met"] * 3
+
+
+def test_two_chiefs(monkeypatch):
+    """The second one's address is the first one's, on another machine."""
+    addresses = free_addresses(2)
+    port = int(addresses[0].rpartition(":")[2])
+    chief = Worker(addresses, 0)
+    time.sleep(0.3)
+    with monkeypatch.context() as patch:
+        elsewhere = rendezvous._server(free_addresses(1)[0])
+        patch.setattr(rendezvous, "_server", lambda address: elsewhere)
+        second = Worker(addresses, 0)
+        assert "Another process is worker 0 already" in results(second)[0]
+    assert chief.result is None
+    assert results(chief, Worker(addresses, 1)) == ["met"] * 2
+    with socket.create_server(("", port)):
+        pass
+
+
+def test_a_chief_that_cannot_call_itself(monkeypatch):
+    """As behind some routers."""
+    addresses = free_addresses(2)
+    monkeypatch.setattr(rendezvous, "_call_own_address", lambda *args: None)
+    assert results(*(Worker(addresses, number) for number in (0, 1))) == ["met"] * 2
 
 
 def test_a_worker_that_came_and_died_is_waited_for():
