@@ -1,13 +1,19 @@
+import concurrent.futures
 import contextlib
 import http.server
 import importlib.util
+import json
+import os
 import re
 import socket
 import subprocess
 import sys
 import threading
+import time
 
+import grpc
 import pytest
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from benchmarks.serving_server import ModelServer
 from tests.export.serving import serving_folder
@@ -156,7 +162,7 @@ class TestAnswers:
 
 
 @contextlib.contextmanager
-def web_server(status, body, asked=None):
+def web_server(status, body, asked=None, headers=None):
     """Port of a web server that is no TensorFlow Serving, and appends what it is asked for to a list."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -165,8 +171,11 @@ def web_server(status, body, asked=None):
             if asked is not None:
                 asked.append(self.path)
             self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):  # the client may have read enough
+                self.wfile.write(body)
 
         def log_message(self, *_):
             pass
@@ -177,12 +186,155 @@ def web_server(status, body, asked=None):
         server.shutdown()
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"outputs": 1}', b'{"outputs": {"classes": []}}'])
+def answer(classes=None, scores=None, decoded=None, count=6):
+    """The body of an answer for the pictures; one output may be given in place of a good one."""
+    good = {"classes": [["a", "b"]] * count, "scores": [[0.75, 0.25]] * count, "decoded": [True] * count}
+    given = {"classes": classes, "scores": scores, "decoded": decoded}
+    return json.dumps({"outputs": {**good, **{k: v for k, v in given.items() if v is not None}}}).encode()
+
+
+def test_answer_of_right_shape(run, paths):
+    with web_server(200, answer()) as port:
+        code, out, err = run("rest", *paths, port=port)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [line for path in paths for line in (path, "   75.0 %  a", "   25.0 %  b")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b"[]",
+        b"{}",
+        b'{"outputs": 1}',
+        b'{"outputs": {"classes": []}}',
+        b"[" * 100_000,
+        b"1" * 10_000,
+        b"\xff\xfe",
+        answer(count=5),
+        answer(count=7),
+        answer(classes=1),
+        answer(classes="abcdef"),
+        answer(classes=["a"] * 6),
+        answer(classes=[["a", 1]] * 6),
+        answer(classes=[["a"]] * 6),
+        answer(scores=[["1", "2"]] * 6),
+        answer(scores=[[1, None]] * 6),
+        answer(scores=[[1, 10**400]] * 6),
+        answer(scores=[{"a": 1}] * 6),
+        answer(decoded=["yes"] * 6),
+        answer(decoded=[[True]] * 6),
+        answer(decoded={str(n): True for n in range(6)}),
+    ],
+)
 def test_another_server(run, paths, body):
     with web_server(200, body) as port:
         code, out, err = run("rest", *paths, port=port)
     assert (code, out) == (1, "")
     assert re.fullmatch(rf"error: what answers at .*:{port}/.* is no TensorFlow Serving\n", err)
+
+
+def test_answer_without_an_end(run, client, paths, monkeypatch):
+    monkeypatch.setattr(client, "MAX_ANSWER_BYTES", 1000)
+    with web_server(200, b" " * 1_000_000) as port:
+        code, out, err = run("rest", *paths, port=port)
+    assert (code, out) == (1, "")
+    assert re.fullmatch("error: the answer of .* is larger than 1000 bytes\n", err)
+
+
+def test_answer_that_comes_drop_by_drop(run, paths):
+    """Each step of the connection is quick enough."""
+
+    def drip(server):
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+    with socket.create_server(("localhost", 0)) as server:
+        threading.Thread(target=drip, args=(server,), daemon=True).start()
+        start = time.monotonic()
+        code, out, err = run("rest", "--timeout", "0.5", *paths, port=server.getsockname()[1])
+    assert time.monotonic() - start < 5
+    assert (code, out) == (1, "")
+    assert re.fullmatch("error: no answer from .* within 0.5 seconds\n", err)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_not_followed(run, paths, status):
+    asked = []
+    with web_server(200, answer(), asked) as other:
+        place = f"http://127.0.0.1:{other}/v1/models/x"
+        with web_server(status, b"", headers={"Location": place}) as port:
+            code, out, err = run("rest", *paths, port=port)
+    assert (code, out, asked) == (1, "", [])
+    assert err == f"error: the server answers {status}: it redirects to {place}\n"
+
+
+def test_answer_cannot_steer_the_terminal(run, paths, tmp_path):
+    with web_server(500, b'{"error": "\x1b[2J\\u001b]0;x\\u0007\\n\\r' + b"y" * 10_000 + b'"}') as port:
+        code, _, err = run("rest", *paths, port=port)
+    assert code == 1
+    assert len(err) < 600
+    assert err.endswith("\n")
+    assert err[:-1].isprintable()
+    with web_server(200, answer(classes=[["\x1b[2J", "\udc80"]] * 6)) as port:
+        _, out, _ = run("rest", *paths, port=port)
+    assert out.splitlines()[1:3] == ["   75.0 %  ?[2J", "   25.0 %  ?"]
+    (tmp_path / "a\x1b[2J.jpg").mkdir()
+    _, _, err = run("rest", str(tmp_path / "a\x1b[2J.jpg"))
+    assert err == f"error: {tmp_path}/a?[2J.jpg: Is a directory\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_pipe_without_an_end(run, tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert run("rest", str(tmp_path / "pipe.jpg"), port=1) == (1, "", f"error: {tmp_path / 'pipe.jpg'}: Not a file\n")
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_server_at_ipv6(run, paths, host):
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 on this machine")
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+
+        def say():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nnone")
+
+        threading.Thread(target=say, daemon=True).start()
+        code, _, err = run("rest", "--host", host, *paths, port=server.getsockname()[1])
+    assert (code, err) == (1, "error: the server answers 404: none\n")
+
+
+@pytest.mark.parametrize("sizes", [[6, 2**40], [-1], [2**62, 2**62], [6]])
+def test_grpc_answer_of_wrong_shape(run, paths, sizes):
+    """A few bytes of TensorFlow's message claim tensors of any size."""
+
+    class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
+        def Predict(self, request, context):
+            response = predict_pb2.PredictResponse()
+            for name in ("classes", "scores", "decoded"):
+                tensor = response.outputs[name]
+                tensor.dtype = 1
+                tensor.float_val.append(1.0)
+                for size in sizes:
+                    tensor.tensor_shape.dim.add(size=size)
+            return response
+
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        code, out, err = run("grpc", *paths, port=port)
+    finally:
+        server.stop(None)
+    assert (code, out, err) == (1, "", f"error: what answers at localhost:{port} is no TensorFlow Serving\n")
 
 
 @pytest.mark.parametrize(("body", "message"), [(b'{"error": "busy"}', "busy"), (b"oops", "oops"), (b"", "Service")])
@@ -227,6 +379,9 @@ USAGE = [
     ["--port", "65536", "a"],
     ["--port", "0", "a"],
     ["--top", "-1", "a"],
+    ["--timeout", "0", "a"],
+    ["--timeout", "nan", "a"],
+    ["--timeout", "inf", "a"],
 ]
 
 

@@ -6,16 +6,27 @@ REST needs Python alone, gRPC (--grpc) tensorflow-serving-api.
 
 import argparse
 import base64
+import contextlib
 import http.client
 import json
+import math
+import os
+import queue
+import stat
 import sys
-import urllib.error
-import urllib.request
+import threading
+import urllib.parse
 
 MODEL = "@NAME@"
 # Of a request: more pictures the server refuses.
 MAX_BATCH_SIZE = int("@MAX_BATCH_SIZE@")
 MAX_BATCH_BYTES = 32 * 2**20
+# Of an answer: bytes, and numbers or texts in one of its tensors. What is larger comes from no such server.
+MAX_ANSWER_BYTES = 64 * 2**20
+MAX_VALUES = 2**24
+LARGEST = 1e300
+# Characters of a server's own words.
+MAX_MESSAGE = 500
 
 PORTS = {"rest": 8501, "grpc": 8500}
 # The outputs that are used. All come: a request for these alone would not be batched with others.
@@ -33,20 +44,25 @@ def main(argv=None):
         send = _grpc_sender(args) if args.protocol == "grpc" else _rest_sender(args)
         for batch in batches(args.images):
             pictures = [(path, contents) for path, contents in batch if isinstance(contents, bytes)]
-            answers = iter(send([contents for _, contents in pictures]) if pictures else [])
+            answers = iter(rows(send, [contents for _, contents in pictures]) if pictures else [])
             for path, contents in batch:
                 answer = next(answers) if isinstance(contents, bytes) else contents
                 failed += not report(path, answer, args.top)
     except ServerError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return int(failed > 0)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        super().error(printable(message))
+
+
 def _parser():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="path of a JPEG, PNG or WebP file")
     protocol = parser.add_mutually_exclusive_group()
     protocol.add_argument("--rest", dest="protocol", action="store_const", const="rest", help="the default")
@@ -60,7 +76,7 @@ def _parser():
     which.add_argument("--label", help="of a version, from the server's models.config")
     top = "classes to print, at most those that the server names (default: all)"
     parser.add_argument("--top", type=_positive, help=top)
-    parser.add_argument("--timeout", type=float, default=30, help="seconds for a request (default: %(default)s)")
+    parser.add_argument("--timeout", type=_seconds, default=30, help="seconds for a request (default: %(default)s)")
     return parser
 
 
@@ -68,6 +84,12 @@ def _positive(text):
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"must be a positive int. Received: {text}")
     return int(text)
+
+
+def _seconds(text):
+    if not 0 < float(text) <= 86400:
+        raise argparse.ArgumentTypeError(f"must be seconds, up to a day. Received: {text}")
+    return float(text)
 
 
 def _port(text):
@@ -81,8 +103,7 @@ def batches(paths):
     batch, size = [], 0
     for path in paths:
         try:
-            with open(path, "rb") as file:
-                contents = file.read()
+            contents = _read(path)
         except OSError as error:
             contents = error
         added = len(contents) if isinstance(contents, bytes) else 0
@@ -94,13 +115,46 @@ def batches(paths):
     yield batch
 
 
+def _read(path):
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe may never end
+        raise OSError(0, "Not a file")
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def rows(send, pictures):
+    """What the server says of pictures: a list of {name: value}, checked to be what a classifier says."""
+    where, outputs = send(pictures)
+    try:
+        columns = outputs()
+        columns = [columns[name] for name in OUTPUTS]
+        if {*map(len, columns)} != {len(pictures)}:
+            raise ValueError("not as many rows as pictures")
+        found = [dict(zip(OUTPUTS, row)) for row in zip(*columns)]
+        for row in found:
+            _check(**row)
+        return found
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ServerError(f"what answers at {where} is no TensorFlow Serving") from error
+
+
+def _check(classes, scores, decoded):
+    if not (isinstance(classes, list) and isinstance(scores, list) and isinstance(decoded, bool)):
+        raise TypeError("not lists and a truth value")
+    if len(classes) != len(scores) or not all(isinstance(name, str) for name in classes):
+        raise TypeError("not a name for each score")
+    if not all(type(score) in (int, float) and not abs(score) > LARGEST for score in scores):
+        raise TypeError("scores that are no numbers")
+
+
 def report(path, answer, top):
     """Prints what is known of a picture; returns whether it was classified."""
     if isinstance(answer, OSError):
-        print(f"error: {path}: {answer.strerror}", file=sys.stderr)
+        print(f"error: {printable(path)}: {answer.strerror}", file=sys.stderr)
     elif not answer["decoded"]:
         print(
-            f"error: {path}: not a JPEG, PNG or WebP picture, damaged, or too large",
+            f"error: {printable(path)}: not a JPEG, PNG or WebP picture, damaged, or too large",
             file=sys.stderr,
         )
     else:
@@ -117,51 +171,93 @@ def printable(text):
 
 
 def _rest_sender(args):
-    """A function that classifies encoded pictures over REST."""
-    chosen = f"/versions/{args.version}" if args.version else f"/labels/{args.label}" if args.label else ""
-    url = f"http://{args.host}:{args.port or PORTS['rest']}/v1/models/{args.model}{chosen}:predict"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # straight to the server
+    """A function that sends encoded pictures over REST: whom it asked, and a function that reads the answer."""
+    model, port = urllib.parse.quote(args.model, safe=""), args.port or PORTS["rest"]
+    chosen = f"/versions/{args.version}" if args.version else ""
+    chosen = f"/labels/{urllib.parse.quote(args.label, safe='')}" if args.label else chosen
+    path = f"/v1/models/{model}{chosen}:predict"
+    where = f"http://{_bracketed(args.host)}:{port}{path}"
+
+    def post(body):
+        # Straight to the server: through no proxy, and wherever it redirects to is not followed.
+        connection = http.client.HTTPConnection(args.host.strip("[]"), port, timeout=args.timeout)
+        with contextlib.closing(connection):
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            content = response.read(MAX_ANSWER_BYTES + 1)
+        if len(content) > MAX_ANSWER_BYTES:
+            raise ServerError(f"the answer of {where} is larger than {MAX_ANSWER_BYTES} bytes")
+        if response.status != 200:
+            raise ServerError(f"the server answers {response.status}: {_message(content, response)}")
+        return content
 
     def send(pictures):
         encoded = [{"b64": base64.b64encode(contents).decode()} for contents in pictures]
         body = json.dumps({"signature_name": "serve_jpeg", "inputs": {"encoded": encoded}}).encode()
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         try:
-            with opener.open(request, timeout=args.timeout) as response:
-                outputs = json.load(response)["outputs"]
-            return _rows({name: outputs[name] for name in OUTPUTS})
-        except urllib.error.HTTPError as error:
-            raise ServerError(f"the server answers {error.code}: {_message(error)}") from error
+            content = _within(args.timeout, post, body)
         except TimeoutError as error:
-            raise ServerError(f"no answer from {url} within {args.timeout:g} seconds") from error
-        except OSError as error:
-            raise ServerError(f"cannot reach {url}: {getattr(error, 'reason', error)}") from error
-        except (ValueError, KeyError, TypeError, http.client.HTTPException) as error:
-            raise ServerError(f"what answers at {url} is no TensorFlow Serving") from error
+            raise ServerError(f"no answer from {where} within {args.timeout:g} seconds") from error
+        except (OSError, ValueError) as error:
+            raise ServerError(f"cannot reach {where}: {error}") from error
+        except http.client.HTTPException as error:
+            raise ServerError(f"what answers at {where} is no TensorFlow Serving") from error
+        return where, lambda: json.loads(content)["outputs"]
 
     return send
 
 
-def _message(error):
-    """What an error of the server's says."""
-    text = error.read().decode(errors="replace")
+def _within(seconds, call, *args):
+    """What a call returns or raises; a `TimeoutError` if it takes longer.
+
+    Time limits of connections are for each of their steps, of which a slow server can make many.
+    """
+    results = queue.SimpleQueue()
+
+    def run():
+        try:
+            results.put((call(*args), None))
+        except Exception as error:
+            results.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
     try:
-        return json.loads(text)["error"]
-    except (ValueError, KeyError, TypeError):
-        return text.strip() or error.reason
+        result, error = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if error:
+        raise error
+    return result
+
+
+def _message(content, response):
+    """What an error of the server's says."""
+    if location := response.headers["Location"]:
+        return f"it redirects to {location[:MAX_MESSAGE]}"
+    text = content.decode(errors="replace")
+    try:
+        text = str(json.loads(text)["error"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        text = text.strip() or response.reason
+    return text[:MAX_MESSAGE]
+
+
+def _bracketed(host):
+    """A host as it stands before a port: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _grpc_sender(args):
-    """A function that classifies encoded pictures over gRPC."""
+    """As `_rest_sender`, over gRPC."""
     try:
         import grpc
         from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
     except ImportError as error:
         raise ServerError("--grpc needs tensorflow-serving-api: pip install tensorflow-serving-api") from error
-    target = f"{args.host}:{args.port or PORTS['grpc']}"
+    target = f"{_bracketed(args.host)}:{args.port or PORTS['grpc']}"
     options = [
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
         ("grpc.enable_http_proxy", 0),  # straight to the server
     ]
     stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(target, options))
@@ -181,13 +277,13 @@ def _grpc_sender(args):
         try:
             outputs = stub.Predict(request, timeout=args.timeout).outputs
         except grpc.RpcError as error:
-            code = error.code()
+            code, details = error.code(), str(error.details())[:MAX_MESSAGE]
             if code == grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise ServerError(f"no answer from {target} within {args.timeout:g} seconds") from error
             if code == grpc.StatusCode.UNAVAILABLE:
-                raise ServerError(f"cannot reach {target}, or it is overloaded: {error.details()}") from error
-            raise ServerError(f"the server answers {code.name}: {error.details()}") from error
-        return _rows({name: _values(outputs[name]) for name in OUTPUTS})
+                raise ServerError(f"cannot reach {target}, or it is overloaded: {details}") from error
+            raise ServerError(f"the server answers {code.name}: {details}") from error
+        return target, lambda: {name: _values(outputs[name]) for name in OUTPUTS}
 
     return send
 
@@ -196,13 +292,11 @@ def _values(tensor):
     """A tensor of one or two dimensions as nested lists."""
     from tensorflow import make_ndarray
 
+    sizes = [dim.size for dim in tensor.tensor_shape.dim]
+    if min(sizes, default=0) < 0 or math.prod(sizes) > MAX_VALUES:  # a few bytes can claim any size
+        raise ValueError(f"a tensor of shape {sizes}")
     values = make_ndarray(tensor)
     return [[name.decode(errors="replace") for name in row] for row in values] if tensor.dtype == 7 else values.tolist()
-
-
-def _rows(outputs):
-    """{name: values of all pictures} as a list of {name: values of one}."""
-    return [dict(zip(outputs, row)) for row in zip(*outputs.values())]
 
 
 if __name__ == "__main__":
