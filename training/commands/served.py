@@ -27,7 +27,7 @@ def predict_in_new_process(saved_model, images):
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder) / "images.npy", Path(folder) / "predictions.npy"
         np.save(inputs, images)
-        command = [sys.executable, "-m", __name__, str(saved_model), str(inputs), str(outputs)]
+        command = [sys.executable, "-m", __name__, str(Path(saved_model).resolve()), str(inputs), str(outputs)]
         process = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
         if process.returncode:
             raise RuntimeError(f"The exported model does not predict. Received:\n{process.stdout}{process.stderr}")

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,17 @@ def test_failure_of_the_process_is_told(tmp_path, monkeypatch):
     message = r"(?s)does not predict. Received:\n-m training.commands.served .*none .*images.npy .* does not exist"
     with pytest.raises(RuntimeError, match=message):
         served.predict_in_new_process(tmp_path / "none", np.zeros((1, 2)))
+
+
+def test_path_is_that_of_this_process(tmp_path, monkeypatch):
+    """Which works in a folder of the user's, where the other one works beside the package."""
+    program = tmp_path / "program"
+    program.write_text('#!/bin/sh\necho "$3" >&2\nexit 1\n')
+    program.chmod(0o700)
+    monkeypatch.setattr(served.sys, "executable", str(program))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError, match=re.escape(f"Received:\n{tmp_path / 'runs' / 'saved_model'}\n")):
+        served.predict_in_new_process("runs/saved_model", np.zeros((1, 2)))
 
 
 def test_no_model(tmp_path):
