@@ -14,7 +14,7 @@ LIBRARY = {
     "predict": "Name the classes of pictures, the most probable first.",
     "convert": "Write weights under other names, or into a Keras file: of a classifier, one for images in 0..255.",
     "export": "Write a model as SavedModel, serving folder, LiteRT or ONNX file, and compare it with the model.",
-    "verify": "Compare checkpoints with their published logits on a picture.",
+    "verify": "Compare checkpoints with their published logits on a picture, and print the SHA-256 of each.",
 }
 TRAINING = {
     "quickstart": "All of it in one command: pre-training, fine-tuning, evaluation, export and prediction on digits.",
@@ -52,6 +52,7 @@ def main():
 
 def run(arguments):
     """Runs a command. Returns its exit code."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors alone, of what TensorFlow tells as it starts
     name = arguments[0] if arguments else None
     if name in TRAINING:
         return importlib.import_module(f"{application()}.__main__").process(arguments, "keras-cnv2")

@@ -65,6 +65,23 @@ def test_each_goes_to_its_owner(monkeypatch):
     assert seen == [("library", ["list"]), ("library", ["--version"]), (["finetune", "--help"], "keras-cnv2")]
 
 
+@pytest.mark.parametrize(("given", "level"), [(None, "2"), ("0", "0")])
+@pytest.mark.parametrize("name", ["list", "finetune"])
+def test_tensorflow_s_log_is_quiet(monkeypatch, name, given, level):
+    seen = []
+
+    def see(*arguments):
+        seen.append(os.environ["TF_CPP_MIN_LOG_LEVEL"])
+
+    monkeypatch.setattr("keras_cnv2.commands.main.main", see)
+    monkeypatch.setattr("training.__main__.process", see)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", given or "")
+    if given is None:
+        monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    command.run([name])
+    assert seen == [level]
+
+
 def test_in_the_wheel_the_application_has_another_name(monkeypatch, tmp_path):
     """There `training` could be anybody's."""
     assert command.application() == "training"

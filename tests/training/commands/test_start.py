@@ -48,7 +48,9 @@ class TestMistakes:
 
     def test_unknown_field(self, command, tmp_path, capsys):
         self.fails(tmp_path, command, "--data", "digits", "--epoch", "3")
-        assert "unrecognized arguments: --epoch 3" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert told.startswith(f"usage: python -m training {command} [-h]")
+        assert told.endswith(f"training {command}: error: unrecognized arguments: --epoch 3\n")
 
 
 @pytest.mark.parametrize(
