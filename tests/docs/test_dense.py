@@ -17,7 +17,7 @@ ROWS = {"segment": SEGMENTATION, "detect": DETECTION}
 @pytest.mark.parametrize(("command", "title"), [("segment", "## Segmentation"), ("detect", "## Detection")])
 def test_options_and_recipes(command, title, capsys):
     section = PAGE[PAGE.index(title) :].split("\n## ")[0]
-    commands = re.findall(rf"keras-cnv2 {command}([^\n#]*)", section)
+    commands = re.findall(rf"keras-cnv2 {command}( [^\n#]*)", section)
     assert len(commands) == 3
     with pytest.raises(SystemExit):
         main([command, "--help"])

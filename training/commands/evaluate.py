@@ -27,6 +27,7 @@ class Evaluation:
     Args:
         data, weights, model, image_size, resize, batch_size, max_unreadable: See `training.recipes.fields.Recipe`.
             Image size and resizing are by default those of the weights, else 224 and the paper's way.
+        mirrored: Whether each image is also seen mirrored, and the mean of both scored beside the plain figures.
     """
 
     data: str
@@ -35,6 +36,7 @@ class Evaluation:
     image_size: int | None = None
     resize: str | None = None
     batch_size: int = 64
+    mirrored: bool = False
     max_unreadable: float = 0.01
     # Of data without a validation split, everything is evaluated.
     validation_share: float = 1.0
@@ -50,6 +52,9 @@ def add_arguments(parser):
     parser.add_argument("--image-size", type=positive_int, help="by default that of the weights")
     parser.add_argument("--resize", choices=("crop", "squash"), help="by default that of the weights")
     parser.add_argument("--batch-size", type=positive_int, default=64, help="(default: %(default)s)")
+    parser.add_argument(
+        "--mirrored", action="store_true", help="score the mean of each image and its mirror image as well"
+    )
     parser.add_argument("--json", metavar="FILE", help="where the figures go as well")
     add_device_options(parser)
 
@@ -102,7 +107,7 @@ def run(evaluation, devices=ONE_DEVICE):
 
     Returns:
         A dict of figures: "top1", "top5", "images", "images_per_second" and "classes", a dict from the names of the
-        classes to their accuracies.
+        classes to their accuracies; with `mirrored` also that, a dict of "top1" and "top5".
 
     Raises:
         RecipeError: If there is no classifier in the weights, or its classes are not those of the data.
@@ -131,7 +136,7 @@ def run(evaluation, devices=ONE_DEVICE):
         logger.warning(
             "no validation split: all %d pictures, any that were trained on among them", source.validation_size
         )
-    return evaluate(classifier, source, evaluation, evaluation.batch_size, devices)[0]
+    return evaluate(classifier, source, evaluation, evaluation.batch_size, devices, evaluation.mirrored)[0]
 
 
 def print_scores(scores):
@@ -142,3 +147,5 @@ def print_scores(scores):
     rate = scores["images_per_second"]
     print(f"top-1 {scores['top1']:.2%}, top-5 {scores['top5']:.2%} of {scores['images']} images", end="")
     print(f", {rate:.0f} images/s" if rate else "")
+    if both := scores.get("mirrored"):
+        print(f"with mirror images top-1 {both['top1']:.2%}, top-5 {both['top5']:.2%}")

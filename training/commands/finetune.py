@@ -80,6 +80,7 @@ def run(recipe, folder, devices=ONE_DEVICE, finish=None):
             rand_augment=recipe.rand_augment,
             rand_augment_std=recipe.rand_augment_std,
             erasing=recipe.erasing,
+            cutout=recipe.cutout,
             label_smoothing=recipe.label_smoothing,
             mixup=recipe.mixup,
             cutmix=recipe.cutmix,

@@ -101,8 +101,8 @@ class Loader:
             recipe: The `training.recipes.fields.Training`.
             first_batch: Number of the first batch. None of those before is decoded.
             share: `training.data.shares.Share`, the part of each batch that is loaded.
-            load: From what `_open` returns, one argument each, and `Draws` to a tuple of tensors of static shapes. It
-                raises an error if the picture cannot be read.
+            load: From what `_open` returns, one argument each, `Draws` and the epoch to a tuple of tensors of static
+                shapes. It raises an error if the picture cannot be read.
             change: Optional function from these tensors and `Draws` to others like them, which fails for no picture.
             finish: Optional function from the batched tensors and `Draws` to the batch. Its draws are of the worker.
 
@@ -115,7 +115,7 @@ class Loader:
 
         def load_batch(number, rows):
             def load_one(key):
-                return load(*self._open(rows, key), Draws(recipe.seed, number, part.start + key))
+                return load(*self._open(rows, key), Draws(recipe.seed, number, part.start + key), number // steps)
 
             def change_one(key, *columns):
                 return key, *change(*columns, Draws(recipe.seed, number, part.start + key, 0))

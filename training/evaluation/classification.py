@@ -105,7 +105,13 @@ def check_channels(model, source, data):
         )
 
 
-def evaluate(classifier, source, recipe, batch_size, devices=ONE_DEVICE):
+def both_ways(classifier):
+    """A model that gives the mean of what a classifier gives of an image and of its mirror image."""
+    images = keras.Input(classifier.input_shape[1:])
+    return keras.Model(images, (classifier(images) + classifier(ops.flip(images, axis=2))) / 2, name="both_ways")
+
+
+def evaluate(classifier, source, recipe, batch_size, devices=ONE_DEVICE, mirrored=False):
     """Evaluates a classifier on the validation images of a source.
 
     Args:
@@ -114,32 +120,48 @@ def evaluate(classifier, source, recipe, batch_size, devices=ONE_DEVICE):
         recipe: What `source.validation` takes.
         batch_size: Int, images a step on all devices together.
         devices: `training.distribute.devices.Devices`.
+        mirrored: Bool, whether each image is also seen mirrored, for top-1 and top-5 of the mean of both.
 
     Returns:
         A dict of figures as `run` returns it, and the confusion matrix, rows are labels, as an array; `None` for more
         than 50 classes.
     """
     names = source.class_names
-    with devices.scope():
-        scores = Scores(columns_of(names, classifier), classifier.classes)
-        classifier.compile(loss=_no_loss, weighted_metrics=[scores])
-    clock = Clock(source.validation_size, batch_size, visible=devices.is_chief)
-    validation = devices.batches(lambda share: source.validation(recipe, batch_size, share))
-    with source.clear_errors():
-        classifier.evaluate(validation, steps=-(-source.validation_size // batch_size), callbacks=[clock], verbose=0)
+    columns = columns_of(names, classifier)
+
+    def scored(model):
+        with devices.scope():
+            scores = Scores(columns, classifier.classes)
+            model.compile(loss=_no_loss, weighted_metrics=[scores])
+        clock = Clock(source.validation_size, batch_size, visible=devices.is_chief)
+        validation = devices.batches(lambda share: source.validation(recipe, batch_size, share))
+        with source.clear_errors():
+            model.evaluate(validation, steps=-(-source.validation_size // batch_size), callbacks=[clock], verbose=0)
+        return scores, clock
+
+    scores, clock = scored(classifier)
     images, correct = (ops.convert_to_numpy(v).astype(int) for v in (scores.images, scores.correct))
     total = int(images.sum())
     if not total:
         raise RecipeError("data must have pictures to evaluate on. Received: none that can be read")
-    figures = {
-        "top1": float(correct.sum() / total),
-        "top5": float(ops.convert_to_numpy(scores.in_top5) / total),
+    figures = _top(scores, total)
+    if mirrored:
+        with devices.scope():
+            both = both_ways(classifier)
+        figures["mirrored"] = _top(scored(both)[0], total)
+    figures |= {
         "images": total,
         "images_per_second": clock.images_per_second and round(clock.images_per_second, 1),
         # A class without a picture has no accuracy.
         "classes": {n: (float(c / i) if i else None) for n, c, i in zip(names, correct, images)},
     }
     return figures, None if scores.matrix is None else ops.convert_to_numpy(scores.matrix).astype(int)
+
+
+def _top(scores, total):
+    """Top-1 and top-5 accuracy of so many images."""
+    counts = {"top1": ops.sum(scores.correct), "top5": scores.in_top5}
+    return {name: float(ops.convert_to_numpy(count) / total) for name, count in counts.items()}
 
 
 def _no_loss(y_true, y_pred):

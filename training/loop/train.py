@@ -21,11 +21,13 @@ from ..models.build import rematerialize
 from . import state
 from .callbacks import EvaluateAverages, Log, Position, ProgressLine, SaveCheckpoints, StopIfNotFinite
 
+OPTIMIZERS = {"adamw": keras_cnv2.LayerDecayAdamW, "muon": keras_cnv2.LayerDecayMuon}
 
-def adamw(recipe, steps_per_epoch):
+
+def new_optimizer(recipe, steps_per_epoch):
     """The optimizer of a recipe; its schedule counts the optimizer's own steps, not the accumulated ones."""
     ema = getattr(recipe, "ema", None)
-    optimizer = keras_cnv2.LayerDecayAdamW(
+    optimizer = OPTIMIZERS[recipe.optimizer](
         recipe.learning_rate(steps_per_epoch // recipe.accumulation),
         weight_decay=recipe.weight_decay,
         beta_1=recipe.betas[0],
@@ -87,7 +89,9 @@ def train(
     if recipe.remat:
         rematerialize(model)
     with devices.scope():
-        model.compile(adamw(recipe, steps), weighted_metrics=metrics() if metrics else None, **compile_arguments)
+        model.compile(
+            new_optimizer(recipe, steps), weighted_metrics=metrics() if metrics else None, **compile_arguments
+        )
         model.optimizer.build(model.trainable_variables)
     progress = restore(model, folder, devices, finish)
     if finish:

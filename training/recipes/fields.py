@@ -1,6 +1,7 @@
 """What a recipe says: frozen fields with the paper's names, and what follows from them.
 
-The optimizer is AdamW throughout, without weight decay on anything of rank 1: norms, biases, GRN, the mask token.
+The optimizer is AdamW, or Muon for the blocks' matrices and AdamW for the rest; without weight decay on anything of
+rank 1: norms, biases, GRN, the mask token.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,10 @@ import keras_cnv2.sizes
 from keras_cnv2.images.pictures import RESIZES
 
 from ..errors import RecipeError
+from . import schedules
 
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("cosine", "linear")
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -31,6 +35,7 @@ class Training:
         image_size: Height and width of the images, in pixels.
         flip: Whether half of the images are mirrored.
         batch_size: Images an optimizer step, over all devices and accumulated steps.
+        optimizer: "adamw", or "muon" for the matrices of the blocks, with AdamW for all other weights.
         weight_decay: Decoupled weight decay.
         betas: AdamW's two decay rates.
         drop_path: Rate of stochastic depth of the last block; it rises linearly from 0.
@@ -54,6 +59,7 @@ class Training:
     image_size: int = 224
     flip: bool = True
     batch_size: int
+    optimizer: str = "adamw"
     weight_decay: float
     betas: tuple[float, float]
     drop_path: float = 0.0
@@ -80,6 +86,7 @@ class Training:
         for name in ("batch_size", "accumulation", "checkpoint_steps"):
             check(name, getattr(self, name) > 0, "positive")
         check("batch_size", self.batch_size % self.accumulation == 0, f"a multiple of accumulation={self.accumulation}")
+        check("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
         check("weight_decay", self.weight_decay >= 0, "0 or more")
         check("betas", all(0 <= beta < 1 for beta in self.betas), "two numbers from 0 to below 1")
         for name in ("drop_path", "validation_share"):
@@ -128,17 +135,22 @@ class Training:
 class Recipe(Training):
     """What pre-training and fine-tuning have in common.
 
-    The learning rate rises linearly through the warm-up to `base_lr * batch_size / 256`, and falls by half a cosine.
+    The learning rate rises linearly through the warm-up to `base_lr * batch_size / 256`, and falls by half a cosine or
+    in a straight line.
 
     Args:
         train_share: Share of the training pictures that is used, the same of each class: how much few labels tell. Of
             TensorFlow Datasets, the first of the split.
         resize: How pictures become such images in evaluation: "crop" or "squash"; none for the paper's way.
         crop_area: Smallest and largest share of a picture's area that a random resized crop takes.
+        shift: By how many pixels an image is moved at most in each direction; free space shows its reflection.
+        alternate_flip: Whether an image that is mirrored in one epoch is not in the next, in place of a draw each time.
         epochs: Passes over the training images.
         warmup_epochs: Of these, epochs in which the learning rate rises from 0.
         base_lr: Learning rate for a batch of 256.
-        min_lr: Learning rate at the end of the cosine.
+        min_lr: Learning rate at the end.
+        schedule: How the learning rate falls: "cosine", or "linear", which falls from the first step on, times the
+            warm-up.
         grn: Whether Global Response Normalization learns; else it is kept the identity that it begins as, which makes
             the blocks those of ConvNeXt V1, without layer scale.
     """
@@ -146,10 +158,13 @@ class Recipe(Training):
     train_share: float = 1.0
     resize: str | None = None
     crop_area: tuple[float, float]
+    shift: int = 0
+    alternate_flip: bool = False
     epochs: int
     warmup_epochs: int
     base_lr: float
     min_lr: float = 0.0
+    schedule: str = "cosine"
     grn: bool = True
 
     def __post_init__(self):
@@ -158,9 +173,12 @@ class Recipe(Training):
         check("train_share", 0 < self.train_share <= 1, "above 0 and up to 1")
         check("resize", self.resize is None or self.resize in RESIZES, f"none or one of {', '.join(RESIZES)}")
         check("crop_area", 0 < self.crop_area[0] <= self.crop_area[1] <= 1, "two rising shares, above 0 and up to 1")
+        check("shift", 0 <= self.shift < self.image_size, f"from 0 to below image_size={self.image_size}")
+        check("alternate_flip", self.flip or not self.alternate_flip, "false where flip is")
         check("epochs", self.epochs > 0, "positive")
         check("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, f"from 0 to epochs={self.epochs}")
         check("base_lr", self.base_lr > 0, "positive")
+        check("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
         check("min_lr", 0 <= self.min_lr <= self.lr, f"from 0 to the learning rate {self.lr:g}")
 
     @property
@@ -173,7 +191,10 @@ class Recipe(Training):
         return self.steps_per_pass(images)
 
     def learning_rate(self, updates_per_epoch):
-        """The learning rate by the optimizer's steps: a warm-up, then half a cosine."""
+        """The learning rate by the optimizer's steps: a warm-up, then half a cosine or a straight line."""
+        if self.schedule == "linear":
+            falling = schedules.poly(self.lr, self.epochs * updates_per_epoch, self.min_lr)
+            return schedules.Warmup(falling, self.warmup_epochs * updates_per_epoch)
         return keras_cnv2.WarmupCosine(
             self.lr,
             steps=self.epochs * updates_per_epoch,
@@ -220,6 +241,7 @@ class Finetuning(Recipe):
         rand_augment: Magnitude of RandAugment, 0 to 10; 0 for none.
         rand_augment_std: Its spread.
         erasing: Probability of random erasing.
+        cutout: Side of a square, in pixels, that is the mean colour in each image; 0 for none.
         label_smoothing: Share of the label that is spread over all classes.
         mixup: Mixup's alpha; 0 for none.
         cutmix: CutMix's alpha; 0 for none.
@@ -235,6 +257,7 @@ class Finetuning(Recipe):
     rand_augment: float = 0.0
     rand_augment_std: float = 0.5
     erasing: float = 0.0
+    cutout: int = 0
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -248,6 +271,7 @@ class Finetuning(Recipe):
         check("rand_augment", 0 <= self.rand_augment <= 10, "from 0 to 10")
         for name in ("rand_augment_std", "mixup", "cutmix"):
             check(name, getattr(self, name) >= 0, "0 or more")
+        check("cutout", 0 <= self.cutout <= self.image_size, f"from 0 to image_size={self.image_size}")
         for name in ("erasing", "label_smoothing"):
             check(name, 0 <= getattr(self, name) < 1, "from 0 to below 1")
         check("head_init", self.head_init > 0, "positive")

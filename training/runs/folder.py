@@ -14,6 +14,7 @@ from keras_cnv2.files import WRITING
 from ..errors import RunError
 from ..files import read_json, write_json
 from ..loop.state import checkpoints
+from ..recipes.fields import Training
 from .machine import system
 
 try:
@@ -111,7 +112,7 @@ def _config(recipe):
 
 def _check_same(folder, config):
     """Raises a `RunError` if the run has another recipe; warns if it began with other packages."""
-    before = read_json(folder / CONFIG)
+    before = _with_defaults(read_json(folder / CONFIG))
     began_with = before.pop("versions", {})
     before.pop("system", None)  # it may go on elsewhere
     _check_same_data(folder, before.pop(FOUND, None), config.pop(FOUND, None))
@@ -124,6 +125,16 @@ def _check_same(folder, config):
         )
     if began_with != versions():
         logger.warning("The run began with other packages: %s then, %s now", began_with, versions())
+
+
+def _with_defaults(config):
+    """What is in config.json, with the defaults of fields that recipes have had only since that run began."""
+    kinds = [Training]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    fields = [f for kind in kinds if kind.__name__ == config.get("kind") for f in dataclasses.fields(kind)]
+    defaults = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+    return {**json.loads(json.dumps(defaults)), **config}
 
 
 def _check_same_data(folder, before, now):

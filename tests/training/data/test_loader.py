@@ -4,6 +4,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from keras_cnv2 import load_image
@@ -38,6 +39,34 @@ class TestTraining:
         assert epochs[0] != epochs[1] != epochs[2]
         other = take(Folder(folder).training(pretraining(**plain, seed=1)), 2)
         assert [image.round().tobytes() for batch in other for image in batch] != epochs[0]
+
+    @quick
+    def test_flips_alternate(self, folder, monkeypatch):
+        """A picture is mirrored in either of two epochs."""
+        asked = []
+
+        def crop(contents, size, area, flip, draws):
+            assert flip.dtype == bool
+            name = tf.strings.to_hash_bucket_fast(contents, 2**30)
+            values = tf.cast(tf.stack([name, tf.cast(flip, "int64")]), "float32")
+            return tf.broadcast_to(values[:, None, None], (2, size, 3))
+
+        monkeypatch.setattr("training.data.images.task.random_crop", crop)
+        recipe = pretraining(**FIELDS, alternate_flip=True)
+        for first in (0, 2, 4):
+            images = np.concatenate(take(Folder(folder).training(recipe, first), 2))
+            asked.append({image[0, 0, 0]: bool(image[1, 0, 0]) for image in images})
+        both = [{**asked[0], **asked[2]}, asked[1]]
+        common = both[0].keys() & both[1].keys()
+        assert len(common) >= 6
+        assert all(both[0][name] != both[1][name] for name in common)
+        assert {*asked[0].values()} == {True, False}
+
+    @quick
+    def test_shift(self, folder):
+        plain, shifted = (take(Folder(folder).training(pretraining(**FIELDS, shift=shift)), 1)[0] for shift in (0, 2))
+        assert shifted.shape == plain.shape
+        assert (np.abs(plain - shifted).mean(axis=(1, 2, 3)) > 0.1).any()
 
     @pytest.mark.slow
     def test_goes_on_with_all_augmentation(self, folder):

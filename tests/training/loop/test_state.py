@@ -9,7 +9,7 @@ import pytest
 from tests.training.small import finetuning, source
 from training.loop import state
 from training.loop.state import Progress
-from training.loop.train import adamw
+from training.loop.train import new_optimizer
 from training.models.build import new_classifier
 
 pytestmark = pytest.mark.backends
@@ -20,7 +20,7 @@ def made(number, **fields):
     """A classifier with every kind of state: drop path, moving average, accumulated gradients."""
     recipe = finetuning(drop_path=0.2, ema=0.9, accumulation=2, **fields)
     model = new_classifier(recipe, 3, source().class_names)
-    model.compile(adamw(recipe, 6), loss="mse")
+    model.compile(new_optimizer(recipe, 6), loss="mse")
     model.optimizer.build(model.trainable_variables)
     return model
 

@@ -15,7 +15,7 @@ from tests.training.small import finetuning, pretraining, source
 from training.data.images.augment import Augmentation
 from training.errors import TrainingError
 from training.loop import state
-from training.loop.train import adamw, classifier_metrics, train
+from training.loop.train import classifier_metrics, new_optimizer, train
 from training.models.build import (
     blocks_of,
     freeze_encoder,
@@ -210,12 +210,14 @@ def test_without_grn(kind):
 
 
 def test_clipping_reaches_the_optimizer():
-    assert adamw(finetuning(clip_norm=0.5), 4).global_clipnorm == 0.5
+    assert new_optimizer(finetuning(clip_norm=0.5), 4).global_clipnorm == 0.5
+    muon = new_optimizer(finetuning(optimizer="muon", layer_decay=0.5, ema=0.9), 4)
+    assert (type(muon), muon.layer_decay, muon.ema_momentum) == (keras_cnv2.LayerDecayMuon, 0.5, 0.9)
 
 
 def test_schedule_counts_the_optimizer_s_steps():
     recipe = finetuning(epochs=10, warmup_epochs=2, base_lr=0.3, min_lr=1e-3, accumulation=4)
-    schedule = adamw(recipe, steps_per_epoch=20)._learning_rate
+    schedule = new_optimizer(recipe, steps_per_epoch=20)._learning_rate
     lr = 0.3 * 8 / 256
     expected = {0: 0, 5: lr / 2, 10: lr, 30: (lr + 1e-3) / 2, 50: 1e-3}
     np.testing.assert_allclose([float(schedule(step)) for step in expected], [*expected.values()], rtol=1e-5, atol=1e-9)

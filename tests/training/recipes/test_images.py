@@ -102,6 +102,13 @@ def test_derived_figures():
         row.steps_per_epoch(63)
 
 
+def test_linear_schedule():
+    row = dataclasses.replace(PRETRAINING["quickstart"], schedule="linear", epochs=10, warmup_epochs=2, base_lr=0.04)
+    schedule = row.learning_rate(10)
+    received = [float(schedule(step)) for step in (0, 10, 20, 60, 100)]
+    assert received == pytest.approx([0.0, 0.01 * 0.9 / 2, 0.01 * 0.8, 0.01 * 0.4, 0.0], abs=1e-8)
+
+
 IMPOSSIBLE = {
     "model": "medium",
     "depths": (1, 2, 0, 1),
@@ -115,6 +122,11 @@ IMPOSSIBLE = {
     "batch_size": -1,
     "base_lr": 0.0,
     "min_lr": 1.0,
+    "optimizer": "sgd",
+    "schedule": "steps",
+    "shift": 32,
+    "cutout": 33,
+    "alternate_flip": True,  # flip is false in this row
     "weight_decay": -0.1,
     "betas": (0.9, 1.0),
     "drop_path": 1.0,

@@ -39,6 +39,17 @@ def test_interrupted_run_goes_on(tmp_path):
     assert (tmp_path / "a" / "log.csv").read_text() == "x"
 
 
+def test_fields_that_recipes_had_not_yet_have_their_defaults(tmp_path):
+    path = interrupted(tmp_path / "a", pretraining()) / "config.json"
+    config = json.loads(path.read_text())
+    for name in ("optimizer", "seed"):
+        del config[name]
+    path.write_text(json.dumps(config))
+    open_run(tmp_path / "a", pretraining())
+    with pytest.raises(RunError, match="optimizer: adamw then, muon now"):
+        open_run(tmp_path / "a", pretraining(optimizer="muon"))
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

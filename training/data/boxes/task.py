@@ -41,7 +41,7 @@ class Boxes(Loader):
         """
         self._check_counts(recipe)
 
-        def load(contents, boxes, classes, crowd, areas, draws):
+        def load(contents, boxes, classes, crowd, areas, draws, epoch):
             boxes, classes = self._trained_on(boxes, classes, crowd, recipe)
             return jitter(contents, boxes, classes, recipe, draws)
 

@@ -120,24 +120,31 @@ class Batches(keras.utils.PyDataset):
         self.part = share.of(recipe.step_batch)
         self.steps = recipe.steps_per_epoch(len(split.images))
         self._order = (None, None)
+        # Only where flips alternate: which images are mirrored in even epochs.
+        self._flipped = np.random.default_rng([recipe.seed]).integers(0, 2, len(split.images), "int32")
         self._augment = compiled(self._changed)
 
     def __getitem__(self, index):
         number, size = self.first_batch + index, self.recipe.step_batch
         epoch, step = divmod(number, self.steps)
         chosen = self._order_of(epoch)[step * size : (step + 1) * size]
-        batch = self._augment(self.split.images[chosen], self.split.labels[chosen], np.int32(number))
+        columns = (self.split.images[chosen], self.split.labels[chosen], self._flipped[chosen])
+        batch = self._augment(*columns, np.int32(number), np.int32(epoch))
         return keras.tree.map_structure(lambda column: keras.ops.convert_to_numpy(column)[self.part], batch)
 
-    def _changed(self, images, labels, number):
+    def _changed(self, images, labels, flipped, number, epoch):
         """The batch as it is trained on."""
         draws = Draws(self.recipe.seed, number)
         images = augment.resized_crops(images, self.recipe.crop_area, draws)
-        if self.recipe.flip:
+        if self.recipe.alternate_flip:
+            images = augment.flips_in_turns(images, flipped, epoch)
+        elif self.recipe.flip:
             images = augment.flips(images, draws)
+        if self.recipe.shift:
+            images = augment.over(lambda image, draws: augment.shift(image, self.recipe.shift, draws), images, draws)
         if self.augmentation is None:
             return images
-        if self.augmentation.rand_augment or self.augmentation.erasing:
+        if self.augmentation.rand_augment or self.augmentation.erasing or self.augmentation.cutout:
             images = augment.over(self.augmentation.image, images, draws)
         return self.augmentation.batch(images, labels, draws)
 

@@ -156,6 +156,45 @@ def flips(images, draws):
     return ops.where(mirrored, ops.flip(images, axis=2), images)
 
 
+def flips_in_turns(images, flipped, epoch):
+    """Mirrors images left to right in every other epoch.
+
+    Args:
+        images: Tensor `(N, H, W, C)`.
+        flipped: Integer tensor `(N,)`, 1 for each image that is mirrored in even epochs, 0 for the others.
+        epoch: Int or integer scalar tensor.
+
+    Source: https://github.com/KellerJordan/cifar10-airbench, "alternating flip" (arXiv 2404.00498, section 3.6).
+    """
+    images = ops.convert_to_tensor(images)
+    mirrored = (ops.cast(flipped, "int32") + ops.cast(epoch, "int32")) % 2 == 1
+    return ops.where(mirrored[:, None, None, None], ops.flip(images, axis=2), images)
+
+
+def shift(image, pixels, draws):
+    """Moves an image `(H, W, C)` by up to so many whole pixels in each direction; free space shows its reflection."""
+    image = ops.convert_to_tensor(image)
+    offsets = ops.floor(keras.random.uniform((2,), -pixels, pixels + 1, dtype="float32", seed=draws))
+    for axis in (0, 1):
+        last = ops.shape(image)[axis] - 1
+        places = ops.abs(ops.arange(last + 1, dtype="int32") + ops.cast(offsets[axis], "int32"))
+        image = ops.take(image, last - ops.abs(last - places), axis=axis)
+    return image
+
+
+def cutout(image, side, draws):
+    """Fills a square somewhere in an image `(H, W, C)`, values in 0..255, with the mean colour. Returns float32.
+
+    Source: Cutout (arXiv 1708.04552), section 3.2, but for squares that lie wholly in the image.
+    """
+    image = ops.cast(image, "float32")
+    height, width, channels = ops.shape(image)
+    at = keras.random.uniform((2,), dtype="float32", seed=draws)
+    top, left = (ops.floor(place * (length - side + 1)) for place, length in zip(ops.unstack(at, 2), (height, width)))
+    mean, _ = pixel_statistics(channels)
+    return ops.where(_within(height, width, top, left, top + side, left + side), ops.cast(mean, "float32"), image)
+
+
 def erase(image, probability, draws):
     """Random erasing: with some probability, fills a box in the image with noise.
 
@@ -263,6 +302,7 @@ class Augmentation:
         rand_augment: Magnitude of RandAugment in 0..10, 0 to turn it off.
         rand_augment_std: Standard deviation of the magnitude.
         erasing: Probability of random erasing.
+        cutout: Side of the square to cut out in pixels, 0 for none.
         label_smoothing: In `[0, 1)`.
         mixup: Alpha of mixup, 0 to turn it off.
         cutmix: Alpha of CutMix, 0 to turn it off.
@@ -272,14 +312,17 @@ class Augmentation:
     rand_augment: float = 0.0
     rand_augment_std: float = 0.5
     erasing: float = 0.0
+    cutout: int = 0
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
 
     def image(self, image, draws):
-        """What is drawn for an image `(H, W, C)` in 0..255 alone: RandAugment, then erasing, beyond 0..255."""
+        """What is drawn for an image `(H, W, C)` in 0..255 alone: RandAugment, cutout, then erasing, beyond 0..255."""
         if self.rand_augment:
             image = rand_augment(image, self.rand_augment, self.rand_augment_std, draws)
+        if self.cutout:
+            image = cutout(image, self.cutout, draws)
         return erase(image, self.erasing, draws) if self.erasing else image
 
     def batch(self, images, labels, draws):

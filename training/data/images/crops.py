@@ -18,7 +18,7 @@ def random_crop(contents, size, area, flip, draws):
         contents: Scalar string tensor, an encoded JPEG, PNG, BMP, WebP or GIF.
         size: Int, the side of the image in pixels.
         area: Pair of floats, smallest and largest share of the picture.
-        flip: Bool, whether half of the images are mirrored.
+        flip: Bool, whether half of the images are mirrored; or a scalar bool tensor, whether this one is.
         draws: `training.data.draws.Draws` of the image.
 
     Returns:
@@ -47,7 +47,10 @@ def random_crop(contents, size, area, flip, draws):
         return pixels[top : top + height, left : left + width]
 
     pixels = tf.cond(is_jpeg(contents), of_jpeg, of_others)
-    mirrored = keras.random.uniform((), seed=draws) < 0.5 if flip else tf.constant(False)
+    if tf.is_tensor(flip):
+        mirrored = flip
+    else:
+        mirrored = keras.random.uniform((), seed=draws) < 0.5 if flip else tf.constant(False)
     return resize(pixels, size, mirrored)
 
 

@@ -7,6 +7,7 @@ from keras_cnv2.images.pictures import decode, to_square
 from ...errors import DataError
 from ..loader import Loader
 from ..shares import WHOLE
+from .augment import shift
 from .crops import random_crop
 
 
@@ -39,8 +40,12 @@ class Pictures(Loader):
         if augmentation is not None and self.class_names is None:
             raise DataError("Pictures without labels train without augmentation. Received: labelled=False")
 
-        def load(contents, label, draws):
-            return random_crop(contents, recipe.image_size, recipe.crop_area, recipe.flip, draws), label
+        def load(contents, label, draws, epoch):
+            flip = _flips_in_turns(contents, recipe.seed, epoch) if recipe.alternate_flip else recipe.flip
+            image = random_crop(contents, recipe.image_size, recipe.crop_area, flip, draws)
+            if recipe.shift:
+                image = tf.ensure_shape(shift(image, recipe.shift, draws), image.shape)
+            return image, label
 
         def change(image, label, draws):
             return tf.ensure_shape(augmentation.image(image, draws), image.shape), label
@@ -87,6 +92,12 @@ class Pictures(Loader):
         """
         images, labels = self._example_columns(count, _as_in_evaluation(recipe))
         return (images, labels) if labelled else images
+
+
+def _flips_in_turns(contents, seed, epoch):
+    """Whether a picture is mirrored in an epoch: its bytes decide in which half of them."""
+    first = tf.strings.to_hash_bucket_strong(contents, 2, [seed, 0])
+    return (first + epoch) % 2 == 1
 
 
 def _as_in_evaluation(recipe):

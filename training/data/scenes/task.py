@@ -65,7 +65,7 @@ class Scenes(Loader):
             `(N, image_size, image_size)`, N the share's part of `recipe.step_batch`.
         """
 
-        def load(picture, labels, name, draws):
+        def load(picture, labels, name, draws, epoch):
             pixels, classes = self._decode(picture, labels, name)
             return random_example(pixels, classes, recipe, self.ignore_label, draws)
 

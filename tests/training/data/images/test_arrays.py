@@ -134,6 +134,32 @@ def test_crops_and_flips_change_images():
     assert (np.abs(plain - changed).mean(axis=(1, 2, 3)) > 1).all()
 
 
+def test_flips_alternate():
+    """Over two epochs each image is there as it is and mirrored; which comes first is drawn."""
+    recipe = pretraining(**{**PLAIN, "flip": True}, alternate_flip=True, batch_size=4)
+    ramps = np.broadcast_to(np.arange(16, dtype="uint8")[:, None], (8, 16, 16, 3)).copy()
+    ramps[:, 0, 8] = np.arange(100, 108)[:, None]  # a pixel that tells which image it is
+    data = arrays.Arrays(arrays.Split(ramps, np.zeros(8, "int32")), None, ["a"])
+    mirrored = []
+    for first in (0, 2, 4):
+        images = np.concatenate(take(data.training(recipe), 2, first))
+        numbers = images[:, 0, 7:9].max((1, 2)).astype(int) - 100
+        mirrored.append(dict(sorted(zip(numbers.tolist(), (images[:, 1, 0, 0] == 15).tolist()))))
+    assert [*mirrored[0]] == [*range(8)]
+    assert mirrored[0] == mirrored[2] == {number: not flipped for number, flipped in mirrored[1].items()}
+    assert {*mirrored[0].values()} == {True, False}
+
+
+def test_shifts_and_cutout_are_of_each_image():
+    fields = {**PLAIN, "batch_size": 8}
+    plain, shifted = (source().training(pretraining(**fields, shift=shift))[0] for shift in (0, 2))
+    assert (np.abs(plain - shifted).mean(axis=(1, 2, 3)) > 1).sum() >= 6
+    images, _ = source().training(finetuning(**fields), 0, Augmentation(3, cutout=8))[0]
+    holes = [image[:, :, 0].round(2) == np.float32(123.68) for image in images]
+    assert {int(hole.sum()) for hole in holes} == {64}
+    assert len({hole.tobytes() for hole in holes}) > 1
+
+
 def test_validation_is_every_image_once():
     validation = source(test=11).validation(None, 4)
     batches = take(validation, validation.num_batches)

@@ -147,6 +147,40 @@ def test_half_of_the_images_are_flipped():
     assert ((one == images[0, :, ::-1]).all((1, 2, 3)) | (one == images[0]).all((1, 2, 3))).all()
 
 
+def test_flips_in_turns():
+    images = np.stack([picture(seed=seed) for seed in range(3)])
+    flipped = np.int32([0, 1, 1])
+    for epoch in range(3):
+        received = ops.convert_to_numpy(augment.flips_in_turns(images, flipped, np.int32(epoch)))
+        for image, other, number in zip(images, received, flipped):
+            np.testing.assert_array_equal(other, image[:, ::-1] if (number + epoch) % 2 else image)
+
+
+def test_shifts_are_windows_of_the_reflected_image():
+    image = picture(8, 10)
+    padded = np.pad(image, [(3, 3), (3, 3), (0, 0)], "reflect")
+    windows = {padded[y : y + 8, x : x + 10].tobytes(): (y, x) for y in range(7) for x in range(7)}
+    places = [windows[each.tobytes()] for each in many(lambda draws: augment.shift(image, 3, draws))]
+    assert len({*places}) == 49
+    assert_same_mean([y for y, _ in places], [*range(7)] * 100)
+    assert_same_mean([x for _, x in places], [*range(7)] * 100)
+
+
+def test_cutout_is_a_square_of_the_mean_colour():
+    image = picture(8, 10)
+    changed = many(lambda draws: augment.cutout(image, 4, draws))
+    assert changed.dtype == "float32"
+    places = set()
+    for each in changed:
+        rows, columns = np.nonzero((each != image).any(-1))
+        top, left = rows.min(), columns.min()
+        places.add((top, left))
+        expected = image.astype("float32")
+        expected[top : top + 4, left : left + 4] = MEAN
+        np.testing.assert_allclose(each, expected, atol=1e-4)
+    assert places == {(top, left) for top in range(5) for left in range(7)}
+
+
 class TestErase:
     @staticmethod
     def reference(height, width, random):
