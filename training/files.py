@@ -8,12 +8,23 @@ from keras_cnv2.files import replacing
 from .errors import RunError
 
 
-def read_json(path):
-    """What a JSON file holds."""
+def read_json(path, kind=dict):
+    """What a JSON file of a run holds, which is of one kind.
+
+    Raises:
+        RunError: If it holds something else.
+        OSError: If it cannot be read.
+    """
     try:
-        return json.loads(Path(path).read_text("utf-8"))
-    except ValueError as error:
+        content = json.loads(Path(path).read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise RunError(f"This is no JSON file; remove it or its folder. Received: {path} ({error})") from error
+    if not isinstance(content, kind):
+        raise RunError(
+            f"This is no file of a run, which holds a {kind.__name__}; remove it or its folder. "
+            f"Received: {path}, which holds a {type(content).__name__}"
+        )
+    return content
 
 
 def write_json(path, content):

@@ -1,7 +1,7 @@
 """A recipe from the config.json of an earlier run."""
 
 import dataclasses
-import math
+import sys
 import typing
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def read_config(path):
         OSError: If it cannot be read.
     """
     path = Path(path)
-    config = read_json(path / CONFIG if path.is_dir() else path)
+    config = read_json(path / CONFIG if path.is_dir() else path, object)
     if not isinstance(config, dict) or not isinstance(config.get("kind"), str):
         raise RecipeError(f"config must be the {CONFIG} of a run. Received: {path}")
     return config
@@ -51,11 +51,11 @@ def recipe_of(path, kind):
         raise RecipeError(f"config must have fields of {kind.__name__} alone. Received: {path} with {unknown}")
     if missing:
         raise RecipeError(f"config must have all fields of {kind.__name__}. Received: {path} without {missing}")
-    return kind(**{name: _value(name, value, fields[name].type, path) for name, value in given.items()})
+    return kind(**{name: value_of(name, value, fields[name].type, path) for name, value in given.items()})
 
 
-def _value(name, value, annotation, path):
-    """A field's value from JSON. Raises a `RecipeError` if it has another type."""
+def value_of(name, value, annotation, path):
+    """A field's value from the JSON of a configuration. Raises a `RecipeError` if it has another type."""
     value = tuple(value) if isinstance(value, list) else value
     if not _fits(value, annotation):
         allowed = " or ".join(type_names(annotation))
@@ -68,7 +68,7 @@ def _fits(value, annotation):
         if parts := typing.get_args(kind):
             return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
         if kind is float:
-            return type(value) in (int, float) and math.isfinite(value)
+            return type(value) in (int, float) and abs(value) <= sys.float_info.max  # not for NaN
         return type(value) is kind
 
     return any(map(fits, choices(annotation)))

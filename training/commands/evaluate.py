@@ -4,6 +4,7 @@ import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from keras_cnv2.files import check_target
 from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.restore import restore_model
@@ -14,7 +15,7 @@ from ..errors import RecipeError
 from ..evaluation.classification import check_channels, evaluate
 from ..files import write_json
 from ..runs.folder import versions
-from .config import read_config
+from .config import read_config, value_of
 from .start import add_device_options, devices_of, positive_int, weights_of
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,10 @@ class Evaluation:
     seed: int = 0
 
 
+# What a run's evaluation has in common with its training.
+FROM_RUN = ("data", "image_size", "resize", "max_unreadable")
+
+
 def add_arguments(parser):
     parser.add_argument("--config", metavar="FILE", help="config.json of a run, whose weights and data are taken")
     parser.add_argument("--weights", help="a run's folder, a published tag or a file")
@@ -64,6 +69,9 @@ def outcome(args):
     given = {name: value for name, value in vars(args).items() if name in Evaluation.__dataclass_fields__}
     devices = devices_of(args)
     with devices.clear_errors():
+        with devices.agreement():
+            if args.json and devices.is_chief:
+                check_target(Path(args.json))  # now, not after an hour
         scores = run(Evaluation(**completed(given, args.config)), devices)
     if not devices.is_chief:
         return None
@@ -85,12 +93,14 @@ def completed(given, config=None):
         config: Path of the run's config.json, or of its folder; `None` for no run.
 
     Raises:
-        RecipeError: If it remains open which weights or data are meant.
+        RecipeError: If it remains open which weights or data are meant, or the run's are damaged.
     """
     given = {name: value for name, value in given.items() if value not in (None, [])}
     if config:
         path, earlier = Path(config), read_config(config)
-        of_run = {name: earlier.get(name) for name in ("data", "image_size", "resize") if earlier.get(name) is not None}
+        taken = [name for name in FROM_RUN if earlier.get(name) is not None]
+        fields = Evaluation.__dataclass_fields__
+        of_run = {name: value_of(name, earlier[name], fields[name].type, config) for name in taken}
         given = {"weights": str(path if path.is_dir() else path.parent), **of_run, **given}
     for name in ("weights", "data"):
         if not given.get(name):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from . import curves
+from . import curves, read
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def _section(title, content):
 
 
 def _figures(runs):
-    names = dict.fromkeys(name for run in runs for name, value in run.metrics.items() if _is_number(value))
+    names = dict.fromkeys(name for run in runs for name, value in run.metrics.items() if read.is_number(value))
     rows = [(name.replace("_", " "), [run.metrics.get(name) for run in runs], name) for name in names]
     unfinished = [run.name for run in runs if not run.metrics]
     told = f"<p>Not finished: {_text(', '.join(unfinished))}.</p>\n" if unfinished else ""
@@ -64,18 +64,14 @@ def _figures(runs):
 
 
 def _number_row(label, values, name):
-    known = [value for value in values if _is_number(value)]
+    known = [value for value in values if read.is_number(value)]
     best = (max(known) if name in MORE else min(known)) if len(known) > 1 and name in MORE | LESS else None
     cells = [(_shown(value, name), ' class="best"' if value is not None and value == best else "") for value in values]
     return label, cells
 
 
-def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _shown(value, name=""):
-    if not _is_number(value):
+    if not read.is_number(value):
         return "" if value is None else str(value)
     if name in FRACTIONS:
         return f"{value:.2%}"

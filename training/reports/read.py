@@ -1,6 +1,7 @@
 """What is known of a run: its folder's JSON files and pictures."""
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,25 +84,37 @@ def _runs_in(folder):
 def read_run(folder, name):
     """Reads the run of a folder."""
     config = _read(folder / CONFIG, dict)
-    system = {**config.pop("versions", {}), **config.pop("system", {})}
+    metrics, history = _read(folder / METRICS, dict), _read(folder / "log.json", list)
+    beside = [config.pop(name, None) or {} for name in ("versions", "system")]
     config.pop(FOUND, None)  # the settings of runs stand side by side, and this is none
+    tables = [*beside, *(metrics.get(name) or {} for name in ("classes", "iou"))]
+    if not (all(isinstance(table, dict) for table in tables) and all(map(_is_row, history))):
+        raise RunError(f"The JSON files of this run are damaged; remove its folder. Received: {folder}")
     return Run(
         name=name,
         config=config,
-        system=system,
-        history=_read(folder / "log.json", list),
-        metrics=_read(folder / METRICS, dict),
+        system={**beside[0], **beside[1]},
+        history=history,
+        metrics=metrics,
         pictures={caption: folder / file for file, caption in PICTURES.items() if (folder / file).exists()},
         series=sorted((folder / SERIES).glob("*.png")),
     )
 
 
+def is_number(value):
+    """Whether a value from JSON can be counted with: its ints have no limit."""
+    if isinstance(value, float):
+        return True
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _is_row(row):
+    """Whether this is what was written of an epoch."""
+    if not (isinstance(row, dict) and is_number(row.get("epoch"))):
+        return False
+    return all(value is None or is_number(value) for value in row.values())
+
+
 def _read(path, kind):
     """What a JSON file of a run holds, a `dict` or a `list`; an empty one if the run did not come to it."""
-    content = read_json(path) if path.exists() else kind()
-    if not isinstance(content, kind):
-        raise RunError(
-            f"This is no file of a run, which holds a {kind.__name__}; remove it or its folder. "
-            f"Received: {path}, which holds a {type(content).__name__}"
-        )
-    return content
+    return read_json(path, kind) if path.exists() else kind()

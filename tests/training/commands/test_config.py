@@ -58,6 +58,7 @@ def test_with_a_recipe_it_is_refused(run, capsys):
         ({"epochs": True}, "epochs must be int. Received: epochs=True"),
         ({"betas": [0.9]}, r"betas must be float,float. Received: betas=\(0.9,\)"),
         ({"base_lr": float("nan")}, "base_lr must be float. Received: base_lr=nan"),
+        ({"base_lr": 10**400}, "base_lr must be float. Received: base_lr=1000"),
         ({"epochs": 0}, "epochs must be positive"),
     ],
 )
@@ -75,7 +76,7 @@ def test_missing_fields_are_named(run):
         config.recipe_of(path, Finetuning)
 
 
-@pytest.mark.parametrize("text", ["no JSON", "[1]", "3"])
+@pytest.mark.parametrize("text", ["no JSON", "[1]", "3", "[" * 10**5])
 def test_other_files(tmp_path, text):
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(ValueError, match="JSON file|must be the config.json of a run"):
@@ -92,9 +93,17 @@ def test_recipes_shows_it(run, capsys):
 
 
 def test_evaluate_takes_weights_and_data_from_it(run):
-    expected = {"weights": str(run), "data": "digits", "image_size": 16, "resize": "squash"}
+    expected = {"weights": str(run), "data": "digits", "image_size": 16, "resize": "squash", "max_unreadable": 0.01}
     assert evaluate.completed({"data": None, "weights": []}, run / "config.json") == expected
     given = {"data": "others", "weights": "w", "image_size": 32, "resize": None}
-    assert evaluate.completed(given, run) == {**given, "resize": "squash"}
+    assert evaluate.completed(given, run) == {**given, "resize": "squash", "max_unreadable": 0.01}
     with pytest.raises(RecipeError, match="data must be given, or the config of a run. Received: neither"):
         evaluate.completed({"weights": "w", "data": None})
+
+
+@pytest.mark.parametrize("change", [{"data": 3}, {"data": ["digits"]}, {"image_size": "16"}, {"max_unreadable": "all"}])
+def test_evaluate_refuses_damaged_ones(run, change):
+    path = run / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(RecipeError, match=f"{next(iter(change))} must be .* Received: .* in {path}"):
+        evaluate.completed({}, path)

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 import keras_cnv2
+import training
 from keras_cnv2.images.classes import imagenet_classes, imagenet_wnids
 from tests.training.small import source
 from training.commands.evaluate import Evaluation, print_scores, run
@@ -50,6 +51,12 @@ def test_images_of_other_channels(tmp_path):
     classifier(10, class_names=[*map(str, range(10))]).save(tmp_path / "classifier.keras")
     with pytest.raises(RecipeError, match=r"images of 3 channels.*Received: data=digits with 1"):
         run(Evaluation(weights=str(tmp_path / "classifier.keras"), data="digits"))
+
+
+def test_figures_have_a_place_before_they_are_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.commands.evaluate.run", lambda *_: pytest.fail("It is evaluated."))
+    with pytest.raises(FileNotFoundError, match="no such folder to write to. Received: .*none/x.json"):
+        training.evaluate(weights="w", data="d", json=tmp_path / "none" / "x.json")
 
 
 @pytest.mark.backends

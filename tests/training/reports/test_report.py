@@ -211,3 +211,28 @@ def test_json_of_another_kind(tmp_path, name, content):
     (folder / name).write_text(content)
     with pytest.raises(RunError, match=rf"no file of a run.*{name}"):
         report.run([folder])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", {"versions": 3}),
+        ("config.json", {"system": ["GPU"]}),
+        ("log.json", [3]),
+        ("log.json", [{"loss": 1.0}]),
+        ("log.json", [{"epoch": 1, "loss": {}}]),
+        ("log.json", [{"epoch": 10**400}]),
+        ("metrics.json", {"classes": ["cat"]}),
+    ],
+)
+def test_damaged_files(tmp_path, name, content):
+    folder = write_run(tmp_path / "a")
+    (folder / name).write_text(json.dumps(content))
+    with pytest.raises(RunError, match="The JSON files of this run are damaged; remove its folder. Received: .*a$"):
+        report.run([folder])
+
+
+def test_numbers_of_any_size(tmp_path):
+    page = page_of(write_run(tmp_path / "a", {"parameters": 10**400, "loss": float("inf"), "top1": float("nan")}))
+    assert page.row("loss") == [("inf", None)]
+    assert page.row("top1") == [("nan%", None)]

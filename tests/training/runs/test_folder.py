@@ -112,7 +112,7 @@ def test_files_are_utf_8_everywhere(tmp_path):
     # Without what the library imports: TensorFlow.
     script = "import sys, types; sys.modules['keras_cnv2'] = package = types.ModuleType('keras_cnv2')\n"
     script += "package.__path__ = ['keras_cnv2']; from training.files import read_json, write_text\n"
-    script += "write_text(sys.argv[2], *read_json(sys.argv[1]))"
+    script += "write_text(sys.argv[2], *read_json(sys.argv[1], list))"
     ascii_alone = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [sys.executable, "-c", script, tmp_path / "a.json", tmp_path / "b.txt"]
     subprocess.run(command, cwd=ROOT, env=ascii_alone, check=True)
