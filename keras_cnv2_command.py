@@ -63,7 +63,7 @@ def run(arguments):
     if name in ("-h", "--help"):
         print(help_text())
         return 0
-    wrong = f"there is no {name}" if name else "which command?"
+    wrong = f"there is no {name if name.isprintable() else ascii(name)}" if name else "which command?"
     print(f"{USAGE}\nerror: {wrong}; the commands are {', '.join(LIBRARY | TRAINING)}", file=sys.stderr)
     return 2
 

@@ -5,6 +5,7 @@ Map of the package. Each room imports only from rooms above it:
     arguments           checks of arguments, with one wording
     errors              CheckpointError, ExportError
     files               files and folders that are written whole or not at all
+    terminal            text without what would steer a terminal
     optional_packages   packages that are imported on first use
     sizes               the eight published sizes
     distribute/         what Keras needs to fit under MultiWorkerMirroredStrategy; sums over replicas

@@ -1,6 +1,5 @@
 """python -m training COMMAND; in the wheel, keras-cnv2 COMMAND."""
 
-import argparse
 import contextlib
 import importlib
 import logging
@@ -42,10 +41,14 @@ def main(argv=None, prog=PROG):
 
 def _main(argv, prog):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import of TensorFlow, below
+    from keras_cnv2.terminal import PrintableFormatter, PrintableParser, printable, printable_lines
+
     from .distribute.preemption import EXIT_CODE, INTERRUPTED, Interrupted, Preempted
     from .errors import TrainingError
 
-    parser = argparse.ArgumentParser(prog=prog, description="Train ConvNeXt V2.")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))
+    parser = PrintableParser(prog=prog, description="Train ConvNeXt V2.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name in COMMANDS:
         module = importlib.import_module(f".commands.{name}", __package__)
@@ -56,13 +59,13 @@ def _main(argv, prog):
     args, unknown = parser.parse_known_args(argv)
     if unknown:  # told by the command, with its own usage
         commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.basicConfig(handlers=[handler])
     try:
         args.main(args)
     except BrokenPipeError:  # nobody reads what is printed any more
         sys.exit(1)
     except (ValueError, OSError, TrainingError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable_lines(error)}")
     except Preempted:
         print("ended by SIGTERM; the same command goes on from here", file=sys.stderr)
         sys.exit(EXIT_CODE)
@@ -70,7 +73,7 @@ def _main(argv, prog):
         saved, run = ("its state is saved", end.run) if isinstance(end, Interrupted) else ("", None)
         print(
             f"interrupted, {saved or 'a run has its last checkpoint'}: the same command goes on from there; "
-            f"{prog} finish {run or 'FOLDER'} writes the model as it is and ends the run",
+            f"{prog} finish {printable(run or 'FOLDER')} writes the model as it is and ends the run",
             file=sys.stderr,
         )
         sys.exit(INTERRUPTED)

@@ -13,6 +13,7 @@ from keras_cnv2.export.serving.export import export_serving
 from keras_cnv2.images.pictures import RESIZES
 from keras_cnv2.restore import restore_model
 from keras_cnv2.sizes import SIZES
+from keras_cnv2.terminal import printable
 
 EXPORTS = {
     "saved_model": export_saved_model,
@@ -84,7 +85,7 @@ def run_export(args):
     size = args.model if args.model in SIZES else None
     model = restore_model((args.weights or "imagenet") if size else args.model, size)
     EXPORTS[args.to](model, out, **options)
-    print(f"{out}: {_bytes(out) / 1e6:.1f} MB, outputs compared with the model's")
+    print(f"{printable(out)}: {_bytes(out) / 1e6:.1f} MB, outputs compared with the model's")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ from keras_cnv2.files import check_target, replacing
 from keras_cnv2.images.pictures import load_image
 from keras_cnv2.restore import read_architecture, restore_model
 from keras_cnv2.sizes import SIZES
+from keras_cnv2.terminal import PrintableFormatter, PrintableParser, printable, printable_lines
 
 WEIGHTS = "path of a file, full name of a published checkpoint (see `list`), or tag of one"
 
@@ -37,12 +39,13 @@ def main(argv=None):
     """
     # Standard output is for results alone; log lines go to standard error, as they do where nobody sets up logging.
     args = _parser().parse_args(argv)
+    logging.lastResort.setFormatter(PrintableFormatter("%(message)s"))
     try:
         return args.run(args)
     except BrokenPipeError:  # nobody reads what is printed any more
         raise
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable_lines(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: nothing half-written is left", file=sys.stderr)
@@ -50,7 +53,7 @@ def main(argv=None):
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="keras-cnv2", description="ConvNeXt V2: weights, predictions, exports.")
+    parser = PrintableParser(prog="keras-cnv2", description="ConvNeXt V2: weights, predictions, exports.")
     parser.add_argument("--version", action="version", version=f"keras_cnv2 {keras_cnv2.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -142,12 +145,12 @@ def run_predict(args):
     for path, predictions in predict(model, paths, args.top):
         if isinstance(predictions, Exception):
             failed += 1
-            print(f"error: {path}: {predictions}", file=sys.stderr)
+            print(f"error: {printable(path)}: {printable(predictions)}", file=sys.stderr)
         elif args.json:
             named = [{"name": name, "probability": probability} for name, probability in predictions]
             results.append({"path": str(path), "predictions": named})
         else:
-            print(_printable(path))
+            print(printable(path))
             _print_table(None, [(f"  {100 * probability:5.1f} %", name) for name, probability in predictions])
     if args.json:
         print(json.dumps(results, indent=1))
@@ -166,7 +169,7 @@ def run_convert(args):
     save(model)
     if args.target.suffix == ".h5" and (lost := metadata_of(model)):
         print(f"without {', '.join(lost)}, which .weights.h5 files cannot hold", file=sys.stderr)
-    print(args.target)
+    print(printable(args.target))
     return 0
 
 
@@ -197,33 +200,31 @@ def run_verify(args):
         try:
             comparisons = verify(name, args.image, args.logits)
         except (ValueError, OSError) as error:  # the other checkpoints go on
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable_lines(error)}", file=sys.stderr)
             comparisons = []
         for c in comparisons:
             verdict = "matches" if c.matches else "differs"
             logits = " | ".join(" ".join(f"{value:.4f}" for value in values) for values in (c.expected, c.received))
-            print(f"| {c.name} | {c.image_size} {c.resize} | {logits} | {c.difference:.1e} | {verdict} |", flush=True)
+            print(
+                f"| {printable(c.name)} | {c.image_size} {c.resize} | {logits} | {c.difference:.1e} | {verdict} |",
+                flush=True,
+            )
             origins[c.name] = c.origin
         if not any(c.matches for c in comparisons):
             failed.append(name)
     print()
     for name, origin in origins.items():  # as a row of the registry holds them
-        print(f"{name}: {', '.join(f'{key}={value!r}' for key, value in origin.items())}")
+        print(f"{printable(name)}: {', '.join(f'{key}={value!r}' for key, value in origin.items())}")
     print(f"{len(names) - len(failed)} of {len(names)} match within {TOLERANCE:g}", file=sys.stderr)
     return int(bool(failed))
 
 
 def _print_table(titles, rows):
     """Prints columns, each as wide as its widest cell."""
-    cells = [[_printable(cell) for cell in row] for row in ([titles] if titles else []) + [*rows]]
+    cells = [[printable(cell) for cell in row] for row in ([titles] if titles else []) + [*rows]]
     widths = [max(map(len, column)) for column in zip(*cells)]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
-
-
-def _printable(value):
-    """Text without what would steer a terminal: names of classes come from files."""
-    return "".join(character if character.isprintable() else "?" for character in str(value))
 
 
 def _spaced(values):

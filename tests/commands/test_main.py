@@ -77,6 +77,22 @@ def pictures(tmp_path):
 
 @pytest.mark.usefixtures("restored_once")
 class TestPredict:
+    def test_names_of_files_cannot_steer_the_terminal(self, run, pictures):
+        for kind in ("a.jpg", "notes.txt"):
+            (pictures / kind).rename(pictures / f"\x1b[2J\n{kind}")
+        code, out, err = run("predict", *pictures.iterdir(), "--weights", FILE)
+        assert code == 1
+        assert "/photos/?[2J?a.jpg\n" in out
+        assert "/photos/?[2J?notes.txt: " in err
+        assert "\x1b" not in out + err
+        assert run("info", "\x1b[2J.pt") == (
+            1,
+            "",
+            "error: There is no weights file at this path. Received: '\\x1b[2J.pt'\n",
+        )
+        _, _, err = run("predict", "\x1b[2J.jpg", "--weights", FILE)
+        assert err == "error: No pictures there. Received: ?[2J.jpg\n"
+
     def test_same_as_the_model(self, run, pictures):
         code, out, _ = run("predict", "photos/a.jpg", "--weights", FILE, "--json", "--top", 10)
         assert code == 0

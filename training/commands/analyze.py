@@ -10,6 +10,7 @@ from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.models.pictures import class_names
 from keras_cnv2.restore import restore_model
+from keras_cnv2.terminal import printable
 
 from ..analysis import measures
 from ..analysis.features import Blocks
@@ -58,10 +59,10 @@ def main(args):
     folder, found = outcome(args)
     width = max(map(len, found))
     for name, figures in found.items():
-        print(f"{name:<{width}}  cosine distance {_mean(figures['cosine_distance'])}", end="")
+        print(f"{printable(name):<{width}}  cosine distance {_mean(figures['cosine_distance'])}", end="")
         selective = {block: value["mean"] for block, value in figures.get("class_selectivity", {}).items()}
         print(f", class selectivity {_mean(selective)}" if selective else "")
-    print(f"pictures: {folder}")
+    print(f"pictures: {printable(folder)}")
 
 
 def _mean(values):

@@ -2,6 +2,7 @@
 
 from keras_cnv2.detection import Detector, export_detector
 from keras_cnv2.detection.retinanet import require_keras_cv
+from keras_cnv2.terminal import printable
 
 from ..distribute.devices import ONE_DEVICE
 from ..drawing.detection import average_precisions, detections
@@ -40,7 +41,7 @@ def show(folder, metrics):
     """Prints what a run came to."""
     if metrics:
         print_scores(metrics)
-        print(f"weights: {folder / MODEL}")
+        print(f"weights: {printable(folder / MODEL)}")
 
 
 def print_scores(metrics):
@@ -49,7 +50,7 @@ def print_scores(metrics):
         (name, metrics[name]) for name in ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR100") if name in metrics
     ]
     for name, value in [*figures, *(metrics.get("classes") or {}).items()]:
-        print(f"{name:<24}{_percent(value):>16}")
+        print(f"{printable(name):<24}{_percent(value):>16}")
 
 
 def _percent(value):

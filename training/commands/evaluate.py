@@ -8,6 +8,7 @@ from keras_cnv2.files import check_target
 from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.restore import restore_model
+from keras_cnv2.terminal import printable
 
 from ..data.images.sources import open_source
 from ..distribute.devices import ONE_DEVICE
@@ -151,7 +152,7 @@ def run(evaluation, devices=ONE_DEVICE):
 
 def print_scores(scores):
     """Prints what `run` returns."""
-    rows = [(name, "no pictures" if a is None else f"{a:.2%}") for name, a in scores["classes"].items()]
+    rows = [(printable(name), "no pictures" if a is None else f"{a:.2%}") for name, a in scores["classes"].items()]
     width = max(len(name) for name, _ in rows)
     print("\n".join(f"{name:<{width}}  {accuracy:>11}" for name, accuracy in rows))
     rate = scores["images_per_second"]

@@ -4,6 +4,8 @@ import logging
 
 import keras
 
+from keras_cnv2.terminal import printable
+
 from ..data.images.augment import Augmentation
 from ..distribute.devices import ONE_DEVICE
 from ..drawing.runs import confusion_matrix, predictions
@@ -45,7 +47,7 @@ def show(folder, metrics):
         return
     if "top1" in metrics:
         print_scores(metrics)
-    print(f"weights: {folder / MODEL}")
+    print(f"weights: {printable(folder / MODEL)}")
 
 
 def run(recipe, folder, devices=ONE_DEVICE, finish=None):

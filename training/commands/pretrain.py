@@ -7,6 +7,7 @@ import keras
 from keras_cnv2.checkpoints.source import fetch_weights, load_weights
 from keras_cnv2.fcmae import masking
 from keras_cnv2.files import replacing
+from keras_cnv2.terminal import printable
 
 from ..distribute.devices import ONE_DEVICE
 from ..drawing.runs import reconstructions
@@ -42,7 +43,7 @@ def show(folder, metrics):
     """Prints what a run came to."""
     if metrics:
         losses = f"loss {metrics['first_loss']:.4f} -> {metrics['loss']:.4f}, " if "loss" in metrics else ""
-        print(f"{losses}weights: {folder / MODEL}")
+        print(f"{losses}weights: {printable(folder / MODEL)}")
 
 
 def run(recipe, folder, devices=ONE_DEVICE, finish=None):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_cnv2 import export_saved_model
+from keras_cnv2.terminal import printable
 
 from ..data.images.sources import open_source
 from ..files import write_json
@@ -111,7 +112,7 @@ def print_summary(metrics, folder):
         "parameters": f"{metrics['parameters']:,}",
         "served against Keras": f"{metrics['exported_max_difference']:.1e} largest difference",
         "time": f"{metrics['seconds']:.0f} s",
-        "results": str(folder),
+        "results": printable(folder),
     }
     width = max(map(len, rows))
     print("\n" + "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))

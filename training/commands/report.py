@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from keras_cnv2.terminal import printable
+
 from ..files import write_text
 from ..reports import page, read
 
@@ -17,7 +19,7 @@ def outcome(args):
 
 
 def main(args):
-    print(f"report: {outcome(args)}")
+    print(f"report: {printable(outcome(args))}")
 
 
 def run(folders, out=None):

@@ -2,6 +2,7 @@
 
 import keras_cnv2
 from keras_cnv2.segmentation import ConfusionMatrix, PixelCrossentropy
+from keras_cnv2.terminal import printable
 
 from ..distribute.devices import ONE_DEVICE
 from ..drawing.segmentation import iou_chart, segmentations
@@ -37,7 +38,7 @@ def show(folder, metrics):
     """Prints what a run came to."""
     if metrics:
         print_scores(metrics)
-        print(f"weights: {folder / MODEL}")
+        print(f"weights: {printable(folder / MODEL)}")
 
 
 def print_scores(metrics):

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_cnv2.segmentation import ConfusionMatrix, Segmenter
+from keras_cnv2.terminal import printable
 
 from ..data.scenes.augment import resize_image, scaled_size
 from ..data.shares import Share
@@ -130,7 +131,7 @@ def percent(value):
 
 def table(figures):
     """What `evaluate` returns as a table for the terminal: a class a line, then the means."""
-    rows = [(name, percent(iou)) for name, iou in figures["iou"].items()]
+    rows = [(printable(name), percent(iou)) for name, iou in figures["iou"].items()]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {iou:>9}" for name, iou in rows]
     rate = figures["images_per_second"]
