@@ -7,15 +7,15 @@ from pathlib import Path
 
 from ..errors import RecipeError
 from ..files import read_json
-from ..runs.folder import CONFIG, FOUND
+from ..runs.folder import CHANGES, CONFIG, FOUND, PATHS, paths_of
 from .values import choices, type_names
 
 # What config.json holds beside the recipe's fields.
-BESIDE = {"kind", "versions", "system", FOUND}
+BESIDE = {"kind", "versions", "system", FOUND, PATHS, CHANGES}
 
 
 def read_config(path):
-    """What the config.json of a run holds, a dict.
+    """What the config.json of a run holds, a dict. Paths that lead nowhere from here are those that they were then.
 
     Args:
         path: Of the file, or of the run's folder.
@@ -28,7 +28,7 @@ def read_config(path):
     config = read_json(path / CONFIG if path.is_dir() else path, object)
     if not isinstance(config, dict) or not isinstance(config.get("kind"), str):
         raise RecipeError(f"config must be the {CONFIG} of a run. Received: {path}")
-    return config
+    return config | {name: path for name, path in paths_of(config).items() if not Path(config[name]).exists()}
 
 
 def recipe_of(path, kind):

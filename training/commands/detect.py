@@ -57,7 +57,7 @@ def _percent(value):
     return "nothing to find" if value is None else f"{value:.2%}"
 
 
-def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=None):
+def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=None, change=False):
     """Trains to the end of a recipe, going on if the folder has an interrupted run of it.
 
     Writes detector.keras (with `recipe.ema` the averaged weights), best.keras after each epoch that is the best so
@@ -70,11 +70,12 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=Non
         devices: `training.distribute.devices.Devices`.
         new_encoder: From recipe and weights to the encoder under the head.
         finish: "newest" or "best" to end the run with this checkpoint, without a further step.
+        change: Whether a run may go on with another recipe, see `training.runs.folder.open_run`.
 
     Returns:
         What is in metrics.json, a dict; `None` on all workers but the chief.
     """
-    source, weights = start_run(recipe, folder, devices, _open_data, finish=finish)
+    source, weights = start_run(recipe, folder, devices, _open_data, finish=finish, change=change)
     names = source.class_names
     with devices.scope():
         model = new_retinanet(recipe, names, weights, new_encoder)

@@ -50,7 +50,7 @@ def show(folder, metrics):
     print(f"weights: {printable(folder / MODEL)}")
 
 
-def run(recipe, folder, devices=ONE_DEVICE, finish=None):
+def run(recipe, folder, devices=ONE_DEVICE, finish=None, change=False):
     """Trains to the end of a recipe, going on if the folder has an interrupted run of it.
 
     Writes classifier.keras (with `recipe.ema` the averaged weights), best.keras after each epoch that is the best so
@@ -61,11 +61,12 @@ def run(recipe, folder, devices=ONE_DEVICE, finish=None):
         folder: Path of the run.
         devices: `training.distribute.devices.Devices`.
         finish: "newest" or "best" to end the run with this checkpoint, without a further step.
+        change: Whether a run may go on with another recipe, see `training.runs.folder.open_run`.
 
     Returns:
         What is in metrics.json, a dict; `None` on all workers but the chief.
     """
-    source, weights = start_run(recipe, folder, devices, finish=finish)
+    source, weights = start_run(recipe, folder, devices, finish=finish, change=change)
     with devices.scope():
         classifier = new_classifier(recipe, source.channels, source.class_names, weights)
     if recipe.frozen:

@@ -9,7 +9,7 @@ from .values import converter, type_names
 
 
 def add_options(parser, rows, default):
-    """Adds `--recipe`, `--config` and an option for each field of the recipes.
+    """Adds `--recipe`, `--config`, `--change-recipe` and an option for each field of the recipes.
 
     Args:
         parser: An `argparse` parser.
@@ -22,6 +22,14 @@ def add_options(parser, rows, default):
         "--recipe", choices=rows, default=default, metavar="NAME", help="one of `recipes` (default: %(default)s)"
     )
     source.add_argument("--config", metavar="FILE", help="config.json of an earlier run, whose recipe is taken")
+    parser.add_argument(
+        "--change-recipe",
+        type=converter(bool),
+        nargs="?",
+        const=True,
+        default=False,
+        help="go on with other epochs, another learning rate or batch size than the run of this name had",
+    )
     meanings = explanations(kind)
     group = parser.add_argument_group("fields of the recipe, which override its row")
     for field in dataclasses.fields(kind):

@@ -46,7 +46,7 @@ def show(folder, metrics):
         print(f"{losses}weights: {printable(folder / MODEL)}")
 
 
-def run(recipe, folder, devices=ONE_DEVICE, finish=None):
+def run(recipe, folder, devices=ONE_DEVICE, finish=None, change=False):
     """Pre-trains to the end of a recipe, going on if the folder has an interrupted run of it.
 
     Writes fcmae.keras, reconstructions.png, learning_curves.png, metrics.json, the logs and the checkpoints.
@@ -56,11 +56,12 @@ def run(recipe, folder, devices=ONE_DEVICE, finish=None):
         folder: Path of the run.
         devices: `training.distribute.devices.Devices`.
         finish: "newest" or "best" to end the run with this checkpoint, without a further step.
+        change: Whether a run may go on with another recipe, see `training.runs.folder.open_run`.
 
     Returns:
         What is in metrics.json, a dict; `None` on all workers but the chief.
     """
-    source, weights = start_run(recipe, folder, devices, finish=finish, labelled=False)
+    source, weights = start_run(recipe, folder, devices, finish=finish, change=change, labelled=False)
     with devices.scope():
         fcmae = new_fcmae(recipe, source.channels)
     if weights:

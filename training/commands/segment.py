@@ -48,7 +48,7 @@ def print_scores(metrics):
         print(table(metrics))
 
 
-def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=None):
+def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=None, change=False):
     """Trains to the end of a recipe, going on if the folder has an interrupted run of it.
 
     Writes segmenter.keras (with `recipe.ema` the averaged weights), best.keras after each epoch that is the best so
@@ -60,6 +60,7 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=Non
         devices: `training.distribute.devices.Devices`.
         new_encoder: From recipe and weights to the encoder under the head.
         finish: "newest" or "best" to end the run with this checkpoint, without a further step.
+        change: Whether a run may go on with another recipe, see `training.runs.folder.open_run`.
 
     Returns:
         What is in metrics.json, a dict; `None` on all workers but the chief.
@@ -68,7 +69,7 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=Non
     from ..data.scenes.sources import open_scenes
     from ..evaluation.segmentation import evaluate
 
-    source, weights = start_run(recipe, folder, devices, open_scenes, finish=finish)
+    source, weights = start_run(recipe, folder, devices, open_scenes, finish=finish, change=change)
     names = source.class_names
     with devices.scope():
         model = new_segmenter(recipe, names, weights, new_encoder)

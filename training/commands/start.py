@@ -62,7 +62,7 @@ def outcome_of(run, rows, args):
     """Runs the recipe that was asked for, where it was asked for.
 
     Args:
-        run: Function of a recipe, a folder and devices that trains, and returns the metrics.
+        run: Function of a recipe, a folder, devices and `change` that trains, and returns the metrics.
         rows: Dict from names to recipes.
         args: Options, as `add_run_options`, `add_device_options` and `options.add_options` define them.
 
@@ -73,7 +73,7 @@ def outcome_of(run, rows, args):
     folder = folder_of(args)
     devices = devices_of(args)
     with devices.clear_errors():
-        return Outcome(folder, run(recipe, folder, devices))
+        return Outcome(folder, run(recipe, folder, devices, change=args.change_recipe))
 
 
 def folder_name(text):
@@ -102,7 +102,7 @@ def make_reproducible(recipe):
         tf.config.experimental.enable_op_determinism()
 
 
-def start_run(recipe, folder, devices, open_data=None, finish=None, **about_data):
+def start_run(recipe, folder, devices, open_data=None, finish=None, change=False, **about_data):
     """Opens data, weights and the chief's folder of a run; on all workers or on none.
 
     Args:
@@ -111,6 +111,7 @@ def start_run(recipe, folder, devices, open_data=None, finish=None, **about_data
         devices: `training.distribute.devices.Devices`.
         open_data: From the recipe to its source of data; by default that of images.
         finish: Not `None` for a run that makes no further step, and needs no weights to start from.
+        change: Whether a run may go on with another recipe, see `training.runs.folder.open_run`.
         **about_data: For `open_data`.
 
     Returns:
@@ -130,7 +131,7 @@ def start_run(recipe, folder, devices, open_data=None, finish=None, **about_data
             "classes": source.class_names and [*source.class_names],
         }
         if devices.is_chief:
-            open_run(folder, recipe, found)
+            open_run(folder, recipe, found, change)
         facts.update(recipe=dataclasses.asdict(recipe), versions=versions(), **found)
     if not recipe.weights and getattr(recipe, "layer_decay", 1) < 1:
         logger.warning(

@@ -209,7 +209,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
             return
         if hasattr(self.model, "jax_state_sync"):  # JAX trains on copies of the variables
             self.model.jax_state_sync()
-        progress = state.Progress(self.position.step, tuple(self.log.history), self.best)
+        position = self.position
+        progress = state.Progress(position.step, tuple(self.log.history), self.best, position.steps_per_epoch)
         state.save(self.folder, self.model, progress)
 
 

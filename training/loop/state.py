@@ -37,11 +37,25 @@ class Progress(NamedTuple):
         step: Steps done; the data's position is the same number.
         history: One dict of metrics an epoch done.
         best: Step of the best checkpoint so far, or `None`.
+        steps_per_epoch: Steps of an epoch, or `None` in checkpoints of before.
     """
 
     step: int = 0
     history: tuple = ()
     best: int | None = None
+    steps_per_epoch: int | None = None
+
+    def rescaled(self, steps_per_epoch, accumulation=1):
+        """The same place in the data, where an epoch has another number of steps.
+
+        Args:
+            steps_per_epoch: Steps of an epoch from now on.
+            accumulation: Steps that make one of the optimizer, which all begin at a multiple of these.
+        """
+        history = tuple(row | {"step": row["epoch"] * steps_per_epoch} for row in self.history)
+        best = [new["step"] for old, new in zip(self.history, history) if old["step"] == self.best]
+        step = self.step * steps_per_epoch // self.steps_per_epoch // accumulation * accumulation
+        return Progress(step, history, best[0] if best else None, steps_per_epoch)
 
 
 def save(folder, model, progress):
@@ -68,6 +82,14 @@ def save(folder, model, progress):
     for step in found.keys() - {*sorted(found)[-KEPT:], progress.best, progress.step}:
         found[step].unlink()
     return path
+
+
+def renumber(folder, model, progress):
+    """Saves a checkpoint and removes all others, whose steps were counted otherwise."""
+    path = save(folder, model, progress)
+    for other in checkpoints(folder).values():
+        if other != path:
+            other.unlink()
 
 
 def restore(folder, model):
@@ -123,7 +145,7 @@ def load(path, model):
     try:
         arrays, content = read(path)
         progress = content["progress"]
-        progress = Progress(progress["step"], tuple(progress["history"]), progress["best"])
+        progress = Progress(**{**progress, "history": tuple(progress["history"])})
     except (ImportError, MemoryError, OSError):  # not the file's fault: it may be read the next time
         raise
     except Exception as error:  # whatever safetensors or JSON raise for a damaged file

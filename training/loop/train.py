@@ -97,6 +97,10 @@ def train(
     if finish:
         model.optimizer.finalize_variable_values(model.trainable_variables)
         return progress
+    if progress.steps_per_epoch not in (None, steps):
+        progress = recount(model, progress, steps, recipe.accumulation)
+        if devices.is_chief:
+            state.renumber(folder / "checkpoints", model, progress)
 
     validates = monitor is not None and source.validation_size > 0
     written = folder if devices.is_chief else None
@@ -133,7 +137,7 @@ def train(
             callbacks=[*everywhere, *(shown if devices.is_chief else []), last],
             verbose=0,
         )
-    return state.Progress(position.step, tuple(log.history), saver.best)
+    return state.Progress(position.step, tuple(log.history), saver.best, steps)
 
 
 def _endless(batches):
@@ -172,8 +176,27 @@ def restore(model, folder, devices, finish=None):
             if finish and not progress.step:
                 raise RunError(f"There is no checkpoint yet to finish this run from. Received: {folder}")
     devices.copy_from_chief(state.variables(model).values())
-    step, history, best = devices.gather(progress)[0]
-    return state.Progress(step, tuple(history), best)
+    step, history, *rest = devices.gather(progress)[0]
+    return state.Progress(step, tuple(history), *rest)
+
+
+def recount(model, progress, steps, accumulation):
+    """Goes to the same place in the data with another number of steps in an epoch, as of another batch size.
+
+    Args:
+        model: The compiled model. Its optimizer's steps, by which the schedule goes, are counted anew as well.
+        progress: The `training.loop.state.Progress`.
+        steps: Steps of an epoch from now on.
+        accumulation: Steps that make one of the optimizer.
+
+    Returns:
+        The `Progress` from now on.
+    """
+    recounted = progress.rescaled(steps, accumulation)
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    done = int(optimizer._iterations)  # fewer than the steps where float16 has overflown
+    optimizer._iterations.assign(done * recounted.step // max(progress.step, 1) // accumulation * accumulation)
+    return recounted
 
 
 def averages(recipe):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import RunError
 from ..files import read_json
-from ..runs.folder import CONFIG, FOUND, METRICS
+from ..runs.folder import CHANGES, CONFIG, FOUND, METRICS, PATHS
 
 # The pictures that runs leave behind, as a reader would go through them, and what they show. `learning_curves.png` is
 # not among them: a page draws the curves of several runs into one picture.
@@ -86,7 +86,8 @@ def read_run(folder, name):
     config = _read(folder / CONFIG, dict)
     metrics, history = _read(folder / METRICS, dict), _read(folder / "log.json", list)
     beside = [config.pop(name, None) or {} for name in ("versions", "system")]
-    config.pop(FOUND, None)  # the settings of runs stand side by side, and this is none
+    for key in (FOUND, PATHS, CHANGES):  # the settings of runs stand side by side, and these are none
+        config.pop(key, None)
     tables = [*beside, *(metrics.get(name) or {} for name in ("classes", "iou"))]
     if not (all(isinstance(table, dict) for table in tables) and all(map(_is_row, history))):
         raise RunError(f"The JSON files of this run are damaged; remove its folder. Received: {folder}")

@@ -30,24 +30,34 @@ CONFIG, METRICS = "config.json", "metrics.json"
 # What a process leaves behind that is killed while it writes.
 LEFTOVERS = f"{WRITING}*"
 
-# In config.json: what was found in the data.
-FOUND = "found"
+# In config.json, beside the recipe: what was found in the data, where fields that are paths lead to, and with which
+# other values the run began that went on with those of the recipe.
+FOUND, PATHS, CHANGES = "found", "paths", "changes"
+
+# What may change on the way: how long the run is, how fast it learns, on how much at once; and what changes no number.
+CHANGEABLE = {
+    *("epochs", "warmup_epochs", "iterations", "warmup_iterations"),
+    *("base_lr", "min_lr", "lr", "schedule", "batch_size"),
+    *("checkpoint_steps", "max_unreadable", "remat"),
+}
 
 # Folder of a run of this process -> the descriptor that holds its lock.
 _claimed = {}
 
 
-def open_run(folder, recipe, found=None):
+def open_run(folder, recipe, found=None, change=False):
     """Makes the folder of a new run, or takes that of an interrupted one to go on with.
 
     The recipe (the seed in it), what was found in the data, the packages' versions and the machine go into config.json.
-    A run that came to no checkpoint has nothing to go on with and begins anew, with any recipe.
+    A run that came to no checkpoint has nothing to go on with and begins anew, with any recipe. With `change`, a run
+    goes on with other values of the fields in `CHANGEABLE`, also if it was finished; what they were is in config.json.
 
     Args:
         folder: Path of the run.
         recipe: The recipe, a dataclass.
         found: Optional dict of facts about its data, JSON. The steps of a run and the places of its classes follow from
             them, so they must not change on the way.
+        change: Whether the recipe may have changed.
 
     Returns:
         The folder as a `Path`.
@@ -57,19 +67,34 @@ def open_run(folder, recipe, found=None):
         RunError: If the interrupted run there had another recipe, or other data, or is not interrupted but running.
     """
     folder = Path(folder)
-    check_new(folder)
+    goes_on = (folder / CONFIG).exists() and checkpoints(folder / "checkpoints")
+    if not (change and goes_on):
+        check_new(folder)
     config = _config(recipe) | ({FOUND: found} if found else {})
-    if (folder / CONFIG).exists() and checkpoints(folder / "checkpoints"):
-        _check_same(folder, config)
+    changed = {}
+    if goes_on:
+        changed = _check_same(folder, config, change)
     elif folder.exists() and any(map(_is_content, folder.iterdir())) and not (folder / CONFIG).exists():
         raise FileExistsError(f"There is something else than a run; give another --name. Received: {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder)
     for leftover in folder.rglob(LEFTOVERS):
         shutil.rmtree(leftover, ignore_errors=True)
-    if not (folder / CONFIG).exists() or not checkpoints(folder / "checkpoints"):
-        write_json(folder / CONFIG, {**config, "versions": versions(), "system": system()})
+    if not goes_on:
+        write_json(folder / CONFIG, {**config, **_paths(config), "versions": versions(), "system": system()})
+    elif changed or (folder / METRICS).exists():
+        _record(folder, changed, max(goes_on))
     return folder
+
+
+def _record(folder, changed, step):
+    """Writes into config.json what a run goes on with, and what it had and came to before. It is unfinished then."""
+    config, metrics = read_json(folder / CONFIG), read_metrics(folder)
+    earlier = config.get(CHANGES)
+    before = {name: config.get(name) for name in changed}
+    change = {"step": step, "before": before} | ({"metrics": metrics} if metrics else {})
+    write_json(folder / CONFIG, {**config, **changed, CHANGES: [*(earlier if isinstance(earlier, list) else []), change]})
+    (folder / METRICS).unlink(missing_ok=True)
 
 
 def _is_content(path):
@@ -110,21 +135,53 @@ def _config(recipe):
     return {"kind": type(recipe).__name__, **json.loads(json.dumps(dataclasses.asdict(recipe)))}
 
 
-def _check_same(folder, config):
-    """Raises a `RunError` if the run has another recipe; warns if it began with other packages."""
+def _paths(config):
+    """Where the fields lead to that are paths here, for config.json: the same place may be spelled otherwise later."""
+    paths = {name: config.get(name) for name in ("data", "weights")}
+    return {PATHS: {name: str(Path(path).resolve()) for name, path in paths.items() if path and Path(path).exists()}}
+
+
+def paths_of(config):
+    """Where the fields of a run led to that were paths, from what its config.json holds, whatever that is."""
+    paths = config.get(PATHS)
+    paths = paths if isinstance(paths, dict) else {}
+    return {name: path for name, path in paths.items() if isinstance(path, str) and isinstance(config.get(name), str)}
+
+
+def _check_same(folder, config, change=False):
+    """Compares the recipe with that of the run; warns if it began with other packages.
+
+    Args:
+        folder: Path of the run.
+        config: What config.json would hold.
+        change: Whether fields may have changed.
+
+    Returns:
+        {name: value} of the fields that have changed.
+
+    Raises:
+        RunError: If one has that may not.
+    """
     before = _with_defaults(read_json(folder / CONFIG))
-    began_with = before.pop("versions", {})
-    before.pop("system", None)  # it may go on elsewhere
+    began_with, led_to, leads_to = before.pop("versions", {}), paths_of(before), _paths(config)[PATHS]
+    for name in ("system", PATHS, CHANGES):  # it may go on elsewhere, and otherwise
+        before.pop(name, None)
     _check_same_data(folder, before.pop(FOUND, None), config.pop(FOUND, None))
-    names = sorted(before.keys() | config.keys())
-    changed = [f"{n}: {before.get(n)} then, {config.get(n)} now" for n in names if before.get(n) != config.get(n)]
-    if changed:
-        raise RunError(
-            "The run of this name had another recipe. Repeat its command to go on with it, or give another --name. "
-            f"Received: {folder} with " + "; ".join(changed)
-        )
+    same_place = {name for name in led_to.keys() & leads_to.keys() if led_to[name] == leads_to[name]}
+    names = sorted(name for name in before.keys() | config.keys() if before.get(name) != config.get(name))
+    names = [name for name in names if name not in same_place]
+    fixed = [name for name in names if not (change and name in CHANGEABLE)]
+    if fixed:
+        told = "; ".join(f"{name}: {before.get(name)} then, {config.get(name)} now" for name in fixed)
+        ways = "Repeat its command to go on with it, or give another --name"
+        if {*fixed} <= CHANGEABLE:
+            ways += ", or --change-recipe to go on with the new one"
+        elif change:
+            ways += "; what --change-recipe can change is " + ", ".join(sorted(CHANGEABLE & before.keys()))
+        raise RunError(f"The run of this name had another recipe. {ways}. Received: {folder} with {told}")
     if began_with != versions():
         logger.warning("The run began with other packages: %s then, %s now", began_with, versions())
+    return {name: config[name] for name in names}
 
 
 def _with_defaults(config):

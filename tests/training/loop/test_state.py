@@ -61,6 +61,17 @@ def test_round_trip(tmp_path):
     assert_equal(arrays(model), arrays(other))
 
 
+def test_rescaled():
+    """Eight steps of three an epoch are two epochs and two thirds."""
+    history = ({"epoch": 1, "step": 3, "loss": 2.0}, {"epoch": 2, "step": 6, "loss": 1.0})
+    progress = Progress(8, history, 6, 3)
+    assert progress.rescaled(3) == progress
+    assert progress.rescaled(6) == Progress(16, (history[0] | {"step": 6}, history[1] | {"step": 12}), 12, 6)
+    assert progress.rescaled(2).step == 5
+    assert progress.rescaled(2, accumulation=2).step == 4
+    assert Progress(2, (), None, 3).rescaled(1) == Progress(0, (), None, 1)
+
+
 def test_without_checkpoint_it_is_a_new_run(tmp_path):
     model = compiled(0)
     before = arrays(model)

@@ -77,6 +77,36 @@ def test_interrupted_run_ends_as_if_it_had_not_been(tmp_path, phase, stop, saved
         np.testing.assert_allclose(again.history[1][shown], progress.history[1][shown], atol=1e-5)
 
 
+@pytest.mark.parametrize("batch_size", [pytest.param(4, marks=pytest.mark.slow), 16])
+def test_goes_on_with_another_batch_size(tmp_path, batch_size):
+    """From the same place in the data and in the schedule, whether steps have higher numbers then or lower ones."""
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(tmp_path / "run", [StopAt(7)], images=32, epochs=3, warmup_epochs=1, clip_norm=1.0)  # 8 an epoch
+    steps = 8 * 8 // batch_size
+    seen = []
+
+    class See(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            seen.append((int(self.model.optimizer.iterations), float(self.model.optimizer.learning_rate)))
+
+    model, progress = pretrain(
+        tmp_path / "run",
+        [See(), StopAt(10**6)],
+        images=32,
+        epochs=3,
+        warmup_epochs=1,
+        clip_norm=1.0,
+        batch_size=batch_size,
+    )
+    assert progress.step == 3 * steps
+    assert [row["step"] for row in progress.history] == [steps, 2 * steps, 3 * steps]
+    first = steps // 2
+    assert len(seen) == 3 * steps - first
+    assert seen[0] == (first // 2, pytest.approx(0.5 * 0.03 * batch_size / 256))
+    assert int(model.optimizer.iterations) == 3 * steps // 2
+    assert max(state.checkpoints(tmp_path / "run" / "checkpoints")) == 3 * steps
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Two epochs of two steps."""

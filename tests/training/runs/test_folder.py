@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.small import finetuning, pretraining
+from training.commands.config import read_config
 from training.errors import RunError
 from training.files import write_json
 from training.runs.folder import open_run, read_metrics
@@ -63,6 +64,73 @@ def test_another_recipe_is_refused(tmp_path, other, message):
     with pytest.raises(RunError, match=message):
         open_run(tmp_path / "a", other)
     assert (tmp_path / "a" / "config.json").read_text() == before
+
+
+class TestChange:
+    def test_goes_on_with_another_recipe(self, tmp_path):
+        folder = interrupted(tmp_path / "a", pretraining(), {"images": 9})
+        before = json.loads((folder / "config.json").read_text())
+        open_run(folder, pretraining(epochs=3, base_lr=0.01), {"images": 9}, change=True)
+        open_run(folder, pretraining(epochs=3, base_lr=0.01, batch_size=16), change=True)
+        config = json.loads((folder / "config.json").read_text())
+        assert config.pop("changes") == [
+            {"step": 1, "before": {"base_lr": 0.03, "epochs": 2}},
+            {"step": 1, "before": {"batch_size": 8}},
+        ]
+        assert config == before | {"epochs": 3, "base_lr": 0.01, "batch_size": 16}
+        open_run(folder, pretraining(epochs=3, base_lr=0.01, batch_size=16))  # by the same command
+        assert json.loads((folder / "config.json").read_text()).keys() - before.keys() == {"changes"}
+
+    def test_finished_run_goes_on(self, tmp_path):
+        folder = interrupted(tmp_path / "a", pretraining())
+        write_json(folder / "metrics.json", {"loss": 1.0})
+        with pytest.raises(FileExistsError, match="finished run"):
+            open_run(folder, pretraining(epochs=9))
+        open_run(folder, pretraining(epochs=9), change=True)
+        assert read_metrics(folder) is None
+        (change,) = json.loads((folder / "config.json").read_text())["changes"]
+        assert change == {"step": 1, "before": {"epochs": 2}, "metrics": {"loss": 1.0}}
+
+    @pytest.mark.parametrize(
+        ("fields", "change", "message"),
+        [
+            ({"epochs": 3}, False, "or --change-recipe to go on.*with epochs: 2 then, 3 now$"),
+            ({"epochs": 3, "seed": 1}, False, "another --name. Received.*epochs: 2 then, 3 now; seed: 0 then, 1 now$"),
+            (
+                {"epochs": 3, "dims": (4, 4, 4, 4)},
+                True,
+                "change is base_lr, batch_size, .*with dims: .4, 6, 8, 10. then",
+            ),
+        ],
+    )
+    def test_the_rest_is_refused(self, tmp_path, fields, change, message):
+        folder = interrupted(tmp_path / "a", pretraining())
+        before = (folder / "config.json").read_text()
+        with pytest.raises(RunError, match=message):
+            open_run(folder, pretraining(**fields), change=change)
+        assert (folder / "config.json").read_text() == before
+
+    def test_finished_run_without_checkpoints_is_refused(self, tmp_path):
+        folder = open_run(tmp_path / "a", pretraining())
+        write_json(folder / "metrics.json", {"loss": 1.0})
+        with pytest.raises(FileExistsError, match="finished run"):
+            open_run(folder, pretraining(epochs=9), change=True)
+
+
+def test_the_same_data_however_they_are_spelled(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    folder = interrupted(tmp_path / "a", pretraining(data="photos", weights="photos/../link"))
+    for data in ("./photos/", str(tmp_path / "photos"), "link", "other/../photos"):
+        open_run(folder, pretraining(data=data, weights="photos"))
+    with pytest.raises(RunError, match="data: photos then, other now"):
+        open_run(folder, pretraining(data="other", weights="photos"))
+    assert read_config(folder)["data"] == "photos"
+    monkeypatch.chdir(tmp_path / "other")
+    assert read_config(folder)["data"] == str(tmp_path / "photos"), "as from here, photos is nothing"
+    open_run(folder, pretraining(data="../photos", weights="../link"))
 
 
 def test_other_data_are_refused(tmp_path):
@@ -169,5 +237,5 @@ def test_write_json(tmp_path):
 def test_recipes_round_trip(tmp_path):
     folder = open_run(tmp_path / "a", finetuning(clip_norm=1.0))
     config = json.loads((folder / "config.json").read_text())
-    del config["kind"], config["versions"], config["system"]
+    del config["kind"], config["versions"], config["system"], config["paths"]
     assert config == json.loads(json.dumps(dataclasses.asdict(finetuning(clip_norm=1.0))))
