@@ -93,7 +93,9 @@ def _record(folder, changed, step):
     earlier = config.get(CHANGES)
     before = {name: config.get(name) for name in changed}
     change = {"step": step, "before": before} | ({"metrics": metrics} if metrics else {})
-    write_json(folder / CONFIG, {**config, **changed, CHANGES: [*(earlier if isinstance(earlier, list) else []), change]})
+    write_json(
+        folder / CONFIG, {**config, **changed, CHANGES: [*(earlier if isinstance(earlier, list) else []), change]}
+    )
     (folder / METRICS).unlink(missing_ok=True)
 
 
