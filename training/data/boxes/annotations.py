@@ -11,6 +11,9 @@ from ..errors import quote
 
 logger = logging.getLogger(__name__)
 
+# Of sides and coordinates in pixels: no picture has more, and float32 has no further whole numbers.
+LARGEST = 2**24
+
 # Annotations are rounded: what sticks out of a picture by up to a pixel is clipped without a word.
 ROUNDING = 1.0
 
@@ -46,6 +49,28 @@ class Annotations(NamedTuple):
     train: list
     validation: list
     class_names: tuple
+
+
+def number(what, value, largest=LARGEST):
+    """A number in an annotation. NaN is one: no box comes of it.
+
+    Raises:
+        ValueError: If it is anything else, or too large.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > largest:
+        raise ValueError(f"{what} must be a number up to {largest}, it is {str(value)[:40]}")
+    return value
+
+
+def side(what, value):
+    """The side of a picture in an annotation, in pixels.
+
+    Raises:
+        ValueError: If it is no whole number from 1 on, or too large.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= LARGEST or value % 1:
+        raise ValueError(f"{what} must be a whole number from 1 to {LARGEST}, it is {str(value)[:40]}")
+    return int(value)
 
 
 def cleaned(annotations, path):

@@ -8,7 +8,7 @@ import numpy as np
 from ...errors import DataError
 from ..errors import check_names, quote
 from ..splits import hold_out
-from .annotations import Annotations, Example, check_known, cleaned
+from .annotations import LARGEST, Annotations, Example, check_known, cleaned, number, side
 
 # What comes before the name of a split, which is also that of its folder of pictures.
 PREFIX = "instances_"
@@ -76,20 +76,31 @@ def _read(file, folder):
         rows = [_object(annotation) for annotation in content["annotations"]]
         if not images or not categories:
             raise ValueError("it has no images or no categories")
-        if not all(isinstance(name, str) for name in categories.values()):
-            raise ValueError("names of its categories are not strings")
+        for name in categories.values():
+            _text("names of its categories", name)
         return _examples(images, categories, rows, folder), categories
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         reason = f"there is no {error}" if isinstance(error, KeyError) else error
         raise DataError(f"This is no file of annotations as in COCO: {reason}. Received: {file}") from error
 
 
 def _object(annotation):
     """The picture's id, the class's id, box, crowd and area of an annotation."""
-    left, top, width, height = annotation["bbox"]
-    area = annotation.get("area", width * height)
-    crowd = annotation.get("iscrowd", 0)
+    left, top, width, height = (number("bbox", value) for value in annotation["bbox"])
+    area = annotation.get("area")
+    area = width * height if area is None else number("area", area, LARGEST**2)
+    crowd = annotation.get("iscrowd") or 0
+    if crowd not in (0, 1):
+        raise ValueError(f"iscrowd must be 0 or 1, it is {str(crowd)[:40]}")
     return annotation["image_id"], annotation["category_id"], (left, top, left + width, top + height), crowd, area
+
+
+def _text(what, value):
+    """A name in the file; one that no file system and no log can have is none."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"{what} are not strings")
+    value.encode()  # halves of characters are an error
+    return value
 
 
 def _examples(images, categories, rows, folder):
@@ -104,11 +115,12 @@ def _examples(images, categories, rows, folder):
 
     def example(id):
         image, found = images[id], of_image[id]
-        path = folder / image["file_name"]
+        path = folder / _text("names of its files", image["file_name"])
+        width, height = (side(name, image[name]) for name in ("width", "height"))
         classes = np.array([numbers[category] for category, *_ in found], "int32")
         boxes, crowd, areas = (
             np.array([row[n] for row in found], t) for n, t in ((1, "float32"), (2, bool), (3, "float32"))
         )
-        return Example(str(path), str(id), image["width"], image["height"], boxes.reshape(-1, 4), classes, crowd, areas)
+        return Example(str(path), str(id), width, height, boxes.reshape(-1, 4), classes, crowd, areas)
 
     return [example(id) for id in images]

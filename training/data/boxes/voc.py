@@ -11,7 +11,7 @@ from keras_cnv2.images.pictures import SUFFIXES
 from ...errors import DataError
 from ..errors import quote
 from ..splits import hold_out
-from .annotations import Annotations, Example, areas_of, check_known, cleaned
+from .annotations import Annotations, Example, areas_of, check_known, cleaned, number, side
 
 logger = logging.getLogger(__name__)
 
@@ -127,16 +127,16 @@ def _read(file):
         if file.stat().st_size > MAX_FILE:
             raise ValueError(f"it is larger than {MAX_FILE} bytes")
         root = ElementTree.parse(file, ElementTree.XMLParser(target=_NoDoctype())).getroot()
-        width, height = (int(_text(root, f"size/{side}")) for side in ("width", "height"))
-        if min(width, height) < 1:
-            raise ValueError(f"its size is {width} x {height}")
+        width, height = (side(name, int(_text(root, f"size/{name}"))) for name in ("width", "height"))
         return width, height, [_object(element) for element in root.findall("object")]
     except (ValueError, LookupError, ElementTree.ParseError) as error:  # LookupError: an encoding that is not known
         raise DataError(f"This is no list of objects as in Pascal VOC: {error}. Received: {file}") from error
 
 
 def _object(element):
-    left, top, right, bottom = (float(_text(element, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
+    left, top, right, bottom = (
+        number(name, float(_text(element, f"bndbox/{name}"))) for name in ("xmin", "ymin", "xmax", "ymax")
+    )
     difficult = int(element.findtext("difficult", "0").strip() or 0) > 0
     return _text(element, "name"), (left - 1, top - 1, right, bottom), difficult
 

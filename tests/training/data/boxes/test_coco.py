@@ -95,6 +95,79 @@ class TestBadInput:
         with pytest.raises(DataError, match=rf"{reason}.*Received: .*instances_train2017\.json"):
             self.read(folder, change)
 
+    @pytest.mark.parametrize(
+        ("place", "value", "reason"),
+        [
+            (("annotations", 0, "bbox", 0), None, "bbox must be a number up to 16777216, it is None"),
+            (("annotations", 0, "bbox", 0), "1", "bbox must be a number"),
+            (("annotations", 0, "bbox", 0), True, "bbox must be a number"),
+            (("annotations", 0, "bbox", 3), 10**400, "bbox must be a number up to 16777216, it is 1000"),
+            (("annotations", 0, "bbox", 3), -1e39, "bbox must be a number"),
+            (("annotations", 0, "bbox", 3), float("inf"), "bbox must be a number"),
+            (("annotations", 0, "bbox"), None, "not iterable"),
+            (("annotations", 0, "area"), [1], "area must be a number"),
+            (("annotations", 0, "iscrowd"), "yes", "iscrowd must be 0 or 1, it is yes"),
+            (("annotations", 0, "image_id"), [100], "unhashable"),
+            (("annotations", 0, "category_id"), {}, "unhashable"),
+            (("annotations", 0), None, "not subscriptable"),
+            (("annotations", 0), [], "list indices"),
+            (("annotations",), None, "not iterable"),
+            (("annotations",), 3, "not iterable"),
+            (("images", 0, "width"), None, "width must be a whole number from 1 to 16777216, it is None"),
+            (("images", 0, "width"), 0, "width must be a whole number"),
+            (("images", 0, "height"), 30.5, "height must be a whole number"),
+            (("images", 0, "height"), 10**400, "height must be a whole number"),
+            (("images", 0, "height"), float("nan"), "height must be a whole number"),
+            (("images", 0, "file_name"), None, "names of its files are not strings"),
+            (("images", 0, "file_name"), "a\0b", "names of its files are not strings"),
+            (("images", 0, "file_name"), "\ud800", "surrogates not allowed"),
+            (("images", 0, "id"), None, "of images that it does not list"),
+            (("images", 0), "text", "indices must be integers"),
+            (("categories", 0, "id"), None, "not supported between"),
+            (("categories", 0, "name"), "", "names of its categories are not strings"),
+            (("categories", 0, "name"), "\ud800", "surrogates not allowed"),
+        ],
+    )
+    def test_values_of_any_kind(self, folder, place, value, reason):
+        def change(content):
+            for key in place[:-1]:
+                content = content[key]
+            content[place[-1]] = value
+
+        with pytest.raises(DataError, match=rf"as in COCO: .*{reason}.*Received: .*instances_train2017\.json"):
+            self.read(folder, change)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "[" * 100_000,
+            '{"images": ' + "[" * 100_000,
+            "null",
+            "3",
+            "[]",
+            '"text"',
+            "{}",
+            "1" * 10_000,
+            "\x00\xff",
+            '{"images": null, "annotations": null, "categories": null}',
+        ],
+        ids=range(10),
+    )
+    def test_json_of_any_shape(self, folder, text):
+        (folder / "annotations" / "instances_train2017.json").write_bytes(text.encode("latin-1"))
+        with pytest.raises(DataError, match=r"as in COCO: .*Received: .*instances_train2017\.json"):
+            read_coco(folder)
+
+    def test_nothing_where_a_value_may_be_missing(self, folder):
+        train = self.read(folder, lambda c: [row.update(area=None, iscrowd=None) for row in c["annotations"]]).train
+        for example in train:
+            sides = example.boxes[:, 2:] - example.boxes[:, :2]
+            np.testing.assert_array_equal(example.areas, sides.prod(axis=1))
+            assert not example.crowd.any()
+
+    def test_sides_written_with_a_point(self, folder):
+        assert self.read(folder, lambda c: c["images"][0].update(width=40.0)).train[0].width == 40
+
     def test_two_categories_of_one_name(self, folder):
         message = r"classes must have different names\. Received: .*instances_train2017\.json with red more than once"
         with pytest.raises(DataError, match=message):

@@ -176,8 +176,17 @@ class TestBadInput:
             ("<annotation>", "no element found"),
             ("", "no element found"),
             ("<annotation/>", "there is no size/width in <annotation>"),
-            ("<a><size><width>40</width><height>0</height></size></a>", "its size is 40 x 0"),
+            (
+                "<a><size><width>40</width><height>0</height></size></a>",
+                "height must be a whole number from 1 to .*, it is 0",
+            ),
             ("<a><size><width>40</width><height>3</height></size><object/></a>", "there is no bndbox/xmin in <object>"),
+            ("<a><size><width>99999999</width><height>3</height></size></a>", "width must be a whole number from 1 to"),
+            (
+                "<a><size><width>40</width><height>3</height></size><object><bndbox><xmin>1</xmin><ymin>1</ymin>"
+                "<xmax>1e999</xmax><ymax>2</ymax></bndbox></object></a>",
+                "xmax must be a number up to 16777216, it is inf",
+            ),
             ("<a><size><width>forty</width><height>30</height></size></a>", "invalid literal"),
             ('<?xml version="1.0" encoding="nonsense"?><a/>', "unknown encoding: nonsense"),
             ('<?xml version="1.0" encoding="utf-7"?><a/>', "."),
