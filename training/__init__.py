@@ -170,6 +170,13 @@ def packages():
         raise ModuleNotFoundError(message, name=error.name) from error
 
 
+def __getattr__(name):
+    """`training.recipes`, whose rows are data for users: imported when asked for, as it imports Keras."""
+    if name == "recipes":
+        return importlib.import_module(".recipes", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def _call(command, /, *positional, **options):
     with packages():
         from .commands.call import call  # which imports Keras

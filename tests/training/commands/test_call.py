@@ -12,6 +12,7 @@ import training
 import training.__main__
 from tests.training.small import COMMON, finetuning, source
 from training.commands import analyze, evaluate, finetune, pretrain, report
+from training.recipes.images import FINETUNING
 
 FIELDS = {name: value for name, value in COMMON.items() if name not in ("deterministic", "data")}
 
@@ -115,3 +116,12 @@ def test_finetune_and_evaluate(monkeypatch, tmp_path):
     assert config["epochs"] == finetuning().epochs
     scores = training.evaluate(config=folder / "config.json")
     assert (scores["top1"], scores["images"]) == (metrics["top1"], 8)
+
+
+def test_recipes_are_data_of_the_package(monkeypatch):
+    """Also right after `import training`, which imports none of its rooms."""
+    monkeypatch.delattr(training, "recipes")
+    assert training.recipes.images.FINETUNING is FINETUNING
+    assert {"detection", "segmentation"} <= {*dir(training.recipes)}
+    with pytest.raises(AttributeError, match="module 'training' has no attribute 'recipe'"):
+        training.recipe  # noqa: B018
