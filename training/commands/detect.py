@@ -124,7 +124,7 @@ def _written(model, recipe, source, progress, folder, devices):
         images, truths = source.examples(recipe, min(EXAMPLES, source.validation_size))
         found = detector.predict(images, verbose=0)
         detections(folder / "detections.png", images, truths, found, names)
-        average_precisions(folder / "average_precisions.png", metrics["classes"], _percent(metrics["AP"]))
+        average_precisions(folder / "average_precisions.png", metrics["classes"], f"AP: {_percent(metrics['AP'])}")
         results.save_best(model, progress, folder)
     write_json(folder / METRICS, metrics)
     return metrics

@@ -144,9 +144,8 @@ def run(evaluation, devices=ONE_DEVICE):
         raise RecipeError(f"data must have pictures to evaluate on. Received: data={evaluation.data}")
     check_channels(classifier, source, evaluation.data)
     if not source.size and devices.is_chief:
-        logger.warning(
-            "no validation split: all %d pictures, any that were trained on among them", source.validation_size
-        )
+        message = "no validation split: evaluated on all %d pictures, also on those that were trained on"
+        logger.warning(message, source.validation_size)
     return evaluate(classifier, source, evaluation, evaluation.batch_size, devices, evaluation.mirrored)[0]
 
 

@@ -39,6 +39,7 @@ def _draw(axes, boxes, classes, scores, class_names):
     """Boxes with the names of their classes, and their scores if there are any."""
     from matplotlib.patches import Rectangle
 
+    room = max(axes.get_ylim()) / 30  # what a name takes above a box; where there is less, it is inside
     for n, (left, top, right, bottom) in enumerate(boxes):
         number = int(classes[n])
         colour = f"C{number % 10}"
@@ -51,7 +52,7 @@ def _draw(axes, boxes, classes, scores, class_names):
             label,
             fontsize=6,
             color="white",
-            verticalalignment="bottom",
+            verticalalignment="bottom" if top >= room else "top",
             clip_on=True,
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.5},
         )
@@ -71,7 +72,7 @@ def average_precisions(path, classes, title):
     figure = new_figure(6, 1.2 + 0.25 * len(names))
     axes = figure.subplots()
     bars = axes.barh(range(len(names)), values)
-    axes.bar_label(bars, [f"{value:.3f}" for value in values], padding=3, fontsize=8)
+    axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=3, fontsize=8)
     axes.set(yticks=range(len(names)), yticklabels=[*map(drawable, names)], xlim=(0, 1.1), xlabel="AP", title=title)
     axes.invert_yaxis()
     save_figure(figure, path)

@@ -103,7 +103,7 @@ def test_evaluation_of_what_was_trained_on_is_told(tmp_path, caplog, split):
     data, weights = str(tmp_path if split else tmp_path / "train"), str(tmp_path / "classifier.keras")
     figures = run(Evaluation(data=data, weights=weights, image_size=16))
     assert figures["images"] == 2
-    assert ("no validation split: all 2 pictures" in caplog.text) is not split
+    assert ("no validation split: evaluated on all 2 pictures" in caplog.text) is not split
 
 
 class TestColumns:

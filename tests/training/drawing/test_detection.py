@@ -36,6 +36,17 @@ def test_detections(tmp_path, monkeypatch):
     assert size_of(path) == (960, 960)
 
 
+def test_names_of_boxes_are_within_the_picture(tmp_path, monkeypatch):
+    figures = drawn(monkeypatch)
+    boxes, classes = np.array([[[4.0, 0, 20, 20], [30, 40, 50, 60]]]), np.array([[0, 1]])
+    found = {"boxes": boxes, "classes": classes, "scores": np.array([[0.9, 0.8]]), "count": np.array([0])}
+    detections(tmp_path / "a.png", np.zeros((1, 64, 64, 3)), {"boxes": boxes, "classes": classes}, found, NAMES)
+    axes = figures[0].axes[0]
+    frame, *names = (part.get_window_extent() for part in (axes, *axes.texts))
+    assert all(name.y1 <= frame.y1 for name in names)
+    assert [text.get_verticalalignment() for text in axes.texts] == ["top", "bottom"]
+
+
 def test_average_precisions(tmp_path, monkeypatch):
     """The best above; classes that are in no picture have no bar."""
     figures = drawn(monkeypatch)
@@ -43,6 +54,7 @@ def test_average_precisions(tmp_path, monkeypatch):
     (axes,) = figures[0].axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["c", "a"]
     assert [bar.get_width() for bar in axes.patches] == [0.75, 0.25]
+    assert [text.get_text() for text in axes.texts] == ["75.0%", "25.0%"]
     assert axes.yaxis_inverted()
     many = {f"{n:03}": n / 100 for n in range(100)}
     average_precisions(tmp_path / "b.png", many, "all")
