@@ -8,6 +8,7 @@ argument for the `training.data.shares.Share` of them, and as anything that Kera
 
 import importlib.util
 import itertools
+from functools import partial
 
 import keras
 
@@ -124,19 +125,26 @@ def train(
     shown = [ProgressLine(position, recipe.step_batch, recipe.epochs), *tensorboard(folder), *callbacks]
     last = EndWhenTold(saver, devices, recipe.accumulation)
     with last.listening(), source.clear_errors():
-        model.fit(
-            _endless(devices.batches(lambda share: source.training(recipe, progress.step, augmentation, share))),
-            validation_data=devices.batches(lambda share: source.validation(recipe, recipe.step_batch, share))
-            if validates
-            else None,
-            validation_steps=-(-source.validation_size // recipe.step_batch) if validates else None,
-            steps_per_epoch=steps,
-            epochs=recipe.epochs,
-            initial_epoch=progress.step // steps,
-            shuffle=False,
-            callbacks=[*everywhere, *(shown if devices.is_chief else []), last],
-            verbose=0,
-        )
+        for part, epochs in recipe.parts:
+            is_last = part is recipe
+            if position.step >= epochs * steps and not is_last:
+                continue
+            batches = partial(source.training, part, position.step, augmentation)
+            model.fit(
+                _endless(devices.batches(lambda share, batches=batches: batches(share))),
+                validation_data=devices.batches(lambda share: source.validation(recipe, recipe.step_batch, share))
+                if validates
+                else None,
+                validation_steps=-(-source.validation_size // recipe.step_batch) if validates else None,
+                steps_per_epoch=steps,
+                epochs=epochs,
+                initial_epoch=position.step // steps,
+                shuffle=False,
+                callbacks=[*everywhere, *(shown if devices.is_chief else []), last],
+                verbose=0,
+            )
+            if not is_last:  # `fit` ends with the moving averages in the place of the weights
+                restore(model, folder, devices)
     return state.Progress(position.step, tuple(log.history), saver.best, steps)
 
 

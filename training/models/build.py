@@ -1,5 +1,7 @@
 """The model that a recipe trains."""
 
+import dataclasses
+
 import keras
 
 import keras_cnv2
@@ -36,7 +38,7 @@ def new_classifier(recipe, channels, class_names, weights=None, classifier_activ
         **recipe.architecture,
         weights=weights,
         stem_stride=recipe.stem_stride,
-        input_shape=(recipe.image_size, recipe.image_size, channels),
+        input_shape=(*recipe.sides, channels),
         classes=len(class_names),
         class_names=class_names,
         classifier_activation=classifier_activation,
@@ -78,6 +80,7 @@ def blocks_of(model):
 def with_softmax(classifier, recipe):
     """A copy of a trained classifier that gives probabilities, in float32: what is saved and served."""
     channels, names = classifier.input_shape[-1], classifier.class_names
+    recipe = dataclasses.replace(recipe, first_size=None, first_epochs=0)  # it is for the size at the end
     copy = new_classifier(recipe, channels, names, classifier_activation="softmax", dtype="float32")
     keras_cnv2.load_checkpoint(copy, keras_cnv2.state_dict(classifier))
     return copy

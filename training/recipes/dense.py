@@ -75,6 +75,11 @@ class Dense(Training):
         """Height and width of the model's images, `None` where they are free."""
         return None, None
 
+    @property
+    def parts(self):
+        """As those of `training.recipes.fields.Recipe`: there is one."""
+        return [(self, self.epochs)]
+
     def steps_per_epoch(self, images):
         """The number of steps in an epoch of the log, however many images there are."""
         return self.report_every * self.accumulation

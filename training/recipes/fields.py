@@ -4,7 +4,7 @@ The optimizer is AdamW, or Muon for the blocks' matrices and AdamW for the rest;
 rank 1: norms, biases, GRN, the mask token.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras_cnv2.sizes
 from keras_cnv2.images.pictures import RESIZES
@@ -186,6 +186,16 @@ class Recipe(Training):
         """The learning rate after the warm-up."""
         return self.base_lr * self.batch_size / 256
 
+    @property
+    def sides(self):
+        """Height and width of the model's images, `None` where they are free."""
+        return self.image_size, self.image_size
+
+    @property
+    def parts(self):
+        """The parts of the training in order: pairs of a recipe and the number of epochs done at its end."""
+        return [(self, self.epochs)]
+
     def steps_per_epoch(self, images):
         """The number of steps in an epoch: a pass over so many images."""
         return self.steps_per_pass(images)
@@ -236,6 +246,9 @@ class Finetuning(Recipe):
 
     Args:
         frozen: Whether only the final norm and the head are trained (a linear probe).
+        first_size: Height and width of the images in the first epochs, in pixels, which saves time; none for the same
+            all along.
+        first_epochs: How many epochs these are.
         layer_decay: Factor on the learning rate from each layer to the one below.
         layer_decay_type: "single": every block is a layer; "group": twelve groups of blocks, for base to huge.
         rand_augment: Magnitude of RandAugment, 0 to 10; 0 for none.
@@ -252,6 +265,8 @@ class Finetuning(Recipe):
     """
 
     frozen: bool = False
+    first_size: int | None = None
+    first_epochs: int = 0
     layer_decay: float = 1.0
     layer_decay_type: str = "single"
     rand_augment: float = 0.0
@@ -268,6 +283,11 @@ class Finetuning(Recipe):
         super().__post_init__()
         check = self._check
         self.check_layer_decay()
+        patch = 8 * self.stem_stride
+        allowed = f"none or from {patch}, for stem_stride={self.stem_stride}, to image_size={self.image_size}"
+        check("first_size", self.first_size is None or patch <= self.first_size <= self.image_size, allowed)
+        check("first_epochs", 0 <= self.first_epochs <= self.epochs, f"from 0 to epochs={self.epochs}")
+        check("first_epochs", (self.first_epochs > 0) == (self.first_size is not None), "given with first_size")
         check("rand_augment", 0 <= self.rand_augment <= 10, "from 0 to 10")
         for name in ("rand_augment_std", "mixup", "cutmix"):
             check(name, getattr(self, name) >= 0, "0 or more")
@@ -275,3 +295,13 @@ class Finetuning(Recipe):
         for name in ("erasing", "label_smoothing"):
             check(name, 0 <= getattr(self, name) < 1, "from 0 to below 1")
         check("head_init", self.head_init > 0, "positive")
+
+    @property
+    def sides(self):
+        return (None, None) if self.first_size else super().sides
+
+    @property
+    def parts(self):
+        if not self.first_size:
+            return super().parts
+        return [(replace(self, image_size=self.first_size), self.first_epochs), *super().parts]

@@ -12,6 +12,7 @@ import pytest
 import keras_cnv2
 from tests.training.runs_in_parts import StopAt
 from tests.training.small import finetuning, pretraining, source
+from training.data.images.arrays import Arrays
 from training.data.images.augment import Augmentation
 from training.errors import TrainingError
 from training.loop import state
@@ -105,6 +106,31 @@ def test_goes_on_with_another_batch_size(tmp_path, batch_size):
     assert seen[0] == (first // 2, pytest.approx(0.5 * 0.03 * batch_size / 256))
     assert int(model.optimizer.iterations) == 3 * steps // 2
     assert max(state.checkpoints(tmp_path / "run" / "checkpoints")) == 3 * steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [5, 7])
+def test_images_that_grow(tmp_path, stop, monkeypatch):
+    """The first epoch's are smaller. A run that goes on after it has the weights, and not their averages."""
+    sizes = []
+    batches = Arrays.training
+
+    def training(self, recipe, first_batch, *others):
+        sizes.append((recipe.image_size, first_batch, batches(self, recipe, first_batch, *others)[0][0].shape))
+        return batches(self, recipe, first_batch, *others)
+
+    monkeypatch.setattr(Arrays, "training", training)
+    fields = {"first_size": 8, "first_epochs": 1}
+    whole, progress = finetune(tmp_path / "whole", **fields)
+    assert sizes == [(8, 0, (4, 8, 8, 3)), (16, 6, (4, 16, 16, 3))]
+    with pytest.raises(KeyboardInterrupt):
+        finetune(tmp_path / "parts", [StopAt(stop)], **fields)
+    parts, again = finetune(tmp_path / "parts", **fields)
+    assert progress.step == again.step == 12
+    assert int(whole.optimizer.iterations) == int(parts.optimizer.iterations) == 6
+    for one, two in zip(weights(whole), weights(parts)):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+    assert with_softmax(parts, finetuning(**fields)).image_size == 16
 
 
 @pytest.fixture(scope="module")

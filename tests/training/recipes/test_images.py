@@ -126,6 +126,8 @@ IMPOSSIBLE = {
     "schedule": "steps",
     "shift": 32,
     "cutout": 33,
+    "first_size": 33,
+    "first_epochs": 1,
     "alternate_flip": True,  # flip is false in this row
     "weight_decay": -0.1,
     "betas": (0.9, 1.0),

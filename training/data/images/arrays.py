@@ -136,6 +136,8 @@ class Batches(keras.utils.PyDataset):
         """The batch as it is trained on."""
         draws = Draws(self.recipe.seed, number)
         images = augment.resized_crops(images, self.recipe.crop_area, draws)
+        if images.shape[1] > self.recipe.image_size:
+            images = keras.ops.image.resize(images, (self.recipe.image_size,) * 2, antialias=True)
         if self.recipe.alternate_flip:
             images = augment.flips_in_turns(images, flipped, epoch)
         elif self.recipe.flip:
