@@ -256,7 +256,15 @@ def _keras_rows():
 
 KERAS = Dialect("keras", [*_keras_rows()])
 
-DIALECTS = (OFFICIAL, OFFICIAL_FCMAE, OFFICIAL_SPARSE, TIMM, TIMM_CONV_MLP, TRANSFORMERS, TRANSFORMERS_BARE, KERAS)
+# The paths themselves.
+KERAS_PATHS = Dialect(
+    "keras paths", [(path, path, Layout(layout.ours, layout.ours)) for path, _, layout in OFFICIAL.rows]
+)
+
+DIALECTS = (
+    *(OFFICIAL, OFFICIAL_FCMAE, OFFICIAL_SPARSE, TIMM, TIMM_CONV_MLP, TRANSFORMERS, TRANSFORMERS_BARE),
+    *(KERAS, KERAS_PATHS),
+)
 
 # The parts of a model that a checkpoint may have or lack as a whole, by Keras path. All else is the encoder.
 PARTS = {

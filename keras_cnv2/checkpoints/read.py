@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_cnv2.checkpoints.lazy_array import damaged
+from keras_cnv2.checkpoints.model_folder import is_model_folder, model_in
 from keras_cnv2.checkpoints.read_keras import open_keras
 from keras_cnv2.checkpoints.read_safetensors import open_safetensors
 from keras_cnv2.checkpoints.read_torch import open_torch
@@ -28,7 +29,7 @@ class Contents(NamedTuple):
     Args:
         tensors: Dict from names to arrays, NumPy's or lazy ones.
         metadata: Dict, see `keras_cnv2.checkpoints.metadata`.
-        config: The configuration of the Keras model in a `.keras` file, or `None`.
+        config: The configuration of the Keras model in a `.keras` file or in a run's checkpoint, or `None`.
     """
 
     tensors: Mapping
@@ -37,8 +38,14 @@ class Contents(NamedTuple):
 
 
 def is_path(source):
-    """Whether `source` is the path of a kind of file that is read here."""
-    return isinstance(source, os.PathLike) or (isinstance(source, str) and source.endswith(tuple(READERS)))
+    """Whether `source` is the path of a kind of file that is read here, or of a folder that names one."""
+    is_file = isinstance(source, os.PathLike) or (isinstance(source, str) and source.endswith(tuple(READERS)))
+    return is_file or is_model_folder(source)
+
+
+def file_at(path):
+    """The path of a weights file: `path`, or of a folder that names its model, the model's."""
+    return model_in(path) if is_model_folder(path) else Path(path)
 
 
 def without_suffix(name):
@@ -51,7 +58,7 @@ def open_checkpoint(path):
     """Opens a weights file. No code in it is run, and arrays are read when they are asked for, inside the context.
 
     Args:
-        path: Path of a `.safetensors`, `.pt`, `.pth`, `.bin`, `.keras` or `.weights.h5` file.
+        path: Path of a `.safetensors`, `.pt`, `.pth`, `.bin`, `.keras` or `.weights.h5` file, or of a run's folder.
 
     Yields:
         `Contents`.
@@ -60,7 +67,7 @@ def open_checkpoint(path):
         CheckpointError: If `path` is no such path, or the file is damaged or holds anything but weights.
         FileNotFoundError: If there is no file.
     """
-    name = os.fspath(path) if is_path(path) else ""
+    name = os.fspath(file_at(path)) if is_path(path) else ""
     reader = next((reader for suffix, reader in READERS.items() if name.endswith(suffix)), None)
     if reader is None:
         raise CheckpointError(f"A path of weights ends in one of {', '.join(READERS)}. Received: {path!r}")

@@ -34,15 +34,15 @@ def open_keras(path, stack):
             while entry.read(CHUNK):  # to the end, where the checksum is compared
                 pass
         place = place_of(file, archive.getinfo("model.weights.h5"))
-    return _tensors(open_hdf5(file, *place)), _metadata(config), config
+    return _tensors(open_hdf5(file, *place)), metadata_in(config), config
 
 
-def _metadata(config):
+def metadata_in(config):
     """What travels with the weights stands in a classifier's configuration, under the same names.
 
     Not so the activation, which may be any function there: who builds the model reads it in the configuration.
     """
-    is_classifier = config is not None and config["registered_name"] == "keras_cnv2>ConvNeXtV2"
+    is_classifier = config is not None and config.get("registered_name") == "keras_cnv2>ConvNeXtV2"
     arguments = config["config"] if is_classifier else {}
     left_out = ("classifier_activation",)
     return check_metadata({k: v for k, v in arguments.items() if v is not None and k not in left_out})

@@ -5,6 +5,7 @@ import json
 import ml_dtypes
 import numpy as np
 
+from keras_cnv2.checkpoints.described import DESCRIPTION, described
 from keras_cnv2.checkpoints.lazy_array import LazyArray
 from keras_cnv2.checkpoints.metadata import KEY, check_metadata
 
@@ -17,7 +18,7 @@ DTYPES = {
 
 
 def open_safetensors(path, stack):
-    """Tensors and metadata in a `.safetensors` file."""
+    """Tensors and metadata in a `.safetensors` file, and the configuration of the Keras model where it has one."""
     from safetensors import safe_open
 
     def lazy(name, part):
@@ -32,4 +33,7 @@ def open_safetensors(path, stack):
     with safe_open(path, "np") as file:
         text = (file.metadata() or {}).get(KEY)
         tensors = {name: lazy(name, file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
-    return tensors, check_metadata(json.loads(text) if text else {})
+    content = json.loads(text) if text else {}
+    if isinstance(content, dict) and DESCRIPTION in content:
+        return described(tensors, content[DESCRIPTION])
+    return tensors, check_metadata(content)

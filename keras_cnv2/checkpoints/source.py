@@ -7,7 +7,7 @@ from typing import NamedTuple
 from keras_cnv2.checkpoints.bundled import check_file, checkout_file
 from keras_cnv2.checkpoints.convert import load_contents, shape_of, translate
 from keras_cnv2.checkpoints.hub import download
-from keras_cnv2.checkpoints.read import READERS, is_path, open_checkpoint
+from keras_cnv2.checkpoints.read import READERS, file_at, is_path, open_checkpoint
 from keras_cnv2.checkpoints.registry import find_checkpoint, find_file
 from keras_cnv2.errors import CheckpointError
 from keras_cnv2.sizes import SIZES, size_of
@@ -40,8 +40,9 @@ def fetch_weights(weights, size=None):
         CheckpointError: If there are no such weights, or they cannot be had.
     """
     if is_path(weights):
-        row = find_file(Path(weights))
-        return Weights(Path(weights), row.metadata if row else {})
+        path = file_at(weights)
+        row = find_file(path)
+        return Weights(path, row.metadata if row else {})
     row = find_checkpoint(weights, size)
     found = {"repository": row.repository, "file": row.file}
     if path := checkout_file(row):

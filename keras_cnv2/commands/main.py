@@ -25,7 +25,7 @@ from keras_cnv2.restore import read_architecture, restore_model
 from keras_cnv2.sizes import SIZES
 from keras_cnv2.terminal import PrintableFormatter, PrintableParser, printable, printable_lines
 
-WEIGHTS = "path of a file, full name of a published checkpoint (see `list`), or tag of one"
+WEIGHTS = "path of a file or of a run, full name of a published checkpoint (see `list`), or tag of one"
 
 
 def main(argv=None):

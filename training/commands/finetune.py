@@ -13,7 +13,7 @@ from ..evaluation.classification import evaluate
 from ..evaluation.predictions import best_and_worst
 from ..files import write_json
 from ..loop.train import classifier_metrics, train
-from ..models.build import freeze_encoder, new_classifier, with_softmax, without_grn
+from ..models.build import described_classifier, freeze_encoder, new_classifier, with_softmax, without_grn
 from ..recipes.images import FINETUNING
 from ..runs import results
 from ..runs.folder import METRICS
@@ -94,6 +94,7 @@ def run(recipe, folder, devices=ONE_DEVICE, finish=None, change=False):
         monitor="val_accuracy",
         save_best=lambda: results.save(with_softmax(classifier, recipe), folder / results.BEST),
         finish=finish,
+        described=described_classifier(classifier),
     )
     with devices.scope():
         trained = with_softmax(classifier, recipe)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import keras
 
+from keras_cnv2.checkpoints.model_folder import is_model_folder, model_in
+
 from ..data.images.sources import open_source
 from ..distribute.strategies import STRATEGIES, open_devices
 from ..errors import RunError
@@ -16,6 +18,9 @@ from ..runs.folder import CONFIG, METRICS, open_run, versions
 from . import options
 
 logger = logging.getLogger(__name__)
+
+# The models that other runs start from, and the kinds of runs that end with them.
+KINDS = {"fcmae.keras": "Pretraining", "classifier.keras": "Finetuning"}
 
 
 def add_run_options(parser, name):
@@ -146,12 +151,15 @@ def start_run(recipe, folder, devices, open_data=None, finish=None, change=False
 def weights_of(recipe, finished=("fcmae.keras", "classifier.keras")):
     """What a recipe's `weights` mean: of a run's folder the model in it, else a path or tag as it is.
 
+    Of a run that is not finished, its best model or its newest checkpoint is taken, and the log says so.
+
     Args:
         recipe: The recipe.
         finished: File names of models in a run's folder, the first that is there is taken.
 
     Raises:
-        RunError: If the folder has no such model.
+        RunError: If the folder is of another kind of run.
+        CheckpointError: If the run has no checkpoint yet.
     """
     folder = Path(recipe.weights)
     if not (folder / CONFIG).exists():
@@ -159,8 +167,13 @@ def weights_of(recipe, finished=("fcmae.keras", "classifier.keras")):
     for name in finished:
         if (folder / name).exists():
             return str(folder / name)
+    kind = read_json(folder / CONFIG).get("kind")
+    if kind in {KINDS[name] for name in finished} and is_model_folder(folder):
+        path = model_in(folder)
+        logger.warning("%s is a run that is not finished: %s of it is taken", folder, path.relative_to(folder))
+        return str(path)
     state = "finished" if (folder / METRICS).exists() else "not finished"
     raise RunError(
         f"weights must be of a finished run that has {' or '.join(finished)}. Received: weights={folder}, a run of "
-        f"{read_json(folder / CONFIG).get('kind')} that is {state}"
+        f"{kind} that is {state}"
     )

@@ -175,9 +175,10 @@ class SaveCheckpoints(keras.callbacks.Callback):
         best: Step of the best checkpoint so far, or `None`.
         save_best: Optional function without arguments that writes the model, called after each epoch that is the best
             so far; the model then has the weights that were evaluated.
+        described: As in `training.loop.state.save`.
     """
 
-    def __init__(self, folder, position, log, guard, every, monitor, best=None, save_best=None):
+    def __init__(self, folder, position, log, guard, every, monitor, best=None, save_best=None, described=None):
         super().__init__()
         self.folder = folder
         self.position = position
@@ -187,6 +188,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.monitor = monitor
         self.best = best
         self.save_best = save_best
+        self.described = described
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.position.step
@@ -211,7 +213,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self.model.jax_state_sync()
         position = self.position
         progress = state.Progress(position.step, tuple(self.log.history), self.best, position.steps_per_epoch)
-        state.save(self.folder, self.model, progress)
+        state.save(self.folder, self.model, progress, self.described)
 
 
 class ProgressLine(keras.callbacks.Callback):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_cnv2.checkpoints.described import DESCRIPTION, description
 from keras_cnv2.checkpoints.write import write_tensors
 from keras_cnv2.files import replacing
 
@@ -58,13 +59,15 @@ class Progress(NamedTuple):
         return Progress(step, history, best[0] if best else None, steps_per_epoch)
 
 
-def save(folder, model, progress):
+def save(folder, model, progress, described=None):
     """Writes a checkpoint, then removes others that are neither among the last three nor the best.
 
     Args:
         folder: Path of the folder of checkpoints; made if it is not there.
         model: The compiled model, its optimizer built.
         progress: The `Progress`.
+        described: Optional, what `keras.saving.serialize_keras_object` makes of the model that the run ends with: the
+            library then restores that from the checkpoint, with the moving averages where the optimizer keeps some.
 
     Returns:
         The checkpoint's path.
@@ -73,6 +76,9 @@ def save(folder, model, progress):
     path = folder / NAME.format(progress.step)
     arrays = {name: np.asarray(keras.ops.convert_to_numpy(v), order="C") for name, v in variables(model).items()}
     content = {"progress": progress._asdict(), "checksums": {name: checksum(a) for name, a in arrays.items()}}
+    weights = _weights(model)
+    if described and len(weights) == len(model.weights):  # others' models may have several of a path
+        content[DESCRIPTION] = description(described, weights)
     text = json.dumps(content)
     with replacing(path) as temporary:
         write_tensors(temporary, arrays, {KEY: text, CHECKSUM: str(zlib.crc32(text.encode()))})
@@ -84,9 +90,9 @@ def save(folder, model, progress):
     return path
 
 
-def renumber(folder, model, progress):
-    """Saves a checkpoint and removes all others, whose steps were counted otherwise."""
-    path = save(folder, model, progress)
+def renumber(folder, model, progress, described=None):
+    """Saves a checkpoint and removes all others, whose steps were counted otherwise. Arguments as of `save`."""
+    path = save(folder, model, progress, described)
     for other in checkpoints(folder).values():
         if other != path:
             other.unlink()
@@ -183,6 +189,15 @@ def variables(model):
     groups = {"model": model.variables, "optimizer": model.optimizer.variables}
     # Numbered: paths are for people, and those of random generators depend on what else a process has built.
     return {f"{group}/{number:05d}": v for group, vs in groups.items() for number, v in enumerate(vs)}
+
+
+def _weights(model):
+    """The names of the arrays that are the model's weights at the end of a run, by the weights' paths."""
+    names = {id(variable): name for name, variable in variables(model).items()}
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    averages = optimizer._model_variables_moving_average if optimizer.use_ema else []
+    averaged = {id(v): names[id(a)] for v, a in zip(optimizer._trainable_variables, averages) if a is not None}
+    return {weight.path: averaged.get(id(weight), names[id(weight)]) for weight in model.weights}
 
 
 def assign(model, arrays, path):

@@ -55,6 +55,7 @@ def train(
     monitor=None,
     save_best=None,
     finish=None,
+    described=None,
     **compile_arguments,
 ):
     """Trains a model to the end of its recipe, from the newest checkpoint in the folder if there is one.
@@ -75,6 +76,8 @@ def train(
         save_best: Optional function without arguments that writes the model, called on the chief after each epoch
             whose validation is the best so far.
         finish: "newest" or "best" to take this checkpoint for the end, without a further step.
+        described: Optional, what `keras.saving.serialize_keras_object` makes of the model that is saved at the end, if
+            this one is another.
         **compile_arguments: The loss, for `model.compile`.
 
     Returns:
@@ -87,6 +90,7 @@ def train(
         Interrupted: If a SIGINT came; the state is saved.
     """
     steps = recipe.steps_per_epoch(source.size)
+    described = described or keras.saving.serialize_keras_object(model)  # before it is compiled
     if recipe.remat:
         rematerialize(model)
     with devices.scope():
@@ -101,7 +105,7 @@ def train(
     if progress.steps_per_epoch not in (None, steps):
         progress = recount(model, progress, steps, recipe.accumulation)
         if devices.is_chief:
-            state.renumber(folder / "checkpoints", model, progress)
+            state.renumber(folder / "checkpoints", model, progress, described)
 
     validates = monitor is not None and source.validation_size > 0
     written = folder if devices.is_chief else None
@@ -120,6 +124,7 @@ def train(
         monitor if validates else "loss",
         progress.best,
         save_best if validates else None,
+        described,
     )
     everywhere = [*averages(recipe), position, guard, log, saver]
     shown = [ProgressLine(position, recipe.step_batch, recipe.epochs), *tensorboard(folder), *callbacks]

@@ -77,6 +77,15 @@ def blocks_of(model):
     return [*blocks, *getattr(model, "decoder", [])]
 
 
+def described_classifier(classifier):
+    """What `keras.saving.serialize_keras_object` makes of `with_softmax` of this classifier, which is not built."""
+    found = keras.saving.serialize_keras_object(classifier)
+    config = {key: value for key, value in found["config"].items() if key not in ("frozen", "remat", "pretrained")}
+    dtype = keras.dtype_policies.serialize(keras.DTypePolicy("float32"))
+    config |= {"trainable": True, "classifier_activation": "softmax", "head_init_scale": 1.0, "dtype": dtype}
+    return found | {"config": config}
+
+
 def with_softmax(classifier, recipe):
     """A copy of a trained classifier that gives probabilities, in float32: what is saved and served."""
     channels, names = classifier.input_shape[-1], classifier.class_names

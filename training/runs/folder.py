@@ -9,6 +9,7 @@ import shutil
 from importlib import import_module
 from pathlib import Path
 
+from keras_cnv2.checkpoints import model_folder
 from keras_cnv2.files import WRITING
 
 from ..errors import RunError
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 PACKAGES = ("keras_cnv2", "keras", "tensorflow", "jax", "torch", "numpy")
 CONFIG, METRICS = "config.json", "metrics.json"
+
+# The models that runs end with, then what they have before.
+MODELS = ("fcmae.keras", "classifier.keras", "segmenter.keras", "detector.keras", "best.keras")
+CHECKPOINTS = "checkpoints/step-*.safetensors"
 
 # What a process leaves behind that is killed while it writes.
 LEFTOVERS = f"{WRITING}*"
@@ -80,6 +85,7 @@ def open_run(folder, recipe, found=None, change=False):
     _claim(folder)
     for leftover in folder.rglob(LEFTOVERS):
         shutil.rmtree(leftover, ignore_errors=True)
+    write_json(folder / model_folder.FILE, {"weights": [*MODELS, CHECKPOINTS]})
     if not goes_on:
         write_json(folder / CONFIG, {**config, **_paths(config), "versions": versions(), "system": system()})
     elif changed or (folder / METRICS).exists():

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import keras_cnv2
 import training
+from keras_cnv2.commands.main import main as library
+from keras_cnv2.restore import restore_model
 from tests.training.runs_in_parts import interrupt
 from tests.training.small import finetuning, pretraining, source
 from training.__main__ import main
-from training.commands import finetune, pretrain, start
+from training.commands import evaluate, finetune, pretrain, start
+from training.commands.start import weights_of
 from training.errors import RunError
 from training.loop import state
 from training.loop.train import train
@@ -27,7 +31,8 @@ COMMANDS = {
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(start, "open_source", lambda *arguments, **options: source(24, 11))
+    for module in (start, evaluate):
+        monkeypatch.setattr(module, "open_source", lambda *arguments, **options: source(24, 11))
     for command, _ in COMMANDS.values():
         monkeypatch.setattr(command, "train", functools.partial(train, **EAGER))
 
@@ -69,6 +74,52 @@ def assert_has_averages(model, arrays):
             kernels[array.shape].append(array)
     for weight in model.get_weights():
         assert any(np.array_equal(weight, array) for array in kernels[weight.shape])
+
+
+def equal(one, two):
+    return all(map(np.array_equal, one.get_weights(), two.get_weights()))
+
+
+def test_checkpoints_are_weights(interrupted, tmp_path, monkeypatch, capsys):
+    """Of all commands, as is the folder of a run that is not finished: its best model, else its newest checkpoint."""
+    run, pretrained = interrupted["finetune"], interrupted["pretrain"]
+    best = keras.saving.load_model(run / "best.keras")
+    paths = {step: str(path) for step, path in state.checkpoints(run / "checkpoints").items()}
+    of_best = paths[state.read(max(paths.values()))[1]["progress"]["best"]]
+    assert equal(restore_model(of_best), best)
+    assert equal(restore_model(run), best)
+    assert not equal(restore_model(min(paths.values())), restore_model(max(paths.values())))
+    assert describe(restore_model(of_best)) == describe(restore_model(run / "best.keras"))
+    keras.utils.save_img(tmp_path / "a.png", source(24, 11).test.images[0])
+    told = []
+    for weights in (of_best, str(run), str(run / "best.keras")):
+        assert library(["predict", str(tmp_path / "a.png"), "--weights", weights, "--json"]) == 0
+        told.append(capsys.readouterr().out)
+        assert library(["info", weights]) == 0
+        assert "class 0, class 1, class 2" in capsys.readouterr().out
+        scores = training.evaluate(weights=weights, data="any")
+        assert scores["top1"] == training.evaluate(weights=run / "best.keras", data="any")["top1"]
+    assert told[0] == told[1] == told[2]
+    newest = max(state.checkpoints(pretrained / "checkpoints").values())
+    assert isinstance(restore_model(pretrained), keras_cnv2.FCMAE)
+    assert equal(restore_model(pretrained), restore_model(newest))
+    assert library(["convert", str(pretrained), str(tmp_path / "a.safetensors")]) == 0
+    backbone = keras_cnv2.ConvNeXtV2Backbone(
+        **pretraining().architecture, stem_stride=1, input_shape=(None, None, 3), weights=newest
+    )
+    assert np.array_equal(backbone.get_weights()[0], restore_model(newest).get_weights()[0])
+
+
+def describe(model):
+    return {key: value for key, value in model.get_config().items() if key != "name"}
+
+
+def test_run_that_is_not_finished_is_started_from(interrupted, caplog):
+    recipe = finetuning(weights=str(interrupted["pretrain"]))
+    assert weights_of(recipe).endswith("step-0000000008.safetensors")
+    assert "is a run that is not finished: checkpoints/step-0000000008.safetensors of it is taken" in caplog.text
+    with pytest.raises(RunError, match="a run of Pretraining that is not finished"):
+        weights_of(recipe, ("classifier.keras",))
 
 
 @pytest.mark.parametrize("which", ["newest", "best"])

@@ -45,7 +45,16 @@ def digits():
 def test_writes_everything(quickstart):
     folder, _ = quickstart
     assert {path.name for path in folder.iterdir()} == {"pretraining", "finetuning", "saved_model", "metrics.json"}
-    both = {"config.json", "metrics.json", "log.csv", "log.json", "tensorboard", "checkpoints", "learning_curves.png"}
+    both = {
+        "config.json",
+        "model.json",
+        "metrics.json",
+        "log.csv",
+        "log.json",
+        "tensorboard",
+        "checkpoints",
+        "learning_curves.png",
+    }
     found = {phase: {path.name for path in (folder / phase).iterdir()} for phase in ("pretraining", "finetuning")}
     assert found["pretraining"] == both | {"fcmae.keras", "reconstructions", "reconstructions.png"}
     assert found["finetuning"] - {"best.keras"} == both | {

@@ -22,7 +22,7 @@ def test_new_run_says_what_runs(tmp_path):
     assert (config["kind"], config["seed"], config["epochs"], config["betas"]) == ("Finetuning", 3, 2, [0.9, 0.99])
     assert {"python", "keras_cnv2", "keras", "tensorflow", "numpy"} <= {*config["versions"]}
     assert "cores" in config["system"]["machine"]
-    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.json"]
 
 
 def interrupted(folder, recipe, found=None):

@@ -1,0 +1,66 @@
+import json
+import os
+
+import pytest
+
+from keras_cnv2.checkpoints.model_folder import FILE, is_model_folder, model_in
+from keras_cnv2.checkpoints.read import is_path, open_checkpoint
+from keras_cnv2.errors import CheckpointError
+
+
+def write(folder, content):
+    (folder / FILE).write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+def test_first_pattern_and_last_file_count(tmp_path):
+    folder = write(tmp_path, {"weights": ["done.keras", "checkpoints/step-*.safetensors"]})
+    assert is_path(folder)
+    assert is_path(str(folder))
+    with pytest.raises(CheckpointError, match=r"no weights in this folder yet.*without done.keras, checkpoints/step"):
+        model_in(folder)
+    (folder / "checkpoints").mkdir()
+    for name in ("step-01.safetensors", "step-03.safetensors", "step-02.safetensors", "other"):
+        (folder / "checkpoints" / name).touch()
+    assert model_in(str(folder)) == folder / "checkpoints" / "step-03.safetensors"
+    (folder / "done.keras").mkdir()  # is no file
+    assert model_in(folder).name == "step-03.safetensors"
+    (folder / "done.keras").rmdir()
+    (folder / "done.keras").touch()
+    assert model_in(folder) == folder / "done.keras"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[" * 100_000,
+        "[]",
+        "null",
+        {},
+        {"weights": 3},
+        {"weights": {"a.keras": 1}},
+        {"weights": [3]},
+        *(
+            {"weights": [name]}
+            for name in ("../a.keras", "/etc/passwd", "a/../b", "**/a/b", "a/b/c", "", "a/", ".keras")
+        ),
+    ],
+)
+def test_what_is_no_such_file(tmp_path, content):
+    with pytest.raises(CheckpointError, match=r"must name the weights of its folder. Received: .*model\.json"):
+        model_in(write(tmp_path, content))
+
+
+def test_other_folders_are_none(tmp_path):
+    assert not is_model_folder(tmp_path)
+    assert not is_model_folder(3)
+    assert not is_path(str(tmp_path))
+    os.mkdir(tmp_path / FILE)
+    assert not is_model_folder(tmp_path)
+
+
+def test_errors_name_the_file(tmp_path):
+    (write(tmp_path, {"weights": ["*.keras"]}) / "a.keras").write_bytes(b"none")
+    with pytest.raises(CheckpointError, match=r"a\.keras: "), open_checkpoint(tmp_path):
+        pass
