@@ -23,8 +23,8 @@ keras_cnv2_training.
 import contextlib
 import importlib.util
 
-# Of the extra [train], what every command needs; the rest is imported with the data that need it.
-PACKAGES = ("matplotlib", "tqdm")
+# Of the extra [train], what commands need, some at their end alone; the rest is imported with the data that need it.
+PACKAGES = ("matplotlib", "sklearn", "tqdm")
 
 
 def pretrain(**fields):

@@ -6,7 +6,6 @@ import time
 import keras
 import numpy as np
 
-from keras_cnv2 import export_saved_model
 from keras_cnv2.terminal import printable
 
 from ..data.images.sources import open_source
@@ -14,6 +13,7 @@ from ..files import write_json
 from ..recipes.images import FINETUNING, PRETRAINING
 from ..runs.folder import METRICS, check_new, finished
 from . import finetune, pretrain, served
+from .exported import export_saved, require_tensorflow
 from .start import Outcome, add_run_options, folder_of, make_reproducible, positive_int
 
 # Served and Keras's own probabilities may differ by float32 rounding only.
@@ -56,9 +56,11 @@ def run(pretraining, finetuning, folder):
 
     Raises:
         FileExistsError: If it is finished.
+        ImportError: If there is no TensorFlow to export with.
         RunError: If what is there was begun with other recipes.
     """
     check_new(folder)
+    require_tensorflow()
     start = time.perf_counter()
     announce(1, "pre-training on handwritten digits without their labels")
     pretrained = _run(pretrain, pretraining, folder / "pretraining")
@@ -91,8 +93,9 @@ def export(folder, recipe):
     """
     make_reproducible(recipe)
     images = open_source(recipe).test.images
-    classifier = keras.saving.load_model(folder / "finetuning" / finetune.MODEL)
-    export_saved_model(classifier, folder / "saved_model", overwrite=True)
+    path = folder / "finetuning" / finetune.MODEL
+    export_saved(path, folder / "saved_model")
+    classifier = keras.saving.load_model(path)
     answers = served.predict_in_new_process(folder / "saved_model", images)
     difference = float(np.abs(answers - classifier.predict(images, verbose=0)).max())
     if difference > EXPORT_TOLERANCE:
