@@ -16,6 +16,7 @@ import tensorflow as tf
 import keras_cnv2
 from tests.training.small import finetuning, pretraining, source
 from training.commands import finetune, pretrain
+from training.commands.config import recipe_of
 
 FILES = Path(__file__).with_name("files")
 EXPECTED = np.load(FILES / "expected.npz")
@@ -95,3 +96,10 @@ def test_runs_go_on(name, monkeypatch, tmp_path):
     history = (folder / "log.csv").read_text().splitlines()
     column = history[0].split(",").index("loss")
     np.testing.assert_allclose([float(row.split(",")[column]) for row in history[1:]], losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_configurations_of_runs(name):
+    """`--config` takes them; fields that came since have the values that such runs had."""
+    recipe = RUNS[name][1]
+    assert recipe_of(FILES / "runs" / name, type(recipe)) == recipe

@@ -6,7 +6,7 @@ from ..errors import RunError
 from ..recipes.detection import Detection
 from ..recipes.fields import Finetuning, Pretraining
 from ..recipes.segmentation import Segmentation
-from ..runs.folder import METRICS
+from ..runs.folder import METRICS, releasing
 from . import detect, finetune, pretrain, segment
 from .config import read_config, recipe_of
 from .start import Outcome, add_device_options, devices_of
@@ -34,7 +34,7 @@ def outcome(args):
     kind, command = _command_of(folder)
     recipe = recipe_of(folder, kind)
     devices = devices_of(args)
-    with devices.clear_errors():
+    with releasing(folder), devices.clear_errors():
         return Outcome(folder, command.run(recipe, folder, devices, finish="best" if args.best else "newest"))
 
 

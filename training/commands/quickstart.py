@@ -11,7 +11,7 @@ from keras_cnv2.terminal import printable
 from ..data.images.sources import open_source
 from ..files import write_json
 from ..recipes.images import FINETUNING, PRETRAINING
-from ..runs.folder import METRICS, check_new, finished
+from ..runs.folder import METRICS, check_new, finished, releasing
 from . import finetune, pretrain, served
 from .exported import export_saved, require_tensorflow
 from .start import Outcome, add_run_options, folder_of, make_reproducible, positive_int
@@ -82,7 +82,8 @@ def run(pretraining, finetuning, folder):
 
 
 def _run(phase, recipe, folder):
-    return finished(folder, recipe) or phase.run(recipe, folder)
+    with releasing(folder):
+        return finished(folder, recipe) or phase.run(recipe, folder)
 
 
 def export(folder, recipe):

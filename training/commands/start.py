@@ -14,7 +14,7 @@ from ..data.images.sources import open_source
 from ..distribute.strategies import STRATEGIES, open_devices
 from ..errors import RunError
 from ..files import read_json
-from ..runs.folder import CONFIG, METRICS, open_run, versions
+from ..runs.folder import CONFIG, METRICS, open_run, releasing, versions
 from . import options
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def outcome_of(run, rows, args):
     recipe = options.chosen_recipe(args, rows)
     folder = folder_of(args)
     devices = devices_of(args)
-    with devices.clear_errors():
+    with releasing(folder), devices.clear_errors():
         return Outcome(folder, run(recipe, folder, devices, change=args.change_recipe))
 
 
@@ -95,7 +95,12 @@ def positive_int(text):
 
 def folder_of(args):
     """The folder of the run that was asked for."""
-    return Path(args.runs) / args.name
+    folder = Path(args.runs) / args.name
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:  # its name has bytes of another encoding; TensorFlow fails with it, much later
+        raise RunError(f"A run's folder must have a name in UTF-8. Received: {str(folder)!r}") from error
+    return folder
 
 
 def make_reproducible(recipe):

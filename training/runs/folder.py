@@ -1,11 +1,13 @@
 """A run's folder: what ran, whether it is finished, and going on where it was interrupted."""
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import platform
 import shutil
+import threading
 from importlib import import_module
 from pathlib import Path
 
@@ -46,7 +48,7 @@ CHANGEABLE = {
     *("checkpoint_steps", "max_unreadable", "remat"),
 }
 
-# Folder of a run of this process -> the descriptor that holds its lock.
+# Folder of a run of this process -> the descriptor that holds its lock, and the thread that trains it.
 _claimed = {}
 
 
@@ -110,26 +112,50 @@ def _is_content(path):
 
 
 def _claim(folder):
-    """Keeps other processes from the run in this folder until this one ends.
+    """Keeps others from the run in this folder until `release`, or the end of this process.
 
     Raises:
-        RunError: If another one is there already: their checkpoints would be mixed up.
+        RunError: If another process or thread is there already: their checkpoints would be mixed up.
     """
-    if fcntl is None or folder.resolve() in _claimed:
+    if fcntl is None:
         return
+    thread = _claimed.get(folder.resolve(), (None, None))[1]
+    if thread is threading.current_thread():
+        return
+    if thread and not thread.is_alive():
+        release(folder)
     held = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(held)
         raise RunError(
-            f"Another process is training the run of this name; wait for it, or give another --name. Received: {folder}"
+            "Another process or thread is training the run of this name; wait for it, or give another --name. "
+            f"Received: {folder}"
         ) from error
     except OSError as error:  # file systems that know no locks
         os.close(held)
         logger.warning("%s cannot be locked (%s): let no other process train there", folder, error)
         return
-    _claimed[folder.resolve()] = held
+    _claimed[folder.resolve()] = held, threading.current_thread()
+
+
+@contextlib.contextmanager
+def releasing(folder):
+    """A context at whose end others may have the run in this folder."""
+    try:
+        yield
+    finally:
+        release(folder)
+
+
+def release(folder):
+    """Lets others have the run in this folder, where this thread had it: in a notebook, the process goes on."""
+    folder = Path(folder).resolve()
+    held, thread = _claimed.get(folder, (None, None))
+    if thread and (thread is threading.current_thread() or not thread.is_alive()):
+        del _claimed[folder]
+        os.close(held)
 
 
 def check_new(folder):

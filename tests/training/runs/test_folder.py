@@ -1,17 +1,20 @@
 import dataclasses
+import fcntl
 import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+import training
 from tests.training.small import finetuning, pretraining
 from training.commands.config import read_config
 from training.errors import RunError
 from training.files import write_json
-from training.runs.folder import open_run, read_metrics
+from training.runs.folder import open_run, read_metrics, release
 
 ROOT = Path(__file__).parents[3]
 
@@ -159,12 +162,56 @@ def test_run_of_another_process_is_refused(tmp_path):
     command = [sys.executable, "-c", LOCK, tmp_path / "a"]
     with subprocess.Popen(command, **pipes) as other:
         assert other.stdout.readline() == b"there\n"
-        with pytest.raises(RunError, match="Another process is training the run of this name"):
+        with pytest.raises(RunError, match="Another process or thread is training the run of this name"):
             open_run(tmp_path / "a", pretraining())
         other.communicate(b"\n")
     open_run(tmp_path / "a", pretraining())
     with subprocess.Popen(command, **pipes) as other:
         assert b"BlockingIOError" in other.communicate(b"\n")[1]
+
+
+def test_run_of_another_thread_is_refused_until_it_ends(tmp_path):
+    with ThreadPoolExecutor(1) as other:
+        other.submit(open_run, tmp_path / "a", pretraining()).result()
+        with pytest.raises(RunError, match="Another process or thread is training the run of this name"):
+            open_run(tmp_path / "a", pretraining())
+        release(tmp_path / "a")  # not this thread's to release
+        assert locked(tmp_path / "a")
+    open_run(tmp_path / "a", pretraining())
+    assert locked(tmp_path / "a")
+
+
+def test_run_is_released_at_its_end(tmp_path, monkeypatch):
+    """Another process may go on with it then: this one may be a notebook."""
+
+    def run(recipe, folder, devices, change):
+        open_run(folder, recipe)
+        assert locked(folder)
+        raise RunError("It ends.")
+
+    monkeypatch.setattr("training.commands.pretrain.run", run)
+    for _ in range(2):
+        with pytest.raises(RunError, match="It ends"):
+            training.pretrain(data="digits", runs=tmp_path, name="a")
+        assert not locked(tmp_path / "a")
+
+
+def locked(folder):
+    """Whether nobody else may have a run's folder; such a lock is of an open file, not of a process."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def test_names_of_another_encoding(tmp_path):
+    with pytest.raises(RunError, match=r"must have a name in UTF-8. Received: .*\\udce9"):
+        training.pretrain(data="digits", runs=tmp_path, name="a\udce9")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_what_a_killed_process_left_is_no_content_and_goes(tmp_path):
