@@ -51,7 +51,8 @@ def open_hdf5(file, start, length):
 
 def _look(file, start, length):
     """`hdf5_table.answer` from another process."""
-    command = [multiprocessing.spawn.get_executable(), "-P", hdf5_table.__file__, *map(str, (start, length, SECONDS))]
+    python = os.fsdecode(multiprocessing.spawn.get_executable() or "")
+    command = [python, "-P", hdf5_table.__file__, *map(str, (start, length, SECONDS))]
     # The process has what this one imports from, and no threads: their memory counts against its limit.
     path = os.pathsep.join(filter(None, sys.path))
     env = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -59,16 +60,21 @@ def _look(file, start, length):
         looked = subprocess.run(command, stdin=file, capture_output=True, timeout=PATIENCE, env=env)
     except subprocess.TimeoutExpired as error:
         raise damage(f"no end of it within {PATIENCE} seconds") from error
+    except OSError as error:
+        raise _not_started(python, error) from error
     if looked.returncode == 0:
         return json.loads(looked.stdout)
     if looked.returncode == -getattr(signal, "SIGPROF", 0):
         raise damage(f"no end of it within {SECONDS} seconds")
     if looked.returncode not in PYTHON_FAILED:
         raise damage(f"HDF5 crashes, exit code {looked.returncode}")
-    said = looked.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    raise CheckpointError(
+    raise _not_started(python, looked.stderr.decode(errors="replace").strip().rpartition("\n")[2])
+
+
+def _not_started(python, reason):
+    return CheckpointError(
         "Keras's files are looked into by a process of their own, and none could be started. In an embedded Python, "
-        f"call multiprocessing.set_executable. Received: {command[0]!r}: {said[:200]}"
+        f"call multiprocessing.set_executable. Received: {python!r}: {str(reason)[:200]}"
     )
 
 

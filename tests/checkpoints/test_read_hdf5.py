@@ -1,5 +1,6 @@
 """HDF5 files are looked at in another process, which may be killed."""
 
+import multiprocessing.spawn
 import struct
 import time
 from pathlib import Path
@@ -92,6 +93,13 @@ def test_process_that_does_not_answer(h5, tmp_path, monkeypatch, program):
     if "sleep" in program:
         monkeypatch.setattr(read_hdf5, "PATIENCE", 2)
     assert_refused(h5, PROGRAMS[program])
+
+
+@pytest.mark.parametrize("python", ["", "/no/python", None])
+def test_no_python(h5, monkeypatch, python):
+    """As where Python is part of another program."""
+    monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda: python and python.encode())
+    assert_refused(h5, "none could be started.*multiprocessing.set_executable")
 
 
 @pytest.fixture
