@@ -126,7 +126,8 @@ def state_dict(model: keras.Model, naming: str = "official") -> dict[str, np.nda
     """The model's weights as PyTorch users know them.
 
     Args:
-        model: A classifier, backbone or FCMAE.
+        model: A classifier, backbone or FCMAE. Of a model of your own on one of our encoders, its encoder is taken, and
+            a log line says what is left out.
         naming: "official", the names of facebookresearch/ConvNeXt-V2 (FCMAE's encoder has the prefix "encoder.");
             "timm", where atto to nano keep 1x1 convolutions; or "transformers". The last two have no decoder: of an
             FCMAE they hold the encoder, and a log line says so. Nor has timm a pyramid's norms; in transformers' naming
@@ -136,9 +137,13 @@ def state_dict(model: keras.Model, naming: str = "official") -> dict[str, np.nda
         Dict from names to NumPy arrays in PyTorch's layout; `load_checkpoint` takes it.
 
     Raises:
-        ValueError: If the naming is unknown, or the model is quantized or has weights that are not of this package.
+        ValueError: If the naming is unknown, or the model is quantized or holds no encoder of this package, or several.
     """
-    variables = _variables(model)
+    return named_arrays(*with_names(model), naming)
+
+
+def named_arrays(model, variables, naming):
+    """`state_dict` from what `with_names` returns."""
     dialect = _dialect(naming, variables)
     translated = {path: dialect.name_of(path) for path in variables}
     dropped = sorted({part_of(path) for path, found in translated.items() if found is None})
@@ -149,6 +154,48 @@ def state_dict(model: keras.Model, naming: str = "official") -> dict[str, np.nda
         for path, found in translated.items()
         if found
     }
+
+
+def with_names(model):
+    """The part of a model whose weights have names in checkpoints, and these weights by Keras path.
+
+    Returns:
+        A classifier, a backbone or an FCMAE as it is. Of any other model the encoder in it; where the encoder's layers
+        are those of the model, the model with the encoder's weights alone.
+
+    Raises:
+        ValueError: As `state_dict`.
+    """
+    encoders = [part for part in model._flatten_layers() if isinstance(part, keras.Model) and _has_stem(part)]
+    if len(encoders) != 1 or not _unnamed(model):
+        return model, _variables(model)
+    (encoder,) = encoders
+    variables = _variables(encoder) if encoder is not model else _variables_of_layers(model)
+    written = {*map(id, variables.values())}
+    left_out = sorted({posixpath.dirname(v.path) for v in model.weights if id(v) not in written})
+    logger.warning("%s: only the encoder has names in checkpoints, left out: %s", model.name, ", ".join(left_out))
+    return encoder, variables
+
+
+def _variables_of_layers(model):
+    """The weights by Keras path of the encoder whose layers a functional model has, beside a head of the user's."""
+    unnamed = {*_unnamed(model)}
+    named = {variable.path: variable for variable in model.weights if variable.path not in unnamed}
+    if {*map(posixpath.dirname, named)} & {*map(posixpath.dirname, unnamed)}:
+        return _variables(model)  # an error: a layer of ours with weights that are not ours
+    # A layer of the user's own may be called like one of our head's.
+    return {path: variable for path, variable in named.items() if part_of(path) not in ("norm", "head")}
+
+
+def _has_stem(model):
+    return any(f"{layer.name}/kernel" == STEM for layer in model.layers)
+
+
+def _unnamed(model):
+    """The paths of weights that have no name in checkpoints."""
+    outer = _outer_path(model)
+    paths = [variable.path for variable in model.weights]
+    return [path for path in paths if names.OFFICIAL.name_of(path.removeprefix(outer)) is None]
 
 
 def translate(tensors):

@@ -1,14 +1,16 @@
-"""What travels with a classifier's weights: the names of the classes, how pictures become images, and its activation.
+"""What travels with weights: the names of the classes, how pictures become images, and what their names do not tell.
 
 A dict with any of "class_names" (one string a class), "image_size" (int, pixels), "resize" ("crop" or "squash"),
-"classifier_activation" (a name that Keras knows, where it is not the default one) and "pretrained" (the published file
-that the weights are, or were trained from: dict of "repository", "file", "commit" and "sha256").
+"classifier_activation" (a name that Keras knows, where it is not the default one; "linear" for logits),
+"include_preprocessing" (false, where the model takes normalised images) and "pretrained" (the published file that the
+weights are, or were trained from: dict of "repository", "file", "commit" and "sha256").
 """
 
 import keras
 
 from keras_cnv2.arguments import is_positive_int
 from keras_cnv2.errors import CheckpointError
+from keras_cnv2.images.normalization import Preprocessing
 from keras_cnv2.images.pictures import RESIZES
 
 # Where it stands among the metadata of a safetensors file, as JSON.
@@ -34,6 +36,7 @@ CHECKS = {
     "image_size": lambda size: is_positive_int(size) and size <= MAX_IMAGE_SIZE,
     "resize": lambda resize: resize in RESIZES,
     "classifier_activation": _is_activation,
+    "include_preprocessing": lambda value: isinstance(value, bool),
     "pretrained": _is_origin,
 }
 
@@ -57,8 +60,8 @@ def check_metadata(metadata):
 def adopt_metadata(model, metadata):
     """Gives a classifier what it was not given itself, and any model where its weights come from.
 
-    An image size that the model's input forbids is left, and a way to resize belongs to its size. The activation is a
-    built model's own.
+    An image size that the model's input forbids is left, and a way to resize belongs to its size. Activation and
+    preprocessing are a built model's own.
     """
     model.pretrained = metadata.get("pretrained")
     if not hasattr(model, "class_names"):
@@ -75,14 +78,21 @@ def adopt_metadata(model, metadata):
 def metadata_of(model):
     """The metadata that a model carries."""
     found = {name: getattr(model, name, None) for name in CHECKS} | {"classifier_activation": _activation_of(model)}
+    found["include_preprocessing"] = None if _preprocesses(model) else False
     return {name: value for name, value in found.items() if value is not None and CHECKS[name](value)}
 
 
+def _preprocesses(model):
+    """Whether a model takes images in 0..255; of other models than ours, whether they hold the layer for it."""
+    layers = model._flatten_layers()
+    return getattr(model, "include_preprocessing", any(isinstance(layer, Preprocessing) for layer in layers))
+
+
 def _activation_of(model):
-    """The name of a classifier's activation; `None` for logits, the default one, and functions that are not Keras's."""
+    """The name of a classifier's activation; `None` for the default one, and for functions that are not Keras's."""
     if not getattr(model, "include_top", False):
         return None
     activation = keras.activations.get(model.classifier_activation)
     name = getattr(activation, "__name__", None)
     is_known = _is_activation(name) and keras.activations.get(name) is activation
-    return name if is_known and name not in ("linear", default_activation(model.classes)) else None
+    return name if is_known and name != default_activation(model.classes) else None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 
-from keras_cnv2.checkpoints.convert import state_dict
+from keras_cnv2.checkpoints.convert import named_arrays, with_names
 from keras_cnv2.checkpoints.metadata import KEY, metadata_of
 from keras_cnv2.files import replacing
 
@@ -14,11 +14,13 @@ from keras_cnv2.files import replacing
 def save_checkpoint(model: keras.Model, path: str | os.PathLike, naming: str = "official") -> None:
     """Writes a safetensors file that PyTorch users, timm, transformers and `load_checkpoint` read.
 
-    The names of the classes, how pictures become images, and the name of an activation other than "softmax" (of one
-    class, "sigmoid") go into its metadata, under "keras_cnv2", as JSON.
+    The names of the classes, how pictures become images, the name of an activation other than "softmax" (of one class,
+    "sigmoid"; "linear" for logits), and that images are normalised already, go into its metadata, under "keras_cnv2",
+    as JSON.
 
     Args:
-        model: A classifier, backbone or FCMAE.
+        model: A classifier, backbone or FCMAE. Of a model of your own on one of our encoders, the encoder is written,
+            and a log line says what is left out.
         path: Path that ends in `.safetensors`. A file that is there is replaced when the new one is whole.
         naming: As in `keras_cnv2.state_dict`.
 
@@ -29,8 +31,9 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike, naming: str = "
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"A checkpoint's path ends in .safetensors. Received: {str(path)!r}")
-    tensors = state_dict(model, naming)
-    metadata = {"format": "pt", KEY: json.dumps(metadata_of(model))}  # "pt": what transformers asks for
+    part, variables = with_names(model)
+    tensors = named_arrays(part, variables, naming)
+    metadata = {"format": "pt", KEY: json.dumps(metadata_of(part))}  # "pt": what transformers asks for
     with replacing(path) as temporary:
         write_tensors(temporary, tensors, metadata)
 

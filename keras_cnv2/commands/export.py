@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from keras_cnv2.checkpoints.read import without_suffix
-from keras_cnv2.commands.predict import pictures_at
+from keras_cnv2.commands.predict import pictures_at, read_class_names
 from keras_cnv2.export.litert.export import QUANTIZATIONS, export_litert
 from keras_cnv2.export.onnx import export_onnx
 from keras_cnv2.export.outputs import INPUT_DTYPES
@@ -29,7 +29,8 @@ SUFFIXES = {"litert": ".tflite", "onnx": ".onnx"}
 SERVED = ("saved_model", "serving")
 OPTIONS = {
     "image_size": tuple(EXPORTS),
-    "resize": SERVED,
+    "resize": tuple(EXPORTS),
+    "class_names": tuple(EXPORTS),
     "top": SERVED,
     "input_dtype": (*SERVED, "litert"),
     "max_pixels": SERVED,
@@ -51,6 +52,7 @@ def add_arguments(parser, weights_help):
     add = partial(parser.add_argument, default=None)
     add("--image-size", type=int, help="side of the images in pixels (default: the model's)")
     add("--resize", choices=RESIZES, help="how pictures become images (default: the model's way)")
+    add("--class-names", metavar="FILE", help="text file, one name a line (default: the model's)")
     add("--top", type=int, help="classes that an answer names (default: 5)")
     add("--input-dtype", choices=INPUT_DTYPES, help="of images (default: float32)")
     add("--max-pixels", type=int, help="height times width of the largest picture that is decoded")
@@ -81,9 +83,12 @@ def run_export(args):
     if args.representative:
         options["representative"] = pictures_at(args.representative)
     out = args.out or Path(without_suffix(Path(args.model).name) + SUFFIXES.get(args.to, f"_{args.to}"))
+    if args.class_names:
+        options["class_names"] = read_class_names(args.class_names)
     _check_free(out, args)
     size = args.model if args.model in SIZES else None
-    model = restore_model((args.weights or "imagenet") if size else args.model, size)
+    weights = (args.weights or "imagenet") if size else args.model
+    model = restore_model(weights, size, any_size=args.image_size is not None)
     EXPORTS[args.to](model, out, **options)
     print(f"{printable(out)}: {_bytes(out) / 1e6:.1f} MB, outputs compared with the model's")
     return 0

@@ -17,15 +17,19 @@ from keras_cnv2.checkpoints.registry import CHECKPOINTS, find_checkpoint
 from keras_cnv2.checkpoints.source import fetch_weights, open_weights
 from keras_cnv2.checkpoints.write import save_checkpoint
 from keras_cnv2.commands import export as export_command
-from keras_cnv2.commands.predict import check_classifier, pictures_at, predict
+from keras_cnv2.commands.predict import check_classifier, pictures_at, predict, read_class_names
 from keras_cnv2.commands.verify import TOLERANCE, verify
 from keras_cnv2.files import check_target, replacing
 from keras_cnv2.images.pictures import load_image
+from keras_cnv2.models.heads import kind_of
 from keras_cnv2.restore import read_architecture, restore_model
 from keras_cnv2.sizes import SIZES
 from keras_cnv2.terminal import PrintableFormatter, PrintableParser, printable, printable_lines
 
 WEIGHTS = "path of a file or of a run, full name of a published checkpoint (see `list`), or tag of one"
+
+# What one value of a kind of output is called in JSON.
+SINGULAR = {"probabilities": "probability", "logits": "logit", "scores": "score"}
 
 
 def main(argv=None):
@@ -71,6 +75,7 @@ def _parser():
     added.add_argument("--model", choices=SIZES, help="size, where the tag leaves it open")
     added.add_argument("--weights", help=f"{WEIGHTS} (default: imagenet, of tiny if no --model is given)")
     added.add_argument("--top", type=_positive, default=5, help="classes to name (default: %(default)s)")
+    added.add_argument("--class-names", metavar="FILE", help="text file, one name a line (default: the model's)")
     added.add_argument("--json", action="store_true", help="print one JSON list and nothing else")
 
     added = command("convert", run_convert)
@@ -138,27 +143,41 @@ def run_predict(args):
     size = args.model if args.model or args.weights else "tiny"
     model = restore_model(args.weights or "imagenet", size)
     check_classifier(model)
-    if args.model and (model.depths, model.dims) != (SIZES[args.model].depths, SIZES[args.model].dims):
-        raise ValueError(f"The weights are of depths {model.depths}, dims {model.dims}. Received: --model {args.model}")
+    if args.model:
+        _check_size(model, args.model)
+    names = args.class_names and read_class_names(args.class_names)
+    kind = kind_of(model)
 
     results, failed = [], 0
-    for path, predictions in predict(model, paths, args.top):
+    for path, predictions in predict(model, paths, args.top, names):
         if isinstance(predictions, Exception):
             failed += 1
             print(f"error: {printable(path)}: {printable(predictions)}", file=sys.stderr)
         elif args.json:
-            named = [{"name": name, "probability": probability} for name, probability in predictions]
+            named = [{"name": name, SINGULAR[kind]: value} for name, value in predictions]
             results.append({"path": str(path), "predictions": named})
         else:
             print(printable(path))
-            _print_table(None, [(f"  {100 * probability:5.1f} %", name) for name, probability in predictions])
+            _print_table(None, [(f"  {_shown(value, kind)}", name) for name, value in predictions])
     if args.json:
         print(json.dumps(results, indent=1))
     return int(failed > 0)
 
 
+def _shown(value, kind):
+    return f"{100 * value:5.1f} %" if kind == "probabilities" else f"{value:9.4g}"
+
+
+def _check_size(model, name):
+    """Raises a `ValueError` if a model is not of the size called `name`."""
+    size = SIZES[name]
+    found = getattr(model, "depths", None), getattr(model, "dims", None)
+    if found != (size.depths, size.dims):
+        raise ValueError(f"The weights are of depths {found[0]}, dims {found[1]}. Received: --model {name}")
+
+
 def run_convert(args):
-    """Write weights under other names, or into a Keras file: of a classifier, one for images in 0..255."""
+    """Write weights under other names, or into a Keras file; of a head of your own, those of its encoder."""
     if args.source.endswith(".keras") and args.target.suffix == ".keras":
         raise ValueError(f"IN is a Keras file already. Received: {args.source}")
     check_target(args.target)

@@ -1,15 +1,16 @@
-"""Pictures to names of classes and probabilities."""
+"""Pictures to names of classes and probabilities, or to the numbers that a model gives."""
 
 import glob
 import os
 from pathlib import Path
 
+import keras
 import numpy as np
 
-from keras_cnv2.images.classes import decode_predictions
+from keras_cnv2.images.classes import decode_predictions, rank
 from keras_cnv2.images.pictures import SUFFIXES
-from keras_cnv2.models.classifier import ConvNeXtV2
-from keras_cnv2.models.pictures import class_names, load_image_for
+from keras_cnv2.models.heads import activation_of, classes_of, kind_of
+from keras_cnv2.models.pictures import PICTURE_CHANNELS, class_names, load_image_for, to_input
 
 BATCH = 16
 
@@ -42,42 +43,69 @@ def pictures_at(arguments):
     return paths
 
 
-def predict(model, paths, top=5):
+def predict(model, paths, top=5, names=None):
     """Classifies pictures, a batch at a time.
 
     Args:
-        model: A `keras_cnv2.ConvNeXtV2` with classes, for images in 0..255. Its `class_names`, `image_size` and
-            `resize` are used; without names, 1000 classes are ImageNet's and others are numbered.
+        model: A `keras_cnv2.ConvNeXtV2` with classes, or a model with another head that gives one row for an image. Its
+            `class_names`, `image_size` and `resize` are used; without names, 1000 classes of the former are ImageNet's
+            and others are numbered.
         paths: Paths of pictures.
         top: Int, how many classes to name.
+        names: Optional list of strings, one a class.
 
     Yields:
         Pairs of a path and, the most probable first, its list of (name, probability); or of a path and the error, if
-        it is no picture that can be read.
+        it is no picture that can be read. A model without softmax or sigmoid gives its own numbers in their place, see
+        `keras_cnv2.models.heads.kind_of`.
 
     Raises:
-        ValueError: If the model is no classifier of RGB or grey pictures.
+        ValueError: If the model gives no row for each picture, or takes other than RGB or grey ones, or what it gives
+            are no probabilities though they should be.
     """
     check_classifier(model)
+    names = class_names(model, names)
     paths = list(paths)
     for start in range(0, len(paths), BATCH):
         batch = paths[start : start + BATCH]
         images = [_try_to_load(path, model) for path in batch]
         readable = [image for image in images if not isinstance(image, Exception)]
-        probabilities = model.predict_on_batch(np.stack(readable)) if readable else []
-        named = iter(decode_predictions(probabilities, top, class_names(model)) if readable else [])
+        named = iter(_named(model, np.stack(readable), top, names) if readable else [])
         for path, image in zip(batch, images):
             yield path, image if isinstance(image, Exception) else next(named)
 
 
+def _named(model, images, top, names):
+    (values,) = keras.tree.flatten(model.predict_on_batch(to_input(model, images)))
+    if kind_of(model) == "probabilities":
+        return decode_predictions(values, top, names, activation_of(model.outputs[0]))
+    return rank(values, top, names)
+
+
 def check_classifier(model):
-    """Raises a `ValueError` if a model does not classify pictures."""
-    if not isinstance(model, ConvNeXtV2) or not model.include_top:
-        raise ValueError(f"These weights have no classes: they are an encoder's. Received: a {type(model).__name__}")
-    if model.input_shape[-1] not in (1, 3):
+    """Raises a `ValueError` if a model does not give a row of numbers for each picture."""
+    if classes_of(model) is None:
+        raise ValueError(
+            "These weights have no classes: they are an encoder's, or of a model with other outputs than one row an "
+            f"image. Received: a {type(model).__name__}"
+        )
+    if model.input_shape[-1] not in PICTURE_CHANNELS:
         raise ValueError(
             f"Pictures have one or three channels, the model has others. Received: input_shape={model.input_shape}"
         )
+
+
+def read_class_names(path):
+    """The names of classes in a text file, one a line.
+
+    Raises:
+        ValueError: If it is no text.
+        OSError: If it cannot be read.
+    """
+    try:
+        return Path(path).read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Names of classes are in a text file (UTF-8), one a line. Received: {path}") from error
 
 
 def _try_to_load(path, model):

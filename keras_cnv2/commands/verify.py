@@ -10,7 +10,8 @@ from keras_cnv2.checkpoints.read import is_path
 from keras_cnv2.checkpoints.registry import find_checkpoint, find_file
 from keras_cnv2.commands.predict import check_classifier
 from keras_cnv2.errors import CheckpointError
-from keras_cnv2.models.pictures import IMAGE_SIZE, load_image_for
+from keras_cnv2.models.classifier import ConvNeXtV2
+from keras_cnv2.models.pictures import framing_of, load_image_for, to_input
 from keras_cnv2.restore import restore_model
 
 TOLERANCE = 1e-3
@@ -68,15 +69,17 @@ def verify(weights, picture, logits=None):
     logits = logits or (row and row.logits)
     if not logits:
         raise CheckpointError(f"There are no published logits for these weights. Received: {weights!r}")
-    model = restore_model(weights, classifier_activation="linear")
+    model = restore_model(weights, classifier_activation="linear", any_size=True)
     check_classifier(model)
+    if not isinstance(model, ConvNeXtV2):
+        raise ValueError(f"Published logits are of ConvNeXtV2 classifiers. Received: a {type(model).__name__}")
     if len(logits) > model.classes:
         raise ValueError(f"The model has {model.classes} classes. Received: {len(logits)} logits")
-    size = model.image_size or IMAGE_SIZE
+    size = framing_of(model).size
     origin = _origin(model, weights)
     comparisons = []
     for resize in ("crop", "squash") if size < 384 else ("squash",):
-        outputs = model.predict_on_batch(load_image_for(model, picture, size, resize)[None])
+        outputs = model.predict_on_batch(to_input(model, load_image_for(model, picture, size, resize)[None]))
         received = tuple(map(float, outputs[0, : len(logits)]))
         name = row.name if row else Path(weights).name
         comparisons.append(Comparison(name, size, resize, tuple(logits), received, origin))

@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 
 from keras_cnv2.errors import ExportError
+from keras_cnv2.models.heads import compute_dtypes
 
 # Largest difference, relative to the largest value: in float32, and in half precision, where folding rounds otherwise.
 TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
@@ -21,7 +22,7 @@ def sample_images(height, width, channels, batch=2, seed=0):
 
 def tolerance_of(model):
     """How far an export's values may be from the model's."""
-    return TOLERANCE if model.compute_dtype == "float32" else HALF_TOLERANCE
+    return TOLERANCE if compute_dtypes(model) == {"float32"} else HALF_TOLERANCE
 
 
 def compare(name, received, expected, tolerance=TOLERANCE):

@@ -4,28 +4,42 @@ import functools
 import json
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_cnv2.checkpoints.metadata import KEY, metadata_of
+from keras_cnv2.checkpoints.metadata import KEY
 from keras_cnv2.errors import ExportError
 from keras_cnv2.export.check import compare, full_precision, sample_images
-from keras_cnv2.export.outputs import check_backend, image_sides, with_named_outputs
+from keras_cnv2.export.metadata import exported_metadata
+from keras_cnv2.export.outputs import (
+    check_backend,
+    check_exportable,
+    check_float32,
+    image_sides,
+    labels_of,
+    pictures_of,
+    smallest_side,
+    with_named_outputs,
+)
 from keras_cnv2.files import check_target, replacing
 from keras_cnv2.folding.fold import fold as fold_model
-from keras_cnv2.images.normalization import preprocess_input
-from keras_cnv2.models.backbone import ConvNeXtV2Backbone
-from keras_cnv2.models.classifier import ConvNeXtV2
-from keras_cnv2.models.stages import total_stride
+from keras_cnv2.images.pictures import check_resize
+from keras_cnv2.models.pictures import to_input
 
 # Bytes of a file, all weights included.
 LARGEST = 2**31 - 1
 
 
 def export_onnx(
-    model: ConvNeXtV2 | ConvNeXtV2Backbone, path: str | os.PathLike, image_size: int | None = None, fold: bool = True
+    model: keras.Model,
+    path: str | os.PathLike,
+    image_size: int | None = None,
+    resize: str | None = None,
+    class_names: Sequence[str] | None = None,
+    fold: bool = True,
 ) -> None:
     """Writes a model as ONNX.
 
@@ -36,15 +50,21 @@ def export_onnx(
 
     "images" `(N, H, W, C)`, float32, become "probabilities" or "logits" `(N, classes)`, as the model has it ("scores"
     with another activation); "P2" to "P5" of a backbone; "P5" or, with pooling, "pooled" of a classifier without its
-    top. The file's metadata "keras_cnv2" are JSON: the names of the classes, the image size, the way to resize and an
-    activation other than the default one.
+    top. Several outputs have the names of their layers, or of the dict that the model gives. The file's metadata
+    "keras_cnv2" are JSON, as this export was made: "class_names", "image_size", "resize", "channels", "mean" and "std"
+    (what pictures in 0..255 are normalised with before they go in; 0 and 1 where the model does it) and an activation
+    other than the default one.
 
     Before the file takes its place, its outputs in ONNX Runtime are compared with the model's.
 
     Args:
-        model: A `keras_cnv2.ConvNeXtV2` or `ConvNeXtV2Backbone` in float32.
+        model: A `keras_cnv2.ConvNeXtV2` or `ConvNeXtV2Backbone` in float32, or a functional or sequential model of
+            your own on one of them.
         path: Path that ends in `.onnx`. A file that is there is replaced when the new one is whole.
         image_size: Optional int, the height and width of images. By default those of the model, which may be open.
+        resize: "crop" or "squash", how users of the file should make images of pictures. By default the model's way,
+            if the size is its own, see `keras_cnv2.load_image`.
+        class_names: Optional list of strings, one a class. By default the model's, else "class 0" and so on.
         fold: Bool, whether to fold the model, see `keras_cnv2.fold`.
 
     Raises:
@@ -53,21 +73,22 @@ def export_onnx(
         OSError: If the file cannot be written.
     """
     path = Path(path)
-    _check(model, path)
-    shape = (None, *image_sides(model, image_size), model.input_shape[-1])
+    _check(model, path, resize)
+    sides = image_sides(model, image_size)
+    shape = (None, *sides, model.input_shape[-1])
+    metadata = exported_metadata(model, *pictures_of(model, sides, resize), labels_of(model, class_names))
     named = with_named_outputs(model)
     with replacing(path) as temporary:
         _convert(fold_model(named) if fold else named, shape, temporary)
-        _finish(temporary, sorted(named.output), metadata_of(model))  # sorted: as TensorFlow orders them
+        _finish(temporary, sorted(named.output), metadata)  # sorted: as TensorFlow orders them
         _compare(temporary, named, model, shape)
 
 
-def _check(model, path):
+def _check(model, path, resize):
     check_backend("ONNX")
-    if not isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone)):
-        raise ValueError(f"Exported are ConvNeXtV2 and ConvNeXtV2Backbone. Received: model={model!r}")
-    if model.compute_dtype != "float32":
-        raise ValueError(f"The model must be in float32. Received: {model.dtype_policy.name}")
+    check_exportable(model)
+    check_resize(resize)
+    check_float32(model)
     if 4 * model.count_params() > LARGEST:
         raise ValueError(f"An ONNX file has 2 GB at most. Received: a model of {4 * model.count_params() / 1e9:.1f} GB")
     if path.suffix != ".onnx":
@@ -141,9 +162,8 @@ def _finish(path, names, metadata):
 def _compare(path, named, model, shape):
     import onnxruntime
 
-    sides = [side or 2 * total_stride(model.stem_stride) for side in shape[1:3]]
-    images = sample_images(*sides, shape[-1])
-    images = images if model.include_preprocessing else np.asarray(preprocess_input(images))
+    sides = [side or 2 * smallest_side(model) for side in shape[1:3]]
+    images = to_input(model, sample_images(*sides, shape[-1]))
     with full_precision():
         expected = named(images, training=False)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -6,8 +6,9 @@ from keras_cnv2.arguments import is_positive_int
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 from keras_cnv2.models.classifier import ConvNeXtV2
-from keras_cnv2.models.pictures import class_names
-from keras_cnv2.models.stages import pyramid_layers, total_stride
+from keras_cnv2.models.heads import classes_of, compute_dtypes, named_outputs, stem_of, takes_pixels
+from keras_cnv2.models.pictures import class_names, framing_of, image_size_of, numbered
+from keras_cnv2.models.stages import INPUT, pyramid_layers, total_stride
 from keras_cnv2.segmentation import labels as pixel_labels
 from keras_cnv2.segmentation.deeplab import is_deeplab
 from keras_cnv2.segmentation.upernet import UPerNet
@@ -24,34 +25,51 @@ def check_backend(kind):
         )
 
 
-def has_classes(model):
-    """Whether the model is a classifier with its top."""
-    return isinstance(model, ConvNeXtV2) and model.include_top
-
-
 def is_segmenter(model):
     """Whether the model is a UPerNet or a DeepLabV3+ of this package, on a backbone of this package."""
     on_ours = isinstance(getattr(model, "backbone", None), ConvNeXtV2Backbone)
     return on_ours and (isinstance(model, UPerNet) or is_deeplab(model))
 
 
-def labels_of(model):
-    """The names of the classes of a classifier or a segmentation model, numbers if it has none, otherwise `None`.
+def check_exportable(model):
+    """Raises a `ValueError` unless a model of images is a classifier, a backbone, or a head of the user's on one."""
+    if is_segmenter(model) or hasattr(model, "box_head"):  # a RetinaNet, whose class needs KerasCV
+        raise ValueError(
+            "Segmentation and detection models are exported by export_saved_model and detection.export_detector. "
+            f"Received: model={model!r}"
+        )
+    stem_of(model)
+    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
+        shapes = [tuple(tensor.shape) for tensor in model.inputs]
+        raise ValueError(f"Exported models have one input, images (N, H, W, channels). Received: inputs of {shapes}")
+
+
+def is_encoder(model):
+    """Whether the model is a backbone or a classifier without its top: it gives features, and has no head."""
+    return isinstance(model, ConvNeXtV2Backbone) or (isinstance(model, ConvNeXtV2) and not model.include_top)
+
+
+def labels_of(model, names=None):
+    """The names of the classes that a model's outputs are of: those given, its own, or numbers; `None` for no classes.
 
     Those of a segmentation model are of all that its class map may hold: with a single class, all else is the first.
 
     Raises:
-        ValueError: If the name of a class has several lines.
+        ValueError: If the name of a class has several lines, or there are names for other than one row of outputs.
     """
     if is_segmenter(model):
         classes = model.classes if isinstance(model, UPerNet) else model.num_classes
-        names = getattr(model, "class_names", None)
-        labels = names or tuple(map(str, range(pixel_labels.labels_of(classes))))
+        names = names or getattr(model, "class_names", None)
+        labels = names or numbered(pixel_labels.labels_of(classes))
         labels = ("background", *names) if names and classes == 1 else labels
-    elif has_classes(model):
-        labels = class_names(model)
-    else:
+    elif isinstance(model, FCMAE) or classes_of(model) is None:
+        if names is not None:
+            raise ValueError(f"class_names are for models with a row of classes. Received: model={model!r}")
         return None
+    elif "scores" in named_outputs(model) and not (names or getattr(model, "class_names", None)):
+        return None
+    else:
+        labels = class_names(model, names)
     return one_line_each(labels)
 
 
@@ -64,26 +82,27 @@ def one_line_each(labels):
 
 
 def with_features(model):
-    """A functional model with the outputs "pooled", "P2" and so on and, of a classifier, "scores"."""
+    """A functional model of an encoder or a classifier with the outputs "pooled", "P2" and so on."""
     outputs = _levels(model)
     last = [*outputs.values()][-1]
     has_norm = any(layer.name == "norm" for layer in model.layers)
     outputs["pooled"] = (
         model.get_layer("norm").output if has_norm else keras.layers.GlobalAveragePooling2D(name="pool")(last)
     )
-    if has_classes(model):
-        outputs["scores"] = model.output
     return keras.Model(model.input, outputs, name=model.name)
 
 
 def with_named_outputs(model):
-    """The model with a dict as its output.
-
-    "probabilities" or "logits" of a classifier ("scores" with another activation); "P2" to "P5" of a backbone; "P5" or,
-    with pooling, "pooled" of a classifier without its top.
-    """
-    outputs = {_output_name(model): model.output} if isinstance(model, ConvNeXtV2) else _levels(model)
-    return keras.Model(model.input, outputs, name=model.name)
+    """The model with "images" as its input and a dict as its output: a backbone's levels, else `named_outputs`."""
+    if isinstance(model, ConvNeXtV2Backbone):
+        return keras.Model(model.input, _levels(model), name=model.name)
+    if isinstance(model, ConvNeXtV2):
+        return keras.Model(model.input, named_outputs(model), name=model.name)
+    # As part of a new model: its own input has another name, and it may be part of others.
+    images = keras.Input(tuple(model.inputs[0].shape[1:]), name=INPUT)
+    outputs = model(images)
+    outputs = outputs if isinstance(outputs, dict) else dict(zip(named_outputs(model), keras.tree.flatten(outputs)))
+    return keras.Model(images, outputs, name=model.name)
 
 
 def _levels(model):
@@ -92,25 +111,13 @@ def _levels(model):
     return {level: model.get_layer(name).output for level, name in layers.items()}
 
 
-def _output_name(model):
-    if not model.include_top:
-        return "pooled" if model.pooling else [*pyramid_layers(model.depths, model.stem_stride)][-1]
-    activation = keras.activations.get(model.classifier_activation)
-    names = {
-        keras.activations.softmax: "probabilities",
-        keras.activations.sigmoid: "probabilities",
-        keras.activations.linear: "logits",
-    }
-    return names.get(activation, "scores")
-
-
 def image_sides(model, image_size):
     """Height and width of the images that an export takes, `None` where they are open."""
     model = model.backbone if is_segmenter(model) else model
     known = model.image_size if isinstance(model, FCMAE) else tuple(model.input_shape[1:3])
     if image_size is None:
         return known
-    smallest = total_stride(model.stem_stride)
+    smallest = smallest_side(model)
     fits = is_positive_int(image_size) and image_size >= smallest
     if not fits or any(side not in (None, image_size) for side in known):
         raise ValueError(
@@ -120,10 +127,38 @@ def image_sides(model, image_size):
     return image_size, image_size
 
 
-def takes_pixels(model):
-    """Whether a model takes images in 0..255, rather than normalised ones."""
-    encoder = model if hasattr(model, "include_preprocessing") else model.backbone
-    return getattr(encoder, "include_preprocessing", True)  # backbones of others see to it themselves
+def smallest_side(model):
+    """The side of the smallest images that a model takes, in pixels."""
+    stride = model.stem_stride if isinstance(model, FCMAE) else stem_of(model).strides[0]
+    return total_stride(stride)
+
+
+def pictures_of(model, sides, resize=None):
+    """Height and width of the images that are made of pictures, and how they are resized.
+
+    Args:
+        model: What is exported.
+        sides: Height and width of the images that the export takes, `None` where they are open.
+        resize: Optional "crop" or "squash", what was asked for.
+
+    Returns:
+        (height, width) and "crop" or "squash". Of images that are not square, `sides` and `None`; so of a backbone's
+        that have any size.
+    """
+    if sides[0] != sides[1] or (sides[0] is None and is_encoder(model) and image_size_of(model) is None):
+        return sides, None
+    framing = framing_of(model, sides[0], resize)
+    return (framing.size, framing.size), framing.resize
+
+
+def check_float32(model):
+    """Raises a `ValueError` unless a model computes in float32, which the formats for devices are made of."""
+    others = compute_dtypes(model) - {"float32"}
+    if others:
+        raise ValueError(
+            "The model must be in float32: load its weights into one, or write it with `keras-cnv2 convert` as "
+            f".safetensors, which has no dtype policy, and export that. Received: layers in {', '.join(others)}"
+        )
 
 
 def check_input_dtype(model, input_dtype):

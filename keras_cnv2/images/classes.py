@@ -10,6 +10,9 @@ import numpy as np
 
 from keras_cnv2.arguments import positive_int
 
+# How far a sum of probabilities may be from 1, and what float32 may round beyond 0 and 1.
+OFF, ROUNDING = 0.01, 1e-6
+
 
 @cache
 def _imagenet():
@@ -29,22 +32,28 @@ def imagenet_wnids():
 
 
 def decode_predictions(
-    probabilities: Any, top: int = 5, class_names: Sequence[str] | None = None
+    probabilities: Any, top: int = 5, class_names: Sequence[str] | None = None, activation: str = "softmax"
 ) -> list[list[tuple[str, float]]]:
     """Names the most probable classes.
+
+    What are no probabilities is an error: logits or other numbers would be named as if they were.
 
     Args:
         probabilities: Array or tensor `(N, classes)`, such as a classifier returns.
         top: Int, how many classes to name, at most all.
         class_names: List of one string a class, such as `model.class_names`; by default ImageNet's 1000.
+        activation: "softmax", where a row's probabilities add up to 1, or "sigmoid", where each stands for itself, as
+            that of a single class always does.
 
     Returns:
         List of N lists of `top` pairs (name, probability), the most probable first.
 
     Raises:
-        ValueError: If the shape or the number of names does not fit, or `top` is no positive int.
+        ValueError: If the shape or the number of names does not fit, there are NaN or values outside 0..1, the rows of
+            a softmax do not add up to 1 within 0.01, or `top` is no positive int.
     """
-    positive_int("top", top)
+    if activation not in ("softmax", "sigmoid"):
+        raise ValueError(f'activation must be "softmax" or "sigmoid". Received: activation={activation!r}')
     probabilities = np.asarray(keras.ops.convert_to_numpy(probabilities))
     names = imagenet_classes() if class_names is None else tuple(class_names)
     if probabilities.ndim != 2 or probabilities.shape[1] != len(names):
@@ -52,5 +61,30 @@ def decode_predictions(
             f"probabilities must have the shape (N, {len(names)}), one column for each of class_names (by default "
             f"ImageNet's). Received: probabilities of shape {probabilities.shape}"
         )
-    ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    return [[(names[index], float(row[index])) for index in indices] for row, indices in zip(probabilities, ranked)]
+    _check_probabilities(probabilities.astype("float32"), activation)
+    return rank(probabilities, top, names)
+
+
+def rank(values, top, names):
+    """Names the classes of the largest values, an array `(N, classes)`, as `decode_predictions` does."""
+    positive_int("top", top)
+    values = np.asarray(values)
+    ranked = np.argsort(-values, axis=1, kind="stable")[:, :top]
+    return [[(names[index], float(row[index])) for index in indices] for row, indices in zip(values, ranked)]
+
+
+def _check_probabilities(probabilities, activation):
+    wrong = probabilities[~((probabilities >= -ROUNDING) & (probabilities <= 1 + ROUNDING))]
+    if wrong.size:
+        raise ValueError(
+            "Probabilities are numbers in 0..1: give those of a model with softmax or sigmoid (one with "
+            "classifier_activation=None gives logits), and with finite weights. "
+            f"Received: {wrong.size} others, such as {wrong[0]}"
+        )
+    sums = probabilities.sum(axis=1)
+    off = sums[np.abs(sums - 1) > OFF]
+    if activation == "softmax" and probabilities.shape[1] > 1 and off.size:
+        raise ValueError(
+            'The probabilities of an image add up to 1; where each stands for itself, give activation="sigmoid". '
+            f"Received: {off.size} rows that do not, such as one of the sum {off[0]:.4g}"
+        )

@@ -10,8 +10,9 @@ from keras_cnv2.layers.block import kernel_initializer
 
 STEM_STRIDES = (1, 2, 4)
 
-# The name of a model's input.
+# The name of a model's input, and of the convolution that reads it.
 INPUT = "images"
+STEM = "stem_conv"
 
 # The LayerNorm of a level of the pyramid, by stage.
 NORM = "pyramid_norm_{}"
@@ -108,7 +109,7 @@ def stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocess
 
     drop_rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
     x = Preprocessing(name="preprocessing")(images) if include_preprocessing else images
-    x = norm("stem_norm")(patchify(dims[0], stem_stride, "stem_conv")(x))
+    x = norm("stem_norm")(patchify(dims[0], stem_stride, STEM)(x))
     outputs = []
     for stage, (depth, dim) in enumerate(zip(depths, dims)):
         if stage > 0:

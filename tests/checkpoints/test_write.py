@@ -39,7 +39,8 @@ def test_names_and_preprocessing_travel(tmp_path):
     keras_cnv2.save_checkpoint(model, path, "timm")
     written = metadata(path)
     assert written["format"] == "pt"
-    assert json.loads(written["keras_cnv2"]) == {"class_names": NAMES, "image_size": 64, "resize": "squash"}
+    expected = {"class_names": NAMES, "image_size": 64, "resize": "squash", "classifier_activation": "linear"}
+    assert json.loads(written["keras_cnv2"]) == expected
     again = classifier(weights=path)
     assert (again.class_names, again.image_size, again.resize) == (tuple(NAMES), 64, "squash")
     loaded = classifier()
@@ -66,13 +67,12 @@ def test_they_travel_through_keras_files(tmp_path):
     ("classes", "activation", "written"),
     [
         (10, "softmax", None),
-        (10, None, None),
-        (10, "linear", None),
+        (10, None, "linear"),
+        (10, "linear", "linear"),
         (10, "sigmoid", "sigmoid"),
         (10, keras.activations.sigmoid, "sigmoid"),
         (10, lambda logits: logits, None),
         (1, "sigmoid", None),
-        (1, "softmax", "softmax"),
     ],
 )
 def test_activation_other_than_the_default_one(classes, activation, written, tmp_path):

@@ -97,7 +97,7 @@ def written(monkeypatch):
         calls.append(options)
         path.write_bytes(b"it" * len(calls))
 
-    monkeypatch.setattr(export, "restore_model", lambda *_: None)
+    monkeypatch.setattr(export, "restore_model", lambda *_, **options: None)
     for kind in export.EXPORTS:
         monkeypatch.setitem(export.EXPORTS, kind, write)
     return calls
@@ -161,7 +161,7 @@ def test_errors(run, weights, tmp_path, arguments, message):
 def test_size_and_tag(run, written, monkeypatch, tmp_path):
     """A size takes ImageNet's weights; here a stand-in, as they are not to be downloaded."""
     asked = []
-    monkeypatch.setattr(export, "restore_model", lambda *names: asked.append(names))
+    monkeypatch.setattr(export, "restore_model", lambda *names, any_size: asked.append(names))
     assert run("atto", "--to", "onnx")[0] == 0
     assert run("tiny", "--weights", "fcmae_ft_in1k", "--to", "onnx")[0] == 0
     assert asked == [("imagenet", "atto"), ("fcmae_ft_in1k", "tiny")]

@@ -351,7 +351,7 @@ class TestConvert:
         assert run("convert", "m.keras", "m.safetensors", "--naming", "timm")[2] == ""
         assert classifier(weights="m.safetensors").class_names == tuple(NAMES)
         _, _, err = run("convert", "m.safetensors", "m.weights.h5")
-        assert "without class_names, which .weights.h5 files cannot hold" in err
+        assert "without class_names, classifier_activation, which .weights.h5 files cannot hold" in err
 
     def test_naming_of_a_keras_file(self, run, tmp_path):
         code, _, err = run("convert", FILE, "m.keras", "--naming", "timm")

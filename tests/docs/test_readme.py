@@ -73,7 +73,13 @@ def test_examples(block, folders, small_sizes):
     names = {}
     exec(compile(small, "README.md", "exec"), names)
     if "fcmae" in names:
-        assert names["classifier"].layers[0] is names["fcmae"].backbone
+        classifier = names["classifier"]
+        assert classifier.layers[0] is names["fcmae"].backbone
+        keras_cnv2.export_saved_model(classifier, "exported", image_size=64, class_names=["cat", "dog"])
+        served = tf.saved_model.load("exported").signatures["serve_jpeg"]
+        picture = (folders / "photos" / "cat" / "0.png").read_bytes()
+        probabilities = served(encoded=tf.constant([picture]))["probabilities"]
+        np.testing.assert_allclose(probabilities, classifier(keras_cnv2.load_image(picture, 64)[None]), atol=1e-5)
     else:
         again = keras_cnv2.ConvNeXtV2Atto(weights="classifier.keras", classes=2)
         assert names["model"].class_names == ("cat", "dog")

@@ -25,7 +25,14 @@ def test_classifier(tmp_path):
     assert session.get_inputs()[0].shape == ["N", "H", "W", 3]
     assert session.get_outputs()[0].shape == ["N", 5]
     metadata = json.loads(session.get_modelmeta().custom_metadata_map["keras_cnv2"])
-    assert metadata == {"class_names": [*NAMES], "image_size": 64, "resize": "crop"}
+    assert metadata == {
+        "class_names": [*NAMES],
+        "image_size": 64,
+        "resize": "crop",
+        "channels": 3,
+        "mean": [0, 0, 0],
+        "std": [1, 1, 1],
+    }
     assert [*tmp_path.iterdir()] == [tmp_path / "it.onnx"]
 
 
@@ -69,7 +76,7 @@ class TestErrors:
 
     def test_other_models(self, tmp_path):
         fcmae = keras_cnv2.FCMAE(keras_cnv2.ConvNeXtV2Backbone(**ARCHITECTURE), image_size=64, decoder_dim=8)
-        with pytest.raises(ValueError, match="Exported are ConvNeXtV2"):
+        with pytest.raises(ValueError, match="must be a ConvNeXtV2.*`fcmae.backbone`"):
             keras_cnv2.export_onnx(fcmae, tmp_path / "it.onnx")
 
     def test_missing_packages(self, monkeypatch, tmp_path):

@@ -75,8 +75,30 @@ class TestDecodePredictions:
     def test_ties_in_the_order_of_the_classes(self):
         # More than sixteen: shorter rows NumPy sorts stably by any method.
         names = [f"class {index}" for index in range(40)]
-        probabilities = np.tile([0.25, 0.5], 20)[None]
+        probabilities = np.tile([1 / 60, 2 / 60], 20)[None]
         assert only_names(decode_predictions(probabilities, 40, names)) == [names[1::2] + names[::2]]
+
+    @pytest.mark.backends
+    @pytest.mark.parametrize("wrong", [np.nan, np.inf, -0.01, 1.01, 42])
+    def test_numbers_that_are_no_probabilities(self, wrong):
+        probabilities = PROBABILITIES.copy()
+        probabilities[1, 2] = wrong
+        for activation in ("softmax", "sigmoid"):
+            with pytest.raises(ValueError, match=r"numbers in 0\.\.1.*Received: 1 others, such as"):
+                decode_predictions(probabilities, 2, NAMES, activation)
+
+    def test_rows_that_do_not_add_up(self):
+        nearly = PROBABILITIES + np.float32([0.009, 0, 0])
+        assert only_names(decode_predictions(nearly, 1, NAMES)) == [["b"], ["a"]]
+        with pytest.raises(ValueError, match="add up to 1.*Received: 2 rows that do not, such as one of the sum 1.02"):
+            decode_predictions(PROBABILITIES + np.float32([0.02, 0, 0]), 1, NAMES)
+        independent = decode_predictions([[0.9, 0.8, 0.1]], 2, NAMES, activation="sigmoid")
+        assert only_names(independent) == [["a", "b"]]
+        assert only_names(decode_predictions([[0.2]], 1, ["a"])) == [["a"]]  # a single class has a sigmoid
+
+    def test_impossible_activation(self):
+        with pytest.raises(ValueError, match='"softmax" or "sigmoid". Received: activation=None'):
+            decode_predictions(PROBABILITIES, 1, NAMES, activation=None)
 
     def test_no_images(self):
         assert decode_predictions(np.zeros((0, 3)), class_names=NAMES) == []

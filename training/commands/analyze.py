@@ -7,8 +7,10 @@ import numpy as np
 
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.images.pictures import check_resize
+from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 from keras_cnv2.models.classifier import ConvNeXtV2
-from keras_cnv2.models.pictures import class_names
+from keras_cnv2.models.heads import kind_of
+from keras_cnv2.models.pictures import class_names, framing_of, to_input
 from keras_cnv2.restore import restore_model
 from keras_cnv2.terminal import printable
 
@@ -117,7 +119,12 @@ def _restored(weights, evaluation):
     models = {}
     for name in weights:
         given = Evaluation(**{**evaluation, "weights": name})
-        model = restore_model(weights_of(given, ("classifier.keras", "fcmae.keras")), given.model)
+        model = restore_model(weights_of(given, ("classifier.keras", "fcmae.keras")), given.model, any_size=True)
+        if not isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone, FCMAE)):
+            raise RecipeError(
+                "weights must be of a classifier, a backbone or an FCMAE, not of a head of your own. "
+                f"Received: {name} with a {type(model).__name__}"
+            )
         models[_name(name, models)] = model
     return models
 
@@ -132,20 +139,9 @@ def _name(weights, others):
 def _opened(models, weights, labelled, evaluation):
     """The data, the batch size and the `Evaluation` that says how pictures become images."""
     first = next(iter(models.values()))
-    own = _image_size(first)
-    size = evaluation.get("image_size") or own or 224
-    resize = evaluation.get("resize") or (getattr(first, "resize", None) if size == own else None)
+    size, resize = framing_of(first, evaluation.get("image_size"), evaluation.get("resize"))
     recipe = Evaluation(**{**evaluation, "weights": weights[0], "image_size": size, "resize": resize})
     return open_source(recipe, labelled=labelled), recipe.batch_size, recipe
-
-
-def _image_size(model):
-    """The side of a model's own images, if it has any that are square."""
-    size = getattr(model, "image_size", None)
-    if not isinstance(model, FCMAE):
-        return size
-    height, width = size
-    return height if height == width else None
 
 
 def _measured(name, model, images, labels, classes, batch_size):
@@ -156,7 +152,7 @@ def _measured(name, model, images, labels, classes, batch_size):
     with progress_bar(desc=name, total=len(images)) as bar:
         for start in range(0, len(images), batch_size):
             batch, of_batch = images[start : start + batch_size], labels[start : start + batch_size]
-            for block, (expanded, output) in zip(blocks.names, blocks.of(batch)):
+            for block, (expanded, output) in zip(blocks.names, blocks.of(to_input(model, batch))):
                 distances[block].extend(measures.cosine_distance(expanded))
                 if classes:
                     selectivity[block].update(output, of_batch)
@@ -180,7 +176,7 @@ def _maps(models, images):
     maps = {}
     for name, model in models.items():
         blocks = Blocks(model)
-        held = dict(zip(blocks.names, (expanded[0] for expanded, _ in blocks.of(images))))
+        held = dict(zip(blocks.names, (expanded[0] for expanded, _ in blocks.of(to_input(model, images)))))
         lasts = {block.rsplit("_", 1)[0]: block for block in blocks.names}
         maps[name] = {block: held[block] for block in lasts.values()}
     return maps
@@ -191,11 +187,12 @@ def _draw_grad_cams(models, images, folder):
     for name, model in models.items():
         if not isinstance(model, ConvNeXtV2) or not model.include_top:
             continue
-        *_, (_, features) = Blocks(model).of(images)
-        probabilities = keras.ops.convert_to_numpy(model(images, training=False))
-        best = probabilities.argmax(-1)
+        inputs = to_input(model, images)
+        *_, (_, features) = Blocks(model).of(inputs)
+        outputs = keras.ops.convert_to_numpy(model(inputs, training=False))
+        best, shown = outputs.argmax(-1), "{:.0%}" if kind_of(model) == "probabilities" else "{:.3g}"
         maps[name] = measures.grad_cam(features, model.get_layer("norm"), model.get_layer("head"), best)
         names = class_names(model)
-        told[name] = [f"{names[number]} {row[number]:.0%}" for number, row in zip(best, probabilities)]
+        told[name] = [f"{names[number]} {shown.format(row[number])}" for number, row in zip(best, outputs)]
     if maps:
         grad_cams(folder / "grad_cam.png", images, maps, told)

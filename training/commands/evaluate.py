@@ -4,9 +4,11 @@ import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from keras_cnv2.commands.predict import read_class_names
 from keras_cnv2.files import check_target
 from keras_cnv2.images.pictures import check_resize
-from keras_cnv2.models.classifier import ConvNeXtV2
+from keras_cnv2.models.heads import classes_of
+from keras_cnv2.models.pictures import framing_of
 from keras_cnv2.restore import restore_model
 from keras_cnv2.terminal import printable
 
@@ -28,7 +30,10 @@ class Evaluation:
 
     Args:
         data, weights, model, image_size, resize, batch_size, max_unreadable: See `training.recipes.fields.Recipe`.
-            Image size and resizing are by default those of the weights, else 224 and the paper's way.
+            Image size and resizing are by default those of the weights, else 224 and the paper's way; a model's way of
+            resizing belongs to its image size.
+        class_names: Path of a text file, one name of the weights' classes a line. By default those in the weights, or
+            those of the data, in their order.
         mirrored: Whether each image is also seen mirrored, and the mean of both scored beside the plain figures.
     """
 
@@ -37,6 +42,7 @@ class Evaluation:
     model: str | None = None
     image_size: int | None = None
     resize: str | None = None
+    class_names: str | None = None
     batch_size: int = 64
     mirrored: bool = False
     max_unreadable: float = 0.01
@@ -57,6 +63,7 @@ def add_arguments(parser):
     parser.add_argument("--data", help="as in `finetune`: the validation split, or all there is")
     parser.add_argument("--image-size", type=positive_int, help="by default that of the weights")
     parser.add_argument("--resize", choices=("crop", "squash"), help="by default that of the weights")
+    parser.add_argument("--class-names", metavar="FILE", help="the weights' classes, one a line; by default their own")
     parser.add_argument("--batch-size", type=positive_int, default=64, help="(default: %(default)s)")
     parser.add_argument(
         "--mirrored", action="store_true", help="score the mean of each image and its mirror image as well"
@@ -129,13 +136,17 @@ def run(evaluation, devices=ONE_DEVICE):
         weights = weights_of(evaluation, ("classifier.keras",))
         facts.update(evaluation=asdict(evaluation), versions=versions())
     with devices.scope():
-        classifier = restore_model(weights, evaluation.model)
-    if not isinstance(classifier, ConvNeXtV2) or not classifier.include_top:
+        classifier = restore_model(weights, evaluation.model, any_size=True)
+    if classes_of(classifier) is None:
         raise RecipeError(
             f"weights must be of a classifier; fine-tune these first. Received: weights={evaluation.weights}"
         )
-    image_size = evaluation.image_size or classifier.image_size or 224
-    resize = evaluation.resize or (classifier.resize if image_size == classifier.image_size else None)
+    image_size, resize = framing_of(classifier, evaluation.image_size, evaluation.resize)
+    if any(side not in (None, image_size) for side in classifier.input_shape[1:3]):
+        raise RecipeError(
+            f"image_size must be that of the weights' images, {classifier.input_shape[1:3]}. Received: {image_size}"
+        )
+    class_names = evaluation.class_names and read_class_names(evaluation.class_names)
     evaluation = replace(evaluation, image_size=image_size, resize=resize)
     with devices.agreement() as facts:
         source = open_source(evaluation)
@@ -146,7 +157,7 @@ def run(evaluation, devices=ONE_DEVICE):
     if not source.size and devices.is_chief:
         message = "no validation split: evaluated on all %d pictures, also on those that were trained on"
         logger.warning(message, source.validation_size)
-    return evaluate(classifier, source, evaluation, evaluation.batch_size, devices, evaluation.mirrored)[0]
+    return evaluate(classifier, source, evaluation, evaluation.batch_size, devices, evaluation.mirrored, class_names)[0]
 
 
 def print_scores(scores):

@@ -1,5 +1,6 @@
 """Scores of a classifier on labelled images. Imports no TensorFlow."""
 
+import logging
 import time
 
 import keras
@@ -7,10 +8,16 @@ import numpy as np
 from keras import ops
 
 from keras_cnv2.images.classes import imagenet_classes, imagenet_wnids
+from keras_cnv2.images.normalization import Preprocessing
+from keras_cnv2.models.classifier import ConvNeXtV2
+from keras_cnv2.models.heads import channels_of, classes_of, takes_pixels
+from keras_cnv2.models.pictures import PICTURE_CHANNELS
 
 from ..distribute.devices import ONE_DEVICE
 from ..drawing.progress import progress_bar
 from ..errors import RecipeError
+
+logger = logging.getLogger(__name__)
 
 # More classes than this make no readable confusion matrix.
 MAX_MATRIX = 50
@@ -97,8 +104,7 @@ class Clock(keras.callbacks.Callback):
 
 def check_channels(model, source, data):
     """Raises a `RecipeError` if a classifier, backbone or FCMAE cannot see the images of a source."""
-    backbone = getattr(model, "backbone", model)
-    if (channels := backbone.images.shape[-1]) != source.channels:
+    if (channels := channels_of(model)) != source.channels:
         raise RecipeError(
             f"data must have images of {channels} channels, as {model.name} has. "
             f"Received: data={data} with {source.channels}"
@@ -111,27 +117,32 @@ def both_ways(classifier):
     return keras.Model(images, (classifier(images) + classifier(ops.flip(images, axis=2))) / 2, name="both_ways")
 
 
-def evaluate(classifier, source, recipe, batch_size, devices=ONE_DEVICE, mirrored=False):
+def evaluate(classifier, source, recipe, batch_size, devices=ONE_DEVICE, mirrored=False, class_names=None):
     """Evaluates a classifier on the validation images of a source.
 
     Args:
-        classifier: A `keras_cnv2.ConvNeXtV2` with its top, made in the devices' scope; it is compiled anew.
+        classifier: A `keras_cnv2.ConvNeXtV2` with its top, or a model with another head that gives a row for each
+            image, made in the devices' scope; it is compiled anew.
         source: A source of data as `training.loop.train` describes it.
         recipe: What `source.validation` takes.
         batch_size: Int, images a step on all devices together.
         devices: `training.distribute.devices.Devices`.
         mirrored: Bool, whether each image is also seen mirrored, for top-1 and top-5 of the mean of both.
+        class_names: Optional list of strings, the classifier's classes. By default its own.
 
     Returns:
         A dict of figures as `run` returns it, and the confusion matrix, rows are labels, as an array; `None` for more
         than 50 classes.
     """
     names = source.class_names
-    columns = columns_of(names, classifier)
+    columns = columns_of(names, classifier, class_names)
+    classes = classes_of(classifier)
+    with devices.scope():
+        classifier = of_pictures(classifier)
 
     def scored(model):
         with devices.scope():
-            scores = Scores(columns, classifier.classes)
+            scores = Scores(columns, classes)
             model.compile(loss=_no_loss, weighted_metrics=[scores])
         clock = Clock(source.validation_size, batch_size, visible=devices.is_chief)
         validation = devices.batches(lambda share: source.validation(recipe, batch_size, share))
@@ -164,26 +175,47 @@ def _top(scores, total):
     return {name: float(ops.convert_to_numpy(count) / total) for name, count in counts.items()}
 
 
+def of_pictures(model):
+    """A model of images in 0..255 with a row of numbers as its output: the model itself, where it is that already."""
+    normalizes = not takes_pixels(model) and channels_of(model) in PICTURE_CHANNELS
+    if isinstance(model, ConvNeXtV2) and not normalizes:
+        return model
+    images = keras.Input(model.input_shape[1:])
+    (row,) = keras.tree.flatten(model(Preprocessing()(images) if normalizes else images))
+    return keras.Model(images, row, name=model.name)
+
+
 def _no_loss(y_true, y_pred):
     """Keras wants one; labels and predictions may have different classes here."""
     return ops.zeros_like(y_pred[:, 0])
 
 
-def columns_of(names, classifier):
+def columns_of(names, classifier, class_names=None):
     """The numbers that classes of these names have among the classifier's.
 
-    ImageNet's folders are called by WordNet ids, the published classes by words.
+    ImageNet's folders are called by WordNet ids, the published classes by words. Of a classifier that names none, as
+    many as the data have are taken to be those of the data, and it is said.
+
+    Args:
+        names: Those of the data's classes.
+        classifier: The model.
+        class_names: Optional list of strings, the classifier's classes. By default its own.
     """
-    if classifier.classes == 1:
+    classes = classes_of(classifier)
+    if classes == 1:
         raise RecipeError(
             "the weights must be a classifier of 2 classes or more, as the accuracy of one is 1 whatever it sees. "
             f"Received: {classifier.name} with classes=1"
         )
-    ours = classifier.class_names or imagenet_classes()
+    ours = class_names or getattr(classifier, "class_names", None)
+    if ours is None and classes == len(names):
+        logger.warning("%s names no classes: they are taken to be those of the data, in their order", classifier.name)
+        return [*range(classes)]
+    ours = ours or imagenet_classes()
     if tuple(ours) == imagenet_classes() and {*names} <= {*imagenet_wnids()}:
         ours = imagenet_wnids()
     unknown = [name for name in names if name not in ours]
-    if unknown or len(ours) != classifier.classes:
+    if unknown or len(ours) != classes:
         raise RecipeError(
             f"data must have classes that the weights know. Received: {len(unknown)} others, such as {unknown[:5]}; "
             f"the weights know {len(ours)}, such as {[*ours][:5]}"

@@ -6,7 +6,7 @@ from keras_cnv2.errors import ExportError
 from keras_cnv2.export.check import compare, full_precision, sample_images
 from keras_cnv2.export.litert.convert import operation, read
 from keras_cnv2.export.litert.representative import as_dtype
-from keras_cnv2.images.normalization import preprocess_input
+from keras_cnv2.models.pictures import to_input
 
 # How far outputs may be off, as a share of their spread over channels (root mean square). With pseudo-weights, on
 # photographs, it is 0.002, 0.04 and 0.04; with GRN and LayerNorm in int8 it is 0.7, and of other images' outputs 1.4.
@@ -88,4 +88,4 @@ def runner(content):
 def _made_up(model, shape):
     batch, height, width, channels = shape
     batches = [sample_images(height, width, channels, batch, seed) for seed in range(2)]
-    return batches if model.include_preprocessing else [np.asarray(preprocess_input(images)) for images in batches]
+    return [to_input(model, images) for images in batches]

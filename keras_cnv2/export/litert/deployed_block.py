@@ -19,7 +19,7 @@ def deployable(model):
         model: As `keras_cnv2.fold` takes it. It stays as it is.
 
     Returns:
-        A functional or sequential model with copies of its values.
+        A functional model with copies of its values, in one graph: of models within it, the layers.
 
     Raises:
         ValueError: As `keras_cnv2.fold`.
@@ -35,7 +35,12 @@ def _deployable(folded):
             return _deployable(layer)
         return DeployedBlock(layer) if isinstance(layer, FoldedBlock) else layer
 
-    return keras.models.clone_model(folded, clone_function=deployed)
+    def called(layer, *args, **kwargs):
+        return (layer.call if isinstance(layer, keras.Function) else layer)(*args, **kwargs)
+
+    if isinstance(folded, keras.Sequential):
+        folded = keras.Model(folded.inputs[0], folded.outputs[0], name=folded.name)
+    return keras.models.clone_model(folded, clone_function=deployed, call_function=called)
 
 
 class DeployedBlock(keras.layers.Layer):

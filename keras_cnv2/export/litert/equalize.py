@@ -26,7 +26,8 @@ def equalize(deployed, batches):
     import tensorflow as tf
 
     blocks = [layer for layer in deployed.layers if isinstance(layer, DeployedBlock)]
-    before = keras.Model(deployed.input, [block.input for block in blocks])
+    # Its last call is that in this graph: a block of a model within it has been called there before.
+    before = keras.Model(deployed.input, [block._inbound_nodes[-1].input_tensors[0] for block in blocks])
 
     @tf.function
     def peaks_of(images):

@@ -1,9 +1,11 @@
 """`export_litert`: a file for phones and small devices, which LiteRT (TensorFlow Lite) runs with XNNPACK."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import keras
 
 from keras_cnv2.arguments import positive_int
 from keras_cnv2.errors import ExportError
@@ -13,11 +15,20 @@ from keras_cnv2.export.litert.deployed_block import deployable
 from keras_cnv2.export.litert.equalize import equalize
 from keras_cnv2.export.litert.metadata import write_file
 from keras_cnv2.export.litert.representative import as_dtype, batches_of
-from keras_cnv2.export.outputs import check_backend, check_input_dtype, image_sides, labels_of, with_named_outputs
+from keras_cnv2.export.metadata import exported_metadata
+from keras_cnv2.export.outputs import (
+    check_backend,
+    check_exportable,
+    check_float32,
+    check_input_dtype,
+    image_sides,
+    labels_of,
+    pictures_of,
+    with_named_outputs,
+)
 from keras_cnv2.files import check_target, replacing
-from keras_cnv2.models.backbone import ConvNeXtV2Backbone
-from keras_cnv2.models.classifier import ConvNeXtV2
-from keras_cnv2.models.pictures import IMAGE_SIZE
+from keras_cnv2.images.pictures import check_resize
+from keras_cnv2.models.pictures import framing_of
 
 SUFFIX = ".tflite"
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
@@ -27,13 +38,15 @@ LARGEST = 2**31 - 2**20
 
 
 def export_litert(
-    model: ConvNeXtV2 | ConvNeXtV2Backbone,
+    model: keras.Model,
     path: str | os.PathLike,
     quantization: str | None = None,
     representative: Iterable[Any] | None = None,
     image_size: int | None = None,
     batch: int = 1,
     input_dtype: str = "float32",
+    resize: str | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> None:
     """Writes a model as a LiteRT (TensorFlow Lite) file, of builtin operations that XNNPACK runs as one piece.
 
@@ -45,17 +58,20 @@ def export_litert(
 
     "images" `(batch, H, W, C)`, as the model takes them, become "probabilities" or "logits" `(batch, classes)`, as the
     model has it ("scores" with another activation); "P2" to "P5" of a backbone; "P5" or, with pooling, "pooled" of a
-    classifier without its top. Outputs are float32.
+    classifier without its top. Several outputs have the names of their layers, or of the dict that the model gives.
+    Outputs are float32.
 
     The file carries TensorFlow Lite's metadata, which say how images are made, and as a zip archive at its end
-    `labels.txt`, the names of the classes, one a line, and `keras_cnv2.json`: "image_size" (height and width),
-    "resize", "include_preprocessing" and "quantization". `zipfile.ZipFile("model.tflite")` reads them.
+    `labels.txt`, the names of the classes, one a line, and `keras_cnv2.json`, as this export was made: "image_size"
+    (height and width), "resize", "channels", "mean" and "std" (what pictures in 0..255 are normalised with before they
+    go in), "include_preprocessing" and "quantization". `zipfile.ZipFile("model.tflite")` reads them.
 
     Quantized are convolutions and dense layers; statistics, GELU and probabilities stay float32. Before the file takes
     its place it is run, and its outputs are compared with the model's.
 
     Args:
-        model: A `keras_cnv2.ConvNeXtV2` or `ConvNeXtV2Backbone` in float32. It stays as it is.
+        model: A `keras_cnv2.ConvNeXtV2` or `ConvNeXtV2Backbone` in float32, or a functional or sequential model of
+            your own on one of them. It stays as it is.
         path: Path that ends in `.tflite`. A file that is there is replaced when the new one is whole.
         quantization: `None`; "float16", weights of half the size; "dynamic", weights in int8 and activations too, with
             scales found while the model runs; or "int8", with scales found on `representative`.
@@ -65,6 +81,9 @@ def export_litert(
             `model.image_size`, else 224.
         batch: Int, how many images one run takes.
         input_dtype: "float32" or "uint8", of "images"; "uint8" for models that do their own preprocessing.
+        resize: "crop" or "squash", how pictures become images, in calibration and for users of the file. By default the
+            model's way, if the size is its own, see `keras_cnv2.load_image`.
+        class_names: Optional list of strings, one a class. By default the model's, else "class 0" and so on.
 
     Raises:
         ValueError: If the model is none of these or takes more than 2 GB, or an argument is out of range.
@@ -74,30 +93,25 @@ def export_litert(
     path = Path(path)
     _check(model, path, quantization, representative)
     check_input_dtype(model, input_dtype)
-    shape = (positive_int("batch", batch), *_sides(model, image_size), model.input_shape[-1])
-    labels = labels_of(model)
-    batches = batches_of(representative, model, shape) if quantization == "int8" else None
+    check_resize(resize)
+    sides = _sides(model, image_size)
+    shape = (positive_int("batch", batch), *sides, model.input_shape[-1])
+    labels = labels_of(model, class_names)
+    metadata = exported_metadata(model, *pictures_of(model, sides, resize), labels)
+    batches = batches_of(representative, model, shape, resize) if quantization == "int8" else None
     with replacing(path) as temporary:
         named = with_named_outputs(model)
         function, variables = _function(named, shape, input_dtype, batches)
         inputs = [as_dtype(images, input_dtype) for images in batches or ()]
         content = convert(function, variables, quantization, inputs)
-        write_file(temporary, content, model, labels, shape, quantization)
+        write_file(temporary, content, model, metadata, shape, quantization)
         check_file(temporary, named, model, quantization, batches)
 
 
 def _check(model, path, quantization, representative):
     check_backend("A LiteRT file")
-    if not isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone)):
-        raise ValueError(
-            "export_litert takes ConvNeXtV2 and ConvNeXtV2Backbone (of an FCMAE: its backbone, `fcmae.backbone`). "
-            f"Received: model={model!r}"
-        )
-    if model.compute_dtype != "float32":
-        raise ValueError(
-            "export_litert takes models in float32: load the weights into one, and give `quantization`. "
-            f"Received: a model with dtype={model.dtype_policy.name!r}"
-        )
+    check_exportable(model)
+    check_float32(model)
     parameters = model.count_params()
     if 4 * parameters > LARGEST:
         raise ValueError(
@@ -125,8 +139,7 @@ def _brief(value):
 
 def _sides(model, image_size):
     """Height and width of the images."""
-    default = getattr(model, "image_size", None) or IMAGE_SIZE
-    return tuple(side or default for side in image_sides(model, image_size))
+    return tuple(side or framing_of(model).size for side in image_sides(model, image_size))
 
 
 def _function(named, shape, input_dtype, batches):

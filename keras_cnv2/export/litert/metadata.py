@@ -7,9 +7,9 @@ Source: the schema `metadata_schema.fbs` (identifier M001) of MediaPipe and Tens
 import json
 import zipfile
 
-from keras_cnv2.checkpoints.metadata import metadata_of
 from keras_cnv2.export.litert.convert import read, write
-from keras_cnv2.images.normalization import MEAN, STD
+from keras_cnv2.export.metadata import normalization_of
+from keras_cnv2.models.heads import takes_pixels
 
 # The name of the buffer that readers look for, and the identifier of what is in it.
 NAME, IDENTIFIER = "TFLITE_METADATA", b"M001"
@@ -24,23 +24,25 @@ NORMALIZATION = 1
 AXIS_LABELS = 2
 
 
-def write_file(path, content, model, labels, shape, quantization):
+def write_file(path, content, model, metadata, shape, quantization):
     """Writes a LiteRT file with its metadata.
 
     Args:
         path: Of the file.
         content: Bytes of the file without them.
-        model: A classifier or backbone.
-        labels: The names of its classes, `None` without.
+        model: The model that it is of.
+        metadata: Dict from `keras_cnv2.export.metadata.exported_metadata`.
         shape: `(batch, H, W, C)` of its images.
         quantization: As the file was made.
     """
     graph = read(content)
+    metadata = dict(metadata)
+    labels = metadata.pop("class_names", None)
     path.write_bytes(write(_with_metadata(graph, model, shape, has_labels=labels is not None)))
     details = {
-        **{name: value for name, value in metadata_of(model).items() if name == "resize"},
+        **metadata,
         "image_size": list(shape[1:3]),
-        "include_preprocessing": model.include_preprocessing,
+        "include_preprocessing": takes_pixels(model),
         "quantization": quantization,
     }
     with zipfile.ZipFile(path, "a") as archive:
@@ -105,28 +107,20 @@ def _label_file(tables):
 def _image(tables, model, shape):
     """The schema's TensorMetadata of the images: their size, and how to normalise grey levels of 0..255 for them."""
     height, width, channels = shape[1:]
-    if model.include_preprocessing:
-        mean, std = [0.0], [1.0]
-    elif channels == 3:
-        mean, std = ([255 * value for value in values] for values in (MEAN, STD))
-    else:
-        mean, std = ([255 * sum(values) / len(values)] for values in (MEAN, STD))
-    low, high = ([(grey - m) / s for m, s in zip(mean, std)] for grey in (0, 255))
+    normalization = normalization_of(model)
     properties = {1: tables.table(2, {0: ("Uint32", width), 1: ("Uint32", height)})}
     if channels in (1, 3):
         properties[0] = ("Int8", RGB if channels == 3 else GRAYSCALE)
     content = tables.table(3, {0: ("Uint8", IMAGE), 1: tables.table(2, properties)})
-    normalization = tables.table(2, {0: tables.floats(mean), 1: tables.floats(std)})
-    unit = tables.table(2, {0: ("Uint8", NORMALIZATION), 1: normalization})
-    return tables.table(
-        7,
-        {
-            0: tables.text("images"),
-            3: content,
-            4: tables.list([unit]),
-            5: tables.table(2, {0: tables.floats(high), 1: tables.floats(low)}),
-        },
-    )
+    fields = {0: tables.text("images"), 3: content}
+    if normalization:
+        # The schema's readers take a single value for all channels.
+        mean, std = (values[:1] if len({*values}) == 1 else values for values in normalization)
+        low, high = ([(grey - m) / s for m, s in zip(mean, std)] for grey in (0, 255))
+        values = tables.table(2, {0: tables.floats(mean), 1: tables.floats(std)})
+        fields[4] = tables.list([tables.table(2, {0: ("Uint8", NORMALIZATION), 1: values})])
+        fields[5] = tables.table(2, {0: tables.floats(high), 1: tables.floats(low)})
+    return tables.table(7, fields)
 
 
 class _Tables:

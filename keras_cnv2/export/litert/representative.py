@@ -4,18 +4,17 @@ import os
 
 import numpy as np
 
-from keras_cnv2.images.normalization import preprocess_input
-from keras_cnv2.images.pictures import default_resize
-from keras_cnv2.models.pictures import load_image_for
+from keras_cnv2.models.pictures import load_image_for, to_input
 
 
-def batches_of(representative, model, shape):
+def batches_of(representative, model, shape, resize=None):
     """Reads images and arranges them as batches of one shape.
 
     Args:
         representative: Iterable of paths, images `(H, W, C)` and batches `(N, H, W, C)`, or one array of images.
         model: The model they are for, which says how pictures become images.
         shape: `(batch, H, W, C)`. The last batch is filled up with the first images.
+        resize: How pictures become images, see `keras_cnv2.models.pictures.framing_of`.
 
     Returns:
         List of arrays of this shape, float32.
@@ -26,7 +25,7 @@ def batches_of(representative, model, shape):
     """
     if isinstance(representative, (str, bytes, os.PathLike)):
         raise ValueError(f"representative must be an iterable of paths or images. Received: {representative!r}")
-    images = [image for item in representative for image in _images(item, model, shape[1:])]
+    images = [image for item in representative for image in _images(item, model, shape[1:], resize)]
     if not images:
         raise ValueError("representative must hold one image at least, better a hundred. Received: none")
     missing = -len(images) % shape[0]
@@ -39,10 +38,10 @@ def as_dtype(images, dtype):
     return images.round().clip(0, 255).astype("uint8") if np.dtype(dtype) == np.uint8 else images
 
 
-def _images(item, model, shape):
+def _images(item, model, shape, resize):
     """The images of one item, as float32 arrays."""
     if isinstance(item, (str, os.PathLike)):
-        return [_load(item, model, shape)]
+        return [_load(item, model, shape, resize)]
     array = np.asarray(item, "float32")
     array = array[None] if array.ndim == len(shape) else array
     if array.shape[1:] != tuple(shape):
@@ -53,13 +52,11 @@ def _images(item, model, shape):
     return list(array)
 
 
-def _load(path, model, shape):
+def _load(path, model, shape, resize):
     height, width, channels = shape
     if height != width or channels not in (1, 3):
         raise ValueError(
             "Pictures become square images of one or three channels: give arrays, not paths, for others. "
             f"Received: {os.fspath(path)!r} for images of shape {tuple(shape)}"
         )
-    resize = getattr(model, "resize", None) or default_resize(height)
-    image = load_image_for(model, path, height, resize)
-    return image if model.include_preprocessing else np.asarray(preprocess_input(image))
+    return to_input(model, load_image_for(model, path, height, resize))

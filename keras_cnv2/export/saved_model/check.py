@@ -5,29 +5,35 @@ import tensorflow as tf
 
 from keras_cnv2.errors import ExportError
 from keras_cnv2.export.check import compare, full_precision, sample_images, tolerance_of
-from keras_cnv2.export.outputs import has_classes, is_segmenter, with_features
+from keras_cnv2.export.outputs import (
+    is_encoder,
+    is_segmenter,
+    pictures_of,
+    smallest_side,
+    with_features,
+    with_named_outputs,
+)
 from keras_cnv2.export.saved_model import segmenter
-from keras_cnv2.export.saved_model.classifier import picture_side, to_probabilities
+from keras_cnv2.export.saved_model.classifier import features_of, ranks_classes, with_answers_and_features
 from keras_cnv2.fcmae import FCMAE
-from keras_cnv2.images.normalization import preprocess_input
-from keras_cnv2.models.pictures import class_names, load_image_for
-from keras_cnv2.models.stages import total_stride
+from keras_cnv2.models.heads import named_outputs
+from keras_cnv2.models.pictures import load_image_for, to_input
 
 
-def check_saved_model(folder, model, resize=None):
+def check_saved_model(folder, model, labels=None, resize=None):
     """Raises an `ExportError` unless every signature does what the model does.
 
     Args:
         folder: Path of the SavedModel.
         model: The model that it was made of.
+        labels: The names of its classes.
         resize: The way to resize that it was made with.
     """
     signatures = tf.saved_model.load(str(folder)).signatures
     spec = signatures["serving_default"].structured_input_signature[1]["images"]
     encoder = model.backbone if is_segmenter(model) else model
-    sides = [side or 2 * total_stride(encoder.stem_stride) for side in spec.shape[1:3]]
-    images = sample_images(*sides, spec.shape[-1])
-    images = images if encoder.include_preprocessing else np.asarray(preprocess_input(images))
+    sides = [side or 2 * smallest_side(encoder) for side in spec.shape[1:3]]
+    images = to_input(model, sample_images(*sides, spec.shape[-1]))
     if is_segmenter(model):
         with full_precision():
             segmenter.check(signatures, model, images)
@@ -45,16 +51,18 @@ def check_saved_model(folder, model, resize=None):
         if isinstance(model, FCMAE):
             _check_fcmae(agree, model, images)
             return
-        features = with_features(model)(images)
-        scores = features.pop("scores", None)
-        agree("features", features, images=images)
-        if not has_classes(model):
-            agree("serving_default", features, images=images)
+        expected = with_answers_and_features(model)(images, training=False)
+        if features := features_of(model):
+            agree("features", {name: expected[name] for name in features}, images=images)
+        if is_encoder(model):
+            agree("serving_default", expected, images=images)
             return
-        expected = {"probabilities": to_probabilities(model)(scores)}
-        _check_classes(agree("serving_default", expected, images=images), model)
+        names = [*named_outputs(model)]
+        outputs = agree("serving_default", {name: expected[name] for name in names}, images=images)
+        if ranks_classes(model):
+            _check_classes(outputs, labels)
         if "serve_jpeg" in signatures:
-            _check_pictures(agree, model, picture_side(model, *spec.shape[1:3]), resize)
+            _check_pictures(agree, model, pictures_of(model, tuple(spec.shape[1:3]), resize))
 
 
 def _check_fcmae(agree, model, images):
@@ -65,24 +73,24 @@ def _check_fcmae(agree, model, images):
     agree("features", with_features(model.backbone)(images), images=images)
 
 
-def _check_classes(outputs, model):
+def _check_classes(outputs, labels):
     """The most probable classes and their names, from the probabilities."""
-    names = class_names(model)
     for probabilities, ids, classes, scores in zip(
         *(outputs[name].numpy() for name in ("probabilities", "class_ids", "classes", "scores"))
     ):
         best = np.argsort(-probabilities, kind="stable")[: len(ids)]
         named = [name.decode() for name in classes]
-        if [*ids] != [*best] or named != [names[index] for index in best] or [*scores] != [*probabilities[best]]:
+        if [*ids] != [*best] or named != [labels[index] for index in best] or [*scores] != [*probabilities[best]]:
             raise ExportError(f"serving_default: classes do not follow from probabilities. Received: {named}")
 
 
-def _check_pictures(agree, model, size, resize):
+def _check_pictures(agree, model, framing):
     """Encoded pictures, with one between them that is none."""
+    (size, _), resize = framing
     pixels = sample_images(size, 2 * size, 3).astype("uint8")
     pictures = [tf.io.encode_png(picture).numpy() for picture in pixels]
-    images = np.stack([load_image_for(model, picture, size, resize) for picture in pictures])
-    images = images if model.include_preprocessing else preprocess_input(images)
-    first, second = np.asarray(to_probabilities(model)(model(images)))
-    expected = {"probabilities": [first, 0 * first, second], "decoded": [True, False, True]}
-    agree("serve_jpeg", expected, encoded=[pictures[0], b"no picture", pictures[1]])
+    images = to_input(model, np.stack([load_image_for(model, picture, size, resize) for picture in pictures]))
+    outputs = with_named_outputs(model)(images, training=False)
+    both = {name: np.asarray(values, "float32") for name, values in outputs.items()}
+    expected = {name: np.stack([first, 0 * first, second]) for name, (first, second) in both.items()}
+    agree("serve_jpeg", {**expected, "decoded": [True, False, True]}, encoded=[pictures[0], b"no picture", pictures[1]])

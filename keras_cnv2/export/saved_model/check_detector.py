@@ -6,9 +6,9 @@ import tensorflow as tf
 from keras_cnv2.detection.pictures import fit_picture
 from keras_cnv2.errors import ExportError
 from keras_cnv2.export.check import compare, full_precision, sample_images, tolerance_of
-from keras_cnv2.export.outputs import takes_pixels
 from keras_cnv2.export.saved_model.detector import to_picture
 from keras_cnv2.images.normalization import preprocess_input
+from keras_cnv2.models.heads import takes_pixels
 
 
 def check_export(folder, detector, size, class_names):

@@ -4,14 +4,16 @@ import keras
 import tensorflow as tf
 
 from keras_cnv2.arguments import positive_int
-from keras_cnv2.checkpoints.metadata import default_activation
 from keras_cnv2.export.outputs import (
+    check_exportable,
     check_input_dtype,
-    has_classes,
     image_sides,
+    is_encoder,
     is_segmenter,
-    labels_of,
+    pictures_of,
+    smallest_side,
     with_features,
+    with_named_outputs,
 )
 from keras_cnv2.export.saved_model import decoder, segmenter
 from keras_cnv2.export.saved_model.graphs import checked_images, label_table, with_signatures
@@ -22,19 +24,21 @@ from keras_cnv2.images.normalization import preprocess_input
 from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 from keras_cnv2.models.classifier import ConvNeXtV2
-from keras_cnv2.models.pictures import IMAGE_SIZE
-from keras_cnv2.models.stages import total_stride
+from keras_cnv2.models.heads import channels_of, classes_of, named_outputs, takes_pixels
+from keras_cnv2.models.pictures import PICTURE_CHANNELS
+from keras_cnv2.models.stages import pyramid_layers, total_stride
 
 # Of the masks of an FCMAE where none are given.
 SEED = 0
 
 
-def served_module(model, *, image_size, resize, top, input_dtype, max_pixels, folded, scratch):
+def served_module(model, *, image_size, resize, top, input_dtype, max_pixels, labels, folded, scratch):
     """The signatures of a model, and what they need.
 
     Args:
-        model: A classifier, backbone, FCMAE or segmentation model.
+        model: A classifier, backbone, FCMAE, segmentation model, or a head of the user's on one of our encoders.
         image_size, resize, top, input_dtype, max_pixels: See `export_saved_model`.
+        labels: Names of the classes, or `None`.
         folded: Bool, whether to fold the model.
         scratch: Path of a folder for what is read when the module is saved.
 
@@ -42,42 +46,54 @@ def served_module(model, *, image_size, resize, top, input_dtype, max_pixels, fo
         A `tf.Module` that holds the variables and the table of names, and {name of the signature: function}.
     """
     if is_segmenter(model):
-        return _segmentation(model, image_size, resize, input_dtype, max_pixels, folded, scratch)
-    if not isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone, FCMAE)):
-        raise ValueError(
-            "Exported are ConvNeXtV2, ConvNeXtV2Backbone, FCMAE, and UPerNet and DeepLabV3+ on such a backbone; other "
-            f"models by Keras: keras_cnv2.fold(model).export(path). Received: model={model!r}"
-        )
-    _check(model, resize, top, input_dtype, max_pixels)
+        return _segmentation(model, image_size, resize, input_dtype, max_pixels, labels, folded, scratch)
+    is_fcmae = isinstance(model, FCMAE)
+    has_head = not is_fcmae and not is_encoder(model)
+    _check(has_head, model, resize, top, input_dtype, max_pixels)
     height, width = image_sides(model, image_size)
-    channels = (model.backbone if isinstance(model, FCMAE) else model).input_shape[-1]
+    channels = channels_of(model)
     images = tf.TensorSpec((None, height, width, channels), input_dtype, "images")
-    smallest = total_stride(model.stem_stride)
+    smallest = smallest_side(model)
 
     def checked(images):
         return checked_images(images, smallest, max_pixels)
 
-    is_fcmae = isinstance(model, FCMAE)
-    encoder = with_features(model.backbone if is_fcmae else model)
-    encoder = fold(encoder) if folded and not is_fcmae else encoder  # an FCMAE's decoder needs the encoder as it is
-    module = tf.Module()
-    functions = {"features": (lambda images: _features(encoder(checked(images))), [images])}
+    graph = with_answers_and_features(model.backbone if is_fcmae else model)
+    graph = fold(graph) if folded and not is_fcmae else graph  # an FCMAE's decoder needs the encoder as it is
+    module, functions = tf.Module(), {}
+    if features := features_of(model):
+        functions["features"] = (lambda images: _as_floats(graph(checked(images)), features), [images])
     if is_fcmae:
         functions |= _reconstruction(model, images, checked)
-    elif not has_classes(model):
+    elif not has_head:
         functions["serving_default"] = functions["features"]
     else:
-        module.labels = label_table(labels_of(model), scratch)
-        answer = _Answer(model, min(top, model.classes), module.labels)
-        functions["serving_default"] = (lambda images: answer(encoder(checked(images))), [images])
-        side = picture_side(model, height, width)
-        if side and channels in (1, 3):
-            to_images = decoder.decoder(side, resize or model.resize, channels, max_pixels)
-            functions["serve_jpeg"] = (_picture_classifier(model, encoder, answer, to_images), [decoder.ENCODED])
+        module.labels = labels and label_table(labels, scratch)
+        answer = _Answer(model, min(top, len(labels or [])), module.labels)
+        functions["serving_default"] = (lambda images: answer(graph(checked(images))), [images])
+        pictures, way = pictures_of(model, (height, width), resize)
+        if way and channels in PICTURE_CHANNELS:
+            to_images = decoder.decoder(pictures[0], way, channels, max_pixels)
+            functions["serve_jpeg"] = (_picture_classifier(model, graph, answer, to_images), [decoder.ENCODED])
     return with_signatures(module, functions)
 
 
-def _segmentation(model, image_size, resize, input_dtype, max_pixels, folded, scratch):
+def with_answers_and_features(model):
+    """A functional model with the outputs of a model's head, if it has one, and the features of an encoder of ours."""
+    outputs = {} if is_encoder(model) else with_named_outputs(model).output
+    if not features_of(model):
+        return with_named_outputs(model)
+    return keras.Model(model.input, {**with_features(model).output, **outputs}, name=model.name)
+
+
+def features_of(model):
+    """The names of a model's features: those of a classifier, backbone or FCMAE. Heads of the user's own have none."""
+    model = getattr(model, "backbone", model) if isinstance(model, FCMAE) else model
+    is_ours = isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone))
+    return [*pyramid_layers(model.depths, model.stem_stride), "pooled"] if is_ours else []
+
+
+def _segmentation(model, image_size, resize, input_dtype, max_pixels, labels, folded, scratch):
     """`served_module` of a segmentation model."""
     if resize is not None:
         raise ValueError(f"Segmentation models see pictures at their own size. Received: resize={resize!r}")
@@ -86,7 +102,7 @@ def _segmentation(model, image_size, resize, input_dtype, max_pixels, folded, sc
     backbone, sides = model.backbone, image_sides(model, image_size)
     images = tf.TensorSpec((None, *sides, backbone.input_shape[-1]), input_dtype, "images")
     module = tf.Module()
-    module.labels = label_table(labels_of(model), scratch)
+    module.labels = label_table(labels, scratch)
 
     def checked(images):
         return checked_images(images, total_stride(backbone.stem_stride), max_pixels)
@@ -94,64 +110,59 @@ def _segmentation(model, image_size, resize, input_dtype, max_pixels, folded, sc
     return with_signatures(module, segmenter.functions(model, images, checked, max_pixels, folded))
 
 
-def _check(model, resize, top, input_dtype, max_pixels):
+def _check(has_head, model, resize, top, input_dtype, max_pixels):
+    if not isinstance(model, FCMAE):
+        check_exportable(model)
     check_resize(resize)
     positive_int("top", top)
     positive_int("max_pixels", max_pixels)
     check_input_dtype(model, input_dtype)
-    if resize is not None and not has_classes(model):
-        raise ValueError(f"Only classifiers take pictures and resize them; others take images. Received: {resize=}")
-    if has_classes(model) and to_probabilities(model) is None:
+    if resize is not None and not has_head:
         raise ValueError(
-            "Classifiers are exported with softmax, sigmoid or no activation. "
-            f"Received: classifier_activation={model.classifier_activation!r}"
+            f"Only models with a head take pictures and resize them; others take images. Received: resize={resize!r}"
         )
 
 
-def picture_side(model, height, width):
-    """The side of the images that are made of pictures; `None` if they are not square."""
-    if height != width:
-        return None
-    return height or model.image_size or IMAGE_SIZE
-
-
-def _features(outputs):
-    return {name: tf.cast(values, tf.float32) for name, values in outputs.items() if name != "scores"}
-
-
-def to_probabilities(model):
-    """What makes probabilities of a classifier's outputs, `None` if nothing is known to."""
-    activations = {
-        keras.activations.softmax: tf.identity,
-        keras.activations.sigmoid: tf.identity,
-        keras.activations.linear: getattr(tf.nn, default_activation(model.classes)),
-    }
-    return activations.get(keras.activations.get(model.classifier_activation))
+def _as_floats(outputs, names):
+    return {name: tf.cast(outputs[name], tf.float32) for name in names}
 
 
 class _Answer:
-    """From a classifier's outputs to what its signatures return."""
+    """From a model's outputs to what its signatures return."""
 
     def __init__(self, model, top, labels):
-        self.probabilities, self.top, self.labels = to_probabilities(model), top, labels
+        self.names, self.top, self.labels = [*named_outputs(model)], top, labels
+        self.ranks_classes = ranks_classes(model)
 
     def __call__(self, outputs, decoded=None):
-        probabilities = self.probabilities(tf.cast(outputs["scores"], tf.float32))
-        scores, ids = tf.math.top_k(probabilities, self.top)
+        answer = _as_floats(outputs, self.names)
+        if self.ranks_classes:
+            scores, ids = tf.math.top_k(answer["probabilities"], self.top)
+            answer |= {"scores": scores, "class_ids": ids}
         if decoded is not None:
-            known = decoded[:, None]
-            probabilities, scores = (tf.where(known, values, 0.0) for values in (probabilities, scores))
-            ids = tf.where(known, ids, -1)
-        names = self.labels.lookup(tf.cast(ids, tf.int64))
-        answer = {"probabilities": probabilities, "classes": names, "class_ids": ids, "scores": scores}
-        return answer if decoded is None else {**answer, "decoded": decoded}
+            answer = {name: _where(decoded, x, -1 if name == "class_ids" else 0) for name, x in answer.items()}
+            answer["decoded"] = decoded
+        if self.ranks_classes:
+            answer["classes"] = self.labels.lookup(tf.cast(answer["class_ids"], tf.int64))
+        return answer
 
 
-def _picture_classifier(model, encoder, answer, to_images):
+def ranks_classes(model):
+    """Whether a model's answer is a row of probabilities, of which the largest name its classes."""
+    return "probabilities" in named_outputs(model) and classes_of(model) is not None
+
+
+def _where(decoded, values, nothing):
+    """The values of pictures that could be decoded, and `nothing` for others."""
+    decoded = tf.reshape(decoded, [-1] + [1] * (values.shape.rank - 1))
+    return tf.where(decoded, values, tf.cast(nothing, values.dtype))
+
+
+def _picture_classifier(model, graph, answer, to_images):
     def serve_jpeg(encoded):
         images, decoded = to_images(encoded)
-        images = images if model.include_preprocessing else preprocess_input(images)
-        return answer(encoder(images), decoded)
+        images = images if takes_pixels(model) else preprocess_input(images)
+        return answer(graph(images), decoded)
 
     return serve_jpeg
 

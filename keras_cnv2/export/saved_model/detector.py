@@ -6,11 +6,11 @@ import tensorflow as tf
 from keras_cnv2.detection.anchors import MULTIPLE
 from keras_cnv2.detection.boxes import clip
 from keras_cnv2.detection.pictures import fit_picture
-from keras_cnv2.export.outputs import takes_pixels
 from keras_cnv2.export.saved_model.decoder import ENCODED, each_decoded
 from keras_cnv2.export.saved_model.graphs import checked_images, label_table, with_signatures
 from keras_cnv2.folding.fold import fold
 from keras_cnv2.images.normalization import preprocess_input
+from keras_cnv2.models.heads import takes_pixels
 
 
 def served_module(detector, *, size, class_names, input_dtype, max_pixels, folded, scratch):

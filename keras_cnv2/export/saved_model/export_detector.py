@@ -7,9 +7,11 @@ import keras
 from keras_cnv2.arguments import is_positive_int, positive_int
 from keras_cnv2.detection.anchors import MULTIPLE
 from keras_cnv2.detection.detector import Detector
+from keras_cnv2.export.metadata import exported_metadata
 from keras_cnv2.export.outputs import check_backend, check_input_dtype, one_line_each
 from keras_cnv2.export.saved_model.export import MAX_PIXELS
 from keras_cnv2.files import new_folder
+from keras_cnv2.models.pictures import numbered
 
 
 def export_detector(
@@ -40,9 +42,9 @@ def export_detector(
       left out for images of other than three channels.
     - `dense`: "images" to "boxes" `(N, A, 4)` and "scores" `(N, A, classes)` of all anchors, before any suppression.
 
-    The names of the classes are in `assets/labels.txt`, one a line, and with the image size in
-    `assets.extra/keras_cnv2.json`. Before the folder takes its place, it is read back and its outputs are compared with
-    the model's.
+    The names of the classes are in `assets/labels.txt`, one a line, and with the image size, the channels, "mean" and
+    "std" in `assets.extra/keras_cnv2.json`. Before the folder takes its place, it is read back and its outputs are
+    compared with the model's.
 
     Args:
         model: A `keras_cnv2.detection.Detector`, or a RetinaNet, which is exported as `Detector(model)`.
@@ -63,8 +65,7 @@ def export_detector(
     size = _image_size(detector, image_size)
     positive_int("max_pixels", max_pixels)
     check_input_dtype(detector.retinanet, input_dtype)
-    labels = detector.class_names or [f"class {index}" for index in range(detector.retinanet.classes)]
-    names = [*one_line_each(labels)]
+    names = [*one_line_each(detector.class_names or numbered(detector.retinanet.classes))]
 
     from keras_cnv2.export.saved_model.check_detector import check_export
     from keras_cnv2.export.saved_model.detector import served_module
@@ -80,7 +81,7 @@ def export_detector(
             folded=fold,
             scratch=folder.parent,
         )
-        write(folder, module, signatures, {"class_names": names, "image_size": size})
+        write(folder, module, signatures, exported_metadata(detector.retinanet, (size, size), labels=names))
         check_export(folder, detector, size, names)
 
 

@@ -11,11 +11,10 @@ import keras
 
 from keras_cnv2.arguments import is_positive_int, positive_int
 from keras_cnv2.errors import ExportError
+from keras_cnv2.export.outputs import check_exportable
 from keras_cnv2.export.serving.warmup import write_warmup
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.files import replacing
-from keras_cnv2.models.backbone import ConvNeXtV2Backbone
-from keras_cnv2.models.classifier import ConvNeXtV2
 
 # What a serving folder has beside its versions. Written once: from then on they are the user's.
 FILES = {
@@ -56,7 +55,8 @@ def export_serving(
     It appears under its number when it is whole; until then, and after an error, nothing of it is to be seen.
 
     Args:
-        model: A `keras_cnv2.ConvNeXtV2`, `ConvNeXtV2Backbone` or `FCMAE`.
+        model: A `keras_cnv2.ConvNeXtV2`, `ConvNeXtV2Backbone` or `FCMAE`, or a functional or sequential model of your
+            own on one of the first two.
         path: Of the serving folder: new, empty, or an earlier one.
         name: Under which the server offers the model: letters, digits, "_", "-" and ".".
         version: Int, the number of the version. By default one more than the highest there is.
@@ -100,12 +100,8 @@ def _check(model, name, version, max_batch_size, options):
         raise ExportError(
             f'Serving folders are made with tensorflow-serving-api: pip install "keras_cnv2[serving]" ({error})'
         ) from error
-    if not isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone, FCMAE)):
-        raise ValueError(
-            "Serving folders are for ConvNeXtV2, ConvNeXtV2Backbone and FCMAE, whose requests are computed in batches; "
-            "other models are written by export_saved_model and export_detector, without a folder around them. "
-            f"Received: model={model!r}"
-        )
+    if not isinstance(model, FCMAE):
+        check_exportable(model)
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
         raise ValueError(f'name must be of letters, digits, "_", "-" and ".". Received: name={name!r}')
     if version is not None and not (is_positive_int(version) and version <= LARGEST_VERSION):

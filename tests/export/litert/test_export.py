@@ -202,6 +202,9 @@ class TestFile:
             assert json.loads(archive.read("keras_cnv2.json")) == {
                 "image_size": [SIZE, SIZE],
                 "resize": "squash",
+                "channels": 3,
+                "mean": [0, 0, 0],
+                "std": [1, 1, 1],
                 "include_preprocessing": True,
                 "quantization": "int8",
             }
@@ -247,8 +250,8 @@ class TestErrors:
         ("make", "message"),
         [
             (lambda: keras_cnv2.FCMAE(backbone(), image_size=64, decoder_dim=8), "`fcmae.backbone`"),
-            (lambda: keras.Sequential([keras.layers.Dense(2)]), "takes ConvNeXtV2 and"),
-            (lambda: shared_classifier(dtype="mixed_bfloat16"), "in float32.*mixed_bfloat16"),
+            (lambda: keras.Sequential([keras.layers.Dense(2)]), "must be a ConvNeXtV2"),
+            (lambda: shared_classifier(dtype="mixed_bfloat16"), "in float32.*layers in bfloat16"),
         ],
     )
     def test_models(self, tmp_path, make, message):

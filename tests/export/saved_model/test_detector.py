@@ -43,6 +43,9 @@ def test_detections_are_the_model_s(exported):
     assert json.loads((path / "assets.extra" / "keras_cnv2.json").read_text()) == {
         "class_names": NAMES,
         "image_size": 64,
+        "channels": 3,
+        "mean": [0, 0, 0],
+        "std": [1, 1, 1],
     }
 
 
