@@ -224,12 +224,15 @@ class Loader:
         length = tf.shape(tf.nest.flatten(rows)[0], out_type=tf.int64)[0]
         tries = length if count is None else length + self._allowed + 1
 
+        @tf.function  # traced once for both
         def load_one(key):
             return (key, *load(key))
 
         keys = Dataset.range(tries)
         loaded = keys.take(length).map(load_one, num_parallel_calls=CORES, deterministic=True)
-        loaded = loaded.concatenate(keys.skip(length).map(load_one)).ignore_errors().take(length)
+        if count is not None:
+            loaded = loaded.concatenate(keys.skip(length).map(load_one))
+        loaded = loaded.ignore_errors().take(length)
         if change:
             loaded = loaded.map(change, num_parallel_calls=CORES, deterministic=True)
         batch = loaded.batch(tf.maximum(length, 1))
