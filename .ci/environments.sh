@@ -2,7 +2,12 @@
 # Needs Python 3.11 or newer and a package index, nothing else.
 root=$PWD
 work=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
+# Also after a failure: what runs in the background ends, with the processes that it has started.
+clean_up() {
+  for job in $(jobs -p); do kill -- "-$job" 2>/dev/null || true; done
+  rm -rf "$work"
+}
+trap clean_up EXIT
 export TF_CPP_MIN_LOG_LEVEL=2 PIP_DISABLE_PIP_VERSION_CHECK=1
 # uv is ten times as fast as pip. It reads none of pip's settings: where wheels lie beside the index it is told.
 export UV_FIND_LINKS=${PIP_FIND_LINKS-} UV_CONCURRENT_INSTALLS=2
@@ -26,7 +31,7 @@ enter() {
   . "$work/$1/bin/activate"
 }
 
-# The names of all extras of pyproject.toml, with commas between.
-extras() {
-  python3 -c 'import tomllib; print(",".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]))'
-}
+# The names of all extras of pyproject.toml, with commas between. A variable: what fails within an argument goes unnoticed.
+extras=$(python3 -c '
+import tomllib
+print(",".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]))')
