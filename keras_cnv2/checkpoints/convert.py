@@ -53,6 +53,8 @@ def load_checkpoint(model: keras.Model, source: str | os.PathLike | Mapping[str,
     the final norm and head); and a stem for three channels is summed for a model of one channel, and repeated and
     scaled down for any other number, as timm does it.
 
+    Of layers with LoRA the kernel is set, to which LoRA then adds nothing.
+
     The names of the classes, the image size and the way to resize that a file carries become a classifier's where it
     has none. Weights that hold NaN or infinities are loaded, with a warning that counts and names them.
 
@@ -112,6 +114,7 @@ def load_contents(model, contents, other_classes=False):
         )
     adapted = _other_channels(STEM, tensors[STEM], variables[STEM].shape)
     not_finite = _assign(variables, tensors)
+    _forget_lora(model, variables)
     adopt_metadata(model, metadata)
     tell_of_not_finite(model.name, not_finite)
     if fresh:
@@ -134,7 +137,7 @@ def state_dict(model: keras.Model, naming: str = "official") -> dict[str, np.nda
             a backbone with them is a `ConvNextV2Backbone`.
 
     Returns:
-        Dict from names to NumPy arrays in PyTorch's layout; `load_checkpoint` takes it.
+        Dict from names to NumPy arrays in PyTorch's layout; `load_checkpoint` takes it. Kernels hold what LoRA adds.
 
     Raises:
         ValueError: If the naming is unknown, or the model is quantized or holds no encoder of this package, or several.
@@ -144,15 +147,19 @@ def state_dict(model: keras.Model, naming: str = "official") -> dict[str, np.nda
 
 def named_arrays(model, variables, naming):
     """`state_dict` from what `with_names` returns."""
+    updates = _lora_updates(model)
     dialect = _dialect(naming, variables)
     translated = {path: dialect.name_of(path) for path in variables}
     dropped = sorted({part_of(path) for path, found in translated.items() if found is None})
     if dropped:
         logger.warning("%s: has no names in %s, left out: %s", model.name, naming, ", ".join(dropped))
+
+    def values(path):
+        array, update = keras.ops.convert_to_numpy(variables[path]), updates.get(id(variables[path]))
+        return array if update is None else array + update
+
     return {
-        found[0]: np.ascontiguousarray(found[1].to_there(keras.ops.convert_to_numpy(variables[path])))
-        for path, found in translated.items()
-        if found
+        found[0]: np.ascontiguousarray(found[1].to_there(values(path))) for path, found in translated.items() if found
     }
 
 
@@ -172,7 +179,7 @@ def with_names(model):
     (encoder,) = encoders
     variables = _variables(encoder) if encoder is not model else _variables_of_layers(model)
     written = {*map(id, variables.values())}
-    left_out = sorted({posixpath.dirname(v.path) for v in model.weights if id(v) not in written})
+    left_out = sorted({posixpath.dirname(v.path) for v in _weights(model) if id(v) not in written})
     logger.warning("%s: only the encoder has names in checkpoints, left out: %s", model.name, ", ".join(left_out))
     return encoder, variables
 
@@ -180,7 +187,7 @@ def with_names(model):
 def _variables_of_layers(model):
     """The weights by Keras path of the encoder whose layers a functional model has, beside a head of the user's."""
     unnamed = {*_unnamed(model)}
-    named = {variable.path: variable for variable in model.weights if variable.path not in unnamed}
+    named = {variable.path: variable for variable in _weights(model) if variable.path not in unnamed}
     if {*map(posixpath.dirname, named)} & {*map(posixpath.dirname, unnamed)}:
         return _variables(model)  # an error: a layer of ours with weights that are not ours
     # A layer of the user's own may be called like one of our head's.
@@ -194,7 +201,7 @@ def _has_stem(model):
 def _unnamed(model):
     """The paths of weights that have no name in checkpoints."""
     outer = _outer_path(model)
-    paths = [variable.path for variable in model.weights]
+    paths = [variable.path for variable in _weights(model)]
     return [path for path in paths if names.OFFICIAL.name_of(path.removeprefix(outer)) is None]
 
 
@@ -227,7 +234,7 @@ def shape_of(array):
 def _variables(model):
     """The model's weights by Keras path."""
     outer = _outer_path(model)
-    variables = {variable.path.removeprefix(outer): variable for variable in model.weights}
+    variables = {variable.path.removeprefix(outer): variable for variable in _weights(model)}
     unknown = [outer + path for path in variables if names.OFFICIAL.name_of(path) is None]
     if unknown or not variables:
         _check_not_quantized(model)
@@ -240,12 +247,36 @@ def _variables(model):
 
 def _outer_path(model):
     """What all paths of the model's weights have before our names: the layers in whose `build` it was made."""
-    paths = [variable.path for variable in model.weights]
+    paths = [variable.path for variable in _weights(model)]
     layers = {posixpath.dirname(path) for path in paths}
     if all(map(names.OFFICIAL.name_of, paths)) or len(layers) < 2:
         return ""
     common = posixpath.commonpath(layers)
     return f"{common}/" if common else ""
+
+
+def _weights(model):
+    """The model's weights without those of LoRA."""
+    return [v for v in model.weights if not posixpath.basename(v.path).startswith("lora_kernel_")]
+
+
+def _lora_updates(model):
+    """What LoRA adds to kernels, a dict from their ids to arrays.
+
+    A layer's own `kernel` has it, but rounded to half precision where the layer computes so.
+    """
+    updates = {}
+    for layer in _layers_with_lora(model):
+        dtype = keras.backend.result_type(layer._kernel.dtype, "float32")
+        a, b = (keras.ops.cast(weight, dtype) for weight in (layer.lora_kernel_a, layer.lora_kernel_b))
+        update = layer.lora_alpha / layer.lora_rank * keras.ops.matmul(a, b)
+        update = keras.ops.cast(update, layer._kernel.dtype)
+        updates[id(layer._kernel)] = keras.ops.convert_to_numpy(update)
+    return updates
+
+
+def _layers_with_lora(model):
+    return [layer for layer in model._flatten_layers() if getattr(layer, "lora_enabled", False)]
 
 
 def _check_not_quantized(model):
@@ -331,6 +362,14 @@ def tell_of_not_finite(model_name, names):
             "%s: %d tensors hold NaN or infinities, so that outputs will, too: %s%s",
             *(model_name, len(names), ", ".join(names[:SHOWN]), more),
         )
+
+
+def _forget_lora(model, variables):
+    """Makes LoRA add nothing to the kernels that were set, as in a fresh layer."""
+    kernels = {id(variable) for variable in variables.values()}
+    for layer in _layers_with_lora(model):
+        if id(layer._kernel) in kernels:
+            layer.lora_kernel_b.assign(keras.ops.zeros(layer.lora_kernel_b.shape))
 
 
 def _array(values):

@@ -12,6 +12,7 @@ from keras_cnv2.fcmae.mask_token import MaskToken
 from keras_cnv2.images.normalization import preprocess_input, restore_pixels
 from keras_cnv2.layers import ConvNeXtV2Block
 from keras_cnv2.layers.block import kernel_initializer
+from keras_cnv2.layers.settings import policy_at
 from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 from keras_cnv2.models.configuration import from_nested_config, layers_config, origin_config
 from keras_cnv2.models.stages import total_stride
@@ -125,11 +126,16 @@ class FCMAE(keras.Model):
         self._first_masks = ops.convert_to_numpy(self._evaluation_masks.state)
 
         policy = self.dtype_policy
-        self.proj = keras.layers.Dense(decoder_dim, kernel_initializer=kernel_initializer(), dtype=policy, name="proj")
+        self.proj = keras.layers.Dense(
+            decoder_dim, kernel_initializer=kernel_initializer(), dtype=policy_at(policy, "proj"), name="proj"
+        )
         self.mask_token = MaskToken(dtype=policy, name="mask_token")
         self.decoder = [ConvNeXtV2Block(decoder_dim, dtype=policy, name=f"decoder_{i}") for i in range(decoder_depth)]
         self.pred = keras.layers.Dense(
-            self.patch**2 * self.channels, kernel_initializer=kernel_initializer(), dtype=policy, name="pred"
+            self.patch**2 * self.channels,
+            kernel_initializer=kernel_initializer(),
+            dtype=policy_at(policy, "pred"),
+            name="pred",
         )
         self.proj.build((None, *self.grid, backbone.dims[-1]))
         for layer in (self.mask_token, *self.decoder, self.pred):

@@ -10,6 +10,7 @@ from keras_cnv2.folding.block import FoldedBlock, Standardize
 from keras_cnv2.images.normalization import Preprocessing, pixel_statistics
 from keras_cnv2.layers import ConvNeXtV2Block
 from keras_cnv2.layers.quantized import quantized_as
+from keras_cnv2.layers.settings import LORA
 
 # What models of this package tell those who prepare images and name classes.
 ATTRIBUTES = ("class_names", "image_size", "resize", "pyramid_level_inputs")
@@ -84,7 +85,7 @@ def _fold(model):
             return _folded_block(operation)
         if operation in affine_layers.values():
             return _without_affine(operation)
-        copies[operation] = type(operation).from_config(operation.get_config())
+        copies[operation] = _copy(operation)
         return copies[operation]
 
     new = keras.models.clone_model(graph, clone_function=folded)
@@ -175,11 +176,26 @@ def _without_affine(layer):
 
 def _values(layer, affine_layer=None):
     """The weights of a layer, or of a convolution that the scale and shift of `affine_layer` become part of."""
-    if affine_layer is None:
+    if affine_layer is None and not _has_lora(layer):
         return layer.get_weights()
-    kernel, bias = _array(layer.kernel), _array(layer.bias)
+    kernel = _array(layer.kernel)  # with what LoRA adds
+    if affine_layer is None:
+        return [kernel, _array(layer.bias)] if layer.use_bias else [kernel]
+    bias = _array(layer.bias)
     scale, shift = _scale_and_shift(affine_layer)
     return [kernel * scale[:, None], bias + np.einsum("hwio,i->o", kernel, shift)]
+
+
+def _has_lora(operation):
+    return getattr(operation, "lora_enabled", False)
+
+
+def _copy(operation):
+    """A new operation like this one, without LoRA."""
+    config = operation.get_config()
+    if _has_lora(operation):
+        config = {name: value for name, value in config.items() if name not in LORA}
+    return type(operation).from_config(config)
 
 
 def _set_values(layer, values):

@@ -1,5 +1,5 @@
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import keras
 from keras import ops
@@ -10,6 +10,7 @@ from keras_cnv2.layers.drop_path import DropPath
 from keras_cnv2.layers.grn import GRN
 from keras_cnv2.layers.layer_norm import LayerNorm
 from keras_cnv2.layers.masked_conv import MaskedDepthwiseConv2D, check_hidden, hide
+from keras_cnv2.layers.settings import SETTINGS, policy_at, restore_flags, restore_weights, settings_of
 
 
 def kernel_initializer(scale=1.0):
@@ -52,6 +53,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
         self.dim = dim = positive_int("dim", dim)
         self.drop_path_rate = drop_path_rate = fraction("drop_path_rate", drop_path_rate)
         self.remat = remat
+        self._settings: dict[str, Any] = {}  # what the layers within get when they are built
         dtype = self.dtype_policy
         self.dwconv = MaskedDepthwiseConv2D(
             7, depthwise_initializer=kernel_initializer(), data_format="channels_last", dtype=dtype, name="dwconv"
@@ -61,16 +63,23 @@ class ConvNeXtV2Block(keras.layers.Layer):
         self.grn = GRN(dtype=dtype, name="grn")
         self.pwconv2 = keras.layers.Dense(dim, kernel_initializer=kernel_initializer(), dtype=dtype, name="pwconv2")
         self.drop_path = DropPath(drop_path_rate, dtype=dtype, name="drop_path")
+        if not self.trainable:  # the argument: Keras tells nothing of it to the layers within
+            for layer in self._layers:
+                layer.trainable = False
 
     def build(self, x_shape: Sequence[int | None], hidden_shape: Sequence[int | None] | None = None) -> None:
         if x_shape[-1] != self.dim:
             raise ValueError(f"The block has dim={self.dim} channels. Received: x_shape={tuple(x_shape)}")
+        for layer in self._layers:
+            layer.dtype_policy = policy_at(layer.dtype_policy, f"{self.path}/{layer.name}")
         wide = (*x_shape[:-1], 4 * self.dim)
         self.dwconv.build(x_shape)
         self.norm.build(x_shape)
         self.pwconv1.build(x_shape)
         self.grn.build(wide)
         self.pwconv2.build(wide)
+        restore_weights(self._layers, self._settings)
+        self._settings = {}
 
     def call(self, x: Any, hidden: Any = None, training: bool | None = None) -> Any:
         y = self.checkpointed(lambda x: self._branch(x, hidden, training))(x)
@@ -117,4 +126,15 @@ class ConvNeXtV2Block(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "dim": self.dim, "drop_path_rate": self.drop_path_rate}
-        return {**config, "remat": True} if self.remat else config  # older releases do not know it
+        if self.remat:  # older releases do not know it
+            config["remat"] = True
+        return {**config, **settings_of(self, self._layers, self._settings)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        config = dict(config)
+        settings = config.pop(SETTINGS, {})
+        block = super().from_config(config)
+        restore_flags(block._layers, settings)
+        block._settings = settings
+        return block

@@ -1,4 +1,4 @@
-"""Whether Keras has quantized a model: what the package does not save, fill or fold."""
+"""Whether Keras has quantized a model: what the package does not fill from checkpoints, write to them or fold."""
 
 
 def quantized_as(model):

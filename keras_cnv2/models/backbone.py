@@ -7,6 +7,7 @@ import keras
 from keras_cnv2.checkpoints.source import fetch_weights_for, load_weights
 from keras_cnv2.models.configuration import architecture_config, from_architecture_config
 from keras_cnv2.models.stages import (
+    adopt_policy,
     check_architecture,
     check_size,
     make_input,
@@ -90,7 +91,7 @@ class ConvNeXtV2Backbone(keras.Model):
         levels = dict(zip(pyramid_layers(depths, stem_stride, pyramid_norms), outputs))
         super().__init__(inputs=source_inputs(images), outputs=levels if pyramid_norms else outputs[-1], name=name)
 
-        self.dtype_policy = policy
+        adopt_policy(self, policy)
         self.images = images
         self.size = size
         self.depths = depths

@@ -14,6 +14,7 @@ from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.layers.block import kernel_initializer
 from keras_cnv2.models.configuration import architecture_config, from_architecture_config
 from keras_cnv2.models.stages import (
+    adopt_policy,
     check_architecture,
     check_size,
     make_input,
@@ -133,12 +134,12 @@ class ConvNeXtV2(keras.Model):
                 classes,
                 activation=classifier_activation,
                 kernel_initializer=kernel_initializer(head_init_scale),
-                dtype=full,
+                dtype=_head_policy(policy),
                 name="head",
             )(x)
         super().__init__(inputs=source_inputs(images), outputs=x, name=name)
 
-        self.dtype_policy = policy
+        adopt_policy(self, policy)
         self.images = images
         self.depths = depths
         self.dims = dims
@@ -180,6 +181,13 @@ class ConvNeXtV2(keras.Model):
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         return from_architecture_config(cls, config, custom_objects)
+
+
+def _head_policy(policy):
+    """That of a map of policies, if it has one for the head, else the variable dtype: no logits in half precision."""
+    if isinstance(policy, keras.dtype_policies.DTypePolicyMap) and policy["head"] != policy.default_policy:
+        return policy["head"]
+    return policy.variable_dtype
 
 
 def check_head(include_top, classes, pooling, class_names):

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_cnv2.layers.quantized import quantized_as
+from keras_cnv2.layers.settings import SETTINGS, restore_settings, settings_of
 from keras_cnv2.models.stages import INPUT
 
 
@@ -20,7 +20,6 @@ def architecture_config(model):
             "hold. Save keras.Model(model.input, model.output) instead: it holds all layers. "
             f"Received: model={model.name!r}"
         )
-    _check_not_quantized(model)
     return {
         "name": model.name,
         **layers_config(model),
@@ -40,15 +39,6 @@ def origin_config(model):
     return {"pretrained": dict(origin)} if origin else {}
 
 
-def _check_not_quantized(model):
-    """Raises a `ValueError` for what could be saved, but not loaded."""
-    if modes := quantized_as(model):
-        raise ValueError(
-            "A quantized model has no configuration: save it before it is quantized, or export it. "
-            f"Received: model={model.name!r}, quantized as {', '.join(modes)}"
-        )
-
-
 def _input_config(images):
     """What an input has of its own: name, dtype or a fixed number of images; an empty dict for one like ours."""
     found = {"name": images.name, "dtype": images.dtype, "batch_shape": tuple(images.shape)}
@@ -58,30 +48,33 @@ def _input_config(images):
 
 def layers_config(model):
     """Whether a model is trainable, and what was set on single layers of it since it was built, if anything."""
-    frozen = [layer.name for layer in model.layers if not layer.trainable] if model.trainable else []
-    remat = [layer.name for layer in model.layers if getattr(layer, "remat", False)]
-    lists = {"frozen": frozen, "remat": remat}
-    return {"trainable": model.trainable, **{name: layers for name, layers in lists.items() if layers}}
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.Model)]  # these are kept by themselves
+    return {"trainable": model.trainable, **settings_of(model, layers)}
 
 
 def from_architecture_config(cls, config, custom_objects=None):
     """Builds a model of class `cls` from its `get_config`."""
     given = dict(config)
-    trainable, frozen, remat = given.pop("trainable", True), given.pop("frozen", ()), given.pop("remat", ())
+    trainable, settings = given.pop("trainable", True), _pop_settings(given)
     if "input" in given:
         given |= {"input_shape": None, "input_tensor": keras.Input(**given.pop("input"))}
     pretrained = given.pop("pretrained", None)
     with keras.saving.CustomObjectScope(custom_objects or {}):
         model = cls(**given)
+        if not trainable:  # true is not set: it would reach into parts that are frozen alone
+            model.trainable = False
+        restore_settings(model.layers, settings)
     if pretrained:
         model.pretrained = pretrained
-    for name in frozen:
-        model.get_layer(name).trainable = False
-    for name in remat:
-        model.get_layer(name).remat = True
-    if not trainable:  # true is not set: it would reach into parts that are frozen alone
-        model.trainable = False
     return model
+
+
+def _pop_settings(config):
+    """What a configuration says of single layers; older files have two lists of their names."""
+    settings = {name: {"trainable": False} for name in config.pop("frozen", ())}
+    for name in config.pop("remat", ()):
+        settings.setdefault(name, {})["remat"] = True
+    return settings | config.pop(SETTINGS, {})
 
 
 def from_nested_config(cls, config, names, custom_objects=None):

@@ -56,6 +56,11 @@ def policy_of(dtype):
     return policy
 
 
+def adopt_policy(model, policy):
+    """Gives a functional model its policy. Where the global one is a map, Keras's setter would write into that."""
+    model._dtype_policy = policy
+
+
 def make_input(input_shape, input_tensor, stem_stride):
     """The tensor a model starts from: `input_tensor`, checked, or a new `keras.Input`."""
     if input_tensor is None:

@@ -7,6 +7,7 @@ from keras_cnv2.arguments import fraction, is_positive_int, number, positive_int
 from keras_cnv2.distribute import replicas
 from keras_cnv2.models.classifier import check_head
 from keras_cnv2.models.configuration import from_nested_config, layers_config
+from keras_cnv2.models.stages import adopt_policy
 from keras_cnv2.segmentation.resample import BinPooling, ResizeLike
 
 # How many levels of the backbone the head reads, if there are so many.
@@ -89,7 +90,7 @@ class UPerNet(keras.Model):
 
         # Losses and metrics see one output at a time; Keras 3.10 would name them by the other one.
         self.output_names = ["logits"]
-        self.dtype_policy = policy
+        adopt_policy(self, policy)
         self.backbone = backbone
         self.classes = int(classes)
         self.width = int(width)

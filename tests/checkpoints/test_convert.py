@@ -123,6 +123,50 @@ def test_there_and_back(make, tmp_path):
         assert unchanged(again, snapshot(model))
 
 
+def with_lora(model):
+    """The model with LoRA wherever it can be."""
+    rng = np.random.default_rng(7)
+    for layer in model._flatten_layers():
+        if type(layer) in (keras.layers.Dense, keras.layers.Conv2D):
+            layer.enable_lora(2, lora_alpha=6)
+            layer.lora_kernel_b.assign(rng.normal(0, 0.5, layer.lora_kernel_b.shape))
+    return model
+
+
+@pytest.mark.backends
+class TestLora:
+    def test_kernels_are_merged(self):
+        plain, model = classifier(), classifier()
+        tensors = pseudo(plain)
+        keras_cnv2.load_checkpoint(model, tensors)
+        merged = keras_cnv2.state_dict(with_lora(model))
+        assert merged.keys() == tensors.keys()
+        kernels = {name for name, tensor in tensors.items() if not np.array_equal(tensor, merged[name])}
+        assert kernels == {
+            name
+            for name, tensor in tensors.items()
+            if name.endswith("weight") and tensor.ndim > 1 and "dwconv" not in name
+        }
+        keras_cnv2.load_checkpoint(plain, merged)
+        images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3))
+        np.testing.assert_allclose(*(keras.ops.convert_to_numpy(each(images)) for each in (model, plain)), rtol=1e-4)
+
+    def test_adds_nothing_to_a_checkpoint(self):
+        model = with_lora(classifier())
+        tensors = pseudo(classifier())
+        keras_cnv2.load_checkpoint(model, tensors)
+        for name, tensor in keras_cnv2.state_dict(model).items():
+            np.testing.assert_array_equal(tensor, tensors[name])
+        assert model.get_layer("head").lora_enabled
+
+    def test_not_rounded_in_half_precision(self):
+        model = with_lora(keras_cnv2.ConvNeXtV2Backbone(**SMALL, dtype="mixed_bfloat16"))
+        dense = model.get_layer("stages_0_0").pwconv1
+        kernel, a, b = map(keras.ops.convert_to_numpy, (dense._kernel, dense.lora_kernel_a, dense.lora_kernel_b))
+        received = keras_cnv2.state_dict(model)["stages.0.0.pwconv1.weight"]
+        np.testing.assert_allclose(received, (kernel + 3 * (a @ b)).T, rtol=1e-5, atol=1e-6)
+
+
 class Around(keras.Model):
     """A user's model, which makes one of ours only when it is built."""
 

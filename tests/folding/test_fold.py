@@ -228,6 +228,18 @@ class TestModel:
         inputs = np.random.default_rng(2).normal(size=(2, 8, 8, 4)).astype("float32")
         assert_same(keras_cnv2.fold(with_values(model)), model, inputs)
 
+    def test_lora(self):
+        """It becomes part of the kernels."""
+        model = classifier(input_shape=(64, 64, 3))
+        rng = np.random.default_rng(3)
+        for layer in model._flatten_layers():
+            if type(layer) in (keras.layers.Dense, keras.layers.Conv2D):
+                layer.enable_lora(2, lora_alpha=6)
+                layer.lora_kernel_b.assign(rng.normal(0, 0.2, layer.lora_kernel_b.shape))
+        folded = keras_cnv2.fold(model)
+        assert_same(folded, model, images())
+        assert not any("lora" in weight.path for weight in folded.weights)
+
     def test_quantized(self):
         model = classifier(input_shape=(64, 64, 3))
         model.get_layer("stages_0_0").pwconv1.quantize("int8")

@@ -1,4 +1,5 @@
 import copy
+import gc
 import inspect
 import pickle
 
@@ -97,17 +98,23 @@ class TestSingleLayers:
         "classifier": lambda: keras_cnv2.ConvNeXtV2(**SMALL, classes=4),
         "backbone": lambda: keras_cnv2.ConvNeXtV2Backbone(**SMALL),
         "segmenter": lambda: keras_cnv2.segmentation.UPerNet(keras_cnv2.ConvNeXtV2Backbone(**SMALL), 3, 8, 4),
+        "fcmae": lambda: keras_cnv2.FCMAE(
+            keras_cnv2.ConvNeXtV2Backbone(**SMALL, stem_stride=1), 64, decoder_dim=8, seed=1
+        ),
     }
 
     @pytest.mark.parametrize(
         ("kind", "restore"),
-        [*((kind, "file") for kind in MODELS), ("classifier", "pickle"), ("classifier", "deepcopy")],
+        [*((kind, "file") for kind in MODELS if kind != "fcmae"), ("classifier", "pickle"), ("classifier", "deepcopy")],
     )
     def test_is_kept(self, kind, restore, tmp_path):
         model = self.MODELS[kind]()
         for name in ("stem_conv", "stages_0_0"):
             model.get_layer(name).trainable = False
+        model.get_layer("stages_0_0").norm.trainable = True  # within a block that is frozen
+        model.get_layer("stages_1_0").dwconv.trainable = False
         model.get_layer("stages_2_1").remat = True
+        model.get_layer("stages_2_1").pwconv2.enable_lora(2, lora_alpha=6)
         if restore == "file":
             model.save(tmp_path / "model.keras")
             again = keras.saving.load_model(tmp_path / "model.keras")
@@ -115,6 +122,11 @@ class TestSingleLayers:
             again = pickle.loads(pickle.dumps(model)) if restore == "pickle" else copy.deepcopy(model)
         paths = [[v.path.split("/", 1)[-1] for v in each.trainable_variables] for each in (model, again)]
         assert paths[0] == paths[1]
+        assert [part.trainable for part in again._flatten_layers()] == [
+            part.trainable for part in model._flatten_layers()
+        ]
+        lora = again.get_layer("stages_2_1").pwconv2
+        assert (lora.lora_enabled, lora.lora_rank, lora.lora_alpha) == (True, 2, 6)
         assert [layer.name for layer in again.layers if getattr(layer, "remat", False)] == ["stages_2_1"]
         assert again.get_config() == model.get_config()
 
@@ -132,8 +144,37 @@ class TestSingleLayers:
         again.fit(images, labels, verbose=0)
         np.testing.assert_array_equal(again.get_layer("stem_conv").get_weights()[0], stem)
 
+    @pytest.mark.parametrize("change", ["lora", "int8"])
+    def test_state_of_the_optimizer(self, change, tmp_path):
+        model = self.MODELS["classifier"]()
+        dense = model.get_layer("stages_3_0").pwconv1
+        dense.enable_lora(2) if change == "lora" else dense.quantize("int8")
+        model.get_layer("stages_0_0").grn.trainable = False
+        model.compile("adam", "sparse_categorical_crossentropy")
+        model.optimizer.build(model.trainable_variables)
+        for number, variable in enumerate(model.optimizer.variables):
+            variable.assign(np.full(variable.shape, number))
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        names = [[v.path for v in each.trainable_variables] for each in (model, again)]
+        assert names[0] == names[1]
+        assert len(model.optimizer.variables) == len(again.optimizer.variables) == 2 * len(names[0]) + 2
+        for one, two in zip(model.optimizer.variables, again.optimizer.variables):
+            np.testing.assert_array_equal(one, two)
+
+    def test_lists_of_older_files(self):
+        config = {**self.MODELS["classifier"]().get_config(), "frozen": ["stem_conv"], "remat": ["stages_2_1"]}
+        model = keras_cnv2.ConvNeXtV2.from_config(config)
+        assert [layer.name for layer in model.layers if not layer.trainable] == ["stem_conv"]
+        assert model.get_config()["settings"] == {"stem_conv": {"trainable": False}, "stages_2_1": {"remat": True}}
+
+    def test_of_a_layer_that_there_is_not(self):
+        config = {**self.MODELS["backbone"]().get_config(), "settings": {"stages_0_0/pwconv3": {"trainable": False}}}
+        with pytest.raises(ValueError, match="settings must be of layers.* Received: 'stages_0_0/pwconv3'"):
+            keras_cnv2.ConvNeXtV2Backbone.from_config(config)
+
     def test_nothing_is_kept_of_others(self):
-        assert not {"frozen", "remat", "input"} & self.MODELS["classifier"]().get_config().keys()
+        assert not {"settings", "input"} & self.MODELS["classifier"]().get_config().keys()
 
 
 def test_input_keeps_name_dtype_and_number_of_images(tmp_path):
@@ -168,12 +209,85 @@ def test_numpy_ints(tmp_path):
     np.testing.assert_array_equal(predict(again), predict(model))
 
 
+# Keras has the first two from 3.10 on; which others, differs.
+MODES = [mode for mode in ("int8", "float8", "int4") if mode in keras.src.dtype_policies.QUANTIZATION_MODES]
+
+
+def outputs(model):
+    images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
+    found = model(images)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, found if isinstance(found, dict) else {"output": found})
+
+
+def quantized(model):
+    """The names of the layers and of those that they are in."""
+    parts = [part for layer in model._flatten_layers() for part in ((layer.name, inner) for inner in layer._layers)]
+    return [(name, part.name) for name, part in parts if part.quantization_mode]
+
+
+@pytest.mark.backends
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 class TestQuantized:
-    def test_is_not_saved(self, tmp_path):
-        model = keras_cnv2.ConvNeXtV2(depths=(1, 1, 1, 1), dims=(4, 4, 4, 4), classes=4)
+    @pytest.fixture(autouse=True)
+    def quick(self):
+        """Keras collects garbage for each layer that is quantized: not that of all tests before."""
+        gc.freeze()
+        yield
+        gc.unfreeze()
+
+    def assert_same(self, model, path):
+        model.save(path)
+        again = keras.saving.load_model(path)
+        assert quantized(again) == quantized(model)
+        one, two = map(outputs, (model, again))
+        for name in one:
+            np.testing.assert_array_equal(one[name], two[name])
+
+    @pytest.mark.parametrize("kind", TestSingleLayers.MODELS)
+    def test_model(self, kind, tmp_path):
+        model = TestSingleLayers.MODELS[kind]()
         model.quantize("int8")
-        with pytest.raises(ValueError, match=r"save it before it is quantized.*Received.*int8"):
-            model.save(tmp_path / "model.keras")
+        assert len(quantized(model)) == {"classifier": 11, "backbone": 10, "segmenter": 10, "fcmae": 14}[kind]
+        self.assert_same(model, tmp_path / "model.keras")
+
+    @pytest.mark.slow
+    def test_other_modes(self, tmp_path):
+        for mode in MODES:
+            model = TestSingleLayers.MODELS["classifier"]()
+            model.quantize(mode)
+            self.assert_same(model, tmp_path / "model.keras")
+
+    @pytest.mark.parametrize("kind", ["classifier", "fcmae"])
+    def test_model_under_a_map_of_policies(self, kind, tmp_path):
+        """Keras's own dense layers compute with a map, and fail to be saved."""
+        int8 = keras.dtype_policies.QuantizedDTypePolicy("int8", "float32")
+        names = ("stages_0_0/pwconv1", "stages_2_./pwconv2", "head", "proj", "decoder_0/pwconv1")
+        policies = keras.dtype_policies.DTypePolicyMap("float32", dict.fromkeys(names, int8))
+        if kind == "classifier":
+            model = keras_cnv2.ConvNeXtV2(**SMALL, classes=4, dtype=policies)
+        else:
+            model = keras_cnv2.FCMAE(keras_cnv2.ConvNeXtV2Backbone(**SMALL, stem_stride=1, dtype=policies), 64)
+        assert len(quantized(model)) == (4 if kind == "classifier" else 5)
+        self.assert_same(model, tmp_path / "model.keras")
+
+    def test_global_map_of_policies(self):
+        """It stays as it is, and what a model is given itself goes before it."""
+        policies = keras.dtype_policies.DTypePolicyMap("mixed_bfloat16")
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policies)
+        try:
+            model = keras_cnv2.ConvNeXtV2(**SMALL, classes=4, dtype="float32")
+            assert model.dtype_policy.name == "float32"
+            assert policies.get_config()["policy_map"] == {}
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    def test_within_another_model(self, tmp_path):
+        model = keras.Sequential(
+            [keras_cnv2.ConvNeXtV2Backbone(**SMALL, input_shape=(64, 64, 3)), keras.layers.Dense(3, name="mine")]
+        )
+        model.quantize("int8")
+        self.assert_same(model, tmp_path / "model.keras")
 
     @pytest.mark.parametrize("cls", [keras_cnv2.ConvNeXtV2, keras_cnv2.ConvNeXtV2Backbone])
     def test_no_model_is_made_so(self, cls):
