@@ -54,7 +54,8 @@ def restore_model(weights, size=None, classifier_activation=None, any_size=False
             return model
         check_config(contents.config)
         if contents.config.get("registered_name") not in OUR_MODELS:
-            return _as_keras_loads_it(weights.path)
+            is_keras_file = weights.path.suffix == ".keras"
+            return _as_keras_loads_it(weights.path) if is_keras_file else _as_described(contents)
         model = _of_config(contents.config, architecture, classifier_activation, any_size)
         if quantized_as(model):  # whose weights have names of Keras's own
             return _as_keras_loads_it(weights.path)
@@ -143,6 +144,20 @@ def _as_keras_loads_it(path):
         model = keras.saving.load_model(path, compile=False)
     weights = ((weight.path, keras.ops.convert_to_numpy(weight)) for weight in model.weights)
     tell_of_not_finite(model.name, [path for path, array in weights if not np.isfinite(array).all()])
+    return model
+
+
+def _as_described(contents):
+    """The model that a checkpoint of training describes, whose configuration has been checked."""
+    with _clear_errors():
+        model = keras.saving.deserialize_keras_object(contents.config)
+        claimed = [tuple(weight.shape) for weight in model.weights]
+        held = [shape_of(tensor) for tensor in contents.tensors.values()]
+        if claimed != held:
+            raise ValueError("The configuration and the weights are of different models.")
+        arrays = {path: np.asarray(tensor) for path, tensor in contents.tensors.items()}
+        model.set_weights([*arrays.values()])
+    tell_of_not_finite(model.name, [path for path, array in arrays.items() if not np.isfinite(array).all()])
     return model
 
 

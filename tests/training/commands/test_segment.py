@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_cnv2.restore import restore_model
 from tests.docs.dense_example import run_example
 from tests.training.data.scenes import small as scenes
 from tests.training.runs_in_parts import assert_ends_after_its_export, assert_same_state, interrupt
 from training.commands import segment
+from training.loop import state
 from training.recipes.segmentation import SEGMENTATION
 
 pytestmark = pytest.mark.slow
@@ -63,6 +65,16 @@ def test_example_of_the_docs(run, tmp_path):
     classes, names = run_example(run[0], "segment", pixels, tmp_path, *expressions)
     assert classes.shape == (50, 70)
     assert 0 <= classes.min() <= classes.max() < len(names)
+
+
+def test_checkpoint_is_the_model(run):
+    """With the averaged weights; the last one is of the end."""
+    folder, _ = run
+    restored = restore_model(max(state.checkpoints(folder / "checkpoints").values()))
+    saved = keras.saving.load_model(folder / "segmenter.keras")
+    assert restored.get_config() == saved.get_config()
+    for one, two in zip(restored.get_weights(), saved.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_exported_class_map_is_the_model_s(run):
