@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_cnv2.detection.anchors import all_anchors
 from keras_cnv2.detection.boxes import overlap, to_deltas
+from keras_cnv2.layers.built import needs_build
 
 # In the place of the number of a box.
 BACKGROUND, IGNORED = -1, -2
@@ -63,7 +64,7 @@ class AnchorTargets(keras.layers.Layer):
         self.anchor_generator = anchor_generator
         self.bounding_box_format = anchor_generator.bounding_box_format
         self.low_quality_matches = low_quality_matches
-        self.built = True
+        self.built = not needs_build(self)
 
     def call(self, images, labels):
         anchors = all_anchors(self.anchor_generator, images.shape)

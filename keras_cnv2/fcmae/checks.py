@@ -70,6 +70,20 @@ def check_loss(loss):
         )
 
 
+# What `keras.Model.compile` takes and an FCMAE does not.
+NOT_COMPILED = ("loss", "loss_weights", "metrics", "weighted_metrics")
+
+
+def check_metrics(**arguments):
+    """Raises a `ValueError` for metrics given to `compile`, which Keras would call with labels."""
+    given = {name: value for name, value in arguments.items() if value}
+    if given:
+        raise ValueError(
+            "FCMAE has no labels for metrics: its loss is measured in fit and evaluate, other figures in a "
+            f"compute_metrics of your own. Received: {given}"
+        )
+
+
 def split(images, hidden=None):
     """What a model is called with, as images and masks: a dict of both is what data sets can hold."""
     if not isinstance(images, dict):

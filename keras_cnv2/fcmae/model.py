@@ -211,14 +211,24 @@ class FCMAE(keras.Model):
             images = preprocess_input(images)
         return masking.to_patches(images, self.patch)
 
-    def compile(self, optimizer: Any = "rmsprop", loss: None = None, *args: Any, **kwargs: Any) -> None:
-        """As in `keras.Model`, but for `loss`, which is the model's own."""
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: None = None,
+        loss_weights: None = None,
+        metrics: None = None,
+        weighted_metrics: None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As in `keras.Model`, but for `loss`, which is the model's own, and metrics: there are no labels for them."""
         checks.check_loss(loss)
-        super().compile(optimizer, loss, *args, **kwargs)
+        checks.check_metrics(loss_weights=loss_weights, metrics=metrics, weighted_metrics=weighted_metrics)
+        super().compile(optimizer, **kwargs)
 
     def compile_from_config(self, config: Mapping[str, Any]) -> None:
-        # Keras's own does nothing where `compile` is overridden. Older files may name a loss, which had no effect.
-        self.compile(**keras.saving.deserialize_keras_object({**config, "loss": None}))
+        # Keras's own does nothing where `compile` is overridden. Older files may name what had no effect.
+        config = {name: value for name, value in config.items() if name not in checks.NOT_COMPILED}
+        self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
     def compute_loss(

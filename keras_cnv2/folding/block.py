@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_cnv2.arguments import positive_int
+from keras_cnv2.layers.built import needs_build
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
@@ -21,7 +22,7 @@ class Standardize(keras.layers.Layer):
     def __init__(self, epsilon=1e-6, **kwargs):
         super().__init__(**kwargs)
         self.epsilon = epsilon
-        self.built = True
+        self.built = not needs_build(self)
 
     def call(self, x):
         x = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))

@@ -9,6 +9,7 @@ from keras import ops, tree
 from keras_cnv2.folding.block import FoldedBlock, Standardize
 from keras_cnv2.images.normalization import Preprocessing, pixel_statistics
 from keras_cnv2.layers import ConvNeXtV2Block
+from keras_cnv2.layers.built import needs_build
 from keras_cnv2.layers.quantized import quantized_as
 from keras_cnv2.layers.settings import LORA
 
@@ -235,7 +236,7 @@ class ToFloat(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self.built = True
+        self.built = not needs_build(self)
 
     def call(self, images):
         return ops.cast(images, "float32")

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_cnv2.layers.built import needs_build
+
 # Of RGB values in 0..1 over ImageNet.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -53,7 +55,7 @@ class Preprocessing(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self.built = True
+        self.built = not needs_build(self)
 
     def call(self, images):
         return preprocess_input(images)

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_cnv2.arguments import fraction
 from keras_cnv2.distribute import replicas
+from keras_cnv2.layers.built import needs_build
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
@@ -39,7 +40,7 @@ class DropPath(keras.layers.Layer):
         if self.rate > 0:
             self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True  # Keras's masks, of padding, pass through
-        self.built = True
+        self.built = not needs_build(self)
 
     def call(self, x: Any, training: bool | None = False) -> Any:
         if not training or self.rate == 0:

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_cnv2.arguments import positive_int
+from keras_cnv2.layers.built import needs_build
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
@@ -29,7 +30,7 @@ class BinPooling(keras.layers.Layer):
     def __init__(self, bins, **kwargs):
         super().__init__(**kwargs)
         self.bins = positive_int("bins", bins)
-        self.built = True
+        self.built = not needs_build(self)
 
     def call(self, x):
         _, height, width, _ = ops.shape(x)
@@ -65,7 +66,7 @@ class ResizeLike(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.built = True
+        self.built = not needs_build(self)
 
     def call(self, x, reference):
         return resize(x, ops.shape(reference)[1:3])

@@ -126,7 +126,7 @@ class TestConfig:
         assert again.run_eagerly
         for one, two in zip(again.optimizer.variables, model.optimizer.variables, strict=True):
             np.testing.assert_array_equal(numpy(one), numpy(two))
-        older = {**model.get_compile_config(), "loss": "mse"}
+        older = {**model.get_compile_config(), "loss": "mse", "metrics": {"prediction": "mse"}}
         again.compile_from_config(older)
         assert again.optimizer.learning_rate == 0.25
 
@@ -193,6 +193,11 @@ class TestConfig:
         for arguments in ({"loss": "mse"}, {"optimizer": "sgd", "loss": keras.losses.MeanSquaredError()}):
             with pytest.raises(ValueError, match="a loss of its own.*Received: loss="):
                 shared().compile(**arguments)
+
+    def test_metrics(self):
+        for name in ("metrics", "weighted_metrics", "loss_weights"):
+            with pytest.raises(ValueError, match=f"no labels for metrics.*Received: {{'{name}'"):
+                shared().compile("sgd", **{name: {"prediction": "mse"}})
 
     def test_backbone_of_another_kind(self):
         for backbone in (keras_cnv2.ConvNeXtV2(**SMALL, classes=2), keras.Sequential(), None):

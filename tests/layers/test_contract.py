@@ -53,6 +53,31 @@ def test_dtype_policy(cls, kwargs, weights, policy):
     assert {w.dtype for w in layer.weights} <= {layer.variable_dtype}
 
 
+def _scaled(cls):
+    """The method `call` of a class, times `factor`: with the arguments of the class, as Keras asks for."""
+    if cls is keras_cnv2.GRN:
+        return lambda self, x: self.factor * cls.call(self, x)
+    if cls is keras_cnv2.DropPath:
+        return lambda self, x, training=None: self.factor * cls.call(self, x, training=training)
+    return lambda self, x, hidden=None, training=None: self.factor * cls.call(self, x, hidden, training=training)
+
+
+def test_subclass_with_weights_of_its_own(cls, kwargs, weights, tmp_path):
+    class Scaled(cls):
+        def build(self, input_shape):
+            super().build(input_shape)
+            self.factor = self.add_weight(name="factor", shape=(), initializer="ones")
+
+        call = _scaled(cls)
+
+    model = keras.Sequential([keras.Input(SHAPE[1:]), Scaled(**kwargs)])
+    assert len(model.weights) == weights + 1
+    model.layers[0].factor.assign(3.0)
+    model.save(tmp_path / "layer.keras")
+    again = keras.saving.load_model(tmp_path / "layer.keras", custom_objects={"Scaled": Scaled})
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(m(images())) for m in (model, again)))
+
+
 def test_saving(cls, kwargs, weights, tmp_path):
     model = keras.Sequential([keras.Input(SHAPE[1:]), cls(**kwargs)])
     model.save(tmp_path / "layer.keras")
