@@ -73,6 +73,12 @@ def test_own_files(arguments, suffix, tmp_path):
     assert again.input_shape[-1] == model.input_shape[-1]
 
 
+def lora(model):
+    layer = model.get_layer("stages_0_0").pwconv1
+    layer.enable_lora(2)
+    layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
+
+
 @pytest.fixture(scope="module")
 def classifier_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("classifier") / "m.keras"
@@ -104,6 +110,16 @@ class TestModelOfAFile:
         classifier(input_tensor=keras.Input((32, 64, 3), name="photos")).save(tmp_path / "m.keras")
         model = restore_model(tmp_path / "m.keras", any_size=True)
         assert (model.input.name, model.input_shape, model.image_size) == ("photos", (None, None, None, 3), None)
+
+    @pytest.mark.parametrize("change", [lambda model: model.quantize("int8"), lambda model: lora(model)])
+    def test_quantized_and_with_lora(self, change, tmp_path):
+        model = classifier(depths=(1, 1, 1, 1), input_shape=(32, 32, 3))
+        change(model)
+        model.save(tmp_path / "m.keras")
+        images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3))
+        again = restore_model(tmp_path / "m.keras")
+        np.testing.assert_allclose(again(images), model(images), atol=1e-5)
+        assert [layer.quantization_mode for layer in again.layers] == [each.quantization_mode for each in model.layers]
 
     def test_head_of_the_users(self, tmp_path):
         pooled = keras.layers.GlobalAveragePooling2D()

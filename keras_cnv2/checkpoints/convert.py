@@ -242,6 +242,11 @@ def _variables(model):
             "Only models made of this package's layers, under their names, have checkpoints. "
             f"Received: model={model.name!r} with weights {unknown[:5]}"
         )
+    if len(variables) < len(_weights(model)):
+        raise ValueError(
+            "Checkpoints hold one encoder: give that of the model that is meant. "
+            f"Received: model={model.name!r} with several weights of one name"
+        )
     return variables
 
 

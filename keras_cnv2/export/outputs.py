@@ -4,10 +4,11 @@ import keras
 
 from keras_cnv2.arguments import is_positive_int
 from keras_cnv2.fcmae import FCMAE
+from keras_cnv2.images.classes import numbered
 from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.models.heads import classes_of, compute_dtypes, named_outputs, stem_of, takes_pixels
-from keras_cnv2.models.pictures import class_names, framing_of, image_size_of, numbered
+from keras_cnv2.models.pictures import class_names, framing_of, image_size_of
 from keras_cnv2.models.stages import INPUT, pyramid_layers, total_stride
 from keras_cnv2.segmentation import labels as pixel_labels
 from keras_cnv2.segmentation.deeplab import is_deeplab

@@ -31,6 +31,11 @@ def imagenet_wnids():
     return tuple(wnid for _, wnid, _ in _imagenet())
 
 
+def numbered(classes):
+    """The names of so many classes that nobody named."""
+    return tuple(f"class {index}" for index in range(classes))
+
+
 def decode_predictions(
     probabilities: Any, top: int = 5, class_names: Sequence[str] | None = None, activation: str = "softmax"
 ) -> list[list[tuple[str, float]]]:

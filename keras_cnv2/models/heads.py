@@ -1,8 +1,9 @@
 """What a model around our stem and stages takes and gives, whoever put its head on."""
 
+import itertools
+
 import keras
 
-from keras_cnv2.images.normalization import Preprocessing
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.models.stages import STEM, pyramid_layers
 
@@ -22,7 +23,7 @@ def stem_of(model):
     Raises:
         ValueError: If there is none, or more than one.
     """
-    found = [layer for layer in _layers(model) if layer.name == STEM]
+    found = [layer for layer in _operations(model) if layer.name == STEM]
     if len(found) != 1 or not model.built:
         raise ValueError(
             "The model must be a ConvNeXtV2, a ConvNeXtV2Backbone, or a functional or sequential model on one of them, "
@@ -32,36 +33,32 @@ def stem_of(model):
     return found[0]
 
 
-def _layers(model):
-    """The layers of a functional or sequential model and of those within it, from outside to inside."""
+def _operations(model):
+    """The layers and operations of a functional or sequential model, and of those within it, in their order."""
     if isinstance(model, (keras.Function, keras.Sequential)):
-        for layer in model.layers:
-            yield layer
-            yield from _layers(layer)
+        for operation in getattr(model, "operations", model.layers):
+            yield operation
+            yield from _operations(operation)
 
 
 def takes_pixels(model):
     """Whether a model takes images in 0..255, rather than normalised ones.
 
-    Layers of the user's own before an encoder without preprocessing are taken to be theirs.
+    Layers of the user's own before an encoder without preprocessing are taken to see to it, unless they move pixels
+    alone.
     """
     encoder = model if hasattr(model, "include_preprocessing") else getattr(model, "backbone", None)
     if encoder is not None:
         return getattr(encoder, "include_preprocessing", True)  # backbones of others see to it themselves
-    return any(isinstance(layer, Preprocessing) for layer in _layers(model)) or _first_layer(model).name != STEM
+    before = itertools.takewhile(lambda operation: operation.name != STEM, _operations(model))
+    return not all(map(_keeps_values, before))
 
 
-def _first_layer(model):
-    """The layer, or operation of `keras.ops`, that reads a model's images first, looked for in models within it too."""
-    while isinstance(model, (keras.Function, keras.Sequential)):
-        images = {id(tensor) for tensor in model.inputs}
-        operations = getattr(model, "operations", model.layers)  # in the order in which they are computed
-        model = next(operation for operation in operations if images & {*map(id, _read_by(operation))})
-    return model
-
-
-def _read_by(operation):
-    return [tensor for node in operation._inbound_nodes for tensor in node.input_tensors]
+def _keeps_values(operation):
+    """Whether an operation leaves the range of pixels as it is: no operation at all, or augmentation and resizing."""
+    if isinstance(operation, (keras.layers.InputLayer, keras.Function, keras.Sequential)):
+        return True
+    return type(operation).__name__.startswith(("Rand", "Resizing", "CenterCrop", "ZeroPadding", "Cropping"))
 
 
 def named_outputs(model):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from keras.ops import convert_to_numpy
 
-from keras_cnv2.images.classes import imagenet_classes
+from keras_cnv2.images.classes import imagenet_classes, numbered
 from keras_cnv2.images.normalization import preprocess_input
 from keras_cnv2.images.pictures import default_resize, load_image
 from keras_cnv2.models.classifier import PUBLISHED_CLASSES, ConvNeXtV2
@@ -78,11 +78,6 @@ def class_names(model, names=None):
     if isinstance(model, ConvNeXtV2) and classes == PUBLISHED_CLASSES:
         return imagenet_classes()
     return numbered(classes)
-
-
-def numbered(classes):
-    """The names of so many classes that nobody named."""
-    return tuple(f"class {index}" for index in range(classes))
 
 
 def load_image_for(model, path, size=None, resize=None):

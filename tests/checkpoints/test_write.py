@@ -82,6 +82,55 @@ def test_activation_other_than_the_default_one(classes, activation, written, tmp
     assert json.loads(metadata(tmp_path / "m.safetensors")["keras_cnv2"]) == expected
 
 
+class TestHeadsOfTheUsers:
+    """Their encoder is written, and it is said what is left out."""
+
+    def written(self, model, path):
+        keras_cnv2.save_checkpoint(model, path)
+        return safetensors.numpy.load_file(path)
+
+    @pytest.mark.parametrize("naming", ["official", "timm"])
+    def test_sequential(self, naming, tmp_path, caplog):
+        encoder = backbone(include_preprocessing=False)
+        model = keras.Sequential([encoder, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, name="head")])
+        keras_cnv2.save_checkpoint(model, tmp_path / "m.safetensors", naming)
+        assert f"only the encoder has names in checkpoints, left out: {model.name}/head" in caplog.text
+        expected = keras_cnv2.state_dict(encoder, naming)
+        received = safetensors.numpy.load_file(tmp_path / "m.safetensors")
+        assert received.keys() == expected.keys()
+        assert all((received[name] == expected[name]).all() for name in expected)
+        assert json.loads(metadata(tmp_path / "m.safetensors")["keras_cnv2"]) == {"include_preprocessing": False}
+
+    def test_layers_of_the_encoder_in_a_functional_model(self, tmp_path):
+        """With a head whose layers are called like ours."""
+        encoder = backbone()
+        x = keras.layers.LayerNormalization(name="norm")(keras.layers.GlobalMaxPooling2D()(encoder.output))
+        model = keras.Model(encoder.input, keras.layers.Dense(2, name="mine")(keras.layers.Dense(4, name="head")(x)))
+        assert self.written(model, tmp_path / "m.safetensors").keys() == keras_cnv2.state_dict(encoder).keys()
+        assert unchanged(backbone(weights=tmp_path / "m.safetensors"), snapshot(encoder))
+
+    def test_model_of_the_users(self, tmp_path):
+        class Mine(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.encoder, self.last = backbone(), keras.layers.Conv2D(2, 1)
+
+            def call(self, images):
+                return self.last(self.encoder(images))
+
+        model = Mine()
+        model(np.zeros((1, 32, 32, 3), "float32"))
+        received = self.written(model, tmp_path / "m.safetensors")
+        assert received.keys() == keras_cnv2.state_dict(model.encoder).keys()
+
+    def test_two_encoders(self, tmp_path):
+        images = keras.Input((32, 32, 3))
+        model = keras.Model(images, [backbone(name="a")(images), backbone(name="b")(images)])
+        with pytest.raises(ValueError, match="hold one encoder.*several weights of one name"):
+            keras_cnv2.save_checkpoint(model, tmp_path / "m.safetensors")
+        assert [*tmp_path.iterdir()] == []
+
+
 def test_activation_without_a_top_means_nothing(tmp_path):
     model = classifier(include_top=False, pooling="avg", classifier_activation="sigmoid")
     keras_cnv2.save_checkpoint(model, tmp_path / "m.safetensors")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -177,6 +178,49 @@ class TestPredict:
             predictions = json.loads(out)[0]["predictions"]
             assert [row["name"] for row in predictions] == [name for name, _ in expected]
             np.testing.assert_allclose([row["probability"] for row in predictions], [p for _, p in expected], rtol=1e-4)
+
+    def test_numbers_are_no_probabilities(self, run, pictures):
+        """A model of logits, or of an age, gives what it gives."""
+        model = classifier(weights=FILE, classifier_activation=None)
+        model.save("logits.keras")
+        code, out, _ = run("predict", "photos/a.jpg", "--weights", "logits.keras", "--json", "--top", 10)
+        image = keras_cnv2.load_image(pictures / "a.jpg")
+        expected = sorted(np.asarray(model(image[None]))[0], reverse=True)
+        assert code == 0
+        received = [row["logit"] for row in json.loads(out)[0]["predictions"]]
+        np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-5)
+        _, out, _ = run("predict", "photos/a.jpg", "--weights", "logits.keras", "--top", 1)
+        assert "%" not in out
+        assert f"{expected[0]:.4g}" in out
+
+    def test_head_of_the_users_and_own_normalisation(self, run, pictures):
+        encoder = keras_cnv2.ConvNeXtV2Backbone(depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), include_preprocessing=False)
+        head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation="sigmoid")]
+        model = keras.Sequential([encoder, *head])
+        model.save("head.keras")
+        Path("names.txt").write_text("cat\ndog\nelk\n")
+        arguments = ("predict", "photos/a.jpg", "--weights", "head.keras", "--json", "--class-names", "names.txt")
+        code, out, _ = run(*arguments)
+        image = keras_cnv2.preprocess_input(keras_cnv2.load_image(pictures / "a.jpg"))
+        expected = dict(zip(("cat", "dog", "elk"), np.asarray(model(image[None]))[0].tolist()))
+        assert code == 0
+        received = {row["name"]: row["probability"] for row in json.loads(out)[0]["predictions"]}
+        assert received == pytest.approx(expected, rel=1e-3)
+        Path("names.txt").write_bytes(b"\xff\xfe")
+        assert "text file (UTF-8), one a line. Received: names.txt" in run(*arguments)[2]
+        code, *_ = run("convert", "head.keras", "encoder.safetensors")
+        assert code == 0
+        again = restore_model("encoder.safetensors")
+        assert not again.include_preprocessing
+        assert unchanged(again, snapshot(encoder))
+
+    def test_outputs_that_are_not_finite(self, run, pictures):
+        model = classifier(classifier_activation="softmax")
+        model.get_layer("head").bias.assign([np.nan] * 10)
+        model.save("m.keras")
+        code, out, err = run("predict", "photos/a.jpg", "--weights", "m.keras", "--json")
+        assert (code, out) == (1, "")
+        assert "error: Probabilities are numbers in 0..1" in err
 
     def test_thousand_classes_without_names_are_imagenets(self, run, pictures):
         model = keras_cnv2.ConvNeXtV2((1, 1, 1, 1), (4, 4, 4, 4))

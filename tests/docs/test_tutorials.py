@@ -5,6 +5,7 @@ import pydoc
 import re
 import shlex
 import shutil
+import zipfile
 from pathlib import Path
 
 import keras
@@ -111,6 +112,9 @@ class TestPages:
 
     def test_options_in_the_text(self, page, capsys):
         known = {"--no-deps"}  # pip's
+        with pytest.raises(SystemExit):
+            library_command._parser().parse_args(["predict", "--help"])
+        known |= {*re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)}
         for command in ("pretrain", "finetune", "recipes"):
             with pytest.raises(SystemExit):
                 main([command, "--help"])
@@ -363,7 +367,10 @@ class TestWeights:
             {name: tensor for name, tensor in tensors.items() if not name.startswith("downsample_layers.0")},
             "part.safetensors",
         )
-        keras.Sequential([encoder, keras.layers.GlobalAveragePooling2D()]).save("mine.keras")
+        keras.Sequential([encoder, keras.layers.GlobalAveragePooling2D()]).save("head.keras")
+        ten.save("ten.keras")
+        rewrite("head.keras", "mine.keras", b'"module": "keras.layers"', b'"module": "my.layers"')
+        rewrite("ten.keras", "other.keras", b'"classes": 10', b'"classes": 11')
         met = [
             message(keras_cnv2.load_checkpoint, model, source)
             for model, source in (
@@ -378,15 +385,23 @@ class TestWeights:
         ]
         met += [message(find_checkpoint, name) for name in ("fcmae_ft", "fcmae")]
         Path("a.jpg").touch()  # is looked at later
-        for file in ("part.safetensors", "mine.keras", "encoder.safetensors"):
+        for file in ("part.safetensors", "mine.keras", "other.keras", "encoder.safetensors"):
             assert library_command.main(["predict", "a.jpg", "--weights", file]) == 1
             met.append(capsys.readouterr().err)
         met += [(ROOT / "keras_cnv2" / "checkpoints" / name).read_text() for name in ("hub.py", "read_hdf5.py")]
         quoted = [quote for row in table("weights.md", "| it says") for quote in re.findall(r'"([^"]+)"', row[0])]
-        assert len(quoted) == 16
+        assert len(quoted) == 17
         for quote in quoted:
             pattern = re.escape(quote).replace(r"\.\.\.", ".*").replace("5\\ seconds", ".*seconds")
             assert any(re.search(pattern, text) for text in met), quote
+
+
+def rewrite(source, target, old, new):
+    """A Keras file with another configuration."""
+    with zipfile.ZipFile(source) as before, zipfile.ZipFile(target, "w") as after:
+        for name in before.namelist():
+            content = before.read(name)
+            after.writestr(name, content.replace(old, new) if name == "config.json" else content)
 
 
 class TestNotebook:

@@ -74,6 +74,8 @@ def test_what_images_are():
     images = keras.Input((32, 32, 3))
     assert not takes_pixels(keras.Model(images, encoder(images)))
     assert takes_pixels(keras.Model(images, encoder(keras.ops.divide(images, 255))))
+    augmented = keras.layers.RandomFlip()(keras.layers.Resizing(64, 64)(images))
+    assert not takes_pixels(keras.Model(images, encoder(augmented)))
 
 
 def test_stem():

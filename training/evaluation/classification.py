@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_cnv2.images.classes import imagenet_classes, imagenet_wnids
+from keras_cnv2.images.classes import imagenet_classes, imagenet_wnids, numbered
 from keras_cnv2.images.normalization import Preprocessing
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.models.heads import channels_of, classes_of, takes_pixels
@@ -212,6 +212,8 @@ def columns_of(names, classifier, class_names=None):
         logger.warning("%s names no classes: they are taken to be those of the data, in their order", classifier.name)
         return [*range(classes)]
     ours = ours or imagenet_classes()
+    if {*names} <= {*numbered(classes)} and tuple(ours) == tuple(map(str, range(classes))):
+        ours = numbered(classes)  # as classes that nobody named were called once
     if tuple(ours) == imagenet_classes() and {*names} <= {*imagenet_wnids()}:
         ours = imagenet_wnids()
     unknown = [name for name in names if name not in ours]

@@ -11,7 +11,7 @@ from keras_cnv2.export.metadata import exported_metadata
 from keras_cnv2.export.outputs import check_backend, check_input_dtype, one_line_each
 from keras_cnv2.export.saved_model.export import MAX_PIXELS
 from keras_cnv2.files import new_folder
-from keras_cnv2.models.pictures import numbered
+from keras_cnv2.images.classes import numbered
 
 
 def export_detector(

@@ -106,7 +106,41 @@ def test_evaluation_of_what_was_trained_on_is_told(tmp_path, caplog, split):
     assert ("no validation split: evaluated on all 2 pictures" in caplog.text) is not split
 
 
+class TestHeadsOfTheUsers:
+    def test_same_scores_whoever_normalises(self):
+        """A head of the user's own and a classifier for normalised images see the same pictures."""
+        model = classifier(class_names=source().class_names)
+        expected, matrix = evaluate(model, source(test=11), None, 4)
+        normalised = classifier(class_names=source().class_names, include_preprocessing=False)
+        normalised.set_weights(model.get_weights())
+        images = keras.Input((16, 16, 3))
+        mine = keras.Model(images, {"out": keras.layers.Dropout(0.5)(normalised(images))})
+        for other, names in ((normalised, None), (mine, source().class_names)):
+            figures, counted = evaluate(other, source(test=11), None, 4, class_names=names)
+            assert (figures["top1"], figures["classes"]) == (expected["top1"], expected["classes"])
+            np.testing.assert_array_equal(counted, matrix)
+
+    def test_classes_that_nobody_named_are_those_of_the_data(self, caplog):
+        assert columns_of(["x", "y", "z"], classifier()) == [0, 1, 2]
+        assert "taken to be those of the data, in their order" in caplog.text
+        with pytest.raises(RecipeError, match="the weights know 1000"):
+            columns_of(["x", "y"], classifier())
+
+    def test_names_given(self, tmp_path):
+        assert columns_of(["c", "a"], classifier(), ["a", "b", "c"]) == [2, 0]
+
+    def test_image_size_of_another_model(self, tmp_path):
+        backbone = keras_cnv2.ConvNeXtV2Backbone(depths=(1, 1, 1, 1), dims=(4, 6, 8, 10), input_shape=(32, 32, 3))
+        model = keras.Sequential([backbone, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
+        model.save(tmp_path / "m.keras")
+        with pytest.raises(RecipeError, match=r"must be that of the weights' images, \(32, 32\). Received: 64"):
+            run(Evaluation(weights=str(tmp_path / "m.keras"), data="none", image_size=64))
+
+
 class TestColumns:
+    def test_numbers_that_were_names_once(self):
+        assert columns_of(["class 2", "class 0"], classifier(class_names=["0", "1", "2"])) == [2, 0]
+
     def test_by_name(self):
         assert columns_of(["c", "a"], classifier(class_names=["a", "b", "c"])) == [2, 0]
 

@@ -4,6 +4,8 @@ import logging
 
 import numpy as np
 
+from keras_cnv2.images.classes import numbered
+
 from ...errors import DataError
 from ..errors import check_names
 from .arrays import Arrays, Split
@@ -91,13 +93,13 @@ def _split_of(path, arrays, keys, image_size):
 
 
 def _names_of(path, names, labels):
-    """The names of the classes, numbers if `names` is `None`. Raises a `DataError` if a label has none."""
+    """The names of the classes, "class 0" and so on if `names` is `None`. Raises a `DataError` if a label has none."""
     # Python's ints, as labels may be too large for those of the source.
     least, most = min(int(each.min()) for each in labels), max(int(each.max()) for each in labels)
     if names is not None:
         names = _checked_names(path, names)
     elif most < MAX_UNNAMED:
-        names = [*map(str, range(max(most, 0) + 1))]
+        names = [*numbered(max(most, 0) + 1)]
     else:
         raise DataError(
             f"labels must be below {MAX_UNNAMED} where there are no class_names. Received: {path} with label {most}"

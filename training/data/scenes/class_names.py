@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from keras_cnv2.images.classes import numbered
+
 from ...errors import DataError
 from ..errors import check_names
 from ..loader import CORES
@@ -28,7 +30,7 @@ def given_names(classes):
         lines = Path(classes).read_text(encoding="utf-8").splitlines()
         names = [line.strip() for line in lines if line.strip()]
     elif isinstance(classes, (str, int)):
-        names = range(int(classes))
+        names = numbered(int(classes))
     names = tuple(map(str, names))
     if not names:
         raise DataError(f"classes must be names, a file with one a line, or a number above 0. Received: {classes}")
@@ -48,7 +50,7 @@ def names_beside(path):
 
 
 def counted_names(contents, ignore_label, reduce_zero_label, source):
-    """As many classes as the greatest number in all labels says, named by numbers.
+    """As many classes as the greatest number in all labels says, named "class 0" and so on.
 
     Args:
         contents: `Dataset` of encoded labels.

@@ -128,6 +128,8 @@ def rows(send, pictures):
     where, outputs = send(pictures)
     try:
         columns = outputs()
+        if "decoded" in columns and "classes" not in columns:
+            raise ServerError(f"the model at {where} gives numbers, and names no classes: ask it in a program of yours")
         columns = [columns[name] for name in OUTPUTS]
         if {*map(len, columns)} != {len(pictures)}:
             raise ValueError("not as many rows as pictures")
@@ -283,7 +285,7 @@ def _grpc_sender(args):
             if code == grpc.StatusCode.UNAVAILABLE:
                 raise ServerError(f"cannot reach {target}, or it is overloaded: {details}") from error
             raise ServerError(f"the server answers {code.name}: {details}") from error
-        return target, lambda: {name: _values(outputs[name]) for name in OUTPUTS}
+        return target, lambda: {name: _values(outputs[name]) for name in OUTPUTS if name in outputs}
 
     return send
 

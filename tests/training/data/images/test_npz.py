@@ -147,7 +147,7 @@ def test_npz_without_names(tmp_path):
     labels = np.array([0, 1, 1, MAX_UNNAMED - 1], "uint64")
     read = from_npz(write(tmp_path / "a.npz", train_images=IMAGES, train_labels=labels), 16)
     assert len(read.class_names) == MAX_UNNAMED
-    assert read.class_names[:2] == ("0", "1")
+    assert read.class_names[:2] == ("class 0", "class 1")
     assert read.train.labels.dtype == "int32"
     np.testing.assert_array_equal(read.train.labels, labels)
 

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from keras_cnv2.images.classes import numbered
 from tests.training.data.scenes.small import recipe, scene, write, write_folder
 from training.data.draws import Draws
 from training.data.scenes.augment import random_example
@@ -51,7 +52,7 @@ class TestLayouts:
     )
     def test_splits(self, tmp_path, layout, names):
         source = SceneFolder(write_folder(tmp_path, 4, 2, layout, names), classes=3)
-        assert (source.size, source.validation_size, source.class_names) == (4, 2, ("0", "1", "2"))
+        assert (source.size, source.validation_size, source.class_names) == (4, 2, numbered(3))
 
     def test_folders_within(self, tmp_path):
         write_folder(tmp_path, 2, 1, ("images/{split}/a/b", "annotations/{split}/a/b"))
@@ -95,10 +96,10 @@ class TestLayouts:
 class TestClasses:
     def test_counted(self, folder, caplog):
         caplog.set_level(logging.INFO)
-        assert SceneFolder(folder).class_names == ("0", "1", "2")
+        assert SceneFolder(folder).class_names == numbered(3)
         assert "3 classes in the labels" in caplog.text
-        assert SceneFolder(folder, ignore_label=2).class_names == tuple(map(str, range(256)))
-        assert SceneFolder(folder, reduce_zero_label=True).class_names == ("0", "1")
+        assert SceneFolder(folder, ignore_label=2).class_names == numbered(256)
+        assert SceneFolder(folder, reduce_zero_label=True).class_names == numbered(2)
 
     def test_class_that_is_ignored_is_told(self, folder, caplog):
         SceneFolder(folder, 3, ignore_label=3)
@@ -116,7 +117,7 @@ class TestClasses:
     def test_file(self, folder, tmp_path):
         (folder / "classes.txt").write_text("road\n car \n\nsky\n")
         assert SceneFolder(folder).class_names == ("road", "car", "sky")
-        assert SceneFolder(folder, classes=4).class_names == ("0", "1", "2", "3")
+        assert SceneFolder(folder, classes=4).class_names == numbered(4)
         assert SceneFolder(folder, classes=("a", "b", "c")).class_names == ("a", "b", "c")
         (tmp_path / "other.txt").write_text("x\ny\nz\n")
         assert SceneFolder(folder, classes=str(tmp_path / "other.txt")).class_names == ("x", "y", "z")
@@ -325,7 +326,7 @@ class TestTfds:
     @pytest.mark.slow
     def test_as_a_folder(self, prepared):
         source = TfdsScenes(**prepared)
-        assert (source.size, source.validation_size, source.class_names) == (8, 2, ("0", "1", "2"))
+        assert (source.size, source.validation_size, source.class_names) == (8, 2, numbered(3))
         expected = {pixels.tobytes(): labels for pixels, labels in map(scene, (8, 9))}
         for pixels, labels, _ in source.whole():
             np.testing.assert_array_equal(labels, expected.pop(pixels.tobytes()))
