@@ -83,7 +83,7 @@ def test_ignored_interrupt_stays_ignored(tmp_path):
     ],
 )
 def test_exit_code(end, code, told, monkeypatch, capsys):
-    def fail(*_):
+    def fail(*_, **__):
         raise end
 
     monkeypatch.setattr(pretrain, "run", fail)
