@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import shutil
+import stat
 import sys
 from pathlib import Path
 
@@ -18,6 +19,16 @@ WRITING = ".writing-"
 # Of renameat2 in Linux, and of renamex_np in macOS, which call it RENAME_EXCHANGE and RENAME_SWAP; and the current
 # folder of the process for the first.
 EXCHANGE, HERE = 2, -100
+
+
+def read_file(path):
+    """The bytes of a file. Raises an `OSError` for what is none: reading pipes and devices may never end."""
+    # A pipe that nobody writes to would even be waited for here, but for this flag.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"This is no regular file but a pipe, a device or the like. Received: {os.fspath(path)}")
+        return file.read()
 
 
 def check_target(path):

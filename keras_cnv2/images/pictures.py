@@ -5,14 +5,17 @@ transform, and PIL's two passes of resizing, first along rows, then along column
 """
 
 import os
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from keras_cnv2.arguments import positive_int
+from keras_cnv2.files import read_file
+from keras_cnv2.images.header import MAX_PIXELS, gif_frame, needed_pixels, picture_size
+from keras_cnv2.images.orientation import UPRIGHT, orientation_of, turned, turned_sides
 
 # The kinds of pictures that are read.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif")
 
 # How a picture becomes square: the centre of it, or all of it.
 RESIZES = ("crop", "squash")
@@ -40,7 +43,11 @@ def check_resize(resize):
 
 
 def load_image(
-    path_or_bytes: str | os.PathLike | bytes | bytearray | memoryview, size: int = 224, resize: str | None = None
+    path_or_bytes: str | os.PathLike | bytes | bytearray | memoryview,
+    size: int = 224,
+    resize: str | None = None,
+    exif_orientation: bool = True,
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Reads a picture as an image for evaluation and prediction.
 
@@ -53,33 +60,96 @@ def load_image(
         size: Int, the side of the image in pixels.
         resize: "crop": the shortest side becomes `int(size / 0.875)`, then the centre is cut out; "squash": both
             sides become `size`; `None`: "crop" below 384 pixels, "squash" from there on. Bicubic, antialiased.
+        exif_orientation: Bool, whether a picture is turned and mirrored as its EXIF data say, of JPEG, PNG and WebP
+            files, like viewers show it and as PIL's `ImageOps.exif_transpose` does it. Orientations that stand in XMP
+            alone do not count. ImageNet is evaluated without.
+        max_pixels: Int, height times width of the largest picture that is decoded; very long pictures count as if
+            they were about as wide as the image.
 
     Returns:
         A float32 array `(size, size, 3)` of whole numbers in 0..255.
 
     Raises:
-        ValueError: If this is no such picture, or an argument is out of range.
+        ValueError: If this is no such picture, or it is too large, or an argument is out of range.
         OSError: If there is no file that can be read.
     """
     import tensorflow as tf
 
-    size = positive_int("size", size)
+    size, max_pixels = positive_int("size", size), positive_int("max_pixels", max_pixels)
     check_resize(resize)
     is_path = isinstance(path_or_bytes, (str, os.PathLike))
     if not is_path and not isinstance(path_or_bytes, (bytes, bytearray, memoryview)):
         raise ValueError(f"load_image takes a path or bytes. Received: {path_or_bytes!r}"[:500])
-    contents = Path(path_or_bytes).read_bytes() if is_path else bytes(path_or_bytes)
+    contents = read_file(path_or_bytes) if is_path else bytes(path_or_bytes)
     received = os.fspath(path_or_bytes) if is_path else f"{len(contents)} bytes"
+    reading = Reading(exif_orientation, max_pixels)
     try:
         with tf.device("cpu"):
-            return to_square(decode(contents), size, resize).numpy()
+            orientation = reading.orientation(contents)
+            height, width = picture_size(contents)
+            if reading.needed(height, width, orientation, size) > max_pixels:
+                raise ValueError(
+                    f"Pictures have at most {max_pixels} pixels (max_pixels). "
+                    f"Received: {received} of {width} x {height} pixels"
+                )
+            return to_square(turned(decode(contents), orientation), size, resize).numpy()
     except tf.errors.OpError as error:
         reason = PALETTE if PALETTE in error.message else NO_PICTURE
         raise ValueError(f"{reason}. Received: {received}") from error
 
 
+class Reading(NamedTuple):
+    """How encoded pictures become pixels, in graphs too.
+
+    Args:
+        exif_orientation, max_pixels: As in `load_image`.
+    """
+
+    exif_orientation: bool = True
+    max_pixels: int = MAX_PIXELS
+
+    def orientation(self, contents):
+        """From 1 to 8, an int32 scalar, see `keras_cnv2.images.orientation`."""
+        import tensorflow as tf
+
+        return orientation_of(contents) if self.exif_orientation else tf.constant(UPRIGHT)
+
+    def needed(self, height, width, orientation, size):
+        """What a picture takes until it is an image of this size, in pixels; height and width as stored."""
+        import tensorflow as tf
+
+        height, width = tf.unstack(turned_sides(tf.stack([height, width]), orientation))
+        return needed_pixels(height, width, size)
+
+    def checked(self, contents, orientation, size=0):
+        """The encoded picture; an error is raised if it is none, or too large to become an image of this size."""
+        import tensorflow as tf
+
+        height, width = picture_size(contents)
+        is_right = (tf.minimum(height, width) > 0) & (
+            self.needed(height, width, orientation, size) <= tf.constant(self.max_pixels, tf.int64)
+        )
+        check = tf.debugging.Assert(is_right, [f"No picture, or one of more than {self.max_pixels} pixels"])
+        with tf.control_dependencies([check]):
+            return tf.identity(contents)
+
+    def pixels(self, contents, size=0, orientation=None):
+        """A picture as it is seen, for an image of this size.
+
+        Args:
+            contents: Scalar string tensor, the encoded picture.
+            size: Int, the side of the image.
+            orientation: Int32 scalar, by default that of the picture.
+
+        Returns:
+            A uint8 tensor `(height, width, 3)`. An error is raised if this is no picture or too large a one.
+        """
+        orientation = self.orientation(contents) if orientation is None else orientation
+        return turned(decode(self.checked(contents, orientation, size)), orientation)
+
+
 def decode(contents):
-    """The pixels of a picture, in graphs too.
+    """The pixels of a picture as they are stored, in graphs too. Whatever size it claims, see `Reading`.
 
     Args:
         contents: Scalar string tensor, an encoded JPEG, PNG, BMP, WebP or GIF.
@@ -101,6 +171,7 @@ def decode(contents):
             (starts(b"\xff\xd8\xff"), lambda: tf.io.decode_jpeg(contents, 3, dct_method="INTEGER_ACCURATE")),
             (starts(b"WEBP", at=8), lambda: _decode_webp(contents, head)),
             (starts(b"BM"), lambda: _decode_bmp(contents)),
+            (starts(b"GIF8"), lambda: _decode_gif(contents)),
         ],
         default=lambda: tf.io.decode_image(contents, 3, expand_animations=False),
         exclusive=False,
@@ -119,6 +190,17 @@ def _decode_bmp(contents):
     has_palette = tf.reduce_any(bits == [b"\x01\x00", b"\x04\x00", b"\x08\x00"]) & (palette != greys)
     with tf.control_dependencies([tf.debugging.assert_equal(has_palette, False, PALETTE)]):
         return tf.io.decode_image(tf.identity(contents), 3, expand_animations=False)
+
+
+def _decode_gif(contents):
+    """`decode` for GIF: the first frame where it lies in the picture, on black."""
+    import tensorflow as tf
+
+    frame = gif_frame(contents)
+    pixels = tf.io.decode_image(frame.contents, 3, expand_animations=False)
+    sides = tf.shape(pixels, tf.int64)
+    below, beside = frame.height - frame.top - sides[0], frame.width - frame.left - sides[1]
+    return tf.pad(pixels, [(frame.top, below), (frame.left, beside), (0, 0)])
 
 
 def _decode_webp(contents, head):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_cnv2.export.saved_model.header import picture_size
+from keras_cnv2.images.header import picture_size
 from tests.export.small import encoded, png_that_claims
 
 ALPHA = np.random.default_rng(0).integers(0, 256, (37, 300, 4)).astype("uint8")
@@ -16,8 +16,8 @@ PICTURES = {
     "webp with alpha": (encoded("WEBP", array=ALPHA), (37, 300)),
     "lossless webp with alpha": (encoded("WEBP", array=ALPHA, lossless=True), (37, 300)),
     "png that claims more": (png_that_claims(30_000, 2**31 - 1), (30_000, 2**31 - 1)),
-    "gif": (encoded("GIF"), (0, 0)),
-    "bmp": (encoded("BMP"), (0, 0)),
+    "gif": (encoded("GIF"), (96, 120)),
+    "bmp": (encoded("BMP"), (96, 120)),
     "text": (b"no picture", (0, 0)),
     "nothing": (b"", (0, 0)),
 }
