@@ -1,5 +1,6 @@
 """`export_serving`: a folder that TensorFlow Serving serves, to which versions of a model are published."""
 
+import contextlib
 import os
 import re
 import tempfile
@@ -163,8 +164,10 @@ def _create(path, folder, staged, version, values):
     _add_files(folder, values)
     inside = folder / "model" / str(version)
     os.rename(staged, inside)
+    with contextlib.suppress(OSError):  # not there, or not empty
+        path.rmdir()  # whose place Windows gives to nothing else
     try:
-        os.rename(folder, path)  # which takes the place of an empty folder as well
+        os.rename(folder, path)
     except OSError:
         if not (path / MODELS).is_file():
             raise
