@@ -39,42 +39,53 @@ def picture_size(contents):
     Returns:
         Two int64 scalars; zeros if it is none of these. An error is raised for some that are damaged.
     """
+    return _picture_size()(contents)
+
+
+@functools.cache  # as TensorFlow is not imported with the package; a graph, as it is made but once
+def _picture_size():
     import tensorflow as tf
 
-    head = part(contents, 0, 32)
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+    def picture_size(contents):
+        head = part(contents, 0, 32)
 
-    def at(place, count, is_little=True):
-        return number(part(head, place, count), is_little)
+        def at(place, count, is_little=True):
+            return number(part(head, place, count), is_little)
 
-    def jpeg():
-        return tuple(tf.cast(side, tf.int64) for side in tf.unstack(tf.io.extract_jpeg_shape(contents, tf.int32))[:2])
+        def jpeg():
+            return tuple(
+                tf.cast(side, tf.int64) for side in tf.unstack(tf.io.extract_jpeg_shape(contents, tf.int32))[:2]
+            )
 
-    def webp_lossless():
-        bits = at(21, 4)
-        return bits // 2**14 % 2**14 + 1, bits % 2**14 + 1
+        def webp_lossless():
+            bits = at(21, 4)
+            return bits // 2**14 % 2**14 + 1, bits % 2**14 + 1
 
-    def bmp():
-        height = at(22, 4)
-        return tf.minimum(height, 2**32 - height), at(18, 4)  # negative where rows come from the top down
+        def bmp():
+            height = at(22, 4)
+            return tf.minimum(height, 2**32 - height), at(18, 4)  # negative where rows come from the top down
 
-    def gif():
-        frame = gif_frame(contents)
-        return frame.height, frame.width
+        def gif():
+            frame = gif_frame(contents)
+            return frame.height, frame.width
 
-    nothing = tf.constant(0, tf.int64)
-    return tf.case(
-        [
-            (starts(head, JPEG), jpeg),
-            (starts(head, PNG), lambda: (at(20, 4, False), at(16, 4, False))),
-            (starts(head, b"WEBPVP8 ", 8), lambda: (at(28, 2) % 2**14, at(26, 2) % 2**14)),
-            (starts(head, b"WEBPVP8L", 8), webp_lossless),
-            (starts(head, b"WEBPVP8X", 8), lambda: (at(27, 3) + 1, at(24, 3) + 1)),
-            (starts(head, b"BM"), bmp),
-            (starts(head, b"GIF8"), gif),
-        ],
-        default=lambda: (nothing, nothing),
-        exclusive=False,
-    )
+        nothing = tf.constant(0, tf.int64)
+        return tf.case(
+            [
+                (starts(head, JPEG), jpeg),
+                (starts(head, PNG), lambda: (at(20, 4, False), at(16, 4, False))),
+                (starts(head, b"WEBPVP8 ", 8), lambda: (at(28, 2) % 2**14, at(26, 2) % 2**14)),
+                (starts(head, b"WEBPVP8L", 8), webp_lossless),
+                (starts(head, b"WEBPVP8X", 8), lambda: (at(27, 3) + 1, at(24, 3) + 1)),
+                (starts(head, b"BM"), bmp),
+                (starts(head, b"GIF8"), gif),
+            ],
+            default=lambda: (nothing, nothing),
+            exclusive=False,
+        )
+
+    return picture_size
 
 
 class GifFrame(NamedTuple):

@@ -5,13 +5,14 @@ transform, and PIL's two passes of resizing, first along rows, then along column
 """
 
 import os
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 
 from keras_cnv2.arguments import positive_int
 from keras_cnv2.files import read_file
-from keras_cnv2.images.header import MAX_PIXELS, gif_frame, needed_pixels, picture_size
+from keras_cnv2.images.header import MAX_PIXELS, PNG, gif_frame, needed_pixels, picture_size
 from keras_cnv2.images.orientation import UPRIGHT, orientation_of, turned, turned_sides
 
 # The kinds of pictures that are read.
@@ -22,6 +23,9 @@ RESIZES = ("crop", "squash")
 
 # What the centre crop keeps of the shortest side.
 CROP = 0.875
+
+# Of the values of 16 bits: with less between the darkest and the brightest pixel, a quarter of all grey levels is used.
+SMALL_RANGE = 2**14
 
 # Bytes of a BMP before its palette.
 HEADER = 54
@@ -92,10 +96,27 @@ def load_image(
                     f"Pictures have at most {max_pixels} pixels (max_pixels). "
                     f"Received: {received} of {width} x {height} pixels"
                 )
+            _warn_of_small_range(contents, received)
             return to_square(turned(decode(contents), orientation), size, resize).numpy()
     except tf.errors.OpError as error:
         reason = PALETTE if PALETTE in error.message else NO_PICTURE
         raise ValueError(f"{reason}. Received: {received}") from error
+
+
+def _warn_of_small_range(contents, name):
+    """Warns if of a PNG of 16 bits, of which the upper 8 are kept, few grey levels remain."""
+    import tensorflow as tf
+
+    if not contents.startswith(PNG) or contents[24:25] != b"\x10":  # bits of a value
+        return
+    values = tf.io.decode_png(contents, 3, tf.uint16)
+    low, high = (int(limit(tf.cast(values, tf.int32))) for limit in (tf.reduce_min, tf.reduce_max))
+    if high - low < SMALL_RANGE:
+        warnings.warn(
+            f"{name} is a PNG of 16 bits that uses {low} to {high} of 0 to 65535: {high // 256 - low // 256 + 1} of "
+            "256 grey levels remain of it. Stretch its values, or train on arrays, in an .npz file",
+            stacklevel=3,
+        )
 
 
 class Reading(NamedTuple):
@@ -146,6 +167,9 @@ class Reading(NamedTuple):
         """
         orientation = self.orientation(contents) if orientation is None else orientation
         return turned(decode(self.checked(contents, orientation, size)), orientation)
+
+
+READING = Reading()
 
 
 def decode(contents):

@@ -58,6 +58,13 @@ def encoded(kind="JPEG", seed=0, array=None, **options):
     return file.getvalue()
 
 
+def sideways():
+    """EXIF data of a picture that is to be turned by a quarter."""
+    exif = Image.Exif()
+    exif[0x112] = 6
+    return exif
+
+
 def png_that_claims(height, width):
     """A few bytes whose header promises a picture of that size."""
 

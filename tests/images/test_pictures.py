@@ -1,5 +1,7 @@
 """Pictures become the images that PIL makes of them."""
 
+import io
+import os
 import re
 import tarfile
 from pathlib import Path
@@ -207,3 +209,36 @@ def test_damaged_pictures():
         except ValueError as error:
             found.add("refused" if str(error).endswith(f"Received: {len(bad)} bytes") else str(error))
     assert found == {(16, 16, 3), "refused"}
+
+
+class TestSixteenBits:
+    def write(self, path, highest):
+        pixels = np.linspace(0, highest, 64 * 64).reshape(64, 64, 1).astype("uint16")
+        path.write_bytes(tf.io.encode_png(pixels).numpy())
+        return path
+
+    def test_a_small_part_of_the_range(self, tmp_path):
+        """As microscopes and X-rays have it: of 12 bits, 16 grey levels are left."""
+        with pytest.warns(UserWarning, match="xray.png is a PNG of 16 bits that uses 0 to 4095 .*: 16 of 256"):
+            assert load_image(self.write(tmp_path / "xray.png", 4095), 64, "squash").max() == 15
+
+    def test_all_of_it(self, tmp_path):
+        assert load_image(self.write(tmp_path / "a.png", 65535), 64, "squash").max() == 255
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("png", (100, 101)), ("gif", (100, 101)), ("png", (10_001, 1))])
+def test_larger_than_max_pixels(kind, shape):
+    """Also where it is so long that it takes as much to resize it."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("L", shape[::-1]).save(file, kind)
+    with pytest.raises(ValueError, match=rf"at most 10000 pixels \(max_pixels\). Received: .* {shape[1]} x {shape[0]}"):
+        load_image(file.getvalue(), 8, max_pixels=10_000)
+    assert load_image(file.getvalue(), 8, max_pixels=400_000).shape == (8, 8, 3)
+
+
+def test_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(OSError, match="no regular file .*pipe.png"):
+        load_image(tmp_path / "pipe.png")

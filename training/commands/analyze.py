@@ -22,7 +22,7 @@ from ..drawing.progress import progress_bar
 from ..errors import RecipeError
 from ..evaluation.classification import check_channels
 from ..files import write_json
-from .evaluate import Evaluation, completed
+from .evaluate import Evaluation, add_picture_options, completed
 from .start import Outcome, folder_name, folder_of, positive_int, weights_of
 from .values import converter
 
@@ -43,13 +43,17 @@ def add_arguments(parser):
     parser.add_argument("--image-size", type=positive_int, help="by default that of the first weights, or 224")
     parser.add_argument("--resize", choices=("crop", "squash"), help="by default that of the first weights")
     parser.add_argument("--batch-size", type=positive_int, default=32, help="(default: %(default)s)")
+    add_picture_options(parser)
     parser.add_argument("--name", type=folder_name, default="analysis", help="of the folder (default: %(default)s)")
     parser.add_argument("--runs", default="runs", help="folder of all runs (default: %(default)s)")
 
 
 def outcome(args):
     """Does what was asked for. Returns the `Outcome`; its metrics are what analysis.json holds."""
-    given = {name: getattr(args, name) for name in ("data", "model", "image_size", "resize", "batch_size")}
+    given = {
+        name: getattr(args, name)
+        for name in ("data", "model", "image_size", "resize", "batch_size", "exif_orientation", "max_pixels")
+    }
     given = completed({**given, "weights": args.weights}, args.config)
     weights = given.pop("weights")
     models = [weights] if isinstance(weights, str) else weights

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from keras_cnv2.commands.predict import read_class_names
 from keras_cnv2.files import check_target
+from keras_cnv2.images.header import MAX_PIXELS
 from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.models.heads import classes_of
 from keras_cnv2.models.pictures import framing_of
@@ -20,6 +21,7 @@ from ..files import write_json
 from ..runs.folder import versions
 from .config import read_config, value_of
 from .start import add_device_options, devices_of, positive_int, weights_of
+from .values import converter
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +31,9 @@ class Evaluation:
     """What is evaluated; the fields are those of a recipe.
 
     Args:
-        data, weights, model, image_size, resize, batch_size, max_unreadable: See `training.recipes.fields.Recipe`.
-            Image size and resizing are by default those of the weights, else 224 and the paper's way; a model's way of
-            resizing belongs to its image size.
+        data, weights, model, image_size, resize, batch_size, max_unreadable, exif_orientation, max_pixels: See
+            `training.recipes.fields.Recipe`. Image size and resizing are by default those of the weights, else 224 and
+            the paper's way; a model's way of resizing belongs to its image size.
         class_names: Path of a text file, one name of the weights' classes a line. By default those in the weights, or
             those of the data, in their order.
         mirrored: Whether each image is also seen mirrored, and the mean of both scored beside the plain figures.
@@ -46,6 +48,8 @@ class Evaluation:
     batch_size: int = 64
     mirrored: bool = False
     max_unreadable: float = 0.01
+    exif_orientation: bool = True
+    max_pixels: int = MAX_PIXELS
     # Of data without a validation split, everything is evaluated.
     validation_share: float = 1.0
     train_share: float = 1.0
@@ -53,7 +57,7 @@ class Evaluation:
 
 
 # What a run's evaluation has in common with its training.
-FROM_RUN = ("data", "image_size", "resize", "max_unreadable")
+FROM_RUN = ("data", "image_size", "resize", "max_unreadable", "exif_orientation", "max_pixels")
 
 
 def add_arguments(parser):
@@ -69,7 +73,20 @@ def add_arguments(parser):
         "--mirrored", action="store_true", help="score the mean of each image and its mirror image as well"
     )
     parser.add_argument("--json", metavar="FILE", help="where the figures go as well")
+    add_picture_options(parser)
     add_device_options(parser)
+
+
+def add_picture_options(parser):
+    """Adds the options that say how pictures are read; by default as in the run of `--config`."""
+    parser.add_argument(
+        "--exif-orientation",
+        type=converter(bool),
+        nargs="?",
+        const=True,
+        help="whether pictures are turned as their EXIF data say (default: true)",
+    )
+    parser.add_argument("--max-pixels", type=positive_int, help=f"of the largest picture (default: {MAX_PIXELS})")
 
 
 def outcome(args):

@@ -5,6 +5,7 @@
     boxes/        images with boxes
     loader        batches with tf.data: order, resuming, unreadable pictures
     file_rows     how pictures are kept as files; tfds_rows: in TensorFlow Datasets; splits: what is held out
+    reading       how the pictures of a recipe are read
     shares        the part of each batch that a worker loads
     draws         random numbers that depend on the seed and the position alone
     rescaled_part a part of a picture, rescaled

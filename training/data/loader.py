@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_cnv2.images.pictures import READING
+
 from ..errors import DataError
 from .draws import Draws
 from .errors import quote
@@ -46,6 +48,7 @@ class Loader:
         validation_size: Number of validation images.
         class_names: Tuple of strings, or `None` for pictures without labels.
         max_unreadable: Largest share of all pictures that may be unreadable.
+        reading: `keras_cnv2.images.pictures.Reading`, how pictures are read.
 
     Attributes:
         failure: The `DataError` that ended a pipeline, or `None`.
@@ -53,7 +56,7 @@ class Loader:
 
     channels = 3
 
-    def __init__(self, size, validation_size, class_names, max_unreadable):
+    def __init__(self, size, validation_size, class_names, max_unreadable, reading=READING):
         if keras.backend.backend() != "tensorflow":
             raise DataError(
                 "Folders and TensorFlow Datasets need Keras's TensorFlow backend; on others train on arrays, in an "
@@ -63,8 +66,10 @@ class Loader:
         self.validation_size = validation_size
         self.class_names = class_names
         self.max_unreadable = max_unreadable
+        self.reading = reading
         self.failure = None
         self._unreadable = set()
+        self._has_unturned = False
         self._lock = threading.Lock()
 
     # How pictures are kept. `rows` are tensors that stand for the pictures of a batch.
@@ -202,6 +207,18 @@ class Loader:
             if self.failure is None:
                 raise
             raise self.failure from error
+
+    def _say_unturned(self, name):
+        """Logs once that labels are of pictures as they are stored. Returns true."""
+        with self._lock:
+            if not self._has_unturned:
+                self._has_unturned = True
+                logger.warning(
+                    "labels have the size of their picture as it is stored, not as its EXIF orientation shows it: such "
+                    "pictures are not turned, %s the first of them",
+                    os.fsdecode(name),
+                )
+        return np.bool_(True)
 
     @property
     def _allowed(self):

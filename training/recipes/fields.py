@@ -7,6 +7,7 @@ rank 1: norms, biases, GRN, the mask token.
 from dataclasses import dataclass, replace
 
 import keras_cnv2.sizes
+from keras_cnv2.images.header import MAX_PIXELS
 from keras_cnv2.images.pictures import RESIZES
 
 from ..errors import RecipeError
@@ -27,6 +28,9 @@ class Training:
             test_labels.
         validation_share: Share of the pictures held out where data have no validation split of their own.
         max_unreadable: Largest share of the pictures that may be unreadable; those are named and skipped.
+        exif_orientation: Whether pictures are turned and mirrored as their EXIF data say, like viewers show them. Where
+            annotations have the size of a picture as it is stored, it is not.
+        max_pixels: Height times width of the largest picture that is decoded; larger ones count as unreadable.
         model: Name of a published size, "atto" to "huge"; or give depths and dims.
         depths: Blocks of each stage.
         dims: Channels of each stage.
@@ -51,6 +55,8 @@ class Training:
     data: str | None = None
     validation_share: float = 0.1
     max_unreadable: float = 0.01
+    exif_orientation: bool = True
+    max_pixels: int = MAX_PIXELS
     model: str | None = None
     depths: tuple[int, int, int, int] | None = None
     dims: tuple[int, int, int, int] | None = None
@@ -83,7 +89,7 @@ class Training:
         check("stem_stride", self.stem_stride in (1, 2, 4), "1, 2 or 4")
         patch = 8 * self.stem_stride
         check("image_size", self.image_size >= patch, f"at least {patch} for stem_stride={self.stem_stride}")
-        for name in ("batch_size", "accumulation", "checkpoint_steps"):
+        for name in ("batch_size", "accumulation", "checkpoint_steps", "max_pixels"):
             check(name, getattr(self, name) > 0, "positive")
         check("batch_size", self.batch_size % self.accumulation == 0, f"a multiple of accumulation={self.accumulation}")
         check("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")

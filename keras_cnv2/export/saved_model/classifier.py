@@ -21,7 +21,7 @@ from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.fcmae.masking import random_hidden
 from keras_cnv2.folding.fold import fold
 from keras_cnv2.images.normalization import preprocess_input
-from keras_cnv2.images.pictures import check_resize
+from keras_cnv2.images.pictures import Reading, check_resize
 from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.models.heads import channels_of, classes_of, named_outputs, takes_pixels
@@ -32,12 +32,14 @@ from keras_cnv2.models.stages import pyramid_layers, total_stride
 SEED = 0
 
 
-def served_module(model, *, image_size, resize, top, input_dtype, max_pixels, labels, folded, scratch):
+def served_module(
+    model, *, image_size, resize, top, input_dtype, max_pixels, exif_orientation, labels, folded, scratch
+):
     """The signatures of a model, and what they need.
 
     Args:
         model: A classifier, backbone, FCMAE, segmentation model, or a head of the user's on one of our encoders.
-        image_size, resize, top, input_dtype, max_pixels: See `export_saved_model`.
+        image_size, resize, top, input_dtype, max_pixels, exif_orientation: See `export_saved_model`.
         labels: Names of the classes, or `None`.
         folded: Bool, whether to fold the model.
         scratch: Path of a folder for what is read when the module is saved.
@@ -45,8 +47,9 @@ def served_module(model, *, image_size, resize, top, input_dtype, max_pixels, la
     Returns:
         A `tf.Module` that holds the variables and the table of names, and {name of the signature: function}.
     """
+    reading = Reading(exif_orientation, max_pixels)
     if is_segmenter(model):
-        return _segmentation(model, image_size, resize, input_dtype, max_pixels, labels, folded, scratch)
+        return _segmentation(model, image_size, resize, input_dtype, reading, labels, folded, scratch)
     is_fcmae = isinstance(model, FCMAE)
     has_head = not is_fcmae and not is_encoder(model)
     _check(has_head, model, resize, top, input_dtype, max_pixels)
@@ -73,7 +76,7 @@ def served_module(model, *, image_size, resize, top, input_dtype, max_pixels, la
         functions["serving_default"] = (lambda images: answer(graph(checked(images))), [images])
         pictures, way = pictures_of(model, (height, width), resize)
         if way and channels in PICTURE_CHANNELS:
-            to_images = decoder.decoder(pictures[0], way, channels, max_pixels)
+            to_images = decoder.decoder(pictures[0], way, channels, reading)
             functions["serve_jpeg"] = (_picture_classifier(model, graph, answer, to_images), [decoder.ENCODED])
     return with_signatures(module, functions)
 
@@ -93,11 +96,11 @@ def features_of(model):
     return [*pyramid_layers(model.depths, model.stem_stride), "pooled"] if is_ours else []
 
 
-def _segmentation(model, image_size, resize, input_dtype, max_pixels, labels, folded, scratch):
+def _segmentation(model, image_size, resize, input_dtype, reading, labels, folded, scratch):
     """`served_module` of a segmentation model."""
     if resize is not None:
         raise ValueError(f"Segmentation models see pictures at their own size. Received: resize={resize!r}")
-    positive_int("max_pixels", max_pixels)
+    positive_int("max_pixels", reading.max_pixels)
     check_input_dtype(model, input_dtype)
     backbone, sides = model.backbone, image_sides(model, image_size)
     images = tf.TensorSpec((None, *sides, backbone.input_shape[-1]), input_dtype, "images")
@@ -105,9 +108,9 @@ def _segmentation(model, image_size, resize, input_dtype, max_pixels, labels, fo
     module.labels = label_table(labels, scratch)
 
     def checked(images):
-        return checked_images(images, total_stride(backbone.stem_stride), max_pixels)
+        return checked_images(images, total_stride(backbone.stem_stride), reading.max_pixels)
 
-    return with_signatures(module, segmenter.functions(model, images, checked, max_pixels, folded))
+    return with_signatures(module, segmenter.functions(model, images, checked, reading, folded))
 
 
 def _check(has_head, model, resize, top, input_dtype, max_pixels):

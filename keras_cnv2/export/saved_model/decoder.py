@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from keras_cnv2.export.saved_model.header import picture_size
-from keras_cnv2.images.pictures import decode, to_square
+from keras_cnv2.images.header import JPEG, PNG, WEBP, needed_pixels, part, starts
+from keras_cnv2.images.pictures import to_square
 from keras_cnv2.models.pictures import LUMA
 
 ENCODED = tf.TensorSpec((None,), tf.string, "encoded")
@@ -11,17 +11,15 @@ ENCODED = tf.TensorSpec((None,), tf.string, "encoded")
 # Of a batch, at once; TensorFlow takes no more threads for it than it has.
 PARALLEL = 16
 
-FLOAT_BYTES = 4
 
-
-def decoder(size, resize, channels, max_pixels):
+def decoder(size, resize, channels, reading):
     """Makes a function from encoded pictures to images.
 
     Args:
         size: Int, the side of the images.
         resize: "crop", "squash" or `None`, see `keras_cnv2.load_image`.
         channels: 1 or 3.
-        max_pixels: Int, height times width of the largest picture.
+        reading: `keras_cnv2.images.pictures.Reading`.
 
     Returns:
         Function of a string tensor `(N,)` that returns float32 images `(N, size, size, channels)` in 0..255, and
@@ -35,17 +33,17 @@ def decoder(size, resize, channels, max_pixels):
         image = to_square(pixels, size, resize)
         return (image if channels == 3 else tf.linalg.matmul(image, tf.constant(LUMA)[:, None]),)
 
-    return each_decoded(to_image, (tf.zeros((size, size, channels)),), size, max_pixels)
+    return each_decoded(to_image, (tf.zeros((size, size, channels)),), size, reading)
 
 
-def each_decoded(to_image, black, size, max_pixels):
+def each_decoded(to_image, black, size, reading):
     """Makes a function from encoded pictures to what each of them becomes.
 
     Args:
         to_image: Function from pixels, uint8 `(height, width, 3)`, to a tuple of tensors of static shapes.
         black: Such a tuple, for what cannot be decoded.
         size: Int, the side of the images that are made.
-        max_pixels: Int, height times width of the largest picture.
+        reading: `keras_cnv2.images.pictures.Reading`.
 
     Returns:
         Function of a string tensor `(N,)` that returns these tensors, batched, and booleans `(N,)`: false for what is
@@ -54,22 +52,16 @@ def each_decoded(to_image, black, size, max_pixels):
     Raises:
         ValueError: If not even a picture of the size of the images would pass.
     """
-    least = FLOAT_BYTES * size**2
-    if max_pixels < least:
+    least = int(needed_pixels(size, size, size))
+    if reading.max_pixels < least:
         raise ValueError(
-            f"max_pixels must be at least {least} for images of {size} pixels. Received: max_pixels={max_pixels}"
+            f"max_pixels must be at least {least} for images of {size} pixels. "
+            f"Received: max_pixels={reading.max_pixels}"
         )
 
     def decoded(contents):
-        height, width = picture_size(contents)
-        # Resizing holds all rows at the new width, in float32, before their number changes.
-        needed = height * tf.maximum(width, FLOAT_BYTES * size)
-        checks = [
-            tf.debugging.assert_positive(tf.minimum(height, width)),
-            tf.debugging.assert_less_equal(needed, tf.constant(max_pixels, tf.int64)),
-        ]
-        with tf.control_dependencies(checks):
-            return (*to_image(decode(tf.identity(contents))), True)
+        with tf.control_dependencies([tf.debugging.Assert(is_served(contents), ["No JPEG, PNG or WebP picture"])]):
+            return (*to_image(reading.pixels(tf.identity(contents), size)), True)
 
     def decoded_or_black(contents):
         # TensorFlow's graphs can catch no error. Its datasets can drop what fails.
@@ -84,3 +76,9 @@ def each_decoded(to_image, black, size, max_pixels):
         return batch.map(decoded_or_black, PARALLEL).batch(count).get_single_element()
 
     return images
+
+
+def is_served(contents):
+    """Whether this is a JPEG, PNG or WebP picture, by its first bytes."""
+    head = part(contents, 0, 32)
+    return starts(head, JPEG) | starts(head, PNG) | starts(head, WEBP, 8)

@@ -13,13 +13,14 @@ from keras_cnv2.images.normalization import preprocess_input
 from keras_cnv2.models.heads import takes_pixels
 
 
-def served_module(detector, *, size, class_names, input_dtype, max_pixels, folded, scratch):
+def served_module(detector, *, size, class_names, input_dtype, reading, folded, scratch):
     """The signatures of a detector, and what they need.
 
     Args:
         detector: A `Detector`.
-        size, input_dtype, max_pixels: See `export_detector`.
+        size, input_dtype: See `export_detector`.
         class_names: List of strings.
+        reading: `keras_cnv2.images.pictures.Reading`.
         folded: Bool, whether to fold the model.
         scratch: Path of a folder for what is read when the module is saved.
 
@@ -54,7 +55,7 @@ def served_module(detector, *, size, class_names, input_dtype, max_pixels, folde
 
     functions = {"serving_default": (serve, [images_spec]), "dense": (dense, [images_spec])}
     if channels == 3:
-        to_images = picture_decoder(size, max_pixels)
+        to_images = picture_decoder(size, reading)
         functions["serve_jpeg"] = (serve_jpeg, [ENCODED])
     return with_signatures(module, functions)
 
@@ -82,7 +83,7 @@ def to_picture(found, scales, sides, decoded):
     }
 
 
-def picture_decoder(size, max_pixels):
+def picture_decoder(size, reading):
     """Makes a function from encoded pictures `(N,)` to images, scales, sides, and whether they were decoded."""
 
     def to_image(pixels):
@@ -90,4 +91,4 @@ def picture_decoder(size, max_pixels):
         return image, scale, tf.shape(pixels)[:2]
 
     black = tf.zeros((size, size, 3)), tf.constant(1.0), tf.constant([size, size])
-    return each_decoded(to_image, black, size, max_pixels)
+    return each_decoded(to_image, black, size, reading)

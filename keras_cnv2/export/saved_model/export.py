@@ -9,9 +9,7 @@ from keras_cnv2.export.metadata import exported_metadata
 from keras_cnv2.export.outputs import check_backend, image_sides, is_segmenter, labels_of, pictures_of
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.files import new_folder
-
-# Larger pictures are not decoded: 150 MB of pixels.
-MAX_PIXELS = 50_000_000
+from keras_cnv2.images.header import MAX_PIXELS
 
 
 def export_saved_model(
@@ -22,6 +20,7 @@ def export_saved_model(
     top: int = 5,
     input_dtype: str = "float32",
     max_pixels: int = MAX_PIXELS,
+    exif_orientation: bool = True,
     fold: bool = True,
     overwrite: bool = False,
     class_names: Sequence[str] | None = None,
@@ -73,6 +72,7 @@ def export_saved_model(
         top: Int, how many classes to name; at most all.
         input_dtype: "float32" or "uint8", of "images".
         max_pixels: Int, height times width of the largest picture to decode and of the largest image to take.
+        exif_orientation: Bool, whether `serve_jpeg` turns pictures as their EXIF data say, see `keras_cnv2.load_image`.
         fold: Bool, whether to fold the model, see `keras_cnv2.fold`.
         overwrite: Bool, whether to replace a SavedModel at `path`.
         class_names: Optional list of strings, one a class. By default the model's, else "class 0" and so on.
@@ -96,6 +96,7 @@ def export_saved_model(
             top=top,
             input_dtype=input_dtype,
             max_pixels=max_pixels,
+            exif_orientation=exif_orientation,
             labels=labels,
             folded=fold,
             scratch=folder.parent,

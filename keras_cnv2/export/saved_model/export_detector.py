@@ -9,9 +9,10 @@ from keras_cnv2.detection.anchors import MULTIPLE
 from keras_cnv2.detection.detector import Detector
 from keras_cnv2.export.metadata import exported_metadata
 from keras_cnv2.export.outputs import check_backend, check_input_dtype, one_line_each
-from keras_cnv2.export.saved_model.export import MAX_PIXELS
 from keras_cnv2.files import new_folder
 from keras_cnv2.images.classes import numbered
+from keras_cnv2.images.header import MAX_PIXELS
+from keras_cnv2.images.pictures import Reading
 
 
 def export_detector(
@@ -20,6 +21,7 @@ def export_detector(
     image_size: int | None = None,
     input_dtype: str = "float32",
     max_pixels: int = MAX_PIXELS,
+    exif_orientation: bool = True,
     fold: bool = True,
     overwrite: bool = False,
 ) -> None:
@@ -52,6 +54,7 @@ def export_detector(
         image_size: Int S, the side of the images, a multiple of 32. By default that of the backbone's `input_shape`.
         input_dtype: "float32" or "uint8", of "images".
         max_pixels: Int, height times width of the largest picture to decode.
+        exif_orientation: Bool, whether `serve_jpeg` turns pictures as their EXIF data say, see `keras_cnv2.load_image`.
         fold: Bool, whether to fold the model, see `keras_cnv2.fold`.
         overwrite: Bool, whether to replace a SavedModel at `path`.
 
@@ -77,7 +80,7 @@ def export_detector(
             size=size,
             class_names=names,
             input_dtype=input_dtype,
-            max_pixels=max_pixels,
+            reading=Reading(exif_orientation, max_pixels),
             folded=fold,
             scratch=folder.parent,
         )

@@ -4,24 +4,24 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cnv2.export.check import compare, sample_images, tolerance_of
-from keras_cnv2.export.saved_model.header import picture_size
+from keras_cnv2.export.saved_model.decoder import is_served
 from keras_cnv2.folding.fold import fold
+from keras_cnv2.images.header import picture_size
 from keras_cnv2.images.normalization import preprocess_input
-from keras_cnv2.images.pictures import decode
 from keras_cnv2.segmentation.labels import of_each_label
 
 # One picture: others of its batch would have to be of its size.
 ENCODED = tf.TensorSpec((1,), tf.string, "encoded")
 
 
-def functions(model, images, checked, max_pixels, folded):
+def functions(model, images, checked, reading, folded):
     """The functions of a segmentation model.
 
     Args:
         model: What `keras_cnv2.export.outputs.is_segmenter` takes for one.
         images: `tf.TensorSpec` of the images.
         checked: Function from images to float32 images, with an error for those that no model can take.
-        max_pixels: Int, height times width of the largest picture.
+        reading: `keras_cnv2.images.pictures.Reading`.
         folded: Bool, whether to fold the model.
 
     Returns:
@@ -36,13 +36,15 @@ def functions(model, images, checked, max_pixels, folded):
         contents = tf.ensure_shape(encoded, (1,))[0]
         height, width = picture_size(contents)
         rules = [
-            tf.debugging.assert_positive(tf.minimum(height, width), "Send a JPEG, PNG or WebP picture"),
+            tf.debugging.Assert(is_served(contents), ["Send a JPEG, PNG or WebP picture"]),
             tf.debugging.assert_less_equal(
-                height * width, tf.constant(max_pixels, tf.int64), f"Pictures have at most {max_pixels} pixels"
+                height * width,
+                tf.constant(reading.max_pixels, tf.int64),
+                f"Pictures have at most {reading.max_pixels} pixels",
             ),
         ]
         with tf.control_dependencies(rules):
-            image = tf.cast(decode(tf.identity(contents)), tf.float32)[None]
+            image = tf.cast(reading.pixels(tf.identity(contents)), tf.float32)[None]
         image = image if model.backbone.include_preprocessing else preprocess_input(image)
         return classify(image)
 

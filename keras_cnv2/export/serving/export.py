@@ -80,7 +80,8 @@ def export_serving(
         raise FileExistsError(f"This version exists: versions are never replaced. Received: version={version}")
     largest = _batch_size_in(path / BATCHING) or max_batch_size
 
-    from keras_cnv2.export.saved_model.export import MAX_PIXELS, export_saved_model
+    from keras_cnv2.export.saved_model.export import export_saved_model
+    from keras_cnv2.images.header import MAX_PIXELS
 
     with tempfile.TemporaryDirectory(prefix=STAGING, dir=path / "model" if extends else path.parent) as staging:
         staged = Path(staging) / "version"

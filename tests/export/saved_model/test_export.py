@@ -20,6 +20,7 @@ from tests.export.small import (
     png_that_claims,
     shared_backbone,
     shared_classifier,
+    sideways,
     with_values,
 )
 from tests.golden import rule
@@ -87,7 +88,7 @@ class TestClassifier:
 
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
     def test_pictures(self, session, model, kind):
-        files = [encoded(kind, seed) for seed in (0, 1)]
+        files = [encoded(kind), encoded(kind, seed=1, exif=sideways())]
         answer = session("serve_jpeg", encoded=files)
         expected = np.stack([keras_cnv2.load_image(file, SIZE) for file in files])
         assert_answer(answer, np.asarray(model(expected)))

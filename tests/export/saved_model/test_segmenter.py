@@ -6,7 +6,7 @@ import tensorflow as tf
 import keras_cnv2
 from keras_cnv2.export.saved_model import segmenter
 from keras_cnv2.segmentation import deeplab_v3_plus
-from tests.export.small import NAMES, encoded, pixels, png_that_claims
+from tests.export.small import NAMES, encoded, pixels, png_that_claims, sideways
 from tests.segmentation.small import backbone, images, upernet, with_values
 
 pytestmark = pytest.mark.slow
@@ -47,8 +47,10 @@ def test_images(served, model):
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_a_picture_of_its_own_size(served, model, kind):
-    picture = encoded(kind, array=pixels(70, 99))
-    exact = tf.io.decode_jpeg(picture, 3, dct_method="INTEGER_ACCURATE") if kind == "JPEG" else pixels(70, 99)
+    """A PNG is to be turned by a quarter."""
+    picture = encoded(kind, array=pixels(70, 99), exif=sideways() if kind == "PNG" else b"")
+    is_jpeg = kind == "JPEG"
+    exact = tf.io.decode_jpeg(picture, 3, dct_method="INTEGER_ACCURATE") if is_jpeg else np.rot90(pixels(70, 99), -1)
     assert_answer(served["serve_jpeg"](encoded=tf.constant([picture])), model(np.asarray(exact, "float32")[None]))
 
 

@@ -29,7 +29,7 @@ def quick_decode(contents):
     return tf.ensure_shape(tf.io.decode_image(contents, 3, expand_animations=False), (None, None, 3))
 
 
-def quick_crop(contents, size, area, flip, draws):
+def quick_crop(contents, size, area, flip, draws, reading):
     """A square of a picture's own pixels; its place is drawn, unless the whole picture was to be kept."""
     import tensorflow as tf
 

@@ -6,7 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_cnv2.images.header import picture_size
 from keras_cnv2.images.normalization import MEAN
+from keras_cnv2.images.orientation import UPRIGHT, stored_window, turned, turned_sides
 from keras_cnv2.images.pictures import decode
 
 from ..images.crops import is_jpeg
@@ -19,7 +21,7 @@ FILL = np.float32(MEAN) * 255
 NOTHING = -1.0
 
 
-def jitter(contents, boxes, classes, recipe, draws):
+def jitter(contents, boxes, classes, recipe, draws, orientation=UPRIGHT):
     """Scales a picture at random, and cuts a square out of it or fills it up to one, in graphs.
 
     Scaled by `recipe.scale` times what would fit the picture into the square; what is larger than the square is cut at
@@ -28,11 +30,12 @@ def jitter(contents, boxes, classes, recipe, draws):
 
     Args:
         contents: Scalar string tensor, an encoded JPEG, PNG, BMP, WebP or GIF.
-        boxes: Float32 tensor `(objects, 4)`: left, top, right, bottom in the picture's pixels.
+        boxes: Float32 tensor `(objects, 4)`: left, top, right, bottom in pixels of the picture as it is seen.
         classes: Integer tensor `(objects,)`.
         recipe: Has `image_size`, the side of the square; `scale`, a pair of floats, uniform; `flip`, whether half of
             the pictures are mirrored; `min_box`, the least side of a box in pixels of the square; `max_boxes`.
         draws: `training.data.draws.Draws` of the picture.
+        orientation: Int32 scalar, how the picture is seen, see `keras_cnv2.images.orientation`.
 
     Returns:
         A float32 image `(image_size, image_size, 3)` in 0..255, bilinear, antialiased; its boxes, float32
@@ -43,20 +46,22 @@ def jitter(contents, boxes, classes, recipe, draws):
     size = recipe.image_size
     jpeg = is_jpeg(contents)
     # A picture that is no JPEG is decoded once, here.
-    pixels = tf.cond(jpeg, lambda: tf.zeros((0, 0, 3), tf.uint8), lambda: decode(contents))
-    sides = tf.cond(jpeg, lambda: tf.io.extract_jpeg_shape(contents)[:2], lambda: tf.shape(pixels)[:2])
+    pixels = tf.cond(jpeg, lambda: tf.zeros((0, 0, 3), tf.uint8), lambda: turned(decode(contents), orientation))
+    sides = turned_sides(stored_sides(contents), orientation)
     scale, start, mirrored = sample_square(tf.cast(sides, tf.float32), recipe, draws)
     # A JPEG is decoded at a half, a quarter or an eighth, as long as that leaves two pixels for each of the image.
     halvings = tf.reduce_sum(tf.cast(jpeg & (1 / scale >= [4.0, 8.0, 16.0]), tf.int32))
     reduction = tf.bitwise.left_shift(1, halvings)
-    corner, extent = pixels_of(-(-sides // reduction), scale * tf.cast(reduction, tf.float32), start, size)
+    reduced = -(-sides // reduction)
+    corner, extent = pixels_of(reduced, scale * tf.cast(reduction, tf.float32), start, size)
 
     def decoded(reduction):
-        box = tf.concat([corner, extent], 0)
+        box = tf.concat(stored_window(corner, extent, reduced, orientation), 0)
         return tf.image.decode_and_crop_jpeg(contents, box, channels=3, ratio=reduction, dct_method="INTEGER_ACCURATE")
 
     def of_jpeg():
-        return tf.switch_case(halvings, [functools.partial(decoded, 2**number) for number in range(4)])
+        pixels = tf.switch_case(halvings, [functools.partial(decoded, 2**number) for number in range(4)])
+        return turned(pixels, orientation)
 
     part = tf.cond(jpeg, of_jpeg, lambda: tf.slice(pixels, tf.pad(corner, [(0, 1)]), tf.concat([extent, [3]], 0)))
     image = resized(part, corner, scale * tf.cast(reduction, tf.float32), start, size)
@@ -66,10 +71,9 @@ def jitter(contents, boxes, classes, recipe, draws):
     return image, *padded(*moved(boxes, classes, scale, start, mirrored, size, recipe.min_box), recipe.max_boxes)
 
 
-def sides_of(contents):
-    """Height and width of an encoded picture, an int32 tensor; a JPEG is not decoded for it."""
-    of_jpeg, of_others = lambda: tf.io.extract_jpeg_shape(contents)[:2], lambda: tf.shape(decode(contents))[:2]
-    return tf.cond(is_jpeg(contents), of_jpeg, of_others)
+def stored_sides(contents):
+    """Height and width of an encoded picture as it is stored, an int32 tensor."""
+    return tf.cast(tf.stack(picture_size(contents)), tf.int32)
 
 
 def sample_square(sides, recipe, draws):

@@ -5,9 +5,12 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from keras_cnv2.images.orientation import UPRIGHT, turned_sides
+from keras_cnv2.images.pictures import READING
+
 from ...errors import DataError
 from ..file_rows import FileRows
-from .augment import sides_of
+from .augment import stored_sides
 from .coco import read_coco
 from .task import Boxes
 from .voc import read_voc
@@ -19,11 +22,12 @@ class FileBoxes(FileRows, Boxes):
     Args:
         annotations: `training.data.boxes.annotations.Annotations`.
         max_unreadable: Largest share of all pictures that may be unreadable.
+        reading: `keras_cnv2.images.pictures.Reading`.
     """
 
-    def __init__(self, annotations, max_unreadable=0.01):
+    def __init__(self, annotations, max_unreadable=0.01, reading=READING):
         train, validation, class_names = annotations
-        super().__init__(len(train), len(validation), class_names, max_unreadable)
+        super().__init__(len(train), len(validation), class_names, max_unreadable, reading)
         self._keep(*([example.path for example in split] for split in (train, validation)))
         examples = [*train, *validation]
         self._fullest = max(examples, key=lambda example: (~example.crowd).sum())
@@ -41,19 +45,25 @@ class FileBoxes(FileRows, Boxes):
         index = self._index(rows, key)
         own = slice(self._ends[index], self._ends[index + 1])
         contents, told = tf.io.read_file(self._files[index]), self._sides[index]
-        sides = sides_of(contents)
+        orientation = self.reading.orientation(contents)
+        contents = self.reading.checked(contents, orientation)
+        stored = stored_sides(contents)
+        is_seen = tf.reduce_all(turned_sides(stored, orientation) == told)
         right = tf.cond(
-            tf.reduce_all(sides == told),
+            is_seen,
             lambda: True,
-            lambda: tf.numpy_function(self._refuse, [self._files[index], sides, told], tf.bool),
+            lambda: tf.numpy_function(self._unlike, [self._files[index], stored, told], tf.bool),
         )
         with tf.control_dependencies([right]):
-            return tf.identity(contents), *(column[own] for column in self._columns)
+            orientation = tf.where(is_seen, orientation, UPRIGHT)
+            return tf.identity(contents), orientation, *(column[own] for column in self._columns)
 
-    def _refuse(self, file, sides, told):
-        """Raises a `DataError` for boxes that are of a picture of another size."""
+    def _unlike(self, file, stored, told):
+        """Takes a picture as it is stored if its boxes are of that; raises a `DataError` if they are of neither."""
+        if all(stored == told):
+            return self._say_unturned(file)
         self.failure = DataError(
-            f"Annotations must have the size of their picture, {sides[1]} x {sides[0]}. "
+            f"Annotations must have the size of their picture, {stored[1]} x {stored[0]}. "
             f"Received: {told[1]} x {told[0]} for {os.fsdecode(file)}"
         )
         raise self.failure
@@ -70,10 +80,11 @@ class VocFolder(FileBoxes):
     Args:
         path, class_names, validation_share, seed: See `training.data.boxes.voc.read_voc`.
         max_unreadable: Largest share of all pictures that may be unreadable.
+        reading: `keras_cnv2.images.pictures.Reading`.
     """
 
-    def __init__(self, path, class_names=None, validation_share=0.1, seed=0, max_unreadable=0.01):
-        super().__init__(read_voc(path, class_names, validation_share, seed), max_unreadable)
+    def __init__(self, path, class_names=None, validation_share=0.1, seed=0, max_unreadable=0.01, reading=READING):
+        super().__init__(read_voc(path, class_names, validation_share, seed), max_unreadable, reading)
 
 
 class CocoFolder(FileBoxes):
@@ -82,7 +93,17 @@ class CocoFolder(FileBoxes):
     Args:
         path, train, validation, validation_share, seed: See `training.data.boxes.coco.read_coco`.
         max_unreadable: Largest share of all pictures that may be unreadable.
+        reading: `keras_cnv2.images.pictures.Reading`.
     """
 
-    def __init__(self, path=None, train=None, validation=None, validation_share=0.1, seed=0, max_unreadable=0.01):
-        super().__init__(read_coco(path, train, validation, validation_share, seed), max_unreadable)
+    def __init__(
+        self,
+        path=None,
+        train=None,
+        validation=None,
+        validation_share=0.1,
+        seed=0,
+        max_unreadable=0.01,
+        reading=READING,
+    ):
+        super().__init__(read_coco(path, train, validation, validation_share, seed), max_unreadable, reading)

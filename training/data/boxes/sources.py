@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ...errors import DataError
+from ..reading import reading_of
 from .coco import PREFIX as COCO_PREFIX
 from .folders import CocoFolder, VocFolder
 from .tfds import TfdsBoxes
@@ -21,7 +22,11 @@ def open_boxes(recipe):
     Raises:
         DataError: If there are no such data, or they are not usable.
     """
-    common = {"validation_share": recipe.validation_share, "max_unreadable": recipe.max_unreadable}
+    common = {
+        "validation_share": recipe.validation_share,
+        "max_unreadable": recipe.max_unreadable,
+        "reading": reading_of(recipe),
+    }
     if recipe.data:
         path = Path(recipe.data)
         if recipe.data.startswith("tfds:"):

@@ -4,7 +4,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cnv2.detection.pictures import fit_picture
-from keras_cnv2.images.pictures import decode
 
 from ...errors import DataError
 from ..loader import Loader
@@ -15,9 +14,10 @@ from .augment import NOTHING, jitter, padded
 class Boxes(Loader):
     """A source of pictures with boxes.
 
-    Of each row it opens the encoded picture; and of its objects the boxes, float32 `(objects, 4)` in the picture's
-    pixels; the classes, int32 `(objects,)`; whether they are crowd, bools `(objects,)`; and the areas, float32
-    `(objects,)`. What is crowd counts in evaluation alone.
+    Of each row it opens the encoded picture, checked by `reading`, and the orientation it is seen in, int32; and of its
+    objects the boxes, float32 `(objects, 4)` in pixels of the picture as it is seen; the classes, int32 `(objects,)`;
+    whether they are crowd, bools `(objects,)`; and the areas, float32 `(objects,)`. What is crowd counts in evaluation
+    alone.
 
     Args: As `training.data.loader.Loader`.
     """
@@ -41,9 +41,9 @@ class Boxes(Loader):
         """
         self._check_counts(recipe)
 
-        def load(contents, boxes, classes, crowd, areas, draws, epoch):
+        def load(contents, orientation, boxes, classes, crowd, areas, draws, epoch):
             boxes, classes = self._trained_on(boxes, classes, crowd, recipe)
-            return jitter(contents, boxes, classes, recipe, draws)
+            return jitter(contents, boxes, classes, recipe, draws, orientation)
 
         def finish(images, boxes, classes, draws):
             return images, {"boxes": boxes, "classes": classes}
@@ -85,8 +85,8 @@ class Boxes(Loader):
             float32 weights `(N,)`.
         """
 
-        def load(contents, boxes, classes, crowd, areas):
-            pixels = decode(contents)
+        def load(contents, orientation, boxes, classes, crowd, areas):
+            pixels = self.reading.pixels(contents, recipe.image_size, orientation)
             image, scale = fit_picture(pixels, recipe.image_size)
             columns = (classes, crowd, areas)
             truth = tf.concat([boxes, *(tf.cast(column, tf.float32)[:, None] for column in columns)], axis=1)
@@ -122,8 +122,9 @@ class Boxes(Loader):
     def _whole(self, recipe):
         """A function from what `_open` returns to image, boxes and classes as in evaluation."""
 
-        def load(contents, boxes, classes, crowd, areas):
-            image, scale = fit_picture(decode(contents), recipe.image_size)
+        def load(contents, orientation, boxes, classes, crowd, areas):
+            pixels = self.reading.pixels(contents, recipe.image_size, orientation)
+            image, scale = fit_picture(pixels, recipe.image_size)
             boxes, classes = self._trained_on(boxes, classes, crowd, recipe)
             return image, *padded(boxes * scale, classes, recipe.max_boxes)
 

@@ -6,10 +6,13 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from keras_cnv2.images.orientation import turned_sides
+from keras_cnv2.images.pictures import READING
+
 from ...errors import DataError
 from ..tfds_rows import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
 from .annotations import areas_of
-from .augment import sides_of
+from .augment import stored_sides
 from .task import Boxes
 
 logger = logging.getLogger(__name__)
@@ -28,13 +31,16 @@ class TfdsBoxes(TfdsRows, Boxes):
         data_dir: Folder of prepared data sets; `None` for the usual one.
         validation_share: Float from 0 to 1, the share to hold out where there is no split for validation.
         max_unreadable: Largest share of all pictures that may be unreadable.
+        reading: `keras_cnv2.images.pictures.Reading`.
         shuffle_buffer: How many encoded pictures are kept in memory to take the next one from.
 
     Raises:
         DataError: If there is no such data set, it cannot be prepared, or it lacks what is needed.
     """
 
-    def __init__(self, name, data_dir=None, validation_share=0.1, max_unreadable=0.01, shuffle_buffer=2_000):
+    def __init__(
+        self, name, data_dir=None, validation_share=0.1, max_unreadable=0.01, reading=READING, shuffle_buffer=2_000
+    ):
         tfds = tensorflow_datasets()
 
         builder = open_builder(name, data_dir)
@@ -51,7 +57,7 @@ class TfdsBoxes(TfdsRows, Boxes):
         sizes = self._keep(
             builder, name, {"image": True, "objects": wanted}, decoders, validation_share, shuffle_buffer
         )
-        super().__init__(*sizes, tuple(objects["label"].names), max_unreadable)
+        super().__init__(*sizes, tuple(objects["label"].names), max_unreadable, reading)
         self._told = set()
 
     def _batched(self, rows, batch_size):
@@ -63,7 +69,9 @@ class TfdsBoxes(TfdsRows, Boxes):
     def _open(self, rows, key):
         row = self._row(rows, key)
         objects = tf.nest.map_structure(lambda x: tf.boolean_mask(x, row["objects"]["label"] >= 0), row["objects"])
-        height, width = tf.unstack(tf.cast(sides_of(row["image"]), tf.float32))
+        orientation = self.reading.orientation(row["image"])
+        contents = self.reading.checked(row["image"], orientation)
+        height, width = tf.unstack(tf.cast(turned_sides(stored_sides(contents), orientation), tf.float32))
         top, left, bottom, right = tf.unstack(tf.clip_by_value(objects["bbox"], 0, 1), axis=-1)
         boxes = tf.stack([left * width, top * height, right * width, bottom * height], axis=-1)
         classes = tf.cast(objects["label"], tf.int32)
@@ -77,7 +85,7 @@ class TfdsBoxes(TfdsRows, Boxes):
         )
         columns = (boxes, classes, crowd, areas)
         with tf.control_dependencies([told]):
-            return tf.identity(row["image"]), *(tf.boolean_mask(column, kept) for column in columns)
+            return tf.identity(contents), orientation, *(tf.boolean_mask(column, kept) for column in columns)
 
     def _tell(self, name, count):
         """Logs once how many boxes of a picture are left out: nothing is known of them before they are read."""

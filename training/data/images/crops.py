@@ -3,12 +3,13 @@
 import keras
 import tensorflow as tf
 
-from keras_cnv2.images.pictures import decode
+from keras_cnv2.images.orientation import stored_window, turned, turned_sides
+from keras_cnv2.images.pictures import READING
 
 from . import augment
 
 
-def random_crop(contents, size, area, flip, draws):
+def random_crop(contents, size, area, flip, draws, reading=READING):
     """Decodes a random part of a picture and makes a square image of it, in graphs.
 
     Of a JPEG only that part is decoded; if it is large, at a half, a quarter or an eighth of its size, in whole pixels
@@ -20,30 +21,37 @@ def random_crop(contents, size, area, flip, draws):
         area: Pair of floats, smallest and largest share of the picture.
         flip: Bool, whether half of the images are mirrored; or a scalar bool tensor, whether this one is.
         draws: `training.data.draws.Draws` of the image.
+        reading: `keras_cnv2.images.pictures.Reading`.
 
     Returns:
         A float32 tensor `(size, size, 3)`, values in 0..255. Bicubic, antialiased.
     """
+    orientation = reading.orientation(contents)
 
-    def window(height, width):
-        return tf.stack(augment.sample_crop(height, width, area, draws))
+    def window(sides):
+        """Corner and extent in the picture as it is seen."""
+        box = tf.stack(augment.sample_crop(*tf.unstack(sides), area, draws))
+        return box[:2], box[2:]
 
     def of_jpeg():
-        height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(contents))
-        box = window(height, width)
+        checked = reading.checked(contents, orientation)
+        sides = turned_sides(tf.io.extract_jpeg_shape(checked)[:2], orientation)
+        corner, extent = window(sides)
+        box = tf.concat(stored_window(corner, extent, sides, orientation), 0)
 
         def at(reduction):
             return tf.image.decode_and_crop_jpeg(
-                contents, box // reduction, channels=3, ratio=reduction, dct_method="INTEGER_ACCURATE"
+                checked, box // reduction, channels=3, ratio=reduction, dct_method="INTEGER_ACCURATE"
             )
 
         spare = tf.reduce_min(box[2:]) // (2 * size)
         reductions = tf.reduce_sum(tf.cast(spare >= [2, 4, 8], tf.int32))
-        return tf.switch_case(reductions, [lambda: at(1), lambda: at(2), lambda: at(4), lambda: at(8)])
+        pixels = tf.switch_case(reductions, [lambda: at(1), lambda: at(2), lambda: at(4), lambda: at(8)])
+        return turned(pixels, orientation)
 
     def of_others():
-        pixels = decode(contents)
-        top, left, height, width = tf.unstack(window(*tf.unstack(tf.shape(pixels)[:2])))
+        pixels = reading.pixels(contents, orientation=orientation)
+        (top, left), (height, width) = map(tf.unstack, window(tf.shape(pixels)[:2]))
         return pixels[top : top + height, left : left + width]
 
     pixels = tf.cond(is_jpeg(contents), of_jpeg, of_others)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from keras_cnv2.images.pictures import SUFFIXES
+from keras_cnv2.images.pictures import READING, SUFFIXES
 
 from ...errors import DataError
 from ..errors import quote
@@ -32,13 +32,23 @@ class Folder(FileRows, Pictures):
         train_share: Float above 0 and up to 1, the share of each class's other pictures that is trained on.
         seed: Int, decides which pictures are held out.
         max_unreadable: Largest share of all pictures that may be unreadable.
+        reading: `keras_cnv2.images.pictures.Reading`.
 
     Raises:
         FileNotFoundError: If there is no such folder.
         DataError: If there are no pictures, or a class has none, or validation has a class that training lacks.
     """
 
-    def __init__(self, path, labelled=True, validation_share=0.1, train_share=1.0, seed=0, max_unreadable=0.01):
+    def __init__(
+        self,
+        path,
+        labelled=True,
+        validation_share=0.1,
+        train_share=1.0,
+        seed=0,
+        max_unreadable=0.01,
+        reading=READING,
+    ):
         path = Path(path)
         if not path.is_dir():
             raise FileNotFoundError(f"data must be a folder of pictures. Received: {path}")
@@ -57,7 +67,7 @@ class Folder(FileRows, Pictures):
         pairs = [
             [(file, numbers[name]) for name, files in split.items() for file in files] for split in (train, validation)
         ]
-        super().__init__(*map(len, pairs), class_names, max_unreadable)
+        super().__init__(*map(len, pairs), class_names, max_unreadable, reading)
         self._keep(*([file for file, _ in split] for split in pairs))
         with tf.device("cpu"):
             self._labels = tf.constant([label for split in pairs for _, label in split], tf.int32)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ...errors import RecipeError
+from ..reading import reading_of
 from . import arrays, npz
 
 
@@ -39,6 +40,7 @@ def open_source(recipe, labelled=True):
         "validation_share": recipe.validation_share,
         "train_share": recipe.train_share,
         "max_unreadable": recipe.max_unreadable,
+        "reading": reading_of(recipe),
     }
     if name.startswith("tfds:"):
         from .tfds import Tfds

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_cnv2.images.pictures import decode, to_square
+from keras_cnv2.images.pictures import to_square
 
 from ...errors import DataError
 from ..loader import Loader
@@ -42,7 +42,7 @@ class Pictures(Loader):
 
         def load(contents, label, draws, epoch):
             flip = _flips_in_turns(contents, recipe.seed, epoch) if recipe.alternate_flip else recipe.flip
-            image = random_crop(contents, recipe.image_size, recipe.crop_area, flip, draws)
+            image = random_crop(contents, recipe.image_size, recipe.crop_area, flip, draws, self.reading)
             if recipe.shift:
                 image = tf.ensure_shape(shift(image, recipe.shift, draws), image.shape)
             return image, label
@@ -74,7 +74,7 @@ class Pictures(Loader):
         def finish(images, labels):
             return images, tf.one_hot(labels, len(self.class_names))
 
-        return self._validation_batches(batch_size, share, _as_in_evaluation(recipe), finish, mixed)
+        return self._validation_batches(batch_size, share, self._as_in_evaluation(recipe), finish, mixed)
 
     def examples(self, recipe, count, labelled=False):
         """Always the same images, from validation if there is any.
@@ -90,15 +90,17 @@ class Pictures(Loader):
         Raises:
             DataError: If there is none.
         """
-        images, labels = self._example_columns(count, _as_in_evaluation(recipe))
+        images, labels = self._example_columns(count, self._as_in_evaluation(recipe))
         return (images, labels) if labelled else images
+
+    def _as_in_evaluation(self, recipe):
+        def load(contents, label):
+            return to_square(self.reading.pixels(contents, recipe.image_size), recipe.image_size, recipe.resize), label
+
+        return load
 
 
 def _flips_in_turns(contents, seed, epoch):
     """Whether a picture is mirrored in an epoch: its bytes decide in which half of them."""
     first = tf.strings.to_hash_bucket_strong(contents, 2, [seed, 0])
     return (first + epoch) % 2 == 1
-
-
-def _as_in_evaluation(recipe):
-    return lambda contents, label: (to_square(decode(contents), recipe.image_size, recipe.resize), label)

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_cnv2.images.pictures import READING
+
 from ...errors import DataError
 from ..tfds_rows import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
 from .task import Pictures
@@ -20,6 +22,7 @@ class Tfds(TfdsRows, Pictures):
         validation_share: Float from 0 to 1, the share to hold out; with 1 there is nothing to train on.
         train_share: Float above 0 and up to 1, the share of the other pictures that is trained on.
         max_unreadable: Largest share of all pictures that may be unreadable.
+        reading: `keras_cnv2.images.pictures.Reading`.
         shuffle_buffer: How many encoded pictures are kept in memory to take the next one from.
 
     Raises:
@@ -34,6 +37,7 @@ class Tfds(TfdsRows, Pictures):
         validation_share=0.1,
         train_share=1.0,
         max_unreadable=0.01,
+        reading=READING,
         shuffle_buffer=10_000,
     ):
         tfds = tensorflow_datasets()
@@ -46,7 +50,7 @@ class Tfds(TfdsRows, Pictures):
         wanted = {"image", "label"} if labelled else {"image"}
         decoders = {"image": tfds.decode.SkipDecoding()}
         sizes = self._keep(builder, name, wanted, decoders, validation_share, shuffle_buffer, train_share)
-        super().__init__(*sizes, tuple(known["label"].names) if labelled else None, max_unreadable)
+        super().__init__(*sizes, tuple(known["label"].names) if labelled else None, max_unreadable, reading)
 
     def _open(self, rows, key):
         row = self._row(rows, key)

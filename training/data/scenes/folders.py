@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from keras_cnv2.images.pictures import READING
+
 from ...errors import DataError
 from ..errors import quote
 from ..file_rows import FileRows
@@ -44,6 +46,7 @@ class SceneFolder(FileRows, Scenes):
         validation_share: Float from 0 to 1, the share to hold out; with 1 there is nothing to train on.
         seed: Int, decides which pictures are held out.
         max_unreadable: Largest share of all pictures that may be unreadable.
+        reading: `keras_cnv2.images.pictures.Reading`.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -60,6 +63,7 @@ class SceneFolder(FileRows, Scenes):
         validation_share=0.1,
         seed=0,
         max_unreadable=0.01,
+        reading=READING,
     ):
         path = Path(path)
         if not path.is_dir():
@@ -72,7 +76,7 @@ class SceneFolder(FileRows, Scenes):
             files = [os.fsencode(labels) for split in splits for _, labels in split]
             contents = Dataset.from_tensor_slices(files).map(tf.io.read_file)
             names = counted_names(contents, ignore_label, reduce_zero_label, path)
-        super().__init__(*map(len, splits), names, max_unreadable, ignore_label, reduce_zero_label)
+        super().__init__(*map(len, splits), names, max_unreadable, ignore_label, reduce_zero_label, reading)
         self._keep(*([picture for picture, _ in split] for split in splits))
         with tf.device("cpu"):
             self._labels = tf.constant([os.fsencode(labels) for split in splits for _, labels in split])

@@ -1,6 +1,7 @@
 """The pictures with labels of pixels that a recipe names."""
 
 from ...errors import RecipeError
+from ..reading import reading_of
 from .folders import SceneFolder
 from .tfds import TfdsScenes
 
@@ -24,7 +25,7 @@ def open_scenes(recipe):
             "Received: data=None"
         )
     fields = ("classes", "ignore_label", "reduce_zero_label", "validation_share", "max_unreadable")
-    common = {name: getattr(recipe, name) for name in fields}
+    common = {name: getattr(recipe, name) for name in fields} | {"reading": reading_of(recipe)}
     if recipe.data.startswith("tfds:"):
         return TfdsScenes(recipe.data.removeprefix("tfds:"), **common)
     return SceneFolder(recipe.data, seed=recipe.seed, **common)

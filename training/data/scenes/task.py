@@ -6,7 +6,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from keras_cnv2.images.pictures import decode
+from keras_cnv2.images.orientation import UPRIGHT, turned, turned_sides
+from keras_cnv2.images.pictures import READING, decode
 
 from ...errors import DataError
 from ..errors import quote
@@ -29,10 +30,13 @@ class Scenes(Loader):
         size, validation_size, class_names, max_unreadable: As `training.data.loader.Loader`.
         ignore_label: Int, the number of pixels that do not count.
         reduce_zero_label: Bool, whether classes are numbered from 1 on in the files, and 0 is ignored.
+        reading: As `training.data.loader.Loader`.
     """
 
-    def __init__(self, size, validation_size, class_names, max_unreadable, ignore_label, reduce_zero_label):
-        super().__init__(size, validation_size, class_names, max_unreadable)
+    def __init__(
+        self, size, validation_size, class_names, max_unreadable, ignore_label, reduce_zero_label, reading=READING
+    ):
+        super().__init__(size, validation_size, class_names, max_unreadable, reading)
         if len(class_names) < 2:
             raise DataError(
                 "classes must be 2 or more, with one for all that is of no interest. "
@@ -147,7 +151,7 @@ class Scenes(Loader):
 
     def _decode(self, picture, labels, name):
         """Pixels, and for each the number of its class."""
-        pixels, numbers = decode(picture), decode_labels(labels)
+        pixels, numbers = self._decode_alike(picture, labels, name)
         first = int(self.reduce_zero_label)
         ignored = numbers == self.ignore_label
         if self.reduce_zero_label:
@@ -163,6 +167,24 @@ class Scenes(Loader):
         right = tf.cond(are_numbers & fit & ~tf.reduce_any(wrong), lambda: True, refuse)
         with tf.control_dependencies([right]):
             return tf.identity(pixels), tf.where(ignored, self.ignore_label, numbers - first)
+
+    def _decode_alike(self, picture, labels, name):
+        """Pixels and numbers, turned as each file says; both as they are stored if the sizes fit only so."""
+        orientations = [self.reading.orientation(contents) for contents in (picture, labels)]
+        picture, labels = (
+            self.reading.checked(contents, orientation)
+            for contents, orientation in zip((picture, labels), orientations)
+        )
+        pixels, numbers = decode(picture), decode_labels(labels)
+        sizes = tf.shape(pixels)[:2], tf.shape(numbers)
+        seen, seen_labels = (turned_sides(size, orientation) for size, orientation in zip(sizes, orientations))
+        is_stored = tf.reduce_any(seen != seen_labels) & tf.reduce_all(sizes[0] == sizes[1])
+        said = tf.cond(
+            is_stored, lambda: tf.numpy_function(self._say_unturned, [name], tf.bool), lambda: tf.constant(False)
+        )
+        with tf.control_dependencies([said]):
+            of_picture, of_labels = (tf.where(is_stored, UPRIGHT, orientation) for orientation in orientations)
+            return turned(pixels, of_picture), turned(numbers[..., None], of_labels)[..., 0]
 
     def _refuse(self, name, are_numbers, size, labels_size, values):
         """Keeps what is wrong with a picture's labels for `_report`, and raises it."""

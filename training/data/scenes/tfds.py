@@ -1,5 +1,7 @@
 """TensorFlow Datasets with labels of pixels as a source of training."""
 
+from keras_cnv2.images.pictures import READING
+
 from ...errors import DataError
 from ..tfds_rows import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
 from .class_names import counted_names, given_names
@@ -21,7 +23,7 @@ class TfdsScenes(TfdsRows, Scenes):
         data_dir: Folder of prepared data sets; `None` for the usual one.
         classes: As `SceneFolder` in `training.data.scenes.folders`. `None`: what the data set says, or as many as the
             greatest number in the labels says.
-        ignore_label, reduce_zero_label, validation_share, max_unreadable: As `SceneFolder`.
+        ignore_label, reduce_zero_label, validation_share, max_unreadable, reading: As `SceneFolder`.
         shuffle_buffer: How many encoded pictures are kept in memory to take the next one from.
 
     Raises:
@@ -37,6 +39,7 @@ class TfdsScenes(TfdsRows, Scenes):
         reduce_zero_label=False,
         validation_share=0.1,
         max_unreadable=0.01,
+        reading=READING,
         shuffle_buffer=2_000,
     ):
         tfds = tensorflow_datasets()
@@ -60,7 +63,7 @@ class TfdsScenes(TfdsRows, Scenes):
         if names is None:
             rows = self._read(split=self._training_split).concatenate(self._read(split=self._validation_split))
             names = counted_names(rows.map(lambda row: row[kept]), ignore_label, reduce_zero_label, name)
-        super().__init__(*sizes, names, max_unreadable, ignore_label, reduce_zero_label)
+        super().__init__(*sizes, names, max_unreadable, ignore_label, reduce_zero_label, reading)
 
     def _open(self, rows, key):
         row = self._row(rows, key)

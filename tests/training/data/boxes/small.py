@@ -25,6 +25,8 @@ def recipe(**fields):
         "step_batch": 4,
         "validation_share": 0.25,
         "max_unreadable": 0.0,
+        "exif_orientation": True,
+        "max_pixels": 10_000,
         **fields,
     }
     return SimpleNamespace(**fields, steps_per_pass=lambda images: images // fields["step_batch"])
