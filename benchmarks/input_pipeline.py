@@ -24,10 +24,11 @@ from benchmarks import contest
 from benchmarks.measure import Turn
 from benchmarks.report import Results
 from benchmarks.workers import forget_peak, resident
+from keras_cnv2.images.folders import LeftOut, pictures_below
 from training.data.draws import Draws
 from training.data.images import augment
 from training.data.images.crops import random_crop
-from training.data.images.folders import Folder, files_below
+from training.data.images.folders import Folder
 from training.data.loader import CORES
 
 SIZE = 224
@@ -169,7 +170,7 @@ def main(argv=None):
     parser.add_argument("--processes", type=int, default=CORES, help="of PIL (default: one a core)")
     args = parser.parse_args(argv)
 
-    paths = files_below(args.folder)
+    paths = pictures_below(args.folder, LeftOut())
     check_same_images(paths[:: -(-len(paths) // 100)])
     recipe = SimpleNamespace(
         image_size=SIZE,

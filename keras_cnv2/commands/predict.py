@@ -1,6 +1,6 @@
 """Pictures to names of classes and probabilities, or to the numbers that a model gives."""
 
-import glob
+import logging
 import os
 from pathlib import Path
 
@@ -8,27 +8,38 @@ import keras
 import numpy as np
 
 from keras_cnv2.images.classes import decode_predictions, rank
-from keras_cnv2.images.pictures import SUFFIXES
+from keras_cnv2.images.folders import LeftOut, pictures_below
 from keras_cnv2.models.heads import activation_of, classes_of, kind_of
 from keras_cnv2.models.pictures import PICTURE_CHANNELS, class_names, load_image_for, to_input
+
+logger = logging.getLogger(__name__)
 
 BATCH = 16
 
 
 def find_pictures(arguments):
-    """Yields the paths of pictures.
+    """Yields the paths of pictures. What else lies in folders is logged in one line.
 
     Args:
         arguments: Paths of files, of folders, which are searched with all that is in them, and glob patterns.
     """
+    left_out = LeftOut()
     for argument in arguments:
-        matches = [] if os.path.lexists(argument) else sorted(glob.glob(argument, recursive=True))
+        matches = [] if os.path.lexists(argument) else _matches(argument)
         for path in matches or [argument]:
             if os.path.isdir(path):
-                files = (file for file in Path(path).rglob("*") if file.suffix.lower() in SUFFIXES)
-                yield from sorted(file for file in files if file.is_file())
+                yield from map(Path, pictures_below(path, left_out))
             else:
                 yield path
+    if left_out:
+        logger.warning("left out, as they are no pictures that are read: %s", left_out)
+
+
+def _matches(pattern):
+    """The paths that fit a glob pattern; `**` does not follow links, which may lead anywhere and back."""
+    pattern = Path(pattern)
+    found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+    return sorted(str(path) for path in found if not path.name.startswith("."))
 
 
 def pictures_at(arguments):

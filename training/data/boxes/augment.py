@@ -44,7 +44,7 @@ def jitter(contents, boxes, classes, recipe, draws, orientation=UPRIGHT):
     Source: Simple Copy-Paste (arXiv 2012.07177), section 3: large-scale jittering, its padding ImageNet's mean colour.
     """
     size = recipe.image_size
-    jpeg = is_jpeg(contents)
+    jpeg, orientation = is_jpeg(contents), tf.convert_to_tensor(orientation)
     # A picture that is no JPEG is decoded once, here.
     pixels = tf.cond(jpeg, lambda: tf.zeros((0, 0, 3), tf.uint8), lambda: turned(decode(contents), orientation))
     sides = turned_sides(stored_sides(contents), orientation)

@@ -1,11 +1,13 @@
 """Pascal VOC: a folder with an XML file a picture."""
 
 import logging
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
+from keras_cnv2.images.folders import visible
 from keras_cnv2.images.pictures import SUFFIXES
 
 from ...errors import DataError
@@ -103,7 +105,8 @@ def _pictures(folder):
     """The pictures of a folder: from ids to names of files. What annotations call their file is often wrong."""
     if not folder.is_dir():
         raise DataError(f"Pictures must lie in a folder JPEGImages. Received: {folder.parent}")
-    names = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    files = (entry.name for entry in visible(folder) if os.path.isfile(entry.path))
+    names = [name for name in files if name.lower().endswith(SUFFIXES)]
     return {Path(name).stem: name for name in names}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from keras_cnv2.images.folders import LeftOut, pictures_below, visible
 from keras_cnv2.images.pictures import READING, SUFFIXES
 
 from ...errors import DataError
@@ -54,14 +55,15 @@ class Folder(FileRows, Pictures):
             raise FileNotFoundError(f"data must be a folder of pictures. Received: {path}")
         if not 0 <= validation_share <= 1:
             raise DataError(f"validation_share must be from 0 to 1. Received: {validation_share}")
-        class_names = None
+        class_names, left_out = None, LeftOut()
         if labelled:
-            train, validation = _labelled_files(path, validation_share, seed)
+            train, validation = _labelled_files(path, validation_share, seed, left_out)
             class_names = tuple(train)
         else:
-            train, validation = {"": files_below(_training_folder(path))}, {}
+            train, validation = {"": pictures_below(_training_folder(path), left_out)}, {}
             if not train[""]:
                 raise DataError(f"There are no pictures ({', '.join(SUFFIXES)}) below this folder. Received: {path}")
+        say_left_out(path, left_out)
         train = {name: hold_out_files(files, path, 1 - train_share, seed)[0] for name, files in train.items()}
         numbers = {name: number for number, name in enumerate(train)}
         pairs = [
@@ -81,9 +83,9 @@ def _training_folder(path):
     return path / "train" if (path / "train").is_dir() else path
 
 
-def _labelled_files(path, validation_share, seed):
+def _labelled_files(path, validation_share, seed, left_out):
     """The training and the validation files, checked: two dicts from class names to lists of paths."""
-    train, validation = _classes(_training_folder(path)), _validation_classes(path)
+    train, validation = _classes(_training_folder(path), left_out), _validation_classes(path, left_out)
     if validation:
         _check_classes(train, validation, path)
         return train, validation
@@ -93,40 +95,27 @@ def _labelled_files(path, validation_share, seed):
     return train, validation
 
 
-def _validation_classes(path):
+def _validation_classes(path, left_out):
     """The files of the validation folder by class; none if there is no such folder."""
     folders = (path / name for name in VALIDATION_NAMES if (path / "train").is_dir())
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
         return {}
-    classes = _classes(folder)
+    classes = _classes(folder, left_out)
     if not any(classes.values()):
         raise DataError(f"Validation needs pictures in folders of classes, as training. Received: {folder}")
     return classes
 
 
-def _classes(folder):
-    return {entry.name: files_below(entry.path) for entry in _entries(folder) if entry.is_dir()}
+def _classes(folder, left_out):
+    folders = [entry for entry in visible(folder) if os.path.isdir(entry.path)]  # false for links to themselves
+    return {entry.name: pictures_below(entry.path, left_out) for entry in folders}
 
 
-def _entries(folder):
-    """What is in a folder, in the same order on every machine, but for what is hidden."""
-    with os.scandir(folder) as entries:
-        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-
-
-def files_below(folder, above=()):
-    """The paths of all pictures below a folder, in order."""
-    own = os.path.realpath(folder)
-    if own in above:  # a link that leads back
-        return []
-    files = []
-    for entry in _entries(folder):
-        if entry.is_dir():
-            files += files_below(entry.path, (*above, own))
-        elif entry.name.lower().endswith(SUFFIXES):
-            files.append(entry.path)
-    return files
+def say_left_out(path, left_out):
+    """Logs in one line what lies among the pictures of a folder and is not taken."""
+    if left_out:
+        logger.warning("%s: left out, as they are no pictures that are read: %s", path, left_out)
 
 
 def _hold_out(classes, path, share, seed):
@@ -141,7 +130,7 @@ def _hold_out(classes, path, share, seed):
 
 def _check_classes(train, validation, path):
     if not any(train.values()):
-        loose = "; labelled=False takes pictures without" if files_below(_training_folder(path)) else ""
+        loose = "; labelled=False takes pictures without" if pictures_below(_training_folder(path), LeftOut()) else ""
         raise DataError(f"There are no pictures ({', '.join(SUFFIXES)}) in folders of classes{loose}. Received: {path}")
     empty = [name for name, files in train.items() if not files]
     if empty:

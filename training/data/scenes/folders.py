@@ -5,12 +5,13 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from keras_cnv2.images.folders import LeftOut, pictures_below
 from keras_cnv2.images.pictures import READING
 
 from ...errors import DataError
 from ..errors import quote
 from ..file_rows import FileRows
-from ..images.folders import files_below
+from ..images.folders import say_left_out
 from ..loader import VALIDATION_NAMES, Dataset
 from ..splits import hold_out_files
 from .class_names import counted_names, given_names, names_beside
@@ -123,8 +124,10 @@ def _pairs(pictures, labels):
     """Pictures with the labels of the same name, in order; `None` if there are no such folders."""
     if labels is None or not (pictures.is_dir() and labels.is_dir()):
         return None
-    files = {_stem(file, pictures): file for file in files_below(pictures)}
-    maps = {_stem(file, labels): file for file in files_below(labels) if file.lower().endswith(".png")}
+    left_out = LeftOut()
+    files = {_stem(file, pictures): file for file in pictures_below(pictures, left_out)}
+    maps = {_stem(file, labels): file for file in pictures_below(labels, left_out, (".png",))}
+    say_left_out(pictures.parent, left_out)
     if not files:
         raise DataError(f"There are no pictures below this folder. Received: {pictures}")
     missing = [file for stem, file in files.items() if stem not in maps]
