@@ -22,7 +22,7 @@ from ..drawing.progress import progress_bar
 from ..errors import RecipeError
 from ..evaluation.classification import check_channels
 from ..files import write_json
-from .evaluate import Evaluation, add_picture_options, completed
+from .evaluate import SCALING, Evaluation, add_picture_options, completed
 from .start import Outcome, folder_name, folder_of, positive_int, weights_of
 from .values import converter
 
@@ -52,7 +52,7 @@ def outcome(args):
     """Does what was asked for. Returns the `Outcome`; its metrics are what analysis.json holds."""
     given = {
         name: getattr(args, name)
-        for name in ("data", "model", "image_size", "resize", "batch_size", "exif_orientation", "max_pixels")
+        for name in ("data", "model", "image_size", "resize", "batch_size", "exif_orientation", "max_pixels", *SCALING)
     }
     given = completed({**given, "weights": args.weights}, args.config)
     weights = given.pop("weights")

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import RecipeError
 from ..files import read_json
 from ..runs.folder import CHANGES, CONFIG, FOUND, PATHS, paths_of
-from .values import choices, type_names
+from .values import choices, parts_of, type_names
 
 # What config.json holds beside the recipe's fields.
 BESIDE = {"kind", "versions", "system", FOUND, PATHS, CHANGES}
@@ -63,10 +63,14 @@ def value_of(name, value, annotation, path):
     return value
 
 
+def _fit_parts(values, parts):
+    return len(values) == len(parts) and all(map(_fits, values, parts))
+
+
 def _fits(value, annotation):
     def fits(kind):
-        if parts := typing.get_args(kind):
-            return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+        if typing.get_args(kind):
+            return isinstance(value, tuple) and _fit_parts(value, parts_of(kind, len(value)))
         if kind is float:
             return type(value) in (int, float) and abs(value) <= sys.float_info.max  # not for NaN
         return type(value) is kind

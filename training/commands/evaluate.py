@@ -18,7 +18,8 @@ from ..distribute.devices import ONE_DEVICE
 from ..errors import RecipeError
 from ..evaluation.classification import check_channels, evaluate
 from ..files import write_json
-from ..runs.folder import versions
+from ..recipes.fields import check_scale
+from ..runs.folder import FOUND, versions
 from .config import read_config, value_of
 from .start import add_device_options, devices_of, positive_int, weights_of
 from .values import converter
@@ -31,12 +32,12 @@ class Evaluation:
     """What is evaluated; the fields are those of a recipe.
 
     Args:
-        data, weights, model, image_size, resize, batch_size, max_unreadable, exif_orientation, max_pixels: See
-            `training.recipes.fields.Recipe`. Image size and resizing are by default those of the weights, else 224 and
-            the paper's way; a model's way of resizing belongs to its image size.
-        class_names: Path of a text file, one name of the weights' classes a line. By default those in the weights, or
-            those of the data, in their order.
-        mirrored: Whether each image is also seen mirrored, and the mean of both scored beside the plain figures.
+    data, weights, model, image_size, resize, batch_size, max_unreadable, exif_orientation, max_pixels, scale, mean,
+        deviation: See `training.recipes.fields.Recipe`. Image size and resizing are by default those of the
+        weights, else 224 and the paper's way; a model's way of resizing belongs to its image size.
+    class_names: Path of a text file, one name of the weights' classes a line. By default those in the weights, or
+        those of the data, in their order.
+    mirrored: Whether each image is also seen mirrored, and the mean of both scored beside the plain figures.
     """
 
     data: str
@@ -50,14 +51,20 @@ class Evaluation:
     max_unreadable: float = 0.01
     exif_orientation: bool = True
     max_pixels: int = MAX_PIXELS
+    scale: float | None = None
+    mean: tuple[float, ...] | None = None
+    deviation: tuple[float, ...] | None = None
     # Of data without a validation split, everything is evaluated.
     validation_share: float = 1.0
     train_share: float = 1.0
     seed: int = 0
 
 
+# How values other than those of pictures are scaled.
+SCALING = ("scale", "mean", "deviation")
+
 # What a run's evaluation has in common with its training.
-FROM_RUN = ("data", "image_size", "resize", "max_unreadable", "exif_orientation", "max_pixels")
+FROM_RUN = ("data", "image_size", "resize", "max_unreadable", "exif_orientation", "max_pixels", *SCALING)
 
 
 def add_arguments(parser):
@@ -87,6 +94,8 @@ def add_picture_options(parser):
         help="whether pictures are turned as their EXIF data say (default: true)",
     )
     parser.add_argument("--max-pixels", type=positive_int, help=f"of the largest picture (default: {MAX_PIXELS})")
+    for name, annotation in (("scale", float), ("mean", tuple[float, ...]), ("deviation", tuple[float, ...])):
+        parser.add_argument(f"--{name}", type=converter(annotation), help="of an .npz file, as in `finetune`")
 
 
 def outcome(args):
@@ -126,6 +135,10 @@ def completed(given, config=None):
         taken = [name for name in FROM_RUN if earlier.get(name) is not None]
         fields = Evaluation.__dataclass_fields__
         of_run = {name: value_of(name, earlier[name], fields[name].type, config) for name in taken}
+        of_data = earlier.get(FOUND)  # what the run took from its data counts for all data
+        if isinstance(of_data, dict) and {*SCALING}.isdisjoint(of_run.keys() | given.keys()):
+            scaling = [name for name in SCALING if name in of_data]
+            of_run |= {name: value_of(name, of_data[name], fields[name].type, config) for name in scaling}
         given = {"weights": str(path if path.is_dir() else path.parent), **of_run, **given}
     for name in ("weights", "data"):
         if not given.get(name):
@@ -148,6 +161,7 @@ def run(evaluation, devices=ONE_DEVICE):
         RecipeError: If there is no classifier in the weights, or its classes are not those of the data.
     """
     check_resize(evaluation.resize)
+    check_scale(evaluation.scale, evaluation.mean, evaluation.deviation)
     devices.check_batch_size(evaluation.batch_size)
     with devices.agreement() as facts:
         weights = weights_of(evaluation, ("classifier.keras",))

@@ -139,6 +139,7 @@ def start_run(recipe, folder, devices, open_data=None, finish=None, change=False
             "images": source.size,
             "validation_images": source.validation_size,
             "classes": source.class_names and [*source.class_names],
+            **getattr(source, "taken", {}),
         }
         if devices.is_chief:
             open_run(folder, recipe, found, change)

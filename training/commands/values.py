@@ -17,8 +17,9 @@ def type_names(annotation):
     def name(kind):
         if kind is types.NoneType:
             return "none"
-        parts = typing.get_args(kind)
-        return ",".join(part.__name__ for part in parts) if parts else {bool: "true|false"}.get(kind, kind.__name__)
+        if parts := typing.get_args(kind):
+            return ",".join("..." if part is ... else part.__name__ for part in parts)
+        return {bool: "true|false"}.get(kind, kind.__name__)
 
     return [name(kind) for kind in choices(annotation)]
 
@@ -38,6 +39,12 @@ def converter(annotation):
     return convert
 
 
+def parts_of(kind, count):
+    """The types of the parts of a tuple; of one that may have any length, `count` of them."""
+    parts = typing.get_args(kind)
+    return parts[:1] * count if ... in parts else parts
+
+
 # Values that are words.
 WORDS = {types.NoneType: {"none": None}, bool: {"true": True, "false": False}}
 
@@ -47,6 +54,7 @@ def _value(text, kind):
     parts = typing.get_args(kind)
     if parts:
         texts = text.split(",")
+        parts = parts_of(kind, len(texts))
         if len(texts) != len(parts):
             raise ValueError(text)
         return tuple(_value(part, of) for part, of in zip(texts, parts))

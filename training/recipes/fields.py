@@ -137,6 +137,21 @@ class Training:
         return images // self.batch_size * self.accumulation
 
 
+def check_scale(scale, mean, deviation):
+    """Raises a `RecipeError` for values of an .npz file that are no scale, or no mean and deviation."""
+    if scale is not None and not scale > 0:
+        raise RecipeError(f"scale must be positive. Received: scale={scale}")
+    if scale is not None and mean is not None:
+        raise RecipeError(f"scale must be given, or mean and deviation. Received: scale={scale}, mean={mean}")
+    if (mean is None) != (deviation is None) or len(mean or ()) != len(deviation or ()):
+        raise RecipeError(
+            f"mean and deviation must be given together, a number a channel. Received: mean={mean}, "
+            f"deviation={deviation}"
+        )
+    if not all(value > 0 for value in deviation or ()):
+        raise RecipeError(f"deviation must be positive numbers. Received: deviation={deviation}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Training):
     """What pre-training and fine-tuning have in common.
@@ -145,6 +160,11 @@ class Recipe(Training):
     in a straight line.
 
     Args:
+        scale: Of an .npz file, the value that counts as white, 255. None for uint8 as it is, and for a mean and a
+            deviation where values are others.
+        mean: Of an .npz file, the mean of each channel, with a deviation of each: both become those that models expect
+            of pictures. None, of values other than uint8: those of train_images, which are logged.
+        deviation: Standard deviations to go with the mean.
         train_share: Share of the training pictures that is used, the same of each class: how much few labels tell. Of
             TensorFlow Datasets, the first of the split.
         resize: How pictures become such images in evaluation: "crop" or "squash"; none for the paper's way.
@@ -161,6 +181,9 @@ class Recipe(Training):
             the blocks those of ConvNeXt V1, without layer scale.
     """
 
+    scale: float | None = None
+    mean: tuple[float, ...] | None = None
+    deviation: tuple[float, ...] | None = None
     train_share: float = 1.0
     resize: str | None = None
     crop_area: tuple[float, float]
@@ -176,6 +199,7 @@ class Recipe(Training):
     def __post_init__(self):
         super().__post_init__()
         check = self._check
+        check_scale(self.scale, self.mean, self.deviation)
         check("train_share", 0 < self.train_share <= 1, "above 0 and up to 1")
         check("resize", self.resize is None or self.resize in RESIZES, f"none or one of {', '.join(RESIZES)}")
         check("crop_area", 0 < self.crop_area[0] <= self.crop_area[1] <= 1, "two rising shares, above 0 and up to 1")

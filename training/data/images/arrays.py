@@ -14,7 +14,7 @@ from . import augment
 
 
 class Split(NamedTuple):
-    """Images `(N, H, W, channels)` uint8 in 0..255, their labels `(N,)` int32."""
+    """Images `(N, H, W, channels)` in 0..255, uint8, or float32 about that, their labels `(N,)` int32."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -35,11 +35,13 @@ class Arrays:
         train: `Split`.
         test: `Split`, or `None`.
         class_names: One string a class.
+        taken: Optional dict of what was taken from the training images to scale them all.
     """
 
-    def __init__(self, train, test, class_names):
+    def __init__(self, train, test, class_names, taken=None):
         self.train = train
         self.test = test
+        self.taken = taken or {}
         self.class_names = tuple(class_names)
         self.size = len(train.images)
         self.validation_size = len(test.images) if test else 0
@@ -57,7 +59,7 @@ class Arrays:
         rows = [np.flatnonzero(self.train.labels == label).tolist() for label in np.unique(self.train.labels)]
         parts = zip(*(hold_out(numbers, share, seed) for numbers in rows))
         train, test = (self.train.at(np.array(sorted(itertools.chain(*part)), int)) for part in parts)
-        return Arrays(train, test if len(test.labels) else None, self.class_names)
+        return Arrays(train, test if len(test.labels) else None, self.class_names, self.taken)
 
     def with_share(self, share, seed):
         """The same with a share of each class's training images, one at least.
@@ -74,7 +76,7 @@ class Arrays:
         # The how-manieth of its class each one is, in this order.
         places = np.concatenate([np.arange(count) for count in counts])[np.argsort(np.argsort(labels, kind="stable"))]
         kept = np.sort(order[places < np.maximum(np.round(share * counts), 1)[labels]])
-        return Arrays(self.train.at(kept), self.test, self.class_names)
+        return Arrays(self.train.at(kept), self.test, self.class_names, self.taken)
 
     def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
         """Endless batches from the given one on: images, or with an augmentation images and soft targets."""

@@ -1,6 +1,7 @@
 """Images in an .npz file. Imports no TensorFlow."""
 
 import logging
+import os
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from keras_cnv2.images.classes import numbered
 from ...errors import DataError
 from ..errors import check_names
 from .arrays import Arrays, Split
+from .values import as_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -16,18 +18,22 @@ logger = logging.getLogger(__name__)
 NPZ_KEYS = {split: (f"{split}_images", f"{split}_labels") for split in ("train", "test")}
 READ = {"class_names"}.union(*NPZ_KEYS.values())
 
+# Members of more bytes are refused that compress better than pictures ever do.
+LARGE, MAX_RATIO = 2**28, 200
+
 # The most classes that labels alone can tell of: ImageNet-21k has 21,841. One stray label must not make millions.
 MAX_UNNAMED = 2**15
 
 
-def from_npz(path, image_size, labelled=True):
+def from_npz(path, image_size, labelled=True, scale=None, mean=None, deviation=None):
     """Reads `Arrays` from an .npz file.
 
     Args:
-        path: Path of a file with train_images `(N, H, W, channels)` uint8, train_labels `(N,)`, and optionally
-            test_images with test_labels, and class_names.
+        path: Path of a file with train_images `(N, H, W, channels)` of uint8 or any other numbers, train_labels `(N,)`,
+            and optionally test_images with test_labels, and class_names.
         image_size: Int, the height and width that the images must have.
         labelled: Bool, whether classes are needed: there must be two or more.
+        scale, mean, deviation: How values become those of pictures, see `training.data.images.values.as_pixels`.
 
     Raises:
         ValueError: If the file is damaged, lacks these, or their shapes or types do not fit.
@@ -46,21 +52,33 @@ def from_npz(path, image_size, labelled=True):
         raise DataError(
             f"train_labels must be of two classes or more. Received: {path} with no label but {train.labels[0]}"
         )
-    return Arrays(*(split and split._replace(labels=split.labels.astype("int32")) for split in (train, test)), names)
+    *images, taken = as_pixels(path, train.images, test and test.images, scale, mean, deviation)
+    splits = (split and Split(of, split.labels.astype("int32")) for split, of in zip((train, test), images))
+    return Arrays(*splits, names, taken)
 
 
 def _read(path):
     """The arrays of a file by name, `None` where it is not read. Raises a `DataError` if it is damaged."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        raise DataError(f"This is no file. Received: {path}")
     with open(path, "rb") as opened:
         try:
             file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it is a single array, as in an .npy file")
+            _check_sizes(file.zip.infolist())
             # What numpy does not know comes as bytes.
             return {key: np.asarray(file[key]) if key in READ else None for key in file}
         except Exception as error:  # of many kinds: of zipfile, zlib, numpy
             reason = str(error) or type(error).__name__
             raise DataError(f"This .npz file is damaged or is none: {reason}. Received: {path}") from error
+
+
+def _check_sizes(members):
+    """Raises a `ValueError` if a few bytes would fill the memory."""
+    for member in members:
+        if member.file_size > max(LARGE, MAX_RATIO * member.compress_size):
+            raise ValueError(f"{member.filename} has {member.compress_size} bytes that become {member.file_size}")
 
 
 def _check_keys(path, arrays):
@@ -83,10 +101,10 @@ def _split_of(path, arrays, keys, image_size):
         return None
     images, labels = (arrays[key] for key in keys)
     is_whole = np.issubdtype(labels.dtype, np.integer) and labels.shape == images.shape[:1]
-    is_image = images.dtype == np.uint8 and images.ndim == 4 and images.shape[1:3] == (image_size,) * 2
+    is_image = images.dtype.kind in "uif" and images.ndim == 4 and images.shape[1:3] == (image_size,) * 2
     if not is_whole or not is_image or not images.size:
         raise DataError(
-            f"{keys[0]} must be uint8 of shape (N, {image_size}, {image_size}, channels), {keys[1]} N ints, N not 0. "
+            f"{keys[0]} must be numbers of shape (N, {image_size}, {image_size}, channels), {keys[1]} N ints, N not 0. "
             f"Received: {path} with {images.dtype} {images.shape} and {labels.dtype} {labels.shape}"
         )
     return Split(images, labels)

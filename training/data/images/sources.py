@@ -30,7 +30,7 @@ def open_source(recipe, labelled=True):
     if name == "digits":
         return arrays.digits(recipe.image_size).with_share(recipe.train_share, recipe.seed)
     if name.endswith(".npz"):
-        source = npz.from_npz(name, recipe.image_size, labelled)
+        source = npz.from_npz(name, recipe.image_size, labelled, recipe.scale, recipe.mean, recipe.deviation)
         # As in a folder, where nothing is held out of pictures without labels.
         source = source.with_held_out(recipe.validation_share if labelled else 0, recipe.seed)
         return source.with_share(recipe.train_share, recipe.seed)

@@ -2,9 +2,11 @@ import io
 import pickle
 import zipfile
 
+import keras
 import numpy as np
 import pytest
 
+from keras_cnv2.images.normalization import pixel_statistics
 from tests.training.small import pretraining, source
 from training.commands.evaluate import Evaluation
 from training.data.images.npz import MAX_UNNAMED, from_npz
@@ -65,7 +67,7 @@ def test_npz(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"train_images": np.zeros((4, 16, 16, 3))}, "train_images must be uint8 .*float64"),
+        ({"train_images": np.zeros((4, 16, 16, 3), bool)}, "train_images must be numbers .*bool"),
         ({"train_images": np.zeros((4, 8, 8, 3), "uint8")}, r"shape \(N, 16, 16, channels\).*\(4, 8, 8, 3\)"),
         ({"train_labels": np.zeros(3, int)}, r"train_labels N ints.*\(3,\)"),
         ({"train_labels": np.zeros(4)}, "train_labels N ints.*float64"),
@@ -134,7 +136,7 @@ def test_damaged_npz(tmp_path, contents):
 def test_npz_with_something_else_for_an_array(tmp_path):
     contents = of_members(("train_images", b"abc"), ("train_labels.npy", contents_of(LABELS)))
     (tmp_path / "a.npz").write_bytes(contents)
-    with pytest.raises(ValueError, match=r"train_images must be uint8 .*with \|S3 \(\)"):
+    with pytest.raises(ValueError, match=r"train_images must be numbers .*with \|S3 \(\)"):
         from_npz(tmp_path / "a.npz", 16)
 
 
@@ -197,3 +199,59 @@ def test_npz_of_one_class_without_labels(tmp_path):
 def test_npz_without_training_images(tmp_path):
     with pytest.raises(ValueError, match=r"needs train_images and train_labels.*\['x'\]"):
         from_npz(write(tmp_path / "a.npz", x=np.zeros(3)), 16)
+
+
+class TestOtherValues:
+    """12 bands of 16 bits, and of floats with negative ones: what models expect of pictures becomes of them."""
+
+    def images(self, dtype):
+        bands = np.random.default_rng(0).normal(np.arange(12) * 300 + 1000, np.arange(1, 13) * 10, (8, 16, 16, 12))
+        return (bands - (2500 if dtype == "float32" else 0)).astype(dtype)
+
+    def write(self, tmp_path, dtype):
+        images = self.images(dtype)
+        labels = {"train_labels": [0, 1] * 3, "test_labels": [0, 1]}
+        np.savez(tmp_path / "a.npz", train_images=images[:6], test_images=images[6:], **labels)
+        return tmp_path / "a.npz"
+
+    @pytest.mark.parametrize("dtype", ["uint16", "float32", "int16", "float64"])
+    def test_statistics_of_the_data(self, tmp_path, dtype, caplog):
+        source = from_npz(self.write(tmp_path, dtype), 16)
+        mean, deviation = (keras.ops.convert_to_numpy(x) for x in pixel_statistics(12))
+        assert (source.channels, source.train.images.dtype, source.test.images.dtype) == (12, "float32", "float32")
+        np.testing.assert_allclose(source.train.images.mean((0, 1, 2)), mean, rtol=1e-3)
+        np.testing.assert_allclose(source.train.images.std((0, 1, 2)), deviation, rtol=1e-3)
+        # The test's values go the same way.
+        raw = self.images(dtype).astype("float64")
+        scaled = (raw[6:] - raw[:6].mean((0, 1, 2))) / raw[:6].std((0, 1, 2)) * deviation + mean
+        np.testing.assert_allclose(source.test.images, scaled, rtol=1e-3, atol=0.05)
+        assert "--mean " in caplog.text
+        # Given, they give the same.
+        again = from_npz(tmp_path / "a.npz", 16, **source.taken)
+        np.testing.assert_array_equal(again.train.images, source.train.images)
+        assert again.taken == {}
+
+    def test_scale(self, tmp_path):
+        source = from_npz(self.write(tmp_path, "uint16"), 16, scale=4095)
+        np.testing.assert_allclose(source.train.images, self.images("uint16")[:6] * (255 / 4095), rtol=1e-6)
+
+    def test_a_constant_channel(self, tmp_path):
+        np.savez(tmp_path / "a.npz", train_images=np.full((4, 16, 16, 2), 700, "uint16"), train_labels=LABELS)
+        assert np.isfinite(from_npz(tmp_path / "a.npz", 16).train.images).all()
+
+    @pytest.mark.parametrize(
+        ("value", "given", "message"),
+        [(np.nan, {}, "must be finite numbers"), (0, {"mean": (1.0,), "deviation": (1.0,)}, "number for each channel")],
+    )
+    def test_impossible(self, tmp_path, value, given, message):
+        np.savez(tmp_path / "a.npz", train_images=np.full((4, 16, 16, 2), value, "float32"), train_labels=LABELS)
+        with pytest.raises(ValueError, match=message):
+            from_npz(tmp_path / "a.npz", 16, **given)
+
+
+def test_a_member_that_would_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.data.images.npz.LARGE", 10**6)
+    images = np.zeros((500, 32, 32, 3), "uint8")
+    np.savez_compressed(tmp_path / "a.npz", train_images=images, train_labels=np.arange(500))
+    with pytest.raises(ValueError, match="train_images.npy has .* bytes that become 1536128"):
+        from_npz(tmp_path / "a.npz", 32)
