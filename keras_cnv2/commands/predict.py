@@ -37,8 +37,13 @@ def find_pictures(arguments):
 
 def _matches(pattern):
     """The paths that fit a glob pattern; `**` does not follow links, which may lead anywhere and back."""
-    pattern = Path(pattern)
-    found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+    if not set("*?[") & set(os.fspath(pattern)):
+        return []
+    anchor = Path(pattern).anchor
+    try:
+        found = [*Path(anchor).glob(str(Path(pattern).relative_to(anchor)))]
+    except OSError:  # a name that is too long
+        return []
     return sorted(str(path) for path in found if not path.name.startswith("."))
 
 

@@ -32,12 +32,12 @@ class Evaluation:
     """What is evaluated; the fields are those of a recipe.
 
     Args:
-    data, weights, model, image_size, resize, batch_size, max_unreadable, exif_orientation, max_pixels, scale, mean,
-        deviation: See `training.recipes.fields.Recipe`. Image size and resizing are by default those of the
-        weights, else 224 and the paper's way; a model's way of resizing belongs to its image size.
-    class_names: Path of a text file, one name of the weights' classes a line. By default those in the weights, or
-        those of the data, in their order.
-    mirrored: Whether each image is also seen mirrored, and the mean of both scored beside the plain figures.
+        data, weights, model, image_size, resize, batch_size, max_unreadable, exif_orientation, max_pixels, scale, mean,
+            deviation: See `training.recipes.fields.Recipe`. Image size and resizing are by default those of the
+            weights, else 224 and the paper's way; a model's way of resizing belongs to its image size.
+        class_names: Path of a text file, one name of the weights' classes a line. By default those in the weights, or
+            those of the data, in their order.
+        mirrored: Whether each image is also seen mirrored, and the mean of both scored beside the plain figures.
     """
 
     data: str
