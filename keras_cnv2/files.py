@@ -25,9 +25,10 @@ def read_file(path):
     """The bytes of a file. Raises an `OSError` for what is none: reading pipes and devices may never end."""
     # A pipe that nobody writes to would even be waited for here, but for this flag.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"This is no regular file but a folder, a pipe or the like. Received: {os.fspath(path)}")
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"This is no regular file but a pipe, a device or the like. Received: {os.fspath(path)}")
         return file.read()
 
 
