@@ -234,6 +234,15 @@ def test_another_server(run, paths, body):
     assert re.fullmatch(rf"error: what answers at .*:{port}/.* is no TensorFlow Serving\n", err)
 
 
+def test_model_of_numbers(run, paths):
+    """One without softmax or sigmoid: the client has no names to print."""
+    body = json.dumps({"outputs": {"logits": [[1.5]] * 6, "decoded": [True] * 6}}).encode()
+    with web_server(200, body) as port:
+        code, out, err = run("rest", *paths, port=port)
+    assert (code, out) == (1, "")
+    assert re.fullmatch(rf"error: the model at .*:{port}/.* gives numbers, and names no classes.*\n", err)
+
+
 def test_answer_without_an_end(run, client, paths, monkeypatch):
     monkeypatch.setattr(client, "MAX_ANSWER_BYTES", 1000)
     with web_server(200, b" " * 1_000_000) as port:
