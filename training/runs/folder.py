@@ -13,6 +13,7 @@ from pathlib import Path
 
 from keras_cnv2.checkpoints import model_folder
 from keras_cnv2.files import WRITING
+from keras_cnv2.images.classes import numbered
 
 from ..errors import RunError
 from ..files import read_json, write_json
@@ -230,12 +231,20 @@ def _with_defaults(config):
 
 def _check_same_data(folder, before, now):
     """Raises a `RunError` if both are known and differ."""
+    before, now = (found and _named_as_today(found) for found in (before, now))
     changed = [f"{n}: {before.get(n)} then, {now[n]} now" for n in now or () if before and before.get(n) != now[n]]
     if changed:
         raise RunError(
             "The data are not those that the run of this name began with. Put them back to go on with it, or give "
             f"another --name. Received: {folder} with " + "; ".join(changed)
         )
+
+
+def _named_as_today(found):
+    """What was found in data. Classes that nobody named were called by their numbers alone when some runs began."""
+    names = found.get("classes")
+    unnamed = names and names == [*map(str, range(len(names)))]
+    return {**found, "classes": [*numbered(len(names))]} if unnamed else found
 
 
 def finished(folder, recipe):

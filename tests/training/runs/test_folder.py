@@ -146,6 +146,14 @@ def test_other_data_are_refused(tmp_path):
             open_run(tmp_path / "a", pretraining(), found | other)
 
 
+@pytest.mark.parametrize("names", [["class 0", "class 1"], ["0", "1"]])
+def test_classes_that_nobody_named_were_called_otherwise(tmp_path, names):
+    interrupted(tmp_path / "a", pretraining(), {"classes": ["0", "1"]})
+    open_run(tmp_path / "a", pretraining(), {"classes": names})
+    with pytest.raises(RunError, match="The data are not those"):
+        open_run(tmp_path / "a", pretraining(), {"classes": ["1", "0"]})
+
+
 # Locks a folder as a run does, without what a run imports.
 LOCK = """
 import fcntl, os, sys
