@@ -12,7 +12,7 @@ LIBRARY = {
     "list": "Print the table of sizes and the table of published checkpoints.",
     "info": "Tell all about a size, a published checkpoint or a file of weights.",
     "predict": "Name the classes of pictures, the most probable first.",
-    "convert": "Write weights under other names, or into a Keras file: of a classifier, one for images in 0..255.",
+    "convert": "Write weights under other names, or into a Keras file; of a head of your own, those of its encoder.",
     "export": "Write a model as SavedModel, serving folder, LiteRT or ONNX file, and compare it with the model.",
     "verify": "Compare checkpoints with their published logits on a picture, and print the SHA-256 of each.",
 }

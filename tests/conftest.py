@@ -1,7 +1,13 @@
+import signal
+
 import keras
 import pytest
 
 from keras_cnv2.kernels import fused
+
+# A shell's jobs in the background ignore Ctrl-C, and all processes that they start: here it is to end them.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Take minutes in the slow set. They come first, so that of two processes none waits for them at the end.
 LONGEST = ("test_quickstart.py", "test_detect.py")
