@@ -153,6 +153,12 @@ def _gif_frame():
     return first_frame
 
 
+def has_16_bits(contents):
+    """Whether an encoded picture is a PNG with 16 bits a value; in graphs."""
+    head = part(contents, 0, 32)
+    return starts(head, PNG) & starts(head, b"\x10", 24)
+
+
 def part(contents, at, count):
     """So many bytes of a string from a place on, filled up with zeros where there are no more; in graphs."""
     import tensorflow as tf

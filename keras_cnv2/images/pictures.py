@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_cnv2.arguments import positive_int
 from keras_cnv2.files import read_file
-from keras_cnv2.images.header import MAX_PIXELS, PNG, gif_frame, needed_pixels, picture_size
+from keras_cnv2.images.header import MAX_PIXELS, gif_frame, has_16_bits, needed_pixels, picture_size
 from keras_cnv2.images.orientation import UPRIGHT, orientation_of, turned, turned_sides
 
 # The kinds of pictures that are read.
@@ -96,27 +96,33 @@ def load_image(
                     f"Pictures have at most {max_pixels} pixels (max_pixels). "
                     f"Received: {received} of {width} x {height} pixels"
                 )
-            _warn_of_small_range(contents, received)
+            if has_16_bits(contents) and (fault := small_range(contents)):
+                warnings.warn(f"{received} {fault}", stacklevel=2)
             return to_square(turned(decode(contents), orientation), size, resize).numpy()
     except tf.errors.OpError as error:
         reason = PALETTE if PALETTE in error.message else NO_PICTURE
         raise ValueError(f"{reason}. Received: {received}") from error
 
 
-def _warn_of_small_range(contents, name):
-    """Warns if of a PNG of 16 bits, of which the upper 8 are kept, few grey levels remain."""
+def small_range(contents):
+    """What to say of a PNG of 16 bits, of which the upper 8 are kept, if few grey levels remain; else `None`.
+
+    Args:
+        contents: The encoded picture, whose size has been checked.
+    """
     import tensorflow as tf
 
-    if not contents.startswith(PNG) or contents[24:25] != b"\x10":  # bits of a value
-        return
-    values = tf.io.decode_png(contents, 3, tf.uint16)
-    low, high = (int(limit(tf.cast(values, tf.int32))) for limit in (tf.reduce_min, tf.reduce_max))
-    if high - low < SMALL_RANGE:
-        warnings.warn(
-            f"{name} is a PNG of 16 bits that uses {low} to {high} of 0 to 65535: {high // 256 - low // 256 + 1} of "
-            "256 grey levels remain of it. Stretch its values, or train on arrays, in an .npz file",
-            stacklevel=3,
-        )
+    try:
+        values = tf.io.decode_png(contents, 3, tf.uint16).numpy()
+    except tf.errors.OpError:  # damaged, which is said elsewhere
+        return None
+    low, high = int(values.min()), int(values.max())
+    if high - low >= SMALL_RANGE:
+        return None
+    return (
+        f"is a PNG of 16 bits that uses {low} to {high} of 0 to 65535: {high // 256 - low // 256 + 1} of 256 grey "
+        "levels remain of it. Stretch its values, or train on arrays, in an .npz file"
+    )
 
 
 class Reading(NamedTuple):

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_cnv2.images.pictures import READING
+from keras_cnv2.images.header import has_16_bits, picture_size
+from keras_cnv2.images.pictures import READING, small_range
 
 from ..errors import DataError
 from .draws import Draws
@@ -28,6 +29,9 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 # How many examples are loaded at once: several copies of a batch are in memory for a while.
 EXAMPLES_BATCH = 64
+
+# How many pictures of 16 bits are named that few grey levels remain of.
+NAMED = 10
 
 # Of the pipeline that loads one batch: made anew for each, it would take longer to rewrite than that saves.
 _AS_WRITTEN = tf.data.Options()
@@ -70,6 +74,7 @@ class Loader:
         self.failure = None
         self._unreadable = set()
         self._has_unturned = False
+        self._of_16_bits, self._small_ranges = set(), 0
         self._lock = threading.Lock()
 
     # How pictures are kept. `rows` are tensors that stand for the pictures of a batch.
@@ -97,6 +102,23 @@ class Loader:
         """What a person knows these pictures by: a string tensor."""
         raise NotImplementedError
 
+    def _opened(self, rows, key):
+        """What `_open` returns. A picture of 16 bits that few grey levels remain of is named in the log."""
+        contents, *label = self._open(rows, key)
+
+        def look():
+            height, width = picture_size(contents)
+            name = self._names(rows, key[None])[0]
+            return tf.cond(
+                height * width <= tf.constant(self.reading.max_pixels, tf.int64),
+                lambda: tf.numpy_function(self._say_small_range, [contents, name], tf.bool),
+                lambda: tf.constant(False),
+            )
+
+        said = tf.cond(has_16_bits(contents), look, lambda: tf.constant(False))
+        with tf.control_dependencies([said]):
+            return tf.identity(contents), *label
+
     def _training_batches(self, recipe, first_batch, share, load, change=None, finish=None):
         """All batches of training from one on, without end, in a new order each pass over the pictures.
 
@@ -120,7 +142,7 @@ class Loader:
 
         def load_batch(number, rows):
             def load_one(key):
-                return load(*self._open(rows, key), Draws(recipe.seed, number, part.start + key), number // steps)
+                return load(*self._opened(rows, key), Draws(recipe.seed, number, part.start + key), number // steps)
 
             def change_one(key, *columns):
                 return key, *change(*columns, Draws(recipe.seed, number, part.start + key, 0))
@@ -156,7 +178,7 @@ class Loader:
 
         def load_batch(rows):
             rows = tf.nest.map_structure(lambda column: column[part], rows)
-            columns = self._load(rows, lambda key: load(*self._open(rows, key)))
+            columns = self._load(rows, lambda key: load(*self._opened(rows, key)))
             weights = tf.ones(tf.shape(tf.nest.flatten(columns)[0])[:1], tf.float32)
             columns = (*(finish(*columns) if finish else columns), weights)
             return tf.nest.map_structure(lambda column: _filled(column, part.stop - part.start), columns)
@@ -182,7 +204,7 @@ class Loader:
     def _example_columns(self, count, load):
         """As `_examples`, but a tuple of arrays `(count, ...)`, which are never twice in memory."""
         rows = self._example_rows(min(count, EXAMPLES_BATCH))
-        batches = rows.map(lambda rows: self._load(rows, lambda key: load(*self._open(rows, key))))
+        batches = rows.map(lambda rows: self._load(rows, lambda key: load(*self._opened(rows, key))))
         count = min(count, self.validation_size or self.size)
         columns = [np.empty((count, *spec.shape[1:]), spec.dtype.as_numpy_dtype) for spec in batches.element_spec]
         found = 0
@@ -218,6 +240,19 @@ class Loader:
                     "pictures are not turned, %s the first of them",
                     os.fsdecode(name),
                 )
+        return np.bool_(True)
+
+    def _say_small_range(self, contents, name):
+        """Logs once what `small_range` says of a picture; of many the first. Returns true."""
+        with self._lock:
+            is_known = name in self._of_16_bits or self._small_ranges >= NAMED
+            self._of_16_bits.add(name)
+        if not is_known and (fault := small_range(contents)):
+            with self._lock:
+                self._small_ranges += 1
+            logger.warning("%s %s", os.fsdecode(name), fault)
+            if self._small_ranges == NAMED:
+                logger.warning("of further pictures of 16 bits this is not said")
         return np.bool_(True)
 
     @property

@@ -8,6 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_cnv2 import load_image
+from keras_cnv2.images.pictures import Reading
 from tests.training.data.samples import FIELDS, assert_same, parts_of, put_together, take, write
 from tests.training.small import finetuning, pretraining
 from training.data.images.augment import Augmentation
@@ -45,7 +46,7 @@ class TestTraining:
         """A picture is mirrored in either of two epochs."""
         asked = []
 
-        def crop(contents, size, area, flip, draws):
+        def crop(contents, size, area, flip, draws, reading):
             assert flip.dtype == bool
             name = tf.strings.to_hash_bucket_fast(contents, 2**30)
             values = tf.cast(tf.stack([name, tf.cast(flip, "int64")]), "float32")
@@ -185,6 +186,39 @@ class TestUnreadable:
         shutil.rmtree(folder / "train")
         with pytest.raises(DataError, match="10 pictures of 13 cannot be read: .* and 5 more"), source.clear_errors():
             take(source.training(pretraining(**FIELDS)), 1)
+
+
+@quick
+class TestSixteenBits:
+    """Of 12 bits in 16, as microscopes and X-rays have it, 16 grey levels are left."""
+
+    def write(self, path, highest):
+        pixels = np.linspace(0, highest, 40 * 56).reshape(40, 56, 1).astype("uint16")
+        path.write_bytes(tf.io.encode_png(pixels).numpy())
+
+    def test_named_once(self, folder, caplog):
+        self.write(folder / "val" / "a" / "dark.png", 4095)
+        self.write(folder / "val" / "a" / "bright.png", 65535)
+        source = Folder(folder)
+        for _ in range(2):
+            take(source.validation(finetuning(**FIELDS), 2), 9)
+        (message,) = [record.getMessage() for record in caplog.records]
+        assert message.startswith(f"{folder}/val/a/dark.png is a PNG of 16 bits that uses 0 to 4095 of 0 to 65535: 16 ")
+
+    def test_in_training(self, folder, caplog):
+        for path in (folder / "train").rglob("*.jpg"):
+            self.write(path, 4095)
+        self.write(path.with_name("10.jpg"), 4095)
+        take(Folder(folder).training(pretraining(**{**FIELDS, "batch_size": 11})), 2)
+        assert caplog.text.count("uses 0 to 4095 of") == 10
+        assert caplog.text.count("of further pictures of 16 bits this is not said") == 1
+
+    def test_not_decoded_where_it_is_too_large(self, folder, caplog):
+        for path in (folder / "val").rglob("*.png"):
+            self.write(path, 4095)
+        source = Folder(folder, max_unreadable=1.0, reading=Reading(max_pixels=2239))
+        take(source.validation(finetuning(**FIELDS), 2), 9)
+        assert "16 bits" not in caplog.text
 
 
 @quick

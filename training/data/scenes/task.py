@@ -132,7 +132,7 @@ class Scenes(Loader):
             return (*map(tf.io.serialize_tensor, self._decode(picture, labels, name)), name)
 
         def load_batch(rows):
-            return self._load(rows, lambda key: load(*self._open(rows, key)))
+            return self._load(rows, lambda key: load(*self._opened(rows, key)))
 
         def parse(pixels, labels, name):
             return tf.io.parse_tensor(pixels, tf.uint8), tf.io.parse_tensor(labels, tf.int32), name
