@@ -19,9 +19,9 @@ from ..errors import RecipeError
 from ..evaluation.classification import check_channels, evaluate
 from ..files import write_json
 from ..recipes.fields import check_scale
-from ..runs.folder import FOUND, versions
+from ..runs.folder import CONFIG, FOUND, versions
 from .config import read_config, value_of
-from .start import add_device_options, devices_of, positive_int, weights_of
+from .start import add_device_options, devices_of, look, positive_int, weights_of
 from .values import converter
 
 logger = logging.getLogger(__name__)
@@ -181,6 +181,9 @@ def run(evaluation, devices=ONE_DEVICE):
     evaluation = replace(evaluation, image_size=image_size, resize=resize)
     with devices.agreement() as facts:
         source = open_source(evaluation)
+        if devices.is_chief:
+            folder = Path(evaluation.weights)
+            look(source, folder.parent if (folder / CONFIG).exists() else None)
         facts.update(images=source.validation_size, classes=source.class_names)
     if not source.validation_size:
         raise RecipeError(f"data must have pictures to evaluate on. Received: data={evaluation.data}")

@@ -142,6 +142,7 @@ def start_run(recipe, folder, devices, open_data=None, finish=None, change=False
             **getattr(source, "taken", {}),
         }
         if devices.is_chief:
+            look(source, folder.parent)
             open_run(folder, recipe, found, change)
         facts.update(recipe=dataclasses.asdict(recipe), versions=versions(), **found)
     if not recipe.weights and getattr(recipe, "layer_decay", 1) < 1:
@@ -152,6 +153,12 @@ def start_run(recipe, folder, devices, open_data=None, finish=None, change=False
         )
     make_reproducible(recipe)
     return source, weights
+
+
+def look(source, memory):
+    """Names files that cannot be read before a run begins, where data are files, see `training.data.file_rows`."""
+    if hasattr(source, "look"):
+        source.look(memory)
 
 
 def weights_of(recipe, finished=("fcmae.keras", "classifier.keras")):

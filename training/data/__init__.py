@@ -4,6 +4,7 @@
     scenes/       images with a class for each pixel
     boxes/        images with boxes
     loader        batches with tf.data: order, resuming, unreadable pictures
+    headers       which files cannot be read, before a run begins
     file_rows     how pictures are kept as files; tfds_rows: in TensorFlow Datasets; splits: what is held out
     reading       how the pictures of a recipe are read
     shares        the part of each batch that a worker loads

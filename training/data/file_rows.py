@@ -5,6 +5,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from .headers import unreadable
+
 Dataset = tf.data.Dataset
 
 
@@ -18,6 +20,27 @@ class FileRows:
         """Takes the paths of all training and of all validation pictures."""
         with tf.device("cpu"):
             self._files = tf.constant([os.fsencode(file) for file in (*training, *validation)], tf.string)
+
+    def look(self, memory=None):
+        """Names the pictures that cannot be read, by their headers.
+
+        Args:
+            memory: See `training.data.headers.unreadable`.
+
+        Raises:
+            DataError: If these are too many.
+        """
+        pictures = [os.fsdecode(file) for file in self._files.numpy()]
+        files = pictures + [os.fsdecode(file) for file in self._beside()]
+        faults = {}
+        for place, fault in unreadable(files, self.reading.max_pixels, memory).items() if files else ():
+            is_picture = place < len(pictures)
+            faults[pictures[place % len(pictures)]] = fault if is_picture else f"its labels {files[place]}: {fault}"
+        self._leave_out(faults)
+
+    def _beside(self):
+        """Of each picture a file without which it cannot be used; none for any."""
+        return []
 
     def _epochs(self, recipe, share):
         part = share.of(recipe.step_batch)

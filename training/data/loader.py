@@ -30,6 +30,9 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 # How many examples are loaded at once: several copies of a batch are in memory for a while.
 EXAMPLES_BATCH = 64
 
+# As many unreadable pictures never end a run, however small the data are.
+TOLERATED = 10
+
 # How many pictures of 16 bits are named that few grey levels remain of.
 NAMED = 10
 
@@ -51,7 +54,7 @@ class Loader:
         size: Number of training images.
         validation_size: Number of validation images.
         class_names: Tuple of strings, or `None` for pictures without labels.
-        max_unreadable: Largest share of all pictures that may be unreadable.
+        max_unreadable: Largest share of all pictures that may be unreadable; ten may be anyway.
         reading: `keras_cnv2.images.pictures.Reading`, how pictures are read.
 
     Attributes:
@@ -258,7 +261,7 @@ class Loader:
     @property
     def _allowed(self):
         # 0.29 * 100 is a little less than 29.
-        return int(round(self.max_unreadable * (self.size + self.validation_size), 6))
+        return max(TOLERATED, int(round(self.max_unreadable * (self.size + self.validation_size), 6)))
 
     def _load(self, rows, load, count=None, change=None):
         """Loads a batch in parallel, without the pictures that cannot be read.
@@ -319,13 +322,32 @@ class Loader:
                     self._unreadable.add(name)
                     logger.warning("Left out, as it cannot be read: %s", name)
             if len(self._unreadable) > self._allowed or len(readable) < count:
-                self.failure = DataError(
-                    f"{len(self._unreadable)} pictures of {self.size + self.validation_size} cannot be read: "
-                    f"{quote(sorted(self._unreadable))}. Mend or remove them, or raise max_unreadable. "
-                    f"Received: max_unreadable={self.max_unreadable:g}"
-                )
-                raise self.failure
+                self._fail_unreadable()
             return np.int64(len(self._unreadable))
+
+    def _leave_out(self, faults):
+        """Names pictures that are known to be unreadable before any is read.
+
+        Args:
+            faults: Dict from names to reasons.
+
+        Raises:
+            DataError: If these are too many.
+        """
+        self._unreadable |= faults.keys()
+        if len(self._unreadable) > self._allowed:
+            self._fail_unreadable()
+        for name, fault in faults.items():
+            logger.warning("Left out, as it cannot be read: %s: %s", name, fault)
+
+    def _fail_unreadable(self):
+        few = len(self._unreadable) <= self._allowed  # and yet there is none to take the place of one
+        self.failure = DataError(
+            f"{len(self._unreadable)} pictures of {self.size + self.validation_size} cannot be read: "
+            f"{quote(sorted(self._unreadable))}. Mend or remove them{'' if few else ', or raise --max-unreadable'}. "
+            f"Received: --max-unreadable {self.max_unreadable:g}"
+        )
+        raise self.failure
 
 
 def _filled(column, count):

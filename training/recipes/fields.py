@@ -27,7 +27,7 @@ class Training:
             handwritten digits, or an .npz file with train_images, train_labels and, if there are any, test_images and
             test_labels.
         validation_share: Share of the pictures held out where data have no validation split of their own.
-        max_unreadable: Largest share of the pictures that may be unreadable; those are named and skipped.
+        max_unreadable: Largest share of the pictures that may be unreadable, ten anyway; those are named and skipped.
         exif_orientation: Whether pictures are turned and mirrored as their EXIF data say, like viewers show them. Where
             annotations have the size of a picture as it is stored, it is not.
         max_pixels: Height times width of the largest picture that is decoded; larger ones count as unreadable.

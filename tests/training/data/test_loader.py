@@ -170,13 +170,21 @@ class TestUnreadable:
         np.testing.assert_array_equal(weights, [1, 0, 0, 0])
         assert "1.png" in caplog.text
 
-    def test_too_many(self, folder):
+    def test_ten_never_end_a_run(self, folder):
+        for number in (0, 1, 3, 4, 5, 6):
+            (folder / "train" / "ab"[number % 2] / f"{number}.jpg").write_bytes(b"")
         source = Folder(folder, max_unreadable=0.0)
-        message = r"1 pictures of 13 cannot be read: .*0\.png.*Received: max_unreadable=0$"
+        take(source.validation(finetuning(**FIELDS), 2), 9)
+        assert [len(batch) for batch in take(source.training(pretraining(**{**FIELDS, "batch_size": 2})), 9)] == [2] * 9
+
+    def test_too_many(self, folder, monkeypatch):
+        monkeypatch.setattr("training.data.loader.TOLERATED", 0)
+        source = Folder(folder, max_unreadable=0.0)
+        message = r"1 pictures of 13 cannot be read: .*0\.png.* raise --max-unreadable. Received: --max-unreadable 0$"
         with pytest.raises(DataError, match=message), source.clear_errors():
             take(source.validation(finetuning(**FIELDS), 2), 9)
 
-    @pytest.mark.parametrize(("share", "allowed"), [(0.29, 29), (0.289, 28), (0.0, 0), (1.0, 100), (0.07, 7)])
+    @pytest.mark.parametrize(("share", "allowed"), [(0.29, 29), (0.289, 28), (0.0, 10), (1.0, 100), (0.07, 10)])
     def test_as_many_as_the_share_says(self, share, allowed):
         assert Loader(90, 10, None, share)._allowed == allowed
 

@@ -82,6 +82,9 @@ class SceneFolder(FileRows, Scenes):
         with tf.device("cpu"):
             self._labels = tf.constant([os.fsencode(labels) for split in splits for _, labels in split])
 
+    def _beside(self):
+        return self._labels.numpy()
+
     def _open(self, rows, key):
         index = self._index(rows, key)
         labels = self._labels[index]
