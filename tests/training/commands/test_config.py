@@ -93,10 +93,11 @@ def test_recipes_shows_it(run, capsys):
 
 
 def test_evaluate_takes_weights_and_data_from_it(run):
-    expected = {"weights": str(run), "data": "digits", "image_size": 16, "resize": "squash", "max_unreadable": 0.01}
+    reading = {"max_unreadable": 0.01, "exif_orientation": True, "max_pixels": 50_000_000}
+    expected = {"weights": str(run), "data": "digits", "image_size": 16, "resize": "squash", **reading}
     assert evaluate.completed({"data": None, "weights": []}, run / "config.json") == expected
     given = {"data": "others", "weights": "w", "image_size": 32, "resize": None}
-    assert evaluate.completed(given, run) == {**given, "resize": "squash", "max_unreadable": 0.01}
+    assert evaluate.completed(given, run) == {**given, "resize": "squash", **reading}
     with pytest.raises(RecipeError, match="data must be given, or the config of a run. Received: neither"):
         evaluate.completed({"weights": "w", "data": None})
 
