@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from keras_cnv2.checkpoints.read import without_suffix
-from keras_cnv2.commands.predict import pictures_at, read_class_names
+from keras_cnv2.commands.predict import add_reading_options, pictures_at, read_class_names
 from keras_cnv2.export.litert.export import QUANTIZATIONS, export_litert
 from keras_cnv2.export.onnx import export_onnx
 from keras_cnv2.export.outputs import INPUT_DTYPES
@@ -33,7 +33,8 @@ OPTIONS = {
     "class_names": tuple(EXPORTS),
     "top": SERVED,
     "input_dtype": (*SERVED, "litert"),
-    "max_pixels": SERVED,
+    "exif_orientation": (*SERVED, "litert"),
+    "max_pixels": (*SERVED, "litert"),
     "name": ("serving",),
     "version": ("serving",),
     "max_batch_size": ("serving",),
@@ -55,7 +56,7 @@ def add_arguments(parser, weights_help):
     add("--class-names", metavar="FILE", help="text file, one name a line (default: the model's)")
     add("--top", type=int, help="classes that an answer names (default: 5)")
     add("--input-dtype", choices=INPUT_DTYPES, help="of images (default: float32)")
-    add("--max-pixels", type=int, help="height times width of the largest picture that is decoded")
+    add_reading_options(parser)  # by the server, and for int8
     add("--name", help="of the model at the server (default: convnextv2)")
     add("--version", type=int, help="of the model at the server (default: the next one)")
     add("--max-batch-size", type=int, help="images that the server computes at once (default: 32)")

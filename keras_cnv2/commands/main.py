@@ -1,6 +1,5 @@
 """The command `keras-cnv2`."""
 
-import argparse
 import json
 import logging
 import sys
@@ -17,10 +16,17 @@ from keras_cnv2.checkpoints.registry import CHECKPOINTS, find_checkpoint
 from keras_cnv2.checkpoints.source import fetch_weights, open_weights
 from keras_cnv2.checkpoints.write import save_checkpoint
 from keras_cnv2.commands import export as export_command
-from keras_cnv2.commands.predict import check_classifier, pictures_at, predict, read_class_names
+from keras_cnv2.commands.predict import (
+    add_reading_options,
+    check_classifier,
+    pictures_at,
+    positive,
+    predict,
+    read_class_names,
+)
 from keras_cnv2.commands.verify import TOLERANCE, verify
 from keras_cnv2.files import check_target, replacing
-from keras_cnv2.images.pictures import load_image
+from keras_cnv2.images.pictures import Reading, load_image
 from keras_cnv2.models.heads import kind_of
 from keras_cnv2.restore import read_architecture, restore_model
 from keras_cnv2.sizes import SIZES
@@ -74,9 +80,10 @@ def _parser():
     added.add_argument("images", nargs="+", metavar="IMAGE", help="picture, folder of pictures, or glob pattern")
     added.add_argument("--model", choices=SIZES, help="size, where the tag leaves it open")
     added.add_argument("--weights", help=f"{WEIGHTS} (default: imagenet, of tiny if no --model is given)")
-    added.add_argument("--top", type=_positive, default=5, help="classes to name (default: %(default)s)")
+    added.add_argument("--top", type=positive, default=5, help="classes to name (default: %(default)s)")
     added.add_argument("--class-names", metavar="FILE", help="text file, one name a line (default: the model's)")
     added.add_argument("--json", action="store_true", help="print one JSON list and nothing else")
+    add_reading_options(added)
 
     added = command("convert", run_convert)
     added.add_argument("source", metavar="IN", help=WEIGHTS)
@@ -91,12 +98,6 @@ def _parser():
     added.add_argument("--weights", nargs="+", help=f"each a {WEIGHTS} (default: all that have published logits)")
     added.add_argument("--logits", nargs="+", type=float, help="what to expect (default: the published ones)")
     return parser
-
-
-def _positive(text):
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"must be a positive int. Received: {text}")
-    return int(text)
 
 
 def run_list(args):
@@ -146,10 +147,11 @@ def run_predict(args):
     if args.model:
         _check_size(model, args.model)
     names = args.class_names and read_class_names(args.class_names)
+    given = {name: getattr(args, name) for name in Reading._fields if getattr(args, name) is not None}
     kind = kind_of(model)
 
     results, failed = [], 0
-    for path, predictions in predict(model, paths, args.top, names):
+    for path, predictions in predict(model, paths, args.top, names, Reading(**given)):
         if isinstance(predictions, Exception):
             failed += 1
             print(f"error: {printable(path)}: {printable(predictions)}", file=sys.stderr)

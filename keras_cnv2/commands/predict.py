@@ -1,5 +1,6 @@
 """Pictures to names of classes and probabilities, or to the numbers that a model gives."""
 
+import argparse
 import logging
 import os
 from pathlib import Path
@@ -9,12 +10,41 @@ import numpy as np
 
 from keras_cnv2.images.classes import decode_predictions, rank
 from keras_cnv2.images.folders import LeftOut, pictures_below
+from keras_cnv2.images.header import MAX_PIXELS
+from keras_cnv2.images.pictures import READING
 from keras_cnv2.models.heads import activation_of, classes_of, kind_of
 from keras_cnv2.models.pictures import PICTURE_CHANNELS, class_names, load_image_for, to_input
 
 logger = logging.getLogger(__name__)
 
 BATCH = 16
+
+
+def add_reading_options(parser):
+    """Adds the options that say how pictures are read; `None` where they are not given."""
+    parser.add_argument(
+        "--exif-orientation",
+        type=_true_or_false,
+        metavar="true|false",
+        help="whether pictures are turned as their EXIF data say (default: true)",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=positive,
+        help=f"height times width of the largest picture to decode (default: {MAX_PIXELS})",
+    )
+
+
+def positive(text):
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a positive int. Received: {text}")
+    return int(text)
+
+
+def _true_or_false(text):
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false. Received: {text}")
+    return text == "true"
 
 
 def find_pictures(arguments):
@@ -59,7 +89,7 @@ def pictures_at(arguments):
     return paths
 
 
-def predict(model, paths, top=5, names=None):
+def predict(model, paths, top=5, names=None, reading=READING):
     """Classifies pictures, a batch at a time.
 
     Args:
@@ -69,6 +99,7 @@ def predict(model, paths, top=5, names=None):
         paths: Paths of pictures.
         top: Int, how many classes to name.
         names: Optional list of strings, one a class.
+        reading: `keras_cnv2.images.pictures.Reading`, how pictures are read.
 
     Yields:
         Pairs of a path and, the most probable first, its list of (name, probability); or of a path and the error, if
@@ -84,7 +115,7 @@ def predict(model, paths, top=5, names=None):
     paths = list(paths)
     for start in range(0, len(paths), BATCH):
         batch = paths[start : start + BATCH]
-        images = [_try_to_load(path, model) for path in batch]
+        images = [_try_to_load(path, model, reading) for path in batch]
         readable = [image for image in images if not isinstance(image, Exception)]
         named = iter(_named(model, np.stack(readable), top, names) if readable else [])
         for path, image in zip(batch, images):
@@ -124,8 +155,8 @@ def read_class_names(path):
         raise ValueError(f"Names of classes are in a text file (UTF-8), one a line. Received: {path}") from error
 
 
-def _try_to_load(path, model):
+def _try_to_load(path, model, reading):
     try:
-        return load_image_for(model, path)
+        return load_image_for(model, path, reading=reading)
     except (OSError, ValueError) as error:
         return error

@@ -7,7 +7,7 @@ from keras.ops import convert_to_numpy
 
 from keras_cnv2.images.classes import imagenet_classes, numbered
 from keras_cnv2.images.normalization import preprocess_input
-from keras_cnv2.images.pictures import default_resize, load_image
+from keras_cnv2.images.pictures import READING, default_resize, load_image
 from keras_cnv2.models.classifier import PUBLISHED_CLASSES, ConvNeXtV2
 from keras_cnv2.models.heads import classes_of, takes_pixels
 
@@ -80,9 +80,9 @@ def class_names(model, names=None):
     return numbered(classes)
 
 
-def load_image_for(model, path, size=None, resize=None):
+def load_image_for(model, path, size=None, resize=None, reading=READING):
     """`load_image` as a model takes pictures: framed by `framing_of`, with its channels, in 0..255."""
-    image = load_image(path, *framing_of(model, size, resize))
+    image = load_image(path, *framing_of(model, size, resize), *reading)
     return image if model.input_shape[-1] == 3 else image @ np.float32(LUMA)[:, None]
 
 

@@ -81,7 +81,9 @@ def test_litert(run, weights, image, expected, tmp_path):
         Image.fromarray(pixels(seed=seed)).save(tmp_path / f"{seed}.png")
     (tmp_path / "animals.tflite").write_bytes(b"before")
     arguments = ["--quantization", "int8", "--representative", tmp_path, "--overwrite"]
-    code, *_ = run(weights, "--to", "litert", "--image-size", SIZE, *arguments)
+    code, _, error = run(weights, "--to", "litert", "--image-size", SIZE, *arguments, "--max-pixels", 99)
+    assert (code, "at most 99 pixels" in error) == (1, True)
+    code, *_ = run(weights, "--to", "litert", "--image-size", SIZE, *arguments, "--exif-orientation", "false")
     assert code == 0
     received = Interpreter(str(Path("animals.tflite"))).get_signature_runner()(images=image)["probabilities"]
     np.testing.assert_allclose(received, expected, atol=0.05)  # 0.02 apart when this was written

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
+from PIL import Image
 
 import keras_cnv2
 from keras_cnv2.checkpoints.registry import CHECKPOINTS, OURS, find_checkpoint
@@ -228,6 +229,22 @@ class TestPredict:
         _, out, _ = run("predict", "photos/a.jpg", "--weights", "m.safetensors", "--json", "--top", 1000)
         names = {row["name"] for row in json.loads(out)[0]["predictions"]}
         assert {"tench", "goldfish"} < names
+
+    def test_how_pictures_are_read(self, run, pictures):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.open(pictures / "a.jpg").rotate(-90, expand=True).save("turned.png", exif=exif)
+
+        def probabilities(*options):
+            code, out, error = run("predict", "turned.png", "--weights", FILE, "--json", "--top", 10, *options)
+            return code, error, [row["probability"] for each in json.loads(out) for row in each["predictions"]]
+
+        seen, stored = probabilities()[2], probabilities("--exif-orientation", "false")[2]
+        assert max(map(abs, np.subtract(seen, stored))) > 1e-6
+        assert probabilities("--exif-orientation", "true", "--max-pixels", 10_000)[2] == seen
+        code, error, _ = probabilities("--max-pixels", 1999)
+        assert (code, "at most 1999 pixels" in error) == (1, True)
+        assert run("predict", "turned.png", "--exif-orientation", "perhaps")[0] == 2
 
     def test_grey_pictures(self, run, pictures):
         model = classifier(input_shape=(32, 32, 1), stem_stride=1, classifier_activation="softmax", resize="squash")

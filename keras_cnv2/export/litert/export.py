@@ -27,7 +27,8 @@ from keras_cnv2.export.outputs import (
     with_named_outputs,
 )
 from keras_cnv2.files import check_target, replacing
-from keras_cnv2.images.pictures import check_resize
+from keras_cnv2.images.header import MAX_PIXELS
+from keras_cnv2.images.pictures import Reading, check_resize
 from keras_cnv2.models.pictures import framing_of
 
 SUFFIX = ".tflite"
@@ -47,6 +48,8 @@ def export_litert(
     input_dtype: str = "float32",
     resize: str | None = None,
     class_names: Sequence[str] | None = None,
+    exif_orientation: bool = True,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Writes a model as a LiteRT (TensorFlow Lite) file, of builtin operations that XNNPACK runs as one piece.
 
@@ -84,6 +87,7 @@ def export_litert(
         resize: "crop" or "squash", how pictures become images, in calibration and for users of the file. By default the
             model's way, if the size is its own, see `keras_cnv2.load_image`.
         class_names: Optional list of strings, one a class. By default the model's, else "class 0" and so on.
+        exif_orientation, max_pixels: How pictures in `representative` are read, see `keras_cnv2.load_image`.
 
     Raises:
         ValueError: If the model is none of these or takes more than 2 GB, or an argument is out of range.
@@ -98,7 +102,8 @@ def export_litert(
     shape = (positive_int("batch", batch), *sides, model.input_shape[-1])
     labels = labels_of(model, class_names)
     metadata = exported_metadata(model, *pictures_of(model, sides, resize), labels)
-    batches = batches_of(representative, model, shape, resize) if quantization == "int8" else None
+    reading = Reading(exif_orientation, max_pixels)
+    batches = batches_of(representative, model, shape, resize, reading) if quantization == "int8" else None
     with replacing(path) as temporary:
         named = with_named_outputs(model)
         function, variables = _function(named, shape, input_dtype, batches)

@@ -4,10 +4,11 @@ import os
 
 import numpy as np
 
+from keras_cnv2.images.pictures import READING
 from keras_cnv2.models.pictures import load_image_for, to_input
 
 
-def batches_of(representative, model, shape, resize=None):
+def batches_of(representative, model, shape, resize=None, reading=READING):
     """Reads images and arranges them as batches of one shape.
 
     Args:
@@ -15,6 +16,7 @@ def batches_of(representative, model, shape, resize=None):
         model: The model they are for, which says how pictures become images.
         shape: `(batch, H, W, C)`. The last batch is filled up with the first images.
         resize: How pictures become images, see `keras_cnv2.models.pictures.framing_of`.
+        reading: `keras_cnv2.images.pictures.Reading`, how they are read.
 
     Returns:
         List of arrays of this shape, float32.
@@ -25,7 +27,7 @@ def batches_of(representative, model, shape, resize=None):
     """
     if isinstance(representative, (str, bytes, os.PathLike)):
         raise ValueError(f"representative must be an iterable of paths or images. Received: {representative!r}")
-    images = [image for item in representative for image in _images(item, model, shape[1:], resize)]
+    images = [image for item in representative for image in _images(item, model, shape[1:], resize, reading)]
     if not images:
         raise ValueError("representative must hold one image at least, better a hundred. Received: none")
     missing = -len(images) % shape[0]
@@ -38,10 +40,10 @@ def as_dtype(images, dtype):
     return images.round().clip(0, 255).astype("uint8") if np.dtype(dtype) == np.uint8 else images
 
 
-def _images(item, model, shape, resize):
+def _images(item, model, shape, resize, reading):
     """The images of one item, as float32 arrays."""
     if isinstance(item, (str, os.PathLike)):
-        return [_load(item, model, shape, resize)]
+        return [_load(item, model, shape, resize, reading)]
     array = np.asarray(item, "float32")
     array = array[None] if array.ndim == len(shape) else array
     if array.shape[1:] != tuple(shape):
@@ -52,11 +54,11 @@ def _images(item, model, shape, resize):
     return list(array)
 
 
-def _load(path, model, shape, resize):
+def _load(path, model, shape, resize, reading):
     height, width, channels = shape
     if height != width or channels not in (1, 3):
         raise ValueError(
             "Pictures become square images of one or three channels: give arrays, not paths, for others. "
             f"Received: {os.fspath(path)!r} for images of shape {tuple(shape)}"
         )
-    return to_input(model, load_image_for(model, path, height, resize))
+    return to_input(model, load_image_for(model, path, height, resize, reading))
