@@ -241,7 +241,7 @@ class TestPredict:
 
         seen, stored = probabilities()[2], probabilities("--exif-orientation", "false")[2]
         assert max(map(abs, np.subtract(seen, stored))) > 1e-6
-        assert probabilities("--exif-orientation", "true", "--max-pixels", 10_000)[2] == seen
+        assert probabilities("--exif-orientation", "true", "--max-pixels", 100_000)[2] == seen
         code, error, _ = probabilities("--max-pixels", 1999)
         assert (code, "at most 1999 pixels" in error) == (1, True)
         assert run("predict", "turned.png", "--exif-orientation", "perhaps")[0] == 2
