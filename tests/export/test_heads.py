@@ -80,6 +80,7 @@ class TestClassifier:
         np.testing.assert_allclose(received, sequential(images()), atol=1e-5)
         assert json.loads(read.get_modelmeta().custom_metadata_map["keras_cnv2"])["class_names"][4] == "class 4"
 
+    @pytest.mark.slow
     def test_int8(self, tmp_path):
         """Channels are evened out in the blocks of a model within it as well."""
         head = [keras.layers.GlobalAveragePooling2D(), keras.layers.LayerNormalization(), keras.layers.Dense(5)]
@@ -91,6 +92,7 @@ class TestClassifier:
 
 
 class TestNumbers:
+    @pytest.mark.slow
     def test_several_outputs(self, several, tmp_path):
         expected = dict(zip(("age", "maps"), map(np.asarray, several(images()))))
         served = saved_model(several, tmp_path / "it")
@@ -106,6 +108,7 @@ class TestNumbers:
         pictures = served["serve_jpeg"](encoded=tf.constant([b"none"]))
         np.testing.assert_array_equal(pictures["maps"], np.zeros((1, 4, 4, 2)))
 
+    @pytest.mark.slow
     def test_dict_of_one_and_layers_of_the_users(self, tmp_path):
         """Pixels go into layers of their own; a normalised encoder follows."""
         photos = keras.Input((SIZE, SIZE, 3), name="photos")

@@ -78,7 +78,8 @@ def test_interrupted_run_ends_as_if_it_had_not_been(tmp_path, phase, stop, saved
         np.testing.assert_allclose(again.history[1][shown], progress.history[1][shown], atol=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [pytest.param(4, marks=pytest.mark.slow), 16])
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [4, 16])
 def test_goes_on_with_another_batch_size(tmp_path, batch_size):
     """From the same place in the data and in the schedule, whether steps have higher numbers then or lower ones."""
     with pytest.raises(KeyboardInterrupt):
