@@ -71,12 +71,13 @@ def _look_at(file, max_pixels, known):
         facts = f"{os.path.abspath(file)}\0{status.st_size}\0{status.st_mtime_ns}\0{max_pixels}"
         digest = hashlib.blake2b(os.fsencode(facts), digest_size=8).digest()
         key = int.from_bytes(digest, "little")
-        return key, None if key in known else _fault(file, max_pixels)
+        return key, None if key in known else fault_of(file, max_pixels)
     except OSError as error:
         return None, error.strerror
 
 
-def _fault(file, max_pixels):
+def fault_of(file, max_pixels=np.inf):
+    """Why a file is no picture that can be read, by its header; else `None`. Raises an `OSError` for no file."""
     height = width = 0
     with open(file, "rb") as opened:
         head = b""

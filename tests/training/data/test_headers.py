@@ -42,7 +42,7 @@ def test_reasons(tmp_path):
 def test_remembered_until_they_change(folder, tmp_path, monkeypatch):
     files = [*map(str, sorted(folder.rglob("*.jpg")))]
     looked = []
-    monkeypatch.setattr("training.data.headers._fault", lambda file, max_pixels: looked.append(file))
+    monkeypatch.setattr("training.data.headers.fault_of", lambda file, max_pixels: looked.append(file))
     for expected in (files, []):
         looked.clear()
         assert unreadable(files, 10**6, tmp_path / "runs") == {}

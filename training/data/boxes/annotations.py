@@ -1,13 +1,19 @@
 """Pictures with boxes, as files of annotations describe them."""
 
 import logging
+import os
+import stat
 from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 
+from keras_cnv2.images.folders import LeftOut
+from keras_cnv2.images.pictures import SUFFIXES
+
 from ...errors import DataError
-from ..errors import quote
+from ..errors import quote, say_left_out
+from ..headers import fault_of
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +80,8 @@ def side(what, value):
 
 
 def cleaned(annotations, path):
-    """Clips boxes to their pictures and leaves out those of which nothing is left; the log tells how many once.
+    """Leaves out what is no picture that is read, clips boxes to their pictures and leaves out those of which nothing
+    is left; the log tells how many once.
 
     Args:
         annotations: `Annotations`.
@@ -86,13 +93,34 @@ def cleaned(annotations, path):
     Raises:
         DataError: If no box for training is left, or there is none for validation either.
     """
-    counts = Counter()
-    train, validation = ([_clean(example, counts) for example in split] for split in annotations[:2])
+    counts, left_out = Counter(), LeftOut()
+    train, validation = (
+        [_clean(example, counts) for example in split if _is_picture(example.path, left_out)]
+        for split in annotations[:2]
+    )
+    say_left_out(path, left_out)
     if not any(len(example.boxes) for example in train or validation):
         raise DataError(f"There are no objects in the annotations. Received: {path}")
     if counts:
         logger.warning("%s: %s", path, ", ".join(f"{count} {what}" for what, count in counts.items()))
     return Annotations(train, validation, annotations.class_names)
+
+
+def _is_picture(path, left_out):
+    """Whether a path may be of a picture. One that is missing may be: it counts as unreadable."""
+    suffix = os.path.splitext(path)[1].lower()
+    try:
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+        is_other = is_file and suffix not in ("", *SUFFIXES) and fault_of(path) is not None
+    except FileNotFoundError:
+        return True
+    except OSError:  # no rights, links to themselves, names that are too long
+        is_file = is_other = False
+    if is_other:
+        left_out.suffixes[suffix] += 1
+    elif not is_file:
+        left_out.others.append(path)
+    return is_file and not is_other
 
 
 def _clean(example, counts):

@@ -1,12 +1,12 @@
 """Pascal VOC: a folder with an XML file a picture."""
 
 import logging
-import os
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
+from keras_cnv2.files import read_file
 from keras_cnv2.images.folders import visible
 from keras_cnv2.images.pictures import SUFFIXES
 
@@ -95,7 +95,7 @@ def _split(path, share, seed):
 def _ids(file):
     """The ids that a file lists, each once."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_file(file).decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"This is no list of pictures in UTF-8: {error}. Received: {file}") from error
     return [*dict.fromkeys(filter(None, map(str.strip, lines)))]
@@ -105,8 +105,8 @@ def _pictures(folder):
     """The pictures of a folder: from ids to names of files. What annotations call their file is often wrong."""
     if not folder.is_dir():
         raise DataError(f"Pictures must lie in a folder JPEGImages. Received: {folder.parent}")
-    files = (entry.name for entry in visible(folder) if os.path.isfile(entry.path))
-    names = [name for name in files if name.lower().endswith(SUFFIXES)]
+    # Of several with one id those count that are read; of others it is said that they are left out.
+    names = sorted((entry.name for entry in visible(folder)), key=lambda name: name.lower().endswith(SUFFIXES))
     return {Path(name).stem: name for name in names}
 
 

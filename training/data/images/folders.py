@@ -10,7 +10,7 @@ from keras_cnv2.images.folders import LeftOut, pictures_below, visible
 from keras_cnv2.images.pictures import READING, SUFFIXES
 
 from ...errors import DataError
-from ..errors import quote
+from ..errors import quote, say_left_out
 from ..file_rows import FileRows
 from ..loader import VALIDATION_NAMES
 from ..splits import hold_out_files
@@ -110,12 +110,6 @@ def _validation_classes(path, left_out):
 def _classes(folder, left_out):
     folders = [entry for entry in visible(folder) if os.path.isdir(entry.path)]  # false for links to themselves
     return {entry.name: pictures_below(entry.path, left_out) for entry in folders}
-
-
-def say_left_out(path, left_out):
-    """Logs in one line what lies among the pictures of a folder and is not taken."""
-    if left_out:
-        logger.warning("%s: left out, as they are no pictures that are read: %s", path, left_out)
 
 
 def _hold_out(classes, path, share, seed):

@@ -40,9 +40,9 @@ def given_names(classes):
 
 def names_beside(path):
     """The names of classes in a file of the folder, `None` if there is none."""
-    if (path / CLASSES_FILE).exists():
+    if (path / CLASSES_FILE).is_file():
         return given_names(path / CLASSES_FILE)
-    if (path / ADE20K_FILE).exists():
+    if (path / ADE20K_FILE).is_file():
         lines = (path / ADE20K_FILE).read_text(encoding="utf-8").splitlines()[1:]
         # The first of several words for a class.
         return given_names([line.split("\t")[-1].split(",")[0].strip() for line in lines if line.strip()])

@@ -9,9 +9,8 @@ from keras_cnv2.images.folders import LeftOut, pictures_below
 from keras_cnv2.images.pictures import READING
 
 from ...errors import DataError
-from ..errors import quote
+from ..errors import quote, say_left_out
 from ..file_rows import FileRows
-from ..images.folders import say_left_out
 from ..loader import VALIDATION_NAMES, Dataset
 from ..splits import hold_out_files
 from .class_names import counted_names, given_names, names_beside

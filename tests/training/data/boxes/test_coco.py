@@ -1,5 +1,9 @@
+import json
+import os
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.training.data.boxes.small import CATEGORIES, NAMES, objects_of, write_coco
 from training.data.boxes.coco import read_coco
@@ -196,3 +200,18 @@ class TestBadInput:
         write_coco(folder, "val2017", [0], change=lambda c: c["categories"].append({"id": 8, "name": "red"}))
         with pytest.raises(DataError, match="number their classes differently"):
             read_coco(folder)
+
+
+def test_pictures_that_are_none(folder, caplog):
+    """A pipe would be waited for, a device read without end."""
+    images = json.loads((folder / "annotations/instances_train2017.json").read_text())["images"]
+    pipe, tiff = (folder / "train2017" / image["file_name"] for image in images[:2])
+    pipe.unlink()
+    os.mkfifo(pipe)
+    content = (folder / "annotations/instances_train2017.json").read_text()
+    content = content.replace(tiff.name, "it.tif").replace(images[2]["file_name"], "/dev/zero")
+    (folder / "annotations/instances_train2017.json").write_text(content)
+    Image.new("L", (40, 30)).save(folder / "train2017/it.tif")
+    train = read_coco(folder).train
+    assert [example.path for example in train] == [str(folder / "train2017" / i["file_name"]) for i in images[3:]]
+    assert f"are read: 1 .tif; neither files nor folders that can be read: '{pipe}', '/dev/zero'" in caplog.text

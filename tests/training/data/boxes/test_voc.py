@@ -1,4 +1,6 @@
 import locale
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +103,26 @@ class TestLayout:
         save(tmp_path / "JPEGImages" / "p0.JPG", objects_of(0), format="JPEG")
         paths = [example.path for example in read_voc(tmp_path, validation_share=0.0).train]
         assert paths == [str(tmp_path / "JPEGImages" / name) for name in ("p0.JPG", "p1.png")]
+
+    def test_what_is_no_picture_is_left_out(self, tmp_path, caplog):
+        write_voc(tmp_path, 6)
+        for number in (0, 1, 2, 3):
+            (tmp_path / "JPEGImages" / f"p{number}.png").unlink()
+        for number in (0, 1):
+            save(tmp_path / "JPEGImages" / f"p{number}.TIF", objects_of(number), format="TIFF")
+        save(tmp_path / "JPEGImages" / "p2.jpg_large", objects_of(2), format="JPEG")
+        os.mkfifo(tmp_path / "JPEGImages" / "p3.jpg")
+        paths = [Path(example.path).name for example in read_voc(tmp_path, validation_share=0.0).train]
+        assert paths == ["p2.jpg_large", "p4.png", "p5.png"]
+        assert "left out, as they are no pictures that are read: 2 .tif; neither files nor folders" in caplog.text
+        assert "p3.jpg" in caplog.text
+
+    def test_list_that_is_a_pipe(self, tmp_path):
+        write_voc(tmp_path, 2)
+        (tmp_path / "ImageSets" / "Main" / "train.txt").unlink()
+        os.mkfifo(tmp_path / "ImageSets" / "Main" / "train.txt")
+        with pytest.raises(OSError, match="no regular file .*train.txt"):
+            read_voc(tmp_path)
 
 
 class TestBadInput:
