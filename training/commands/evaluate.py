@@ -123,7 +123,8 @@ def completed(given, config=None):
     """Options, those of an earlier run where none was given.
 
     Args:
-        given: Dict from the names of options to their values, `None` where there is none.
+        given: Dict from the names of options to their values, `None` where there is none. Where weights are a run's
+            folder and data an .npz file, that run says how its values are scaled.
         config: Path of the run's config.json, or of its folder; `None` for no run.
 
     Raises:
@@ -131,19 +132,26 @@ def completed(given, config=None):
     """
     given = {name: value for name, value in given.items() if value not in (None, [])}
     if config:
-        path, earlier = Path(config), read_config(config)
-        taken = [name for name in FROM_RUN if earlier.get(name) is not None]
-        fields = Evaluation.__dataclass_fields__
-        of_run = {name: value_of(name, earlier[name], fields[name].type, config) for name in taken}
-        of_data = earlier.get(FOUND)  # what the run took from its data counts for all data
-        if isinstance(of_data, dict) and {*SCALING}.isdisjoint(of_run.keys() | given.keys()):
-            scaling = [name for name in SCALING if name in of_data]
-            of_run |= {name: value_of(name, of_data[name], fields[name].type, config) for name in scaling}
-        given = {"weights": str(path if path.is_dir() else path.parent), **of_run, **given}
+        path = Path(config)
+        given = {"weights": str(path if path.is_dir() else path.parent), **_of_run(config, FROM_RUN, given), **given}
+    elif str(given.get("data")).endswith(".npz") and (Path(given.get("weights", "")) / CONFIG).exists():
+        given |= _of_run(given["weights"], SCALING, given)
     for name in ("weights", "data"):
         if not given.get(name):
             raise RecipeError(f"{name} must be given, or the config of a run. Received: neither")
     return given
+
+
+def _of_run(config, names, given):
+    """These fields of an earlier run. What it took from its data to scale them counts for all data."""
+    earlier, fields = read_config(config), Evaluation.__dataclass_fields__
+    found = earlier.get(FOUND)
+    if not {*SCALING}.isdisjoint(given):  # a scale does not go with a mean
+        names = [name for name in names if name not in SCALING]
+    elif isinstance(found, dict) and all(earlier.get(name) is None for name in SCALING):
+        earlier |= {name: found[name] for name in SCALING if name in found}
+    taken = [name for name in names if earlier.get(name) is not None]
+    return {name: value_of(name, earlier[name], fields[name].type, config) for name in taken}
 
 
 def run(evaluation, devices=ONE_DEVICE):

@@ -4,6 +4,7 @@ import logging
 
 import keras
 
+from keras_cnv2.models.pictures import PICTURE_CHANNELS
 from keras_cnv2.terminal import printable
 
 from ..data.images.augment import Augmentation
@@ -80,7 +81,7 @@ def run(recipe, folder, devices=ONE_DEVICE, finish=None, change=False):
         folder,
         augmentation=Augmentation(
             classes=len(source.class_names),
-            rand_augment=recipe.rand_augment,
+            rand_augment=_rand_augment(recipe, source.channels),
             rand_augment_std=recipe.rand_augment_std,
             erasing=recipe.erasing,
             cutout=recipe.cutout,
@@ -102,6 +103,14 @@ def run(recipe, folder, devices=ONE_DEVICE, finish=None, change=False):
         results.save(trained, folder / MODEL)  # before evaluation compiles it
     found = evaluate(trained, source, recipe, recipe.step_batch, devices) if source.validation_size else ({}, None)
     return devices.on_chief(lambda: _written(classifier, trained, recipe, source, progress, folder, devices, *found))
+
+
+def _rand_augment(recipe, channels):
+    """The recipe's magnitude; 0 for images that RandAugment is not for, which the log says."""
+    if recipe.rand_augment and channels not in PICTURE_CHANNELS:
+        logger.warning("images of %d channels: trained without RandAugment, which is for 1 or 3", channels)
+        return 0.0
+    return recipe.rand_augment
 
 
 def _written(classifier, trained, recipe, source, progress, folder, devices, scores, matrix):
