@@ -172,7 +172,7 @@ def evaluate(classifier, source, recipe, batch_size, devices=ONE_DEVICE, mirrore
 def _top(scores, total):
     """Top-1 and top-5 accuracy of so many images."""
     counts = {"top1": ops.sum(scores.correct), "top5": scores.in_top5}
-    return {name: float(ops.convert_to_numpy(count) / total) for name, count in counts.items()}
+    return {name: float(ops.convert_to_numpy(count)) / total for name, count in counts.items()}
 
 
 def of_pictures(model):
