@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import time
 from collections import deque
-from types import SimpleNamespace
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -30,6 +30,7 @@ from training.data.images import augment
 from training.data.images.crops import random_crop
 from training.data.images.folders import Folder
 from training.data.loader import CORES
+from training.recipes.images import PRETRAINING
 
 SIZE = 224
 AREA = (0.2, 1.0)
@@ -172,14 +173,7 @@ def main(argv=None):
 
     paths = pictures_below(args.folder, LeftOut())
     check_same_images(paths[:: -(-len(paths) // 100)])
-    recipe = SimpleNamespace(
-        image_size=SIZE,
-        crop_area=AREA,
-        flip=True,
-        seed=0,
-        step_batch=args.batch,
-        steps_per_pass=lambda size: size // args.batch,
-    )
+    recipe = replace(PRETRAINING["images"], image_size=SIZE, crop_area=AREA, batch_size=args.batch)
     pil = PilBatches(paths, args.batch, args.processes)
     memory = {"Folder": Memory({"self": resident()}), "PIL": Memory(pil.memory_before, pil.shared_bytes)}
     contestants = {"Folder": Folder(args.folder, labelled=False).training(recipe), "PIL": pil}

@@ -78,7 +78,9 @@ def test_fixed_size_and_uint8(tmp_path):
     assert {*loaded} == {"serving_default"}
     batch = images(2, 64, 64).astype("uint8")
     assert_answer(loaded["serving_default"](images=tf.constant(batch)), model(batch))
-    assert (tmp_path / "it" / "assets" / "labels.txt").read_text("utf-8").split() == [*"01234"]
+    assert (tmp_path / "it" / "assets" / "labels.txt").read_text("utf-8").splitlines() == [
+        f"class {i}" for i in range(5)
+    ]
 
 
 def test_one_class(tmp_path):
@@ -119,6 +121,6 @@ def test_impossible_arguments(model, tmp_path):
         with pytest.raises(ValueError, match="Received: "):
             keras_cnv2.export_saved_model(model, tmp_path / "it", **arguments)
     inputs = keras.Input((64, 64, 3))
-    with pytest.raises(ValueError, match="Exported are ConvNeXtV2"):
+    with pytest.raises(ValueError, match="The model must be a ConvNeXtV2"):
         keras_cnv2.export_saved_model(keras.Model(inputs, keras.layers.ReLU()(inputs)), tmp_path / "it")
     assert [*tmp_path.iterdir()] == []
