@@ -13,6 +13,7 @@ import os
 import time
 from collections import deque
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
