@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 from pathlib import Path
 
 try:
@@ -34,10 +35,20 @@ def read_file(path):
 
 def check_target(path):
     """Raises an `OSError` if there cannot be a file at `path`."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no such folder to write to. Received: {path}")
+    _check_folder(path)
     if path.is_dir():
         raise IsADirectoryError(f"There is a folder where the file should be. Received: {path}")
+
+
+def _check_folder(path):
+    """Raises an `OSError` if nothing can be written beside `path`."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no such folder to write to. Received: {path}")
+    try:  # permissions do not tell: of a disk that is mounted to be read only, of network disks
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise PermissionError(f"Nothing can be written to this folder ({error.strerror}). Received: {path}") from error
 
 
 @contextlib.contextmanager
@@ -73,8 +84,7 @@ def new_folder(path, overwrite=False):
             is writing it.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no such folder to write to. Received: {path}")
+    _check_folder(path)
     with _writing(path) as folder:
         _check_free(path, overwrite)
         temporary = folder / "new"

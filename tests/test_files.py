@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from keras_cnv2 import files
-from keras_cnv2.files import exchange, new_folder, replacing
+from keras_cnv2.files import check_target, exchange, new_folder, replacing
 
 ROOT = Path(__file__).parents[1]
 
@@ -159,3 +159,12 @@ def test_long_names(tmp_path, name):
     with replacing(tmp_path / name) as temporary:
         temporary.write_bytes(b"mine")
     assert [*tmp_path.iterdir()] == [tmp_path / name]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nobody can write there, not even root")
+def test_folders_that_nothing_can_be_written_to():
+    """It is said before what is to be written has been computed."""
+    path = Path("/proc/it")
+    for target in (check_target, lambda path: new_folder(path).__enter__()):
+        with pytest.raises(PermissionError, match="Nothing can be written to this folder .* Received: /proc/it"):
+            target(path)

@@ -22,8 +22,9 @@ from ..drawing.progress import progress_bar
 from ..errors import RecipeError
 from ..evaluation.classification import check_channels
 from ..files import write_json
-from .evaluate import SCALING, Evaluation, add_picture_options, completed
-from .start import Outcome, folder_name, folder_of, positive_int, weights_of
+from .evaluate import Evaluation, add_picture_options, completed
+from .scaling import SCALING
+from .start import Outcome, folder_name, folder_of, look, positive_int, weights_of
 from .values import converter
 
 # Images whose pictures are drawn.
@@ -50,10 +51,8 @@ def add_arguments(parser):
 
 def outcome(args):
     """Does what was asked for. Returns the `Outcome`; its metrics are what analysis.json holds."""
-    given = {
-        name: getattr(args, name)
-        for name in ("data", "model", "image_size", "resize", "batch_size", "exif_orientation", "max_pixels", *SCALING)
-    }
+    reading = "max_unreadable", "exif_orientation", "max_pixels", *SCALING
+    given = {name: getattr(args, name) for name in ("data", "model", "image_size", "resize", "batch_size", *reading)}
     given = completed({**given, "weights": args.weights}, args.config)
     weights = given.pop("weights")
     models = [weights] if isinstance(weights, str) else weights
@@ -101,6 +100,7 @@ def run(weights, folder, images=1000, labelled=True, **evaluation):
     source, batch_size, recipe = _opened(models, weights, labelled, evaluation)
     for model in models.values():
         check_channels(model, source, recipe.data)
+    look(source, folder.parent)
     count = min(images, source.validation_size or source.size)
     with source.clear_errors():
         images, labels = source.examples(recipe, count, labelled=True)

@@ -19,8 +19,9 @@ from ..errors import RecipeError
 from ..evaluation.classification import check_channels, evaluate
 from ..files import write_json
 from ..recipes.fields import check_scale
-from ..runs.folder import CONFIG, FOUND, versions
+from ..runs.folder import versions
 from .config import read_config, value_of
+from .scaling import SCALING, run_of, scaling_of
 from .start import add_device_options, devices_of, look, positive_int, weights_of
 from .values import converter
 
@@ -60,11 +61,8 @@ class Evaluation:
     seed: int = 0
 
 
-# How values other than those of pictures are scaled.
-SCALING = ("scale", "mean", "deviation")
-
-# What a run's evaluation has in common with its training.
-FROM_RUN = ("data", "image_size", "resize", "max_unreadable", "exif_orientation", "max_pixels", *SCALING)
+# What a run's evaluation has in common with its training, beside the scaling of values.
+FROM_RUN = ("data", "image_size", "resize", "max_unreadable", "exif_orientation", "max_pixels")
 
 
 def add_arguments(parser):
@@ -94,6 +92,9 @@ def add_picture_options(parser):
         help="whether pictures are turned as their EXIF data say (default: true)",
     )
     parser.add_argument("--max-pixels", type=positive_int, help=f"of the largest picture (default: {MAX_PIXELS})")
+    parser.add_argument(
+        "--max-unreadable", type=converter(float), help="share of the pictures that may be unreadable (default: 0.01)"
+    )
     for name, annotation in (("scale", float), ("mean", tuple[float, ...]), ("deviation", tuple[float, ...])):
         parser.add_argument(f"--{name}", type=converter(annotation), help="of an .npz file, as in `finetune`")
 
@@ -123,8 +124,8 @@ def completed(given, config=None):
     """Options, those of an earlier run where none was given.
 
     Args:
-        given: Dict from the names of options to their values, `None` where there is none. Where weights are a run's
-            folder and data an .npz file, that run says how its values are scaled.
+        given: Dict from the names of options to their values, `None` where there is none. Where weights are of a run
+            (of several, the first) and data an .npz file, that run says how its values are scaled.
         config: Path of the run's config.json, or of its folder; `None` for no run.
 
     Raises:
@@ -133,24 +134,23 @@ def completed(given, config=None):
     given = {name: value for name, value in given.items() if value not in (None, [])}
     if config:
         path = Path(config)
-        given = {"weights": str(path if path.is_dir() else path.parent), **_of_run(config, FROM_RUN, given), **given}
-    elif str(given.get("data")).endswith(".npz") and (Path(given.get("weights", "")) / CONFIG).exists():
-        given |= _of_run(given["weights"], SCALING, given)
+        given = {"weights": str(path if path.is_dir() else path.parent), **_of_run(config), **given}
+    run = config or run_of(_first(given.get("weights")))
+    if run and str(given.get("data")).endswith(".npz") and {*SCALING}.isdisjoint(given):
+        given |= scaling_of(run)
     for name in ("weights", "data"):
         if not given.get(name):
             raise RecipeError(f"{name} must be given, or the config of a run. Received: neither")
     return given
 
 
-def _of_run(config, names, given):
-    """These fields of an earlier run. What it took from its data to scale them counts for all data."""
+def _first(weights):
+    return weights[0] if isinstance(weights, list) else weights
+
+
+def _of_run(config):
     earlier, fields = read_config(config), Evaluation.__dataclass_fields__
-    found = earlier.get(FOUND)
-    if not {*SCALING}.isdisjoint(given):  # a scale does not go with a mean
-        names = [name for name in names if name not in SCALING]
-    elif isinstance(found, dict) and all(earlier.get(name) is None for name in SCALING):
-        earlier |= {name: found[name] for name in SCALING if name in found}
-    taken = [name for name in names if earlier.get(name) is not None]
+    taken = [name for name in FROM_RUN if earlier.get(name) is not None]
     return {name: value_of(name, earlier[name], fields[name].type, config) for name in taken}
 
 
@@ -190,8 +190,8 @@ def run(evaluation, devices=ONE_DEVICE):
     with devices.agreement() as facts:
         source = open_source(evaluation)
         if devices.is_chief:
-            folder = Path(evaluation.weights)
-            look(source, folder.parent if (folder / CONFIG).exists() else None)
+            run = run_of(evaluation.weights)
+            look(source, run and run.parent)
         facts.update(images=source.validation_size, classes=source.class_names)
     if not source.validation_size:
         raise RecipeError(f"data must have pictures to evaluate on. Received: data={evaluation.data}")

@@ -2,10 +2,14 @@
 
 import argparse
 import dataclasses
+import logging
 import re
 
+from ..errors import RecipeError
 from .config import recipe_of
 from .values import converter, type_names
+
+logger = logging.getLogger(__name__)
 
 
 def add_options(parser, rows, default):
@@ -57,7 +61,30 @@ def chosen_recipe(args, rows):
         given = {"depths": None, "dims": None, **given}
     elif given.get("depths") and row.model:
         given = {"model": None, **given}
+    _check_warm_up(row, given)
     return dataclasses.replace(row, **given)
+
+
+def _check_warm_up(row, given):
+    """Raises a `RecipeError` if a row's own warm-up is longer than the run asked for; warns if it is most of it."""
+    for length in ("epochs", "iterations"):
+        warm_up = f"warmup_{length}"
+        if warm_up in given or not 0 < given.get(length, 0) < 2 * getattr(row, warm_up, 0):
+            continue
+        asked, own = given[length], getattr(row, warm_up)
+        both = f"{option(length)} {asked} {option(warm_up)} {round(asked * own / getattr(row, length))}"
+        if own > asked:
+            raise RecipeError(
+                f"{warm_up} must be from 0 to {length}={asked}. Received: {warm_up}={own}, which is the recipe's; its "
+                f"share of a shorter run is {both}"
+            )
+        logger.warning(
+            "the learning rate rises in %d of %d %s, as the recipe says; its share of a shorter run is %s",
+            own,
+            asked,
+            length,
+            both,
+        )
 
 
 def option(name):

@@ -16,6 +16,7 @@ from ..errors import RunError
 from ..files import read_json
 from ..runs.folder import CONFIG, METRICS, open_run, releasing, versions
 from . import options
+from .scaling import like_weights
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +134,8 @@ def start_run(recipe, folder, devices, open_data=None, finish=None, change=False
     """
     with devices.agreement() as facts:
         devices.check_batch_size(recipe.batch_size, recipe.accumulation)
+        if open_data is None:
+            recipe = like_weights(recipe)
         source = (open_data or open_source)(recipe, **about_data)
         weights = weights_of(recipe) if recipe.weights and not finish else None
         found = {

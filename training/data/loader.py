@@ -75,7 +75,7 @@ class Loader:
         self.max_unreadable = max_unreadable
         self.reading = reading
         self.failure = None
-        self._unreadable = set()
+        self._unreadable = {}  # name -> reason, empty where it is not known
         self._has_unturned = False
         self._of_16_bits, self._small_ranges = set(), 0
         self._lock = threading.Lock()
@@ -319,7 +319,7 @@ class Loader:
         with self._lock:
             for name in map(os.fsdecode, np.delete(tried, readable)):
                 if name not in self._unreadable:
-                    self._unreadable.add(name)
+                    self._unreadable[name] = ""
                     logger.warning("Left out, as it cannot be read: %s", name)
             if len(self._unreadable) > self._allowed or len(readable) < count:
                 self._fail_unreadable()
@@ -334,7 +334,7 @@ class Loader:
         Raises:
             DataError: If these are too many.
         """
-        self._unreadable |= faults.keys()
+        self._unreadable |= faults
         if len(self._unreadable) > self._allowed:
             self._fail_unreadable()
         for name, fault in faults.items():
@@ -342,9 +342,10 @@ class Loader:
 
     def _fail_unreadable(self):
         few = len(self._unreadable) <= self._allowed  # and yet there is none to take the place of one
+        named = [f"{name} ({fault})" if fault else name for name, fault in sorted(self._unreadable.items())]
         self.failure = DataError(
             f"{len(self._unreadable)} pictures of {self.size + self.validation_size} cannot be read: "
-            f"{quote(sorted(self._unreadable))}. Mend or remove them{'' if few else ', or raise --max-unreadable'}. "
+            f"{quote(named)}. Mend or remove them{'' if few else ', or raise --max-unreadable'}. "
             f"Received: --max-unreadable {self.max_unreadable:g}"
         )
         raise self.failure

@@ -10,6 +10,7 @@ import shutil
 import threading
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from keras_cnv2.checkpoints import model_folder
 from keras_cnv2.files import WRITING
@@ -49,7 +50,22 @@ CHANGEABLE = {
     *("checkpoint_steps", "max_unreadable", "remat"),
 }
 
-# Folder of a run of this process -> the descriptor that holds its lock, and the thread that trains it.
+
+class Claim(NamedTuple):
+    """What keeps others from a run.
+
+    Args:
+        held: The descriptor that holds its folder's lock, `None` where there are no locks.
+        thread: The thread that trains it.
+        is_new: Whether there was no run in the folder before.
+    """
+
+    held: int | None
+    thread: threading.Thread
+    is_new: bool
+
+
+# Folder of a run of this process -> its claim.
 _claimed = {}
 
 
@@ -84,8 +100,9 @@ def open_run(folder, recipe, found=None, change=False):
         changed = _check_same(folder, config, change)
     elif folder.exists() and any(map(_is_content, folder.iterdir())) and not (folder / CONFIG).exists():
         raise FileExistsError(f"There is something else than a run; give another --name. Received: {folder}")
+    is_new = not (folder / CONFIG).exists()
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder)
+    _claim(folder, is_new)
     for leftover in folder.rglob(LEFTOVERS):
         shutil.rmtree(leftover, ignore_errors=True)
     write_json(folder / model_folder.FILE, {"weights": [*MODELS, CHECKPOINTS]})
@@ -112,19 +129,24 @@ def _is_content(path):
     return not path.match(LEFTOVERS)
 
 
-def _claim(folder):
+def _claim(folder, is_new):
     """Keeps others from the run in this folder until `release`, or the end of this process.
 
     Raises:
         RunError: If another process or thread is there already: their checkpoints would be mixed up.
     """
-    if fcntl is None:
+    claim = _claimed.get(folder.resolve())
+    if claim and claim.thread is threading.current_thread():
         return
-    thread = _claimed.get(folder.resolve(), (None, None))[1]
-    if thread is threading.current_thread():
-        return
-    if thread and not thread.is_alive():
+    if claim and not claim.thread.is_alive():
         release(folder)
+    _claimed[folder.resolve()] = Claim(_locked(folder), threading.current_thread(), is_new)
+
+
+def _locked(folder):
+    """The descriptor that holds the lock of this folder; `None` where there are no locks."""
+    if fcntl is None:
+        return None
     held = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -137,26 +159,39 @@ def _claim(folder):
     except OSError as error:  # file systems that know no locks
         os.close(held)
         logger.warning("%s cannot be locked (%s): let no other process train there", folder, error)
-        return
-    _claimed[folder.resolve()] = held, threading.current_thread()
+        return None
+    return held
 
 
 @contextlib.contextmanager
 def releasing(folder):
-    """A context at whose end others may have the run in this folder."""
+    """A context at whose end others may have the run in this folder. Of a new one that never began, nothing stays."""
     try:
         yield
+    except BaseException:
+        _remove_unbegun(Path(folder))
+        raise
     finally:
         release(folder)
+
+
+def _remove_unbegun(folder):
+    """Removes the folder of a new run of this thread if there is nothing in it yet but what `open_run` writes."""
+    claim = _claimed.get(folder.resolve())
+    if not claim or claim.thread is not threading.current_thread() or not claim.is_new:
+        return
+    if {path.name for path in folder.iterdir()} <= {CONFIG, model_folder.FILE}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def release(folder):
     """Lets others have the run in this folder, where this thread had it: in a notebook, the process goes on."""
     folder = Path(folder).resolve()
-    held, thread = _claimed.get(folder, (None, None))
-    if thread and (thread is threading.current_thread() or not thread.is_alive()):
+    claim = _claimed.get(folder)
+    if claim and (claim.thread is threading.current_thread() or not claim.thread.is_alive()):
         del _claimed[folder]
-        os.close(held)
+        if claim.held is not None:
+            os.close(claim.held)
 
 
 def check_new(folder):

@@ -1,5 +1,6 @@
 """Twelve bands of 16 bits, as satellites have them, all the way through pre-training, fine-tuning and evaluation."""
 
+import dataclasses
 import json
 
 import keras
@@ -9,6 +10,8 @@ import pytest
 import training
 from tests.training.small import COMMON
 from training.commands.evaluate import completed
+from training.commands.scaling import like_weights
+from training.recipes.images import FINETUNING
 
 FIELDS = {name: value for name, value in COMMON.items() if name not in ("deterministic", "data", "base_lr")}
 
@@ -59,11 +62,31 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
+def test_training_goes_on_with_the_scale_of_its_weights(run, caplog):
+    recipe = dataclasses.replace(FINETUNING["images"], weights=str(run), data="b.npz")
+    taken = like_weights(recipe)
+    assert (taken.mean, taken.deviation) == ((1000.0, 2000.0), (10.0, 20.0))
+    assert f"as in {run}, which the weights are of: --mean 1000,2000 --deviation 10,20" in caplog.text
+    caplog.clear()
+    assert like_weights(taken) == taken
+    for other in (dataclasses.replace(recipe, data="pictures"), dataclasses.replace(recipe, weights="fcmae")):
+        assert like_weights(other) == other
+    assert not caplog.text
+    own = dataclasses.replace(recipe, scale=4095.0)
+    assert like_weights(own) == own
+    assert f"values are scaled by --scale 4095, but in {run} by --mean 1000,2000 --deviation 10,20" in caplog.text
+
+
 def test_scaled_as_in_the_run(run):
     scaling = {"mean": (1000.0, 2000.0), "deviation": (10.0, 20.0)}
     given = {"weights": str(run), "data": "b.npz"}
     assert completed(given) == {**given, **scaling}
     assert completed({"data": "b.npz"}, run) == {**given, **scaling}
+    (run / "checkpoints").mkdir()
+    for weights in (run / "classifier.keras", run / "checkpoints" / "step-0000000001.safetensors"):
+        weights.touch()
+        assert completed({**given, "weights": str(weights)})["mean"] == scaling["mean"]
+    assert completed({**given, "weights": [str(run), "others"]})["mean"] == scaling["mean"]  # as in `analyze`
     for others in ({"data": "pictures"}, {"scale": 4095.0}, {"mean": (1.0, 2.0), "deviation": (3.0, 4.0)}):
         assert completed({**given, **others}) == {**given, **others}
     assert completed({"scale": 4095.0}, run) == {"weights": str(run), "data": "a.npz", "scale": 4095.0}

@@ -66,6 +66,20 @@ def test_impossible_value():
         parse("--epochs", "-1", "--warmup-epochs", "0")
 
 
+def test_fewer_epochs_than_those_of_the_warm_up(caplog):
+    """The error says what to type, as the warm-up is not what was asked for."""
+    message = "warmup_epochs must be from 0 to epochs=4. Received: warmup_epochs=5, .* --epochs 4 --warmup-epochs 0$"
+    with pytest.raises(RecipeError, match=message):
+        parse("--epochs", "4")
+    assert parse("--epochs", "4", "--warmup-epochs", "0").warmup_epochs == 0
+    assert parse("--epochs", "10").warmup_epochs == 5
+    assert not caplog.text
+    assert parse("--epochs", "9").warmup_epochs == 5
+    assert "rises in 5 of 9 epochs, as the recipe says; its share of a shorter run is --epochs 9 --warmup-epochs 1" in (
+        caplog.text
+    )
+
+
 def test_help_explains_every_field(capsys):
     with pytest.raises(SystemExit):
         parse("--help")

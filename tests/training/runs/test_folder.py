@@ -195,6 +195,7 @@ def test_run_is_released_at_its_end(tmp_path, monkeypatch):
     def run(recipe, folder, devices, change):
         open_run(folder, recipe)
         assert locked(folder)
+        (folder / "tensorboard").mkdir(exist_ok=True)  # it has begun
         raise RunError("It ends.")
 
     monkeypatch.setattr("training.commands.pretrain.run", run)
@@ -202,6 +203,28 @@ def test_run_is_released_at_its_end(tmp_path, monkeypatch):
         with pytest.raises(RunError, match="It ends"):
             training.pretrain(data="digits", runs=tmp_path, name="a")
         assert not locked(tmp_path / "a")
+
+
+def test_of_a_run_that_never_began_nothing_stays(tmp_path):
+    given = {"data": "digits", "depths": (1, 1, 1, 1), "dims": (8, 8, 8, 8), "runs": tmp_path, "name": "a"}
+    with pytest.raises(ValueError, match="Published weights are for the sizes"):
+        training.finetune(weights="nowhere", image_size=32, resize="squash", **given)
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_others_began_stays(tmp_path, monkeypatch):
+    """A run that was killed before its first checkpoint has a configuration to take up again."""
+    open_run(tmp_path / "a", pretraining())
+    release(tmp_path / "a")
+
+    def run(recipe, folder, devices, change):
+        open_run(folder, recipe)
+        raise RunError("It ends.")
+
+    monkeypatch.setattr("training.commands.pretrain.run", run)
+    with pytest.raises(RunError, match="It ends"):
+        training.pretrain(data="digits", runs=tmp_path, name="a")
+    assert (tmp_path / "a" / "config.json").exists()
 
 
 def locked(folder):

@@ -1,0 +1,62 @@
+"""How the values of an .npz file become those of pictures: as in the run that the weights are of."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from ..recipes.fields import Recipe
+from ..runs.folder import CONFIG, FOUND
+from .config import read_config, value_of
+
+logger = logging.getLogger(__name__)
+
+SCALING = ("scale", "mean", "deviation")
+
+
+def run_of(weights):
+    """The folder of the run that weights are of: that folder, its model or one of its checkpoints. Else `None`."""
+    if not weights or not Path(weights).exists():  # a published tag
+        return None
+    path = Path(weights)
+    folders = path, path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    return next((folder for folder in folders if (folder / CONFIG).is_file()), None)
+
+
+def scaling_of(run):
+    """How a run scaled its values: a dict of the fields that it was given, or of what it took from its data.
+
+    Args:
+        run: Path of its folder or of its config.json.
+
+    Raises:
+        RecipeError or RunError: If that is damaged.
+    """
+    config = read_config(run)
+    told = {name: config[name] for name in SCALING if config.get(name) is not None}
+    found = config.get(FOUND)
+    taken = {name: found[name] for name in SCALING if name in found} if isinstance(found, dict) and not told else {}
+    types = {field.name: field.type for field in dataclasses.fields(Recipe)}
+    return {name: value_of(name, value, types[name], run) for name, value in (told or taken).items()}
+
+
+def like_weights(recipe):
+    """A recipe for an .npz file whose values are scaled as in the run that its weights are of, which the log says.
+
+    What a recipe says itself counts; where the run had something else, that is said.
+    """
+    run = run_of(recipe.weights)
+    if run is None or not str(recipe.data).endswith(".npz"):
+        return recipe
+    before, given = scaling_of(run), {name: getattr(recipe, name) for name in SCALING}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and before and given != before:
+        logger.warning("values are scaled by %s, but in %s by %s", _told(given), run, _told(before))
+    if given or not before:
+        return recipe
+    logger.warning("values are scaled as in %s, which the weights are of: %s", run, _told(before))
+    return dataclasses.replace(recipe, **before)
+
+
+def _told(scaling):
+    values = {name: value if isinstance(value, tuple) else (value,) for name, value in scaling.items()}
+    return " ".join(f"--{name} {','.join(f'{number:.6g}' for number in row)}" for name, row in values.items())
