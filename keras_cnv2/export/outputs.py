@@ -100,9 +100,9 @@ def with_named_outputs(model):
     if isinstance(model, ConvNeXtV2):
         return keras.Model(model.input, named_outputs(model), name=model.name)
     # As part of a new model: its own input has another name, and it may be part of others.
-    images = keras.Input(tuple(model.inputs[0].shape[1:]), name=INPUT)
+    names, images = named_outputs(model), keras.Input(tuple(model.inputs[0].shape[1:]), name=INPUT)
     outputs = model(images)
-    outputs = outputs if isinstance(outputs, dict) else dict(zip(named_outputs(model), keras.tree.flatten(outputs)))
+    outputs = outputs if isinstance(outputs, dict) else dict(zip(names, keras.tree.flatten(outputs)))
     return keras.Model(images, outputs, name=model.name)
 
 

@@ -14,7 +14,8 @@ MIRRORED, FLIPPED = (2, 3, 6, 7), (3, 4, 7, 8)
 TRANSPOSED = 5  # from this one on, rows are stored as columns
 
 _TAG = 0x112
-_SHORT, _LONG = 3, 4
+_SHORT, _LONG = (3, 8), (4, 9)  # with and without a sign
+_IN_PLACE = 4  # bytes: of more values, an entry holds where they are
 _EXIF = b"Exif\x00\x00"
 
 
@@ -165,7 +166,8 @@ def _orientation_in(exif):
     exif = tf.cond(starts(part(exif, 0, 6), _EXIF), lambda: tf.strings.substr(exif, 6, -1), lambda: exif)
     head = part(exif, 0, 8)
     is_little = starts(head, b"II")
-    is_tiff = is_little | starts(head, b"MM")
+    # The number 42 behind it, which some write in the other order. BigTIFF has 43, and other directories.
+    is_tiff = (is_little | starts(head, b"MM")) & (starts(head, b"*\0", 2) | starts(head, b"\0*", 2))
 
     def orientation():
         length = tf.cast(tf.strings.length(exif), tf.int64)
@@ -174,11 +176,15 @@ def _orientation_in(exif):
         entries = tf.strings.substr(exif, tf.minimum(at + 2, length), 12 * count)
         entries = tf.where(is_little, *(tf.io.decode_raw(entries, tf.uint16, little) for little in (True, False)))
         entries = tf.cast(tf.reshape(entries, (-1, 6)), tf.int32)
-        # Number of the tag, type, count, and the value: four bytes, of a short one the first two.
-        is_it = (entries[:, 0] == _TAG) & ((entries[:, 1] == _SHORT) | (entries[:, 1] == _LONG))
-        is_first = (entries[:, 1] == _SHORT) | is_little
-        values = tf.boolean_mask(tf.where(is_first, entries[:, 4], entries[:, 5]), is_it)
-        last = tf.concat([[UPRIGHT], values], 0)[-1]
-        return tf.where((last >= 1) & (last <= 8), last, UPRIGHT)
+        # Number of the tag, type, then the count and the value, of four bytes each.
+        tag, kind = entries[:, 0], entries[:, 1]
+        is_short, is_long = (tf.reduce_any(kind[:, None] == kinds, 1) for kinds in (_SHORT, _LONG))
+        count, value = (tf.where(is_little, pair, pair[:, ::-1]) for pair in (entries[:, 2:4], entries[:, 4:]))
+        size = count[:, 0] * tf.where(is_short, 2, 4)
+        is_here = (count[:, 1] == 0) & (size > 0) & (size <= _IN_PLACE)
+        values = tf.where(is_short, entries[:, 4], tf.where(value[:, 1] == 0, value[:, 0], 0))
+        found = tf.boolean_mask(values, (tag == _TAG) & (is_short | is_long) & is_here)
+        first = tf.concat([found, [UPRIGHT]], 0)[0]
+        return tf.where((first >= 1) & (first <= 8), first, UPRIGHT)
 
     return tf.cond(is_tiff, orientation, lambda: UPRIGHT)

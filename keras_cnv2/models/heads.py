@@ -10,6 +10,9 @@ from keras_cnv2.models.stages import STEM, pyramid_layers
 # What a single output is called, by its activation.
 KINDS = {"softmax": "probabilities", "sigmoid": "probabilities", "linear": "logits"}
 
+# What exports call their input, and what they say of pictures: no output can have these names.
+TAKEN = ("images", "decoded")
+
 # Layers that leave open what the values they pass on are.
 TRANSPARENT = (keras.layers.Activation, keras.layers.Dropout, keras.layers.Flatten, keras.layers.Reshape)
 
@@ -68,19 +71,25 @@ def named_outputs(model):
     without its top, what its layer is called in exports. Several have the names of their layers, or those of a dict.
 
     Raises:
-        ValueError: If two outputs have the same name.
+        ValueError: If two outputs have the same name, or an output has one that exports cannot give it, or is no tensor
+            but several.
     """
     if isinstance(model, ConvNeXtV2) and not model.include_top:
         level = [*pyramid_layers(model.depths, model.stem_stride)][-1]
         return {"pooled" if model.pooling else level: model.output}
     if isinstance(model, keras.Function) and isinstance(model.output, dict):
-        return dict(model.output)
-    if len(model.outputs) == 1:
+        names, outputs = [*model.output], [*model.output.values()]
+    elif len(model.outputs) == 1:
         return {kind_of(model): model.outputs[0]}
-    names = [tensor._keras_history.operation.name for tensor in model.outputs]
-    if len({*names}) < len(names):
-        raise ValueError(f"Outputs that are exported have different names: return a dict. Received: {names}")
-    return dict(zip(names, model.outputs))
+    else:
+        names, outputs = [tensor._keras_history.operation.name for tensor in model.outputs], model.outputs
+    can_be = all(isinstance(name, str) and name and name not in TAKEN for name in names)
+    if not can_be or len({*names}) < len(names) or not all(map(keras.backend.is_keras_tensor, outputs)):
+        raise ValueError(
+            "Outputs that are exported are a tensor each, of different names, and none is called "
+            f"{' or '.join(map(repr, TAKEN))}: return a dict of them. Received: {names}"
+        )
+    return dict(zip(names, outputs))
 
 
 def activation_of(tensor):

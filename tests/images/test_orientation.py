@@ -79,6 +79,48 @@ class TestLikePIL:
         assert_like_pil(encoded("WEBP", exif=exif(orientation)[6:]))
 
 
+def directory(*tags, order="<", number=42):
+    """EXIF data of these tags: number, type, count, and four bytes."""
+    entries = b"".join(struct.pack(order + "HHI", *tag[:3]) + tag[3] for tag in tags)
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", number, 8)
+    return head + struct.pack(order + "H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+class TestOddTags:
+    """What a value is and whether it counts, where there are several, of several values, or of other types."""
+
+    def assert_orientation(self, expected, order, *tags):
+        contents = encoded("PNG", exif=directory(*tags, order=order))
+        assert_like_pil(contents)
+        assert int(orientation_of(contents)) == expected
+
+    def test_the_first_of_several(self, order):
+        six, three, none = (struct.pack(order + "HH", value, 0) for value in (6, 3, 65535))
+        self.assert_orientation(6, order, (0x112, 3, 1, six), (0x112, 3, 1, three))
+        self.assert_orientation(1, order, (0x112, 3, 1, none), (0x112, 3, 1, six))
+
+    @pytest.mark.parametrize("count", [0, 0x10001, 2**32 - 1])
+    def test_values_that_are_elsewhere(self, order, count):
+        """An entry of many values holds the place where they are, which is no orientation; one of none holds none."""
+        for place in (struct.pack(order + "I", 6), struct.pack(order + "HH", 6, 0)):
+            self.assert_orientation(1, order, (0x112, 3, count, place))
+            self.assert_orientation(8, order, (0x112, 3, count, place), (0x112, 3, 1, struct.pack(order + "HH", 8, 0)))
+
+    def test_other_types(self, order):
+        pair = struct.pack(order + "HH", 6, 3)
+        self.assert_orientation(6, order, (0x112, 3, 2, pair))
+        self.assert_orientation(1, order, (0x112, 4, 1, struct.pack(order + "I", 0x60006)))
+        self.assert_orientation(6, order, (0x112, 8, 1, pair))
+        self.assert_orientation(6, order, (0x112, 9, 1, struct.pack(order + "I", 6)))
+
+
+def test_no_tiff_files():
+    tag = (0x112, 3, 1, b"\6\0\0\0")
+    for number, expected in ((42, 6), (42 << 8, 6), (43, 1), (0, 1)):
+        assert int(orientation_of(encoded("PNG", exif=directory(tag, number=number)))) == expected
+
+
 def test_image():
     contents = encoded("PNG", exif=exif(6))
     upright = io.BytesIO()

@@ -4,6 +4,7 @@ import keras
 import pytest
 
 import keras_cnv2
+from keras_cnv2.export.outputs import with_named_outputs
 from keras_cnv2.models.heads import classes_of, named_outputs, stem_of, takes_pixels
 
 TINY = {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 8)}
@@ -52,8 +53,25 @@ def test_operations_and_several_outputs():
     assert {*named_outputs(named)} == {"old", "kind"}
     assert [*named_outputs(functional(lambda x: {"old": dense(1)(x)}))] == ["old"]
     twice = functional(lambda x: [dense(1)(x), keras.ops.split(x, 2, axis=1)])
-    with pytest.raises(ValueError, match="different names: return a dict"):
+    with pytest.raises(ValueError, match="different names.*return a dict"):
         named_outputs(twice)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        lambda x: {"decoded": x, "kind": x + 1},  # what a SavedModel says of pictures
+        lambda x: {"images": x},
+        lambda x: {"": x},
+        lambda x: {1: x, 2: x + 1},
+        lambda x: {"all": {"old": x}, "kind": x + 1},
+        lambda x: {"all": [x, x + 1]},
+    ],
+)
+def test_outputs_that_cannot_be_exported(outputs):
+    model = functional(outputs)
+    with pytest.raises(ValueError, match="a tensor each, of different names, and none is called 'images' or 'decoded'"):
+        with_named_outputs(model)
 
 
 def test_classes():
