@@ -77,9 +77,18 @@ def labels_of(model, names=None):
 def one_line_each(labels):
     """The labels, or a `ValueError`: they become the lines of a file."""
     for label in labels:
-        if len(label.splitlines()) != 1:
-            raise ValueError(f"Names of classes have one line each, to be exported. Received: {label!r}")
+        if not isinstance(label, str) or len(label.splitlines()) != 1 or not _is_unicode(label):
+            raise ValueError(f"Names of classes are text of one line each, to be exported. Received: {label!r}")
     return labels
+
+
+def _is_unicode(text):
+    """Whether a string has no halves of characters, as Python makes them of bytes that are no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def with_features(model):

@@ -12,10 +12,10 @@ import tensorflow as tf
 import keras_cnv2
 from keras_cnv2.export.litert import export as litert
 from keras_cnv2.export.metadata import exported_metadata
-from keras_cnv2.export.outputs import pictures_of
+from keras_cnv2.export.outputs import labels_of, pictures_of
 from tests.export.litert import litert_files
 from tests.export.litert.litert_files import run
-from tests.export.small import NAMES, backbone, classifier, encoded, shared_backbone, with_values
+from tests.export.small import NAMES, backbone, classifier, encoded, shared_backbone, shared_classifier, with_values
 
 SIZE = 32
 SHALLOW = {"depths": (1, 1, 1, 1)}
@@ -225,6 +225,11 @@ class TestErrors:
         for model in (several, shared_backbone()):
             with pytest.raises(ValueError, match="class_names are for models with a row of classes"):
                 keras_cnv2.export_saved_model(model, tmp_path / "it", class_names=["a"])
+
+    @pytest.mark.parametrize("name", ["", "a\nb", "a\x85b", "\ud800", b"a", 1, None])
+    def test_names_that_are_no_text_of_one_line(self, name):
+        with pytest.raises(ValueError, match="Names of classes are text of one line each.*Received: "):
+            labels_of(shared_classifier(), [*NAMES[:-1], name])
 
     def test_weights_that_are_no_numbers(self, tmp_path):
         model = classifier(**SHALLOW, input_shape=(SIZE, SIZE, 3), classifier_activation=None)

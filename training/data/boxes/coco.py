@@ -1,6 +1,7 @@
 """COCO: folders of pictures, and a JSON file of all objects a split."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +72,9 @@ def _read(file, folder):
         raise DataError(f"The pictures of {file} must lie in a folder of this name. Received: {folder}")
     try:
         content = json.loads(file.read_bytes())
-        categories = {c["id"]: c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])}
-        images = {image["id"]: image for image in content["images"]}
+        categories = sorted(content["categories"], key=lambda category: category["id"])
+        categories = {id: category["name"] for id, category in _by_id("categories", categories).items()}
+        images = _by_id("images", content["images"])
         rows = [_object(annotation) for annotation in content["annotations"]]
         if not images or not categories:
             raise ValueError("it has no images or no categories")
@@ -82,6 +84,15 @@ def _read(file, folder):
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         reason = f"there is no {error}" if isinstance(error, KeyError) else error
         raise DataError(f"This is no file of annotations as in COCO: {reason}. Received: {file}") from error
+
+
+def _by_id(what, entries):
+    """The entries by their ids. Of two with one id, the objects of either would count as those of the last."""
+    found = {entry["id"]: entry for entry in entries}
+    if len(found) < len(entries):
+        repeated = [id for id, count in Counter(entry["id"] for entry in entries).items() if count > 1]
+        raise ValueError(f"it has {what} of the same id: {quote([*map(str, repeated)])}")
+    return found
 
 
 def _object(annotation):

@@ -47,6 +47,11 @@ def from_npz(path, image_size, labelled=True, scale=None, mean=None, deviation=N
             "test_images must have the channels of train_images. "
             f"Received: {path} with {test.images.shape[-1]} and {train.images.shape[-1]}"
         )
+    if test and (test.images.dtype == np.uint8) != (train.images.dtype == np.uint8):  # 0..255 the one, 0..1 the other
+        raise DataError(
+            "test_images must be of the same kind of numbers as train_images, uint8 both or neither. "
+            f"Received: {path} with {test.images.dtype} and {train.images.dtype}"
+        )
     names = _names_of(path, arrays.get("class_names"), [split.labels for split in (train, test) if split])
     if labelled and train.labels.min() == train.labels.max():
         raise DataError(
@@ -138,6 +143,10 @@ def _checked_names(path, names):
             "class_names must be strings, one a class; bytes need class_names.astype(str). "
             f"Received: {path} with {names.dtype} {names.shape}"
         )
-    names = [*map(str, names)]
+    try:
+        names = [*map(str, names)]
+        "".join(names).encode()  # halves of characters are an error
+    except (SystemError, ValueError) as error:  # numbers that are no characters
+        raise DataError(f"class_names must be text. Received: {path} ({error})") from error
     check_names(names, path)
     return names

@@ -56,7 +56,11 @@ def as_pixels(path, train, test, scale=None, mean=None, deviation=None):
         expected_mean, expected_deviation = map(keras.ops.convert_to_numpy, pixel_statistics(channels))
         factor = expected_deviation / np.array(deviation)
         shift = expected_mean - np.array(mean) * factor
-    return *(None if images is None else _scaled(images, factor, shift) for images in (train, test)), taken
+    scaled = [None if images is None else _scaled(images, factor, shift) for images in (train, test)]
+    for name, images in zip(("train_images", "test_images"), scaled):
+        if images is not None and not all(map(_is_finite, images)):
+            raise DataError(f"{name} must be finite numbers. Received: {path} with NaN or infinity")
+    return *scaled, taken
 
 
 def statistics(path, images):
@@ -79,3 +83,7 @@ def _scaled(images, factor, shift):
     images *= factor.astype("float32")
     images += shift.astype("float32")
     return images
+
+
+def _is_finite(image):
+    return np.isfinite(image).all()

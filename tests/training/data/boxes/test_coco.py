@@ -93,6 +93,8 @@ class TestBadInput:
             (lambda c: c.pop("categories"), "there is no 'categories'"),
             (lambda c: c.update(images=[], annotations=[]), "no images"),
             (lambda c: c["categories"][0].update(name=["red"]), "names of its categories are not strings"),
+            (lambda c: c["categories"].append({**c["categories"][0], "name": "x"}), "categories of the same id: "),
+            (lambda c: c["images"].append({**c["images"][0], "file_name": "x.jpg"}), "images of the same id: "),
         ],
     )
     def test_files_that_are_no_annotations(self, folder, change, reason):

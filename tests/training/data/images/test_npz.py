@@ -98,11 +98,28 @@ def test_npz(tmp_path):
             {"test_images": IMAGES[..., :1], "test_labels": LABELS},
             "test_images must have the channels of train_images. Received: .*a.npz with 1 and 3",
         ),
+        (
+            {"test_images": IMAGES / np.float32(255), "test_labels": LABELS},
+            "uint8 both or neither. Received: .*a.npz with float32 and uint8",
+        ),
+        ({"class_names": np.array([0x110000, 65], "uint32").view("U1")}, "class_names must be text. Received: .*a.npz"),
+        ({"class_names": ["\ud800", "x"]}, "class_names must be text. Received: .*a.npz"),
     ],
 )
 def test_bad_npz(tmp_path, changed, message):
     with pytest.raises(ValueError, match=message):
         from_npz(write(tmp_path / "a.npz", **{**GOOD, **changed}), 16)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("given", [{"scale": 1.0}, {"mean": (0.5,) * 3, "deviation": (0.2,) * 3}, {}])
+def test_values_that_are_no_numbers(tmp_path, split, given):
+    """Of whichever split: figures of a network's answers to NaN would be those of the first class."""
+    images = {f"{name}_images": IMAGES / np.float32(255) for name in ("train", "test")}
+    images[f"{split}_images"][2, 3, 4, 1] = np.nan
+    path = write(tmp_path / "a.npz", train_labels=LABELS, test_labels=LABELS, **images)
+    with pytest.raises(ValueError, match=rf"{split}_images must be finite numbers\. Received: .*a\.npz with NaN"):
+        from_npz(path, 16, **given)
 
 
 @pytest.mark.parametrize(
