@@ -3,7 +3,7 @@
 It lies beside both packages: the library imports nothing of the application, and help imports neither of them.
 """
 
-import importlib
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -29,6 +29,9 @@ TRAINING = {
     "report": "Make a page of runs to look at: curves, pictures, figures, configuration; one file, for any browser.",
     "recipes": "What to train, for how long and how: rows, with the names of the paper's tables.",
 }
+# The backends of Keras, by the names of their packages. Those that cannot train:
+BACKENDS = ("tensorflow", "jax", "torch", "numpy", "openvino")
+UNTRAINED = ("numpy", "openvino")
 USAGE = "usage: keras-cnv2 [--help] [--version] COMMAND ..."
 
 
@@ -54,6 +57,9 @@ def run(arguments):
     """Runs a command. Returns its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors alone, of what TensorFlow tells as it starts
     name = arguments[0] if arguments else None
+    if name in TRAINING | LIBRARY and (fault := backend_fault(name)):
+        print(f"error: {fault}", file=sys.stderr)
+        return 1
     if name in TRAINING:
         return importlib.import_module(f"{application()}.__main__").process(arguments, "keras-cnv2")
     if name in LIBRARY or name == "--version":
@@ -66,6 +72,19 @@ def run(arguments):
     wrong = f"there is no {name if name.isprintable() else ascii(name)}" if name else "which command?"
     print(f"{USAGE}\nerror: {wrong}; the commands are {', '.join(LIBRARY | TRAINING)}", file=sys.stderr)
     return 2
+
+
+def backend_fault(command):
+    """Why a command cannot run with the backend in the environment, or `None`. Keras tells it in a traceback."""
+    backend = os.environ.get("KERAS_BACKEND")
+    known = [name for name in BACKENDS if not (command in TRAINING and name in UNTRAINED)]
+    if not backend:
+        return None
+    if backend not in known:
+        return f"KERAS_BACKEND must be one of {', '.join(known)}. Received: KERAS_BACKEND={backend!r}"
+    if importlib.util.find_spec(backend) is None:
+        return f"KERAS_BACKEND={backend} needs a package that is not installed: pip install {backend}"
+    return None
 
 
 def application():

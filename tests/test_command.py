@@ -82,6 +82,22 @@ def test_tensorflow_s_log_is_quiet(monkeypatch, name, given, level):
     assert seen == [level]
 
 
+@pytest.mark.parametrize(
+    ("name", "backend", "told"),
+    [
+        ("info", "pytorch", "one of tensorflow, jax, torch, numpy, openvino. Received: KERAS_BACKEND='pytorch'"),
+        ("finetune", "numpy", "one of tensorflow, jax, torch. Received: KERAS_BACKEND='numpy'"),
+        ("finetune", "jax", "KERAS_BACKEND=jax needs a package that is not installed: pip install jax"),
+    ],
+)
+def test_backends_that_there_are_not(monkeypatch, capsys, name, backend, told):
+    """Said in a line, before Keras is imported."""
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert command.run([name]) == 1
+    assert told in capsys.readouterr().err
+
+
 def test_in_the_wheel_the_application_has_another_name(monkeypatch, tmp_path):
     """There `training` could be anybody's."""
     assert command.application() == "training"

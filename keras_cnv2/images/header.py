@@ -18,6 +18,13 @@ _SCREEN = 13
 _EXTENSION, _FRAME = 0x21, 0x2C
 
 
+def pixel_limit(max_pixels):
+    """The limit as an int64 scalar, in graphs. What is larger than any is no limit."""
+    import tensorflow as tf
+
+    return tf.constant(min(max_pixels, tf.int64.max), tf.int64)
+
+
 def needed_pixels(height, width, size=0):
     """What a picture takes in memory until it is an image of `size` pixels, in pixels of a picture.
 

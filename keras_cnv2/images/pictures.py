@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_cnv2.arguments import positive_int
 from keras_cnv2.files import read_file
-from keras_cnv2.images.header import MAX_PIXELS, gif_frame, has_16_bits, needed_pixels, picture_size
+from keras_cnv2.images.header import MAX_PIXELS, gif_frame, has_16_bits, needed_pixels, picture_size, pixel_limit
 from keras_cnv2.images.orientation import UPRIGHT, orientation_of, turned, turned_sides
 
 # The kinds of pictures that are read.
@@ -91,7 +91,7 @@ def load_image(
         with tf.device("cpu"):
             orientation = reading.orientation(contents)
             height, width = picture_size(contents)
-            if reading.needed(height, width, orientation, size) > max_pixels:
+            if reading.needed(height, width, orientation, size) > pixel_limit(max_pixels):
                 raise ValueError(
                     f"Pictures have at most {max_pixels} pixels (max_pixels). "
                     f"Received: {received} of {width} x {height} pixels"
@@ -154,7 +154,7 @@ class Reading(NamedTuple):
 
         height, width = picture_size(contents)
         is_right = (tf.minimum(height, width) > 0) & (
-            self.needed(height, width, orientation, size) <= tf.constant(self.max_pixels, tf.int64)
+            self.needed(height, width, orientation, size) <= pixel_limit(self.max_pixels)
         )
         check = tf.debugging.Assert(is_right, [f"No picture, or one of more than {self.max_pixels} pixels"])
         with tf.control_dependencies([check]):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_cnv2.images.pictures import RESIZES, decode, load_image, to_square
+from keras_cnv2.images.pictures import RESIZES, Reading, decode, load_image, to_square
 from tests import golden
 
 pytestmark = pytest.mark.lowest
@@ -237,6 +237,8 @@ def test_larger_than_max_pixels(kind, shape):
     with pytest.raises(ValueError, match=rf"at most 10000 pixels \(max_pixels\). Received: .* {shape[1]} x {shape[0]}"):
         load_image(file.getvalue(), 8, max_pixels=10_000)
     assert load_image(file.getvalue(), 8, max_pixels=400_000).shape == (8, 8, 3)
+    assert load_image(file.getvalue(), 8, max_pixels=10**20).shape == (8, 8, 3)
+    assert Reading(max_pixels=10**20).pixels(file.getvalue()).shape == (*shape, 3)
 
 
 def test_pipe(tmp_path):

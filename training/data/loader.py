@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_cnv2.images.header import has_16_bits, picture_size
+from keras_cnv2.images.header import has_16_bits, picture_size, pixel_limit
 from keras_cnv2.images.pictures import READING, small_range
 
 from ..errors import DataError
@@ -113,7 +113,7 @@ class Loader:
             height, width = picture_size(contents)
             name = self._names(rows, key[None])[0]
             return tf.cond(
-                height * width <= tf.constant(self.reading.max_pixels, tf.int64),
+                height * width <= pixel_limit(self.reading.max_pixels),
                 lambda: tf.numpy_function(self._say_small_range, [contents, name], tf.bool),
                 lambda: tf.constant(False),
             )

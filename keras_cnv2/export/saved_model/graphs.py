@@ -4,6 +4,8 @@ import json
 
 import tensorflow as tf
 
+from keras_cnv2.images.header import pixel_limit
+
 
 def checked_images(images, smallest, max_pixels):
     """The images as float32, with an error for what no model can take. Servers do not check shapes themselves."""
@@ -15,7 +17,7 @@ def checked_images(images, smallest, max_pixels):
             tf.reduce_min(shape[1:3]), tf.constant(smallest, tf.int64), f"Sides have at least {smallest} pixels"
         ),
         tf.debugging.assert_less_equal(
-            tf.reduce_prod(shape[1:3]), tf.constant(max_pixels, tf.int64), f"Images have at most {max_pixels} pixels"
+            tf.reduce_prod(shape[1:3]), pixel_limit(max_pixels), f"Images have at most {max_pixels} pixels"
         ),
     ]
     with tf.control_dependencies([rule for rule in rules if rule is not None]):  # None: holds for all of this shape

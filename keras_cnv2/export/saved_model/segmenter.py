@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_cnv2.export.check import compare, sample_images, tolerance_of
 from keras_cnv2.export.saved_model.decoder import is_served
 from keras_cnv2.folding.fold import fold
-from keras_cnv2.images.header import picture_size
+from keras_cnv2.images.header import picture_size, pixel_limit
 from keras_cnv2.images.normalization import preprocess_input
 from keras_cnv2.segmentation.labels import of_each_label
 
@@ -39,7 +39,7 @@ def functions(model, images, checked, reading, folded):
             tf.debugging.Assert(is_served(contents), ["Send a JPEG, PNG or WebP picture"]),
             tf.debugging.assert_less_equal(
                 height * width,
-                tf.constant(reading.max_pixels, tf.int64),
+                pixel_limit(reading.max_pixels),
                 f"Pictures have at most {reading.max_pixels} pixels",
             ),
         ]
