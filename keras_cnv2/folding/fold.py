@@ -56,7 +56,8 @@ def fold(model: keras.Model) -> keras.Model:
         )
     if modes := quantized_as(model):
         raise ValueError(
-            "fold takes models that are not quantized yet. "
+            "fold, and exports to LiteRT and ONNX, take models that are not quantized yet: export the model before "
+            "model.quantize, to LiteRT with quantization='int8'; a SavedModel takes it as it is. "
             f"Received: model={model.name!r}, quantized as {', '.join(modes)}"
         )
     return _fold(model)

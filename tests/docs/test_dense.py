@@ -3,8 +3,11 @@
 import re
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 
+import keras_cnv2
 from training.__main__ import main
 from training.recipes.detection import DETECTION
 from training.recipes.segmentation import SEGMENTATION
@@ -30,3 +33,33 @@ def test_examples_are_python():
     assert len(examples) == 5
     for example in examples:
         compile(example, "dense.md", "exec")
+
+
+# What makes the examples small, and what they leave to the reader.
+SMALL = {
+    '"base", weights="fcmae_ft_in1k"': "depths=(1, 1, 1, 1), dims=(8, 8, 8, 8)",
+    '"tiny", weights="fcmae_ft_in1k"': "depths=(1, 1, 1, 1), dims=(8, 8, 8, 8)",
+    "UPerNet(backbone, classes=150)": "UPerNet(backbone, classes=150, width=8, auxiliary_width=8)",
+    "retinanet(backbone, classes=20)": "retinanet(backbone, classes=20, width=8, convs=1)",
+    "image_size=512": "image_size=64",
+}
+GIVEN = {
+    "UPerNet": {"labels": np.zeros((2, 64, 64), "int32")},
+    "retinanet": {"boxes": np.array([[[5.0, 5, 40, 40], [-1] * 4]] * 2), "classes": np.array([[3, -1]] * 2)},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", GIVEN)
+def test_models_of_ones_own(head, tmp_path, monkeypatch):
+    """Built, compiled, trained and exported as the page does it."""
+    monkeypatch.chdir(tmp_path)
+    (example,) = [text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if f"{head}(backbone" in text]
+    for text, small in SMALL.items():
+        example = example.replace(text, small)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
+    exec(
+        compile(example, "dense.md", "exec"),
+        {"keras": keras, "keras_cnv2": keras_cnv2, "optimizer": "adam", "images": images, **GIVEN[head]},
+    )
+    assert (tmp_path / "exported" / "saved_model.pb").exists()

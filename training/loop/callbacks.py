@@ -230,6 +230,7 @@ class ProgressLine(keras.callbacks.Callback):
         self.position = position
         self.images = images
         self.epochs = epochs
+        self._bar = None
 
     def on_train_begin(self, logs=None):
         total = self.epochs * self.position.steps_per_epoch * self.images
@@ -248,7 +249,12 @@ class ProgressLine(keras.callbacks.Callback):
         self._bar.refresh()
 
     def on_train_end(self, logs=None):
-        self._bar.close()
+        self.close()
+
+    def close(self):
+        """Ends the line, also where training ends with an error: what is printed next begins a new one."""
+        if self._bar is not None:
+            self._bar.close()
 
     def _set(self, logs):
         self._bar.set_postfix({name: f"{float(value):.4g}" for name, value in logs.items()}, refresh=False)

@@ -6,6 +6,7 @@ argument for the `training.data.shares.Share` of them, and as anything that Kera
 `clear_errors()`, a context: see `Arrays`, `Folder` and `Tfds` in `training.data.images`.
 """
 
+import contextlib
 import importlib.util
 import itertools
 from functools import partial
@@ -127,9 +128,10 @@ def train(
         described,
     )
     everywhere = [*averages(recipe), position, guard, log, saver]
-    shown = [ProgressLine(position, recipe.step_batch, recipe.epochs), *tensorboard(folder), *callbacks]
+    line = ProgressLine(position, recipe.step_batch, recipe.epochs)
+    shown = [line, *tensorboard(folder), *callbacks]
     last = EndWhenTold(saver, devices, recipe.accumulation)
-    with last.listening(), source.clear_errors():
+    with last.listening(), contextlib.closing(line), source.clear_errors():
         for part, epochs in recipe.parts:
             is_last = part is recipe
             if position.step >= epochs * steps and not is_last:

@@ -10,6 +10,7 @@ from keras_cnv2.export.outputs import check_backend, image_sides, is_segmenter, 
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.files import new_folder
 from keras_cnv2.images.header import MAX_PIXELS
+from keras_cnv2.layers.quantized import quantized_as
 
 
 def export_saved_model(
@@ -73,7 +74,7 @@ def export_saved_model(
         input_dtype: "float32" or "uint8", of "images".
         max_pixels: Int, height times width of the largest picture to decode and of the largest image to take.
         exif_orientation: Bool, whether `serve_jpeg` turns pictures as their EXIF data say, see `keras_cnv2.load_image`.
-        fold: Bool, whether to fold the model, see `keras_cnv2.fold`.
+        fold: Bool, whether to fold the model, see `keras_cnv2.fold`; one that is quantized stays as it is.
         overwrite: Bool, whether to replace a SavedModel at `path`.
         class_names: Optional list of strings, one a class. By default the model's, else "class 0" and so on.
 
@@ -98,7 +99,7 @@ def export_saved_model(
             max_pixels=max_pixels,
             exif_orientation=exif_orientation,
             labels=labels,
-            folded=fold,
+            folded=fold and not quantized_as(model),
             scratch=folder.parent,
         )
         write(folder, module, signatures, _metadata(model, image_size, resize, labels))

@@ -291,3 +291,15 @@ class TestErrors:
         with pytest.raises(FileExistsError, match="something already"):
             keras_cnv2.export_saved_model(shared_backbone(), tmp_path / "photos", overwrite=True)
         assert (tmp_path / "photos" / "mine.jpg").read_bytes() == b"mine"
+
+
+def test_quantized_models(tmp_path):
+    model = classifier(**SHALLOW, image_size=32)
+    model.quantize("int8")
+    keras_cnv2.export_saved_model(model, tmp_path / "exported")
+    serve = tf.saved_model.load(str(tmp_path / "exported")).signatures["serving_default"]
+    inputs = images(2, 32, 32)
+    assert_answer(
+        {name: value[:, :3] if name != "probabilities" else value for name, value in serve(images=inputs).items()},
+        model.predict(inputs, verbose=0),
+    )
