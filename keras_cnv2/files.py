@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import shutil
 import stat
@@ -16,6 +17,9 @@ except ImportError:  # Windows
 
 # How names of folders begin in which things are written; one that is left is of a process that was killed.
 WRITING = ".writing-"
+
+# No place for what is written: the system's error, which names no file.
+FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 # Of renameat2 in Linux, and of renamex_np in macOS, which call it RENAME_EXCHANGE and RENAME_SWAP; and the current
 # folder of the process for the first.
@@ -141,6 +145,10 @@ def _writing(path):
             os.replace(folder / "new", path)
         _empty(folder)
         yield folder
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
     finally:
         _empty(folder)
         if fcntl is None:  # Windows removes no open files

@@ -1,5 +1,6 @@
 """What stands at a path whenever a process that writes there is killed, and what others that write there are told."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -168,3 +169,11 @@ def test_folders_that_nothing_can_be_written_to():
     for target in (check_target, lambda path: new_folder(path).__enter__()):
         with pytest.raises(PermissionError, match="Nothing can be written to this folder .* Received: /proc/it"):
             target(path)
+
+
+@pytest.mark.parametrize("write", [replacing, new_folder])
+def test_full_disks_name_the_file(write, tmp_path):
+    """The system's error, of a write to an open file, names none."""
+    with pytest.raises(OSError, match=r"No space left on device: '.*model'"), write(tmp_path / "model"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert [*tmp_path.iterdir()] == []

@@ -391,6 +391,9 @@ USAGE = [
     ["--timeout", "0", "a"],
     ["--timeout", "nan", "a"],
     ["--timeout", "inf", "a"],
+    ["--model", "\udcff", "a"],
+    ["--label", "\udcff", "a"],
+    ["--grpc", "--host", "\udcff", "a"],
 ]
 
 

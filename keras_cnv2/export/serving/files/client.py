@@ -68,12 +68,12 @@ def _parser():
     protocol.add_argument("--rest", dest="protocol", action="store_const", const="rest", help="the default")
     protocol.add_argument("--grpc", dest="protocol", action="store_const", const="grpc")
     parser.set_defaults(protocol="rest")
-    parser.add_argument("--host", default="localhost", help="default: %(default)s")
+    parser.add_argument("--host", type=_text, default="localhost", help="default: %(default)s")
     parser.add_argument("--port", type=_port, help="default: 8501, with --grpc 8500")
-    parser.add_argument("--model", default=MODEL, help="its name at the server (default: %(default)s)")
+    parser.add_argument("--model", type=_text, default=MODEL, help="its name at the server (default: %(default)s)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--version", type=_positive, help="of the model (default: the highest the server has)")
-    which.add_argument("--label", help="of a version, from the server's models.config")
+    which.add_argument("--label", type=_text, help="of a version, from the server's models.config")
     top = "classes to print, at most those that the server names (default: all)"
     parser.add_argument("--top", type=_positive, help=top)
     parser.add_argument("--timeout", type=_seconds, default=30, help="seconds for a request (default: %(default)s)")
@@ -84,6 +84,14 @@ def _positive(text):
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"must be a positive int. Received: {text}")
     return int(text)
+
+
+def _text(text):
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # halves of characters: bytes of another encoding
+        raise argparse.ArgumentTypeError(f"must be text in UTF-8. Received: {text}") from error
+    return text
 
 
 def _seconds(text):
