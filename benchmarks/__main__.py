@@ -28,6 +28,7 @@ class Benchmark:
 BENCHMARKS = {
     "inference": Benchmark("logits on the CPU, beside other implementations and the floor"),
     "training_step": Benchmark("forward, backward and AdamW on the CPU, beside PyTorch"),
+    "small_images": Benchmark("a training step at 32 x 32 on the CPU, beside PyTorch and the rate of products"),
     "fcmae_encoders": Benchmark("FCMAE's training step, visible beside dense encoder"),
     "input_pipeline": Benchmark("photographs to batches, beside PIL in processes", photos=True),
     "startup": Benchmark("import, building a model and the first prediction, in fresh processes"),

@@ -3,8 +3,13 @@
 import keras_cnv2
 
 
-def classifier(task):
-    """The classifier that gives logits for images that are already normalised, as all contestants take them."""
+def classifier(task, dtype=None):
+    """The classifier that gives logits for images that are already normalised, as all contestants take them.
+
+    Args:
+        task: `benchmarks.tasks.Task`.
+        dtype: Optional Keras dtype policy.
+    """
     made = keras_cnv2.ConvNeXtV2(
         task.depths,
         task.dims,
@@ -12,6 +17,8 @@ def classifier(task):
         classifier_activation=None,
         include_preprocessing=False,
         input_shape=(task.image_size, task.image_size, 3),
+        stem_stride=task.stem_stride,
+        dtype=dtype,
     )
     if task.weights:
         keras_cnv2.load_checkpoint(made, task.state_dict("official"))

@@ -1,4 +1,4 @@
-"""The floor: a model's matrix products in float32 and nothing else, as fast as TensorFlow computes them."""
+"""The floor: matrix products and nothing else, as fast as TensorFlow computes them."""
 
 import math
 
@@ -8,9 +8,21 @@ import tensorflow as tf
 from benchmarks.graphs import graph
 from benchmarks.tasks import products
 
+WIDTH = 2048  # of the square matrices of `rate`
+
+
+def rate(task, dtype="float32"):
+    """One product of two square matrices of `WIDTH`, whatever the task; its time says what the machine can do."""
+    one, two = (tf.constant(np.random.default_rng(seed).standard_normal((WIDTH, WIDTH)), dtype) for seed in (0, 1))
+    product = tf.function(tf.matmul)
+    return lambda: product(one, two)[0, 0].numpy()
+
 
 def inference(task):
-    """The products, each on what the one before put out, so that none can be left out or done at the same time."""
+    """A model's products in float32, each on what the one before put out.
+
+    So none can be left out or done at the same time.
+    """
     shapes = products(task)
     rng = np.random.default_rng(0)
     # Variables like the weights of a model; sized so that what comes out is of the size of what went in.

@@ -1,5 +1,7 @@
 """keras_cnv2 on TensorFlow, and its exports."""
 
+import dataclasses
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -64,10 +66,27 @@ def _unknown():
     """In place of a peak of memory: that of this process would be the conversion's."""
 
 
-def training(task):
-    """A step of `fit`. Returns its loss."""
-    made = classifier(task)
+def training(task, dtype=None):
+    """A step of `fit`, under a Keras dtype policy. Returns its loss."""
+    made = classifier(task, dtype)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     made.compile(keras_cnv2.LayerDecayAdamW(LEARNING_RATE, WEIGHT_DECAY, epsilon=EPSILON), loss)
     images, labels = task.images(), task.labels()
     return lambda: np.asarray(made.train_on_batch(images, labels))
+
+
+def small_pictures(task):
+    """A batch of small images as they are trained on, by the pipeline of `training` for arrays."""
+    from training.data.images.arrays import Arrays, Split
+    from training.data.images.augment import Augmentation
+    from training.recipes.images import FINETUNING
+
+    images = np.random.default_rng(0).integers(0, 256, (8 * task.batch, task.image_size, task.image_size, 3), "uint8")
+    labels = np.random.default_rng(1).integers(0, task.classes, len(images), "int32")
+    recipe = dataclasses.replace(
+        FINETUNING["cifar10_short"], batch_size=task.batch, crop_area=(1.0, 1.0), shift=3, alternate_flip=True
+    )
+    source = Arrays(Split(images, labels), None, map(str, range(task.classes)))
+    batches = source.training(recipe, augmentation=Augmentation(task.classes, cutout=8, label_smoothing=0.1))
+    numbers = itertools.count()
+    return lambda: batches[next(numbers)][0]

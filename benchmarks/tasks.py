@@ -19,6 +19,7 @@ class Task:
         dims: Four ints, the channels of each stage.
         batch: Int, images a call.
         image_size: Int, their height and width.
+        stem_stride: Int, pixels of an image a position of the first stage in each direction.
         classes: Int.
         weights: Optional path of a folder as `write_weights` fills it; without, initial values are kept.
     """
@@ -27,6 +28,7 @@ class Task:
     dims: tuple[int, ...]
     batch: int
     image_size: int = 224
+    stem_stride: int = 4
     classes: int = 1000
     weights: str | None = None
 
@@ -57,8 +59,8 @@ def products(task):
     Returns:
         List of (rows, columns in, columns out).
     """
-    side = task.image_size // 4
-    shapes = [(task.batch * side**2, 48, task.dims[0])]
+    side = task.image_size // task.stem_stride
+    shapes = [(task.batch * side**2, 3 * task.stem_stride**2, task.dims[0])]
     for stage, (depth, dim) in enumerate(zip(task.depths, task.dims)):
         if stage:
             side //= 2
@@ -69,7 +71,7 @@ def products(task):
 
 def multiply_accumulates(task):
     """Those of a forward pass: the matrix products and the depthwise convolutions."""
-    positions = [task.batch * (task.image_size // 4 // 2**stage) ** 2 for stage in range(4)]
+    positions = [task.batch * (task.image_size // task.stem_stride // 2**stage) ** 2 for stage in range(4)]
     depthwise = sum(49 * depth * dim * n for depth, dim, n in zip(task.depths, task.dims, positions))
     return sum(math.prod(shape) for shape in products(task)) + depthwise
 
@@ -81,7 +83,7 @@ def weights_writer(task):
     """
     import keras_cnv2
 
-    model = keras_cnv2.ConvNeXtV2(task.depths, task.dims, classes=task.classes)
+    model = keras_cnv2.ConvNeXtV2(task.depths, task.dims, classes=task.classes, stem_stride=task.stem_stride)
 
     def write():
         rng = np.random.default_rng(2)

@@ -15,6 +15,7 @@ def model(task, device="cpu", layout="channels_last"):
         depths=list(task.depths),
         hidden_sizes=list(task.dims),
         num_labels=task.classes,
+        patch_size=task.stem_stride,
         layer_norm_eps=1e-6,  # of the last norm; the library's own 1e-12 is not the original's
     )
     torch.set_num_threads(len(os.sched_getaffinity(0)))

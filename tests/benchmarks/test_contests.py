@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from benchmarks import contest, gpu, growth, inference, training_step
+from benchmarks import contest, gpu, growth, inference, small_images, training_step
 from benchmarks.report import Results
 from benchmarks.tasks import Task
 from keras_cnv2.sizes import SIZES
@@ -43,6 +43,16 @@ def test_training_step():
     settings = {"tolerance": training_step.TOLERANCE, "calls": training_step.STEPS}
     contest.run_case(results, "small", without_compile(training_step.CONTESTANTS), SMALL, 1, **settings)
     assert training_step.REFERENCE in names(results)
+
+
+@pytest.mark.parametrize("dtype", small_images.TOLERANCES)
+def test_small_images(dtype):
+    results = Results("Small images", small_images.REFERENCE)
+    task = dataclasses.replace(SMALL, image_size=32, stem_stride=1)
+    others = (small_images.PRODUCT, small_images.PIPELINE)
+    settings = {"exempt": others, "tolerance": small_images.TOLERANCES[dtype], "calls": small_images.STEPS}
+    contest.run_case(results, "small", without_compile(small_images.contestants(dtype)), task, 1, **settings)
+    assert {*others, small_images.REFERENCE} <= names(results)
 
 
 def test_growth(monkeypatch):
