@@ -1,6 +1,9 @@
+import gc
+import random
 import signal
 
 import keras
+import numpy as np
 import pytest
 
 from keras_cnv2.kernels import fused
@@ -8,6 +11,10 @@ from keras_cnv2.kernels import fused
 # A shell's jobs in the background ignore Ctrl-C, and all processes that they start: here it is to end them.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What is imported stays: the collector of garbage need not look through it again and again.
+gc.freeze()
+gc.set_threshold(50_000, 20, 100)
 
 # Take minutes in the slow set. They come first, so that of two processes none waits for them at the end.
 LONGEST = ("test_quickstart.py", "test_detect.py")
@@ -17,10 +24,27 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def same_global_seeds():
+    """For each test it would take a tenth of a second: TensorFlow forgets its functions with it."""
+    keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def same_random_numbers():
-    """A test that fails once fails again."""
-    keras.utils.set_random_seed(0)
+    """A test that fails once fails again. Layers draw their seeds from Python's numbers."""
+    random.seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def graphs_as_written(request):
+    """Optimizing a graph takes longer than a test runs it: slow tests alone have TensorFlow's optimized ones."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        is_quick = request.node.get_closest_marker("slow") is None
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": is_quick})
 
 
 @pytest.fixture(autouse=True)
