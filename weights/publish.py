@@ -42,7 +42,7 @@ ConvNeXt V2 {size}, {parameters:,} parameters, {training}.
 ```python
 import keras_cnv2
 
-model = keras_cnv2.ConvNeXtV2{title}(weights="{tag}", classes={classes}, stem_stride={stem_stride})
+model = keras_cnv2.ConvNeXtV2{title}(weights="{tag}")
 ```
 
 `keras-cnv2 predict PICTURE --weights {tag}` names the classes of a picture. Images are {image_size} x {image_size}
@@ -120,7 +120,6 @@ def _card(model, runs, size, tag, row):
         title=size.capitalize(),
         tag=tag,
         parameters=model.count_params(),
-        classes=model.classes,
         training=", then ".join(kinds[config["kind"]] for config, _ in runs),
         data=textwrap.fill(DATA[tag], 120),
         recipes="\n\n".join(_recipe(config) for config, _ in runs),

@@ -32,7 +32,7 @@ logits; all of them are 12 GB.
 ## Our own
 
 ```python
-model = keras_cnv2.ConvNeXtV2Atto(weights="cifar10", classes=10, stem_stride=2)
+model = keras_cnv2.ConvNeXtV2Atto(weights="cifar10")
 ```
 
 What this project trained itself, with cards that tell how. A checkout has the files here, and needs no network. Top-1

@@ -57,15 +57,49 @@ def fetch_weights_for(weights, depths, dims):
 
     Before the model is built, so that a wrong name or a lost connection is told at once.
     """
-    size = size_of(depths, dims)
+    return None if weights is None else fetch_weights(weights, size_of(depths, dims))
+
+
+def published(weights, depths, dims):
+    """What is known of published weights for a model of these depths and dims, before they are fetched.
+
+    Args:
+        weights: As in `fetch_weights`, or `None`.
+
+    Returns:
+        `Checkpoint`; `None` for weights of the user's own, and for none.
+    """
     if weights is None:
         return None
-    if size is None and not is_path(weights):
+    if is_path(weights):
+        return find_file(Path(weights))
+    size = size_of(depths, dims)
+    if size is None:
         raise CheckpointError(
             f"Published weights are for the sizes {', '.join(SIZES)}. Give a size, or a path that ends in "
-            f"{', '.join(READERS)}. Received: weights={weights!r} with depths={depths}, dims={dims}"
+            f"{', '.join(READERS)}. Received: weights={weights!r} with depths={tuple(depths)}, dims={tuple(dims)}"
         )
-    return fetch_weights(weights, size)
+    return find_checkpoint(weights, size)
+
+
+def stem_stride_for(row, given):
+    """The stem's stride of a model: what is given, or else that of published weights, or else 4.
+
+    Args:
+        row: What `published` returned.
+        given: Int or `None`.
+
+    Raises:
+        CheckpointError: If the weights have another one than is given.
+    """
+    if row is None:
+        return 4 if given is None else given
+    if given not in (None, row.stem_stride):
+        raise CheckpointError(
+            f"The weights {row.name} are of a stem of stride {row.stem_stride}: leave stem_stride out, or give weights "
+            f"of such a stem. Received: stem_stride={given}"
+        )
+    return row.stem_stride
 
 
 @contextlib.contextmanager

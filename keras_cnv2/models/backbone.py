@@ -4,7 +4,7 @@ from typing import Any, Self
 
 import keras
 
-from keras_cnv2.checkpoints.source import fetch_weights_for, load_weights
+from keras_cnv2.checkpoints.source import fetch_weights_for, load_weights, published, stem_stride_for
 from keras_cnv2.models.configuration import architecture_config, from_architecture_config
 from keras_cnv2.models.stages import (
     adopt_policy,
@@ -68,7 +68,7 @@ class ConvNeXtV2Backbone(keras.Model):
         include_preprocessing: bool = True,
         input_shape: Sequence[int | None] | None = (None, None, 3),
         input_tensor: Any = None,
-        stem_stride: int = 4,
+        stem_stride: int | None = None,
         drop_path_rate: float = 0.0,
         pyramid_norms: bool = False,
         dtype: str | keras.DTypePolicy | None = None,
@@ -80,6 +80,7 @@ class ConvNeXtV2Backbone(keras.Model):
         if size is not None:
             depths, dims = get_size(size).depths, get_size(size).dims
         check_architecture(depths, dims, stem_stride, drop_path_rate)
+        stem_stride = stem_stride_for(published(weights, depths, dims), stem_stride)
         source = fetch_weights_for(weights, depths, dims)
         policy = policy_of(dtype)
         # NumPy's ints among them, which Keras does not take.

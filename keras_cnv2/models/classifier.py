@@ -9,7 +9,7 @@ import keras
 
 from keras_cnv2.arguments import is_positive_int, positive_int
 from keras_cnv2.checkpoints.metadata import MAX_IMAGE_SIZE
-from keras_cnv2.checkpoints.source import fetch_weights_for, load_weights
+from keras_cnv2.checkpoints.source import fetch_weights_for, load_weights, published, stem_stride_for
 from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.layers.block import kernel_initializer
 from keras_cnv2.models.configuration import architecture_config, from_architecture_config
@@ -25,7 +25,7 @@ from keras_cnv2.models.stages import (
 )
 from keras_cnv2.sizes import get_size
 
-# The default: whoever gives another number asks for a head of their own.
+# The default without weights that say otherwise. Whoever gives another number asks for a head of their own.
 PUBLISHED_CLASSES = 1000
 POOLINGS = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
 
@@ -50,9 +50,9 @@ class ConvNeXtV2(keras.Model):
             tag or branch of the hub's repository), which are downloaded once, or the path of a file as
             `keras_cnv2.load_checkpoint` takes it. Which published file it was is kept in `pretrained`, a dict of
             "repository", "file", "commit" and "sha256". With `classes` other than 1000 and than the
-            file's, the head keeps its random values. With channels other than three, see `load_checkpoint`.
+            weights', the head keeps its random values. With channels other than three, see `load_checkpoint`.
         include_top: Bool, whether to end in pooling, LayerNorm and a dense layer of `classes`.
-        classes: Int, the number of classes; with `include_top`. Without it, `None` will do.
+        classes: Int, the number of classes; with `include_top`. By default that of published `weights`, else 1000.
         classifier_activation: Activation of the top: "softmax", `None` for logits, or anything Keras knows. Of one
             class "sigmoid": its softmax would be 1 for any image.
         pooling: Without the top: `None` gives the last stage's feature map `(N, H / s, W / s, dims[3])`, "avg" or
@@ -67,7 +67,8 @@ class ConvNeXtV2(keras.Model):
         input_shape: (height, width, channels); height and width may be `None` (any size). Sizes that the stride
             does not divide are floored, as in the original.
         input_tensor: Optional symbolic Keras tensor to build on, in place of `input_shape`.
-        stem_stride: 4, or 2 or 1 for small images; the stem's kernel is as large.
+        stem_stride: 4, or 2 or 1 for small images; the stem's kernel is as large. By default that of published
+            `weights`, else 4.
         drop_path_rate: Float in `[0, 1)`, the last block's rate of stochastic depth; it rises linearly from 0.
         head_init_scale: Float, factor on the initial values of the top's dense layer. 0.001 when fine-tuning as in
             the paper; leave it at 1 when training from scratch.
@@ -97,7 +98,7 @@ class ConvNeXtV2(keras.Model):
         dims: Sequence[int],
         weights: str | os.PathLike | None = None,
         include_top: bool = True,
-        classes: int | None = PUBLISHED_CLASSES,
+        classes: int | None = None,
         classifier_activation: str | Callable | None = "softmax",
         pooling: str | None = None,
         class_names: Sequence[str] | None = None,
@@ -106,15 +107,19 @@ class ConvNeXtV2(keras.Model):
         include_preprocessing: bool = True,
         input_shape: Sequence[int | None] | None = (None, None, 3),
         input_tensor: Any = None,
-        stem_stride: int = 4,
+        stem_stride: int | None = None,
         drop_path_rate: float = 0.0,
         head_init_scale: float = 1.0,
         dtype: str | keras.DTypePolicy | None = None,
         name: str | None = None,
     ):
         check_architecture(depths, dims, stem_stride, drop_path_rate)
+        row = published(weights, depths, dims)
+        stem_stride = stem_stride_for(row, stem_stride)
+        own_head = classes not in (None, PUBLISHED_CLASSES)
+        classes = classes_for(row, classes)
         check_head(include_top, classes, pooling, class_names)
-        classes = None if classes is None else int(classes)
+        classes = int(classes)
         if include_top:
             check_activation(classes, classifier_activation)
         check_resize(resize)
@@ -155,7 +160,7 @@ class ConvNeXtV2(keras.Model):
         self.drop_path_rate = drop_path_rate
         self.head_init_scale = head_init_scale
         if source is not None:
-            load_weights(self, source, other_classes=classes != PUBLISHED_CLASSES)
+            load_weights(self, source, other_classes=own_head)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
         if hasattr(inputs, "shape"):  # not where the model was built on several inputs
@@ -188,6 +193,13 @@ def _head_policy(policy):
     if isinstance(policy, keras.dtype_policies.DTypePolicyMap) and policy["head"] != policy.default_policy:
         return policy["head"]
     return policy.variable_dtype
+
+
+def classes_for(row, given):
+    """The number of classes: what is given, or else that of published weights (a row or `None`), or else 1000."""
+    if given is not None:
+        return given
+    return len(row.metadata["class_names"]) if row and row.has_head else PUBLISHED_CLASSES
 
 
 def check_head(include_top, classes, pooling, class_names):

@@ -38,7 +38,7 @@ def check_architecture(depths, dims, stem_stride, drop_path_rate):
     for name, values in (("depths", depths), ("dims", dims)):
         if not isinstance(values, (tuple, list)) or len(values) != 4 or not all(map(is_positive_int, values)):
             raise ValueError(f"{name} must be four positive ints, one a stage. Received: {name}={values!r}")
-    if stem_stride not in STEM_STRIDES:
+    if stem_stride is not None and stem_stride not in STEM_STRIDES:
         raise ValueError(f"stem_stride must be one of {STEM_STRIDES}. Received: stem_stride={stem_stride!r}")
     fraction("drop_path_rate", drop_path_rate)
     if keras.config.image_data_format() != "channels_last":

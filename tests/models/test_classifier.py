@@ -144,12 +144,11 @@ class TestTop:
         expected = keras.ops.softmax(logits(images()))
         np.testing.assert_allclose(predict(model, images()), keras.ops.convert_to_numpy(expected), rtol=1e-5)
 
-    def test_without_it_classes_may_be_none(self):
-        model = keras_cnv2.ConvNeXtV2(**SMALL, include_top=False, classes=None)
-        assert model.classes is None
-        assert keras_cnv2.ConvNeXtV2.from_config(model.get_config()).get_config() == model.get_config()
-        with pytest.raises(ValueError, match="classes must be a positive int. Received: classes=None"):
-            keras_cnv2.ConvNeXtV2(**SMALL, classes=None)
+    def test_classes_are_a_thousand_where_nothing_else_says(self):
+        for include_top in (True, False):
+            model = keras_cnv2.ConvNeXtV2(**SMALL, include_top=include_top, classes=None)
+            assert model.classes == 1000
+            assert keras_cnv2.ConvNeXtV2.from_config(model.get_config()).get_config() == model.get_config()
 
     def test_features(self):
         maps = keras_cnv2.ConvNeXtV2(**SMALL, include_top=False)

@@ -1,5 +1,6 @@
 """The weights that this project trained: what their rows say of the files."""
 
+import functools
 import hashlib
 import re
 
@@ -58,10 +59,25 @@ def test_predicts_without_a_network(no_download, tmp_path, capsys):
 
 
 def test_as_an_argument(no_download):
-    model = keras_cnv2.ConvNeXtV2Atto(weights="cifar10", classes=10, stem_stride=2)
+    """Classes and stem are those of the weights."""
+    model = keras_cnv2.ConvNeXtV2Atto(weights="cifar10")
+    assert (model.classes, model.stem_stride) == (10, find_checkpoint("cifar10").stem_stride)
     assert (model.class_names[3], model.image_size, model.resize) == ("cat", 32, "squash")
-    backbone = keras_cnv2.ConvNeXtV2Backbone("atto", weights="cifar10", stem_stride=2)
+    backbone = keras_cnv2.ConvNeXtV2Backbone("atto", weights="cifar10")
     np.testing.assert_array_equal(backbone.get_layer("stem_conv").kernel, model.get_layer("stem_conv").kernel)
+
+
+def test_arguments_that_are_not_those_of_the_weights(no_download):
+    path = bundled.checkout_file(find_checkpoint("cifar10"))
+    for weights in ("cifar10", path):
+        for build in (keras_cnv2.ConvNeXtV2Atto, functools.partial(keras_cnv2.ConvNeXtV2Backbone, "atto")):
+            with pytest.raises(keras_cnv2.CheckpointError, match=r"leave stem_stride out.*Received: stem_stride=4"):
+                build(weights=weights, stem_stride=4)
+    with pytest.raises(keras_cnv2.CheckpointError, match="The head is one of 10 classes, the model's of 1000"):
+        keras_cnv2.ConvNeXtV2Atto(weights="cifar10", classes=1000)
+    own = keras_cnv2.ConvNeXtV2Atto(weights="cifar10", classes=7)
+    assert own.get_layer("head").kernel.shape == (320, 7)
+    assert own.class_names is None
 
 
 def test_changed_file(no_download, tmp_path, monkeypatch):
@@ -71,7 +87,7 @@ def test_changed_file(no_download, tmp_path, monkeypatch):
     with pytest.raises(
         keras_cnv2.CheckpointError, match=r"not the published convnextv2_atto\.cifar10.*Received: .*wit"
     ):
-        keras_cnv2.ConvNeXtV2Atto(weights="cifar10", classes=10, stem_stride=2)
+        keras_cnv2.ConvNeXtV2Atto(weights="cifar10")
 
 
 def test_without_a_checkout_they_are_downloaded(tmp_path, monkeypatch):
@@ -95,7 +111,7 @@ def test_pytorch_has_the_same_logits():
     """In transformers' model, from the names that `state_dict` gives."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    model = keras_cnv2.ConvNeXtV2Atto(weights="cifar10", classes=10, stem_stride=2, classifier_activation=None)
+    model = keras_cnv2.ConvNeXtV2Atto(weights="cifar10", classifier_activation=None)
     config = transformers.ConvNextV2Config(
         num_channels=3, patch_size=2, hidden_sizes=[*model.dims], depths=[*model.depths], num_labels=10
     )
