@@ -1,5 +1,6 @@
 """What the graphs of all SavedModels have in common: checked images, a table of names, traced functions."""
 
+import contextlib
 import json
 
 import tensorflow as tf
@@ -62,10 +63,20 @@ def write(folder, module, signatures, metadata):
         module, signatures: What `with_signatures` returned.
         metadata: Dict.
     """
-    tf.saved_model.save(module, str(folder), signatures)
+    with system_errors(folder):
+        tf.saved_model.save(module, str(folder), signatures)
     extra = folder / "assets.extra"  # TensorFlow's place for what goes along with a model
     extra.mkdir()
     (extra / "keras_cnv2.json").write_text(json.dumps(metadata))
+
+
+@contextlib.contextmanager
+def system_errors(path):
+    """Makes an `OSError` of what TensorFlow raises where it cannot write, as on a full disk."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(f"It cannot be written: {error.message[:500]}. Received: {path}") from error
 
 
 def _traced(function, signature):

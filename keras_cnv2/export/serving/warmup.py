@@ -30,9 +30,11 @@ def write_warmup(folder, model, name, batch_sizes, max_pixels):
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
+    from keras_cnv2.export.saved_model.graphs import system_errors
+
     path = folder / FILE
     path.parent.mkdir(exist_ok=True)
-    with tf.io.TFRecordWriter(str(path)) as writer:
+    with system_errors(path), tf.io.TFRecordWriter(str(path)) as writer:
         for signature, inputs in _signatures(folder).items():
             for size in batch_sizes if signature in FREQUENT else [1]:
                 record = prediction_log_pb2.PredictionLog()

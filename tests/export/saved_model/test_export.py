@@ -303,3 +303,15 @@ def test_quantized_models(tmp_path):
         {name: value[:, :3] if name != "probabilities" else value for name, value in serve(images=inputs).items()},
         model.predict(inputs, verbose=0),
     )
+
+
+def test_full_disk(monkeypatch, tmp_path):
+    """TensorFlow's own errors are none of the system's."""
+
+    def save(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", save)
+    with pytest.raises(OSError, match="cannot be written: No space left on device. Received: .*new"):
+        keras_cnv2.export_saved_model(classifier(depths=(1, 1, 1, 1)), tmp_path / "it")
+    assert [*tmp_path.iterdir()] == []
