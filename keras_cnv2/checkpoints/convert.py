@@ -324,7 +324,20 @@ def _advice(variables, tensors):
     head = "head/bias"
     if head in variables and head in tensors and (there := shape_of(tensors[head].array)) != variables[head].shape:
         return f"The head is one of {there[0] if there else 'no'} classes, the model's of {variables[head].shape[0]}. "
-    return "Check size, channels and stem. "
+    theirs = _told_architecture({path: tensor.shape_here for path, tensor in tensors.items()})
+    ours = _told_architecture({path: tuple(variable.shape) for path, variable in variables.items()})
+    known = theirs and ours and theirs != ours
+    return "Check size, channels and stem" + (f": the file has {theirs}, the model {ours}. " if known else ". ")
+
+
+def _told_architecture(shapes):
+    """What weights of these shapes are of, for a message; `None` if that cannot be told."""
+    try:
+        found = architecture_of(shapes)
+    except CheckpointError:
+        return None
+    depths, dims = (",".join(map(str, values)) for values in (found.depths, found.dims))
+    return f"depths {depths}, dims {dims}, stem_stride {found.stem_stride} and {found.channels} channels"
 
 
 def _misfits(path, tensor, variable):

@@ -32,11 +32,17 @@ def is_segmenter(model):
     return on_ours and (isinstance(model, UPerNet) or is_deeplab(model))
 
 
+def is_detector(model):
+    """Whether the model is a RetinaNet, whose class needs KerasCV."""
+    return hasattr(model, "box_head")
+
+
 def check_exportable(model):
     """Raises a `ValueError` unless a model of images is a classifier, a backbone, or a head of the user's on one."""
-    if is_segmenter(model) or hasattr(model, "box_head"):  # a RetinaNet, whose class needs KerasCV
+    if is_segmenter(model) or is_detector(model):
         raise ValueError(
-            "Segmentation and detection models are exported by export_saved_model and detection.export_detector. "
+            "Segmentation and detection models become SavedModels alone, by export_saved_model and "
+            "detection.export_detector. "
             f"Received: model={model!r}"
         )
     stem_of(model)

@@ -344,3 +344,14 @@ class TestKerasFiles:
             path.write_bytes(content[: int(share * len(content))])
             with pytest.raises(ValueError, match="damaged, cut off or not of the kind"):
                 keras_cnv2.load_checkpoint(model, path)
+
+
+def test_a_model_of_another_size_is_told_what_the_file_has(tmp_path):
+    path = tmp_path / "backbone.keras"
+    backbone().save(path)
+    message = (
+        "Check size, channels and stem: the file has depths 1,1,2,1, dims 8,16,24,32, stem_stride 4 and 3 channels, "
+        "the model depths 1,1,1,1, dims 8,8,8,8, stem_stride 2 and 3 channels. Received"
+    )
+    with pytest.raises(keras_cnv2.CheckpointError, match=message):
+        keras_cnv2.ConvNeXtV2Backbone(depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), stem_stride=2, weights=path)

@@ -12,6 +12,7 @@ from PIL import Image
 import keras_cnv2
 from keras_cnv2.commands import export
 from keras_cnv2.commands.main import main
+from tests.detection.samples import tiny
 from tests.export.small import NAMES, classifier, encoded, pixels
 
 SIZE = 32
@@ -168,3 +169,17 @@ def test_size_and_tag(run, written, monkeypatch, tmp_path):
     assert run("tiny", "--weights", "fcmae_ft_in1k", "--to", "onnx")[0] == 0
     assert asked == [("imagenet", "atto"), ("fcmae_ft_in1k", "tiny")]
     assert {path.name for path in tmp_path.iterdir()} == {"atto.onnx", "tiny.onnx"}
+
+
+@pytest.mark.slow
+def test_detectors(tmp_path, capsys):
+    """A SavedModel of theirs has other signatures, and there is nothing else for them."""
+    pytest.importorskip("keras_cv")
+    tiny().save(tmp_path / "detector.keras")
+    command = ["export", str(tmp_path / "detector.keras"), "--image-size", "64", "--out", str(tmp_path / "exported")]
+    assert main([*command, "--to", "saved_model", "--resize", "crop"]) == 1
+    assert "Exports of detectors have no such options. Received: --resize" in capsys.readouterr().err
+    assert main([*command, "--to", "saved_model"]) == 0
+    assert "boxes" in tf.saved_model.load(str(tmp_path / "exported")).signatures["serving_default"].structured_outputs
+    assert main([*command[:-1], str(tmp_path / "it.onnx"), "--to", "onnx"]) == 1
+    assert "become SavedModels alone" in capsys.readouterr().err

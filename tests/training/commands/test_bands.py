@@ -10,7 +10,8 @@ import pytest
 import training
 from tests.training.small import COMMON
 from training.commands.evaluate import completed
-from training.commands.scaling import like_weights
+from training.commands.scaling import like_weights, scaling_of
+from training.data.images.values import as_pixels
 from training.recipes.images import FINETUNING
 
 FIELDS = {name: value for name, value in COMMON.items() if name not in ("deterministic", "data", "base_lr")}
@@ -38,6 +39,11 @@ def test_from_pretraining_to_evaluation(tmp_path, caplog):
     # One class alone: by statistics of its own either class looks the same.
     alone = [of_class(label, tmp_path / f"{label}.npz") for label in (0, 1)]
     assert [training.evaluate(weights=tuned, data=path)["top1"] for path in alone] == [1, 1]
+    for label, path in enumerate(alone):  # what docs/finetune.md does with arrays
+        with np.load(path) as file:
+            pixels, *_ = as_pixels("bands", file["test_images"], None, **scaling_of(tuned))
+        best = keras.saving.load_model(tuned / "classifier.keras").predict(pixels, verbose=0).argmax(-1)
+        assert {*best} == {label}
     (tmp_path / "classifier.keras").write_bytes((tuned / "classifier.keras").read_bytes())  # which tells nothing of it
     own = [training.evaluate(weights=tmp_path / "classifier.keras", data=path)["top1"] for path in alone]
     assert sum(own) < 1.5
