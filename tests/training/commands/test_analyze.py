@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 import keras_cnv2
 from tests.training.small import source
@@ -12,7 +13,7 @@ from training.analysis import measures
 from training.analysis.features import Blocks
 from training.commands import analyze
 from training.drawing.analysis import activations, distances, mosaic, selectivity
-from training.errors import RecipeError
+from training.errors import DataError, RecipeError
 
 SMALL = {"depths": (1, 2, 1, 1), "dims": (4, 6, 8, 10), "stem_stride": 1, "input_shape": (None, None, 3)}
 NAMES = ("a", "b", "c")
@@ -226,3 +227,18 @@ class TestCommand:
         with pytest.raises(RecipeError, match="two classes or more"):
             analyze.run(weights, tmp_path / "analysis", 1, data=data, image_size=16)
         assert not (tmp_path / "analysis").exists()
+
+    def test_unreadable_pictures_are_named_before(self, weights, tmp_path, caplog):
+        for name in ("a", "b"):
+            (tmp_path / "data" / name).mkdir(parents=True)
+            Image.new("RGB", (16, 16)).save(tmp_path / "data" / name / "0.png")
+        (tmp_path / "data" / "a" / "1.png").write_bytes(b"none")
+        analyze.run(weights[:1], tmp_path / "analysis", data=str(tmp_path / "data"), image_size=16)
+        assert "Left out, as it cannot be read: " in caplog.text
+        assert "1.png: no JPEG, PNG" in caplog.text
+        for number in range(12):
+            (tmp_path / "wide" / f"{number % 2}").mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16)).save(tmp_path / "wide" / f"{number % 2}" / f"{number}.png")
+        with pytest.raises(DataError, match="12 pictures of 12 cannot be read: .*16 x 16 pixels are more than"):
+            analyze.run(weights[:1], tmp_path / "it", data=str(tmp_path / "wide"), image_size=16, max_pixels=100)
+        assert not (tmp_path / "it").exists()
