@@ -10,6 +10,9 @@ from keras_cnv2.errors import CheckpointError
 # Where it stands among the metadata of a safetensors file that are ours.
 DESCRIPTION = "model"
 
+# Beside it: {name of a tensor: CRC-32 of its bytes}. And among all metadata, the CRC-32 of our text.
+CHECKSUMS, CHECKSUM = "checksums", "checksum"
+
 
 def description(config, weights):
     """The description of a model, for the metadata.

@@ -1,11 +1,12 @@
 """`.safetensors` files."""
 
 import json
+import zlib
 
 import ml_dtypes
 import numpy as np
 
-from keras_cnv2.checkpoints.described import DESCRIPTION, described
+from keras_cnv2.checkpoints.described import CHECKSUM, CHECKSUMS, DESCRIPTION, described
 from keras_cnv2.checkpoints.lazy_array import LazyArray
 from keras_cnv2.checkpoints.metadata import KEY, check_metadata
 
@@ -18,22 +19,32 @@ DTYPES = {
 
 
 def open_safetensors(path, stack):
-    """Tensors and metadata in a `.safetensors` file, and the configuration of the Keras model where it has one."""
+    """Tensors and metadata in a `.safetensors` file, and the configuration of the Keras model where it has one.
+
+    Where it has checksums, metadata and tensors are compared with them, the latter as they are read.
+    """
     from safetensors import safe_open
 
     def lazy(name, part):
         # The library maps the file into memory. Opened anew, only the pages of this tensor ever count as ours.
         def read():
             with safe_open(path, "np") as file:
-                return file.get_tensor(name)
+                array = file.get_tensor(name)
+            if name in checksums and zlib.crc32(array.tobytes()) != checksums[name]:
+                raise ValueError(f"{name} has changed since it was written")
+            return array
 
         dtype = part.get_dtype()
         return LazyArray(part.get_shape(), DTYPES.get(dtype, dtype), read)
 
     with safe_open(path, "np") as file:
-        text = (file.metadata() or {}).get(KEY)
+        metadata = file.metadata() or {}
         tensors = {name: lazy(name, file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
+    text = metadata.get(KEY)
+    if text and metadata.get(CHECKSUM) not in (None, str(zlib.crc32(text.encode()))):
+        raise ValueError("its metadata have changed since they were written")
     content = json.loads(text) if text else {}
-    if isinstance(content, dict) and DESCRIPTION in content:
-        return described(tensors, content[DESCRIPTION])
-    return tensors, check_metadata(content)
+    is_described = isinstance(content, dict) and DESCRIPTION in content
+    checksums = content.get(CHECKSUMS) if is_described else None
+    checksums = checksums if isinstance(checksums, dict) else {}
+    return described(tensors, content[DESCRIPTION]) if is_described else (tensors, check_metadata(content))

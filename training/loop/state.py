@@ -15,7 +15,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_cnv2.checkpoints.described import DESCRIPTION, description
+from keras_cnv2.checkpoints.described import CHECKSUM, CHECKSUMS, DESCRIPTION, description
 from keras_cnv2.checkpoints.write import write_tensors
 from keras_cnv2.files import replacing
 
@@ -27,8 +27,8 @@ NAME = "step-{:010d}.safetensors"
 PATTERN = re.compile(r"step-(\d{10})\.safetensors")
 KEPT = 3
 
-# What a checkpoint has as metadata: progress and checksums of the arrays, as JSON, and the checksum of that text.
-KEY, CHECKSUM = "keras_cnv2", "checksum"
+# Under which a checkpoint has progress and checksums of the arrays, as JSON, beside the checksum of that text.
+KEY = "keras_cnv2"
 
 
 class Progress(NamedTuple):
@@ -75,7 +75,7 @@ def save(folder, model, progress, described=None):
     folder.mkdir(exist_ok=True)
     path = folder / NAME.format(progress.step)
     arrays = {name: np.asarray(keras.ops.convert_to_numpy(v), order="C") for name, v in variables(model).items()}
-    content = {"progress": progress._asdict(), "checksums": {name: checksum(a) for name, a in arrays.items()}}
+    content = {"progress": progress._asdict(), CHECKSUMS: {name: checksum(a) for name, a in arrays.items()}}
     weights = _weights(model)
     if described and len(weights) == len(model.weights):  # others' models may have several of a path
         content[DESCRIPTION] = description(described, weights)
@@ -173,7 +173,7 @@ def read(path):
     # Checkpoints of before have no checksum of their metadata.
     whole = metadata.get(CHECKSUM) in (None, str(zlib.crc32(text.encode())))
     content = json.loads(text)
-    if not whole or {name: checksum(array) for name, array in arrays.items()} != content["checksums"]:
+    if not whole or {name: checksum(array) for name, array in arrays.items()} != content[CHECKSUMS]:
         raise ValueError("its contents have changed since they were written")
     return arrays, content
 
