@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_cnv2.checkpoints import hdf5_table, read_hdf5
 from keras_cnv2.kernels import fused
 
 # A shell's jobs in the background ignore Ctrl-C, and all processes that they start: here it is to end them.
@@ -45,6 +46,13 @@ def graphs_as_written(request):
 
         is_quick = request.node.get_closest_marker("slow") is None
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": is_quick})
+
+
+@pytest.fixture(autouse=True)
+def hdf5_is_looked_at_here(request, monkeypatch):
+    """What tests write needs no process of its own, whose start takes longer than they: test_read_hdf5.py has that."""
+    if request.path.name != "test_read_hdf5.py" and request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr(read_hdf5, "_look", hdf5_table.answer)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import keras_cnv2
-from keras_cnv2.checkpoints import hdf5_table, read_hdf5
 from tests.checkpoints.reading import DAMAGED, assert_refused, cheap, load, read
 from tests.checkpoints.samples import classifier, snapshot, unchanged
 
@@ -19,12 +18,6 @@ pytestmark = pytest.mark.lowest
 
 ARRAYS = {"head/0": np.arange(6, dtype="float32").reshape(2, 3), "head/1": np.ones(3, "float32")}
 VARS = "layers/dense/vars"
-
-
-@pytest.fixture(autouse=True)
-def here(monkeypatch):
-    """Looks at HDF5 files in this process: starting another takes longer than these tests. See test_read_hdf5.py."""
-    monkeypatch.setattr(read_hdf5, "_look", hdf5_table.answer)
 
 
 @pytest.fixture
