@@ -49,6 +49,12 @@ def graphs_as_written(request):
 
 
 @pytest.fixture(autouse=True)
+def garbage_is_left(monkeypatch):
+    """Keras collects it for each variable that `quantize` and LoRA replace: a second each in a process of tests."""
+    monkeypatch.setattr(gc, "collect", lambda generation=2: 0)
+
+
+@pytest.fixture(autouse=True)
 def hdf5_is_looked_at_here(request, monkeypatch):
     """What tests write needs no process of its own, whose start takes longer than they: test_read_hdf5.py has that."""
     if request.path.name != "test_read_hdf5.py" and request.node.get_closest_marker("slow") is None:

@@ -7,17 +7,27 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-# Files are made in one process and read in another, so that nothing of the making is left in memory, and one after the
-# other: each is up to 0.8 GB (Large).
-MAKE = {
-    "model.weights.h5": "keras_cnv2.ConvNeXtV2{size}().save_weights(path)",
-    "model.safetensors": "keras_cnv2.save_checkpoint(keras_cnv2.ConvNeXtV2{size}(), path)",
-    "model.pt": "torch.save({'model': load_file(source)}, path)",
-    "legacy.pt": "torch.save({'model': load_file(source)}, path, _use_new_zipfile_serialization=False)",
-    "half.safetensors": "save_file({name: t.half() for name, t in load_file(source).items()}, path)",
-}
-IMPORTS = "import sys; path, source = sys.argv[1:]; "
-KERAS, TORCH = "import keras_cnv2; ", "import torch; from safetensors.torch import load_file, save_file; "
+# Files are made in processes of their own and each is read in another, so that nothing of the making is in its memory.
+MAKE_OURS = """
+import sys
+import keras_cnv2
+
+model = keras_cnv2.ConvNeXtV2{size}()
+model.save_weights(sys.argv[1] + "/model.weights.h5")
+keras_cnv2.save_checkpoint(model, sys.argv[1] + "/model.safetensors")
+"""
+MAKE_PYTORCHS = """
+import sys
+import torch
+from safetensors.torch import load_file, save_file
+
+folder = sys.argv[1]
+tensors = load_file(folder + "/model.safetensors")
+torch.save({"model": tensors}, folder + "/model.pt")
+torch.save({"model": tensors}, folder + "/legacy.pt", _use_new_zipfile_serialization=False)
+save_file({name: tensor.half() for name, tensor in tensors.items()}, folder + "/half.safetensors")
+"""
+FILES = {"model.weights.h5", "model.safetensors", "model.pt", "legacy.pt", "half.safetensors"}
 
 READ = """
 import os, re, sys
@@ -35,21 +45,19 @@ print((memory("VmHWM") - before) / os.path.getsize(path))
 """
 
 
+def run(program, size, path):
+    """What a program prints."""
+    command = [sys.executable, "-c", program.replace("{size}", size), str(path)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("size", ["Base", pytest.param("Large", marks=pytest.mark.release)])
 def test_reading_costs_little_more_than_the_file(size, tmp_path):
     pytest.importorskip("torch")
-    source = tmp_path / "model.safetensors"
-    costs = {}
-    for name, code in MAKE.items():
-        path = tmp_path / name
-        code = IMPORTS + (KERAS if "keras_cnv2" in code else TORCH) + code.replace("{size}", size)
-        subprocess.run([sys.executable, "-c", code, path, source], check=True)
-        run = subprocess.run(
-            [sys.executable, "-c", READ.replace("{size}", size), path], check=True, capture_output=True, text=True
-        )
-        costs[name] = float(run.stdout)
-        if path != source:
-            path.unlink()
+    for program in (MAKE_OURS, MAKE_PYTORCHS):
+        run(program, size, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+    costs = {path.name: float(run(READ, size, path)) for path in tmp_path.iterdir()}
     print(costs)
     assert max(costs.values()) <= 1.3, costs

@@ -1,7 +1,5 @@
 """What is set on the layers within a block, wherever the block is."""
 
-import gc
-
 import keras
 import numpy as np
 import pytest
@@ -66,14 +64,6 @@ def changed(model):
     two.pwconv1.enable_lora(2, lora_alpha=6)
     two.pwconv1.lora_kernel_b.assign(np.ones(two.pwconv1.lora_kernel_b.shape))
     return model
-
-
-@pytest.fixture(autouse=True)
-def quick():
-    """Keras collects garbage for each layer that is quantized: not that of all tests before."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def settings(model):

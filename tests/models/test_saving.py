@@ -1,5 +1,4 @@
 import copy
-import gc
 import inspect
 import pickle
 
@@ -228,13 +227,6 @@ def quantized(model):
 @pytest.mark.backends
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 class TestQuantized:
-    @pytest.fixture(autouse=True)
-    def quick(self):
-        """Keras collects garbage for each layer that is quantized: not that of all tests before."""
-        gc.freeze()
-        yield
-        gc.unfreeze()
-
     def assert_same(self, model, path):
         model.save(path)
         again = keras.saving.load_model(path)

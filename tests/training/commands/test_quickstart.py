@@ -138,6 +138,7 @@ def test_full_run_reaches_its_accuracy(tmp_path):
     assert json.loads((tmp_path / "full" / "metrics.json").read_text())["test_accuracy"] >= 0.97
 
 
+@pytest.mark.release  # `.ci/run` compares the runs of two installations
 def test_runs_are_alike(quickstart, tmp_path):
     again = run_small(tmp_path)
     one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (quickstart[0], again[0]))

@@ -112,6 +112,7 @@ class TestNumbers:
 
 @pytest.mark.slow
 class TestFaults:
+    @pytest.mark.release  # two of them are in all others
     def test_four_workers(self, whole, data, tmp_path):
         with Workers(tmp_path, [pretrain("eager", data, tmp_path)] * 4) as workers:
             workers.succeed(180)
