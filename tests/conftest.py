@@ -15,7 +15,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 # What is imported stays: the collector of garbage need not look through it again and again.
 gc.freeze()
-gc.set_threshold(50_000, 20, 100)
 
 # Take minutes in the slow set. They come first, so that of two processes none waits for them at the end.
 LONGEST = ("test_quickstart.py", "test_detect.py")
