@@ -10,8 +10,9 @@ import math
 
 from keras_cnv2.kernels import cpu
 
-# Numbers of an image from which on it is worth the third of a second that XLA compiles.
-WORTH_IT = 2**14
+# Numbers of an image, and of a batch whose size is known, from which on it is worth the third of a second that XLA
+# compiles.
+WORTH_IT, WORTH_IT_BATCH = 2**14, 2**20
 
 # Keeps the gradient of the square root finite where a channel is zero everywhere; far below anything
 # that float32 would notice beside a real activation.
@@ -20,9 +21,12 @@ TINY = 1e-24
 
 def applies(shape, dtype):
     """Whether to take this file's functions in training, for tensors of the shape `(N, ..., C)`."""
-    of_an_image = shape[1:]
-    known = all(isinstance(size, int) for size in of_an_image)  # XLA compiles anew for every size
-    return known and math.prod(of_an_image) >= WORTH_IT and cpu.trains_fast(dtype)
+    batch, *of_an_image = shape
+    if not all(isinstance(size, int) for size in of_an_image):  # XLA compiles anew for every size
+        return False
+    numbers = math.prod(of_an_image)
+    many = numbers >= WORTH_IT or (isinstance(batch, int) and batch * numbers >= WORTH_IT_BATCH)
+    return many and cpu.trains_fast(dtype)
 
 
 def layer_norm(x, gamma, beta, epsilon):
@@ -50,12 +54,24 @@ def gelu_grn(x, gamma, beta, epsilon, visible=None):
     import tensorflow as tf
 
     visible = tf.ones((1, 1, 1)) if visible is None else tf.cast(visible, "float32")
+    compiled = {function: _compiled(function, *x.shape[1:]) for function in (_squares, _scaled, _products, _sums, _dx)}
 
     @tf.custom_gradient
     def response(x, gamma, beta):
-        y, norms = _compiled(_gelu_grn, *x.shape[1:])(x, visible, gamma, beta, epsilon)
-        gradient = _compiled(_gelu_grn_gradient, *x.shape[1:])
-        return y, lambda dy: gradient(x, visible, norms, gamma, epsilon, dy)
+        norms = tf.sqrt(compiled[_squares](x, visible) + TINY)
+        mean = tf.reduce_mean(norms, -1, keepdims=True) + epsilon
+        relative = norms / mean
+        scale = gamma * relative + 1
+
+        def gradient(dy):
+            dscale = compiled[_products](x, visible, dy)
+            drelative = gamma * dscale
+            dnorms = (drelative - tf.reduce_mean(drelative * relative, -1, keepdims=True)) / mean
+            dx = compiled[_dx](x, visible, scale, dnorms / norms, dy)
+            # Sums over the images are not left to XLA, which takes one thread for them.
+            return dx, tf.reduce_sum(relative * dscale, (0, 1)), tf.reduce_sum(compiled[_sums](dy), 0)
+
+        return compiled[_scaled](x, visible, scale, beta), gradient
 
     return response(x, *_float32(gamma, beta))
 
@@ -101,41 +117,53 @@ def _norm_gradient(x, gamma, epsilon, dy):
     return tf.cast(dx, x.dtype), tf.reduce_sum(dy * standard, 0), tf.reduce_sum(dy, 0)
 
 
+# GELU with GRN in functions of one pass over memory each, which compute GELU anew: in one function, XLA would keep it
+# in float32 for the next pass, and the gradient took up to three times as long. `h` is `gelu(x) * visible`.
+
+
 def _normal_cdf(x):
     import tensorflow as tf
 
     return 0.5 + 0.5 * tf.math.erf(x * math.sqrt(0.5))
 
 
-def _relative(norms, epsilon):
-    """GRN's normalized responses `(N, 1, C)`, and the mean by which the norms were divided."""
+def _squares(x, visible):
+    """Sums of the squares of `h` over the positions, `(N, 1, C)`."""
     import tensorflow as tf
 
-    mean = tf.reduce_mean(norms, -1, keepdims=True) + epsilon
-    return norms / mean, mean
+    x = tf.cast(x, "float32")
+    return tf.reduce_sum((x * _normal_cdf(x) * visible) ** 2, 1, keepdims=True)
 
 
-def _gelu_grn(x, visible, gamma, beta, epsilon):
+def _scaled(x, visible, scale, beta):
+    """`h * scale + beta` in the dtype of `x`."""
     import tensorflow as tf
 
     wide = tf.cast(x, "float32")
-    h = wide * _normal_cdf(wide) * visible
-    norms = tf.sqrt(tf.reduce_sum(h**2, 1, keepdims=True) + TINY)
-    n, _ = _relative(norms, epsilon)
-    return tf.cast(h * (gamma * n + 1) + beta, x.dtype), norms
+    return tf.cast(wide * _normal_cdf(wide) * visible * scale + beta, x.dtype)
 
 
-def _gelu_grn_gradient(x, visible, norms, gamma, epsilon, dy):
+def _products(x, visible, dy):
+    """Sums of `h * dy` over the positions, `(N, 1, C)`."""
+    import tensorflow as tf
+
+    x, dy = tf.cast(x, "float32"), tf.cast(dy, "float32")
+    return tf.reduce_sum(x * _normal_cdf(x) * visible * dy, 1, keepdims=True)
+
+
+def _sums(dy):
+    """Sums over the positions, `(N, C)`."""
+    import tensorflow as tf
+
+    return tf.reduce_sum(tf.cast(dy, "float32"), 1)
+
+
+def _dx(x, visible, scale, response, dy):
+    """The gradient of `x`, from that of `h`, which is `dy * scale + h * response`."""
     import tensorflow as tf
 
     wide, dy = tf.cast(x, "float32"), tf.cast(dy, "float32")
     cdf = _normal_cdf(wide)
-    h = wide * cdf * visible
-    n, mean = _relative(norms, epsilon)
-    hdy = tf.reduce_sum(h * dy, 1, keepdims=True)
-    dn = gamma * hdy
-    dnorms = (dn - tf.reduce_mean(dn * n, -1, keepdims=True)) / mean
-    dh = dy * (gamma * n + 1) + h * (dnorms / norms)
     density = tf.exp(-0.5 * wide**2) / math.sqrt(2 * math.pi)
-    dx = dh * visible * (cdf + wide * density)
-    return tf.cast(dx, x.dtype), tf.reduce_sum(n * hdy, (0, 1)), tf.reduce_sum(dy, (0, 1))
+    dh = dy * scale + wide * cdf * visible * response
+    return tf.cast(dh * visible * (cdf + wide * density), x.dtype)

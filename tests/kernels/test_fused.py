@@ -81,6 +81,10 @@ def test_applies(monkeypatch):
     assert fused.applies((tf.constant(2), 32, 32, 16), "float32") == cpu.trains_fast("float32")
     assert not fused.applies((None, None, 32, 16), "float32")
     assert not fused.applies((None, 31, 33, 16), "float32")
+    monkeypatch.setattr(fused, "WORTH_IT_BATCH", 2**20)
+    assert fused.applies((256, 16, 16, 16), "float32") == cpu.trains_fast("float32")
+    assert not fused.applies((255, 16, 16, 16), "float32")
+    assert not fused.applies((None, 16, 16, 16), "float32")
     assert not fused.applies((None, 32, 32, 16), "float16")
 
 
