@@ -52,7 +52,7 @@ def _check_folder(path):
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise PermissionError(f"Nothing can be written to this folder ({error.strerror}). Received: {path}") from error
+        raise type(error)(f"Nothing can be written to this folder ({error.strerror}). Received: {path}") from error
 
 
 @contextlib.contextmanager

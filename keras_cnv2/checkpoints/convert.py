@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_cnv2.checkpoints import names
 from keras_cnv2.checkpoints.architecture import architecture_of
+from keras_cnv2.checkpoints.encoder_within import absent_levels, is_around_encoder, without_surroundings
 from keras_cnv2.checkpoints.metadata import adopt_metadata
 from keras_cnv2.checkpoints.names import part_of
 from keras_cnv2.checkpoints.read import Contents, open_checkpoint
@@ -48,10 +49,11 @@ def load_checkpoint(model: keras.Model, source: str | os.PathLike | Mapping[str,
     The naming is found out: that of the official code (its dense models, and its pre-training checkpoints with sparse
     or dense kernels), of timm, of transformers, or of a Keras file. Every tensor of the source is used and every
     weight of the model is set, with three exceptions, each told in one log line: parts the model does not have are
-    left out as a whole (a classifier's norm and head, a pyramid's norms, FCMAE's decoder; of level INFO, the others
-    WARNING); parts the source does not have keep their initial values as a whole (the decoder, a pyramid's norms, or
-    the final norm and head); and a stem for three channels is summed for a model of one channel, and repeated and
-    scaled down for any other number, as timm does it.
+    left out as a whole (a classifier's norm and head, a pyramid's norms, FCMAE's decoder, and of a Keras file of a
+    segmenter, a detector or a model of your own all layers around the encoder; of level INFO, the others WARNING);
+    parts the source does not have keep their initial values as a whole (the decoder, a pyramid's norms, or the final
+    norm and head); and a stem for three channels is summed for a model of one channel, and repeated and scaled down
+    for any other number, as timm does it.
 
     Of layers with LoRA the kernel is set, to which LoRA then adds nothing.
 
@@ -95,6 +97,11 @@ def load_contents(model, contents, other_classes=False):
     """
     variables = _variables(model)
     dialect, tensors, left_over = translate(contents.tensors)
+    surroundings, absent = [], []
+    if left_over and is_around_encoder(contents.config):
+        (tensors, surroundings), left_over = without_surroundings(tensors, left_over), []
+        absent = absent_levels(variables, tensors)
+        variables = {path: variable for path, variable in variables.items() if posixpath.dirname(path) not in absent}
     fresh, dropped = _parts(variables, tensors, other_classes)
     variables = {path: variable for path, variable in variables.items() if part_of(path) not in fresh}
     tensors = {path: tensor for path, tensor in tensors.items() if part_of(path) not in dropped}
@@ -117,10 +124,10 @@ def load_contents(model, contents, other_classes=False):
     _forget_lora(model, variables)
     adopt_metadata(model, metadata)
     tell_of_not_finite(model.name, not_finite)
-    if fresh:
+    if fresh := [*fresh, *absent]:
         logger.warning("%s: not taken from the checkpoint, keeps its initial values: %s", model.name, ", ".join(fresh))
-    if dropped:
-        logger.info("%s: in the checkpoint, left out: %s", model.name, ", ".join(dropped))
+    if left_out := [*dropped, *surroundings]:
+        logger.info("%s: in the checkpoint, left out: %s", model.name, ", ".join(left_out))
     if adapted:
         logger.warning("%s: the stem's kernel was adapted to %d channels", model.name, variables[STEM].shape[2])
 

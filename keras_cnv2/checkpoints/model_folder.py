@@ -18,8 +18,8 @@ def is_model_folder(path):
     return isinstance(path, (str, os.PathLike)) and os.path.isfile(os.path.join(path, FILE))
 
 
-def model_in(folder):
-    """The path of a folder's model: the last file of the first pattern in its model.json that there are files of.
+def models_in(folder):
+    """The files of the first pattern in a folder's model.json that there are any of, the newest first.
 
     Raises:
         CheckpointError: If model.json holds something else, or there is no such file yet.
@@ -34,5 +34,5 @@ def model_in(folder):
         raise CheckpointError(f"This file must name the weights of its folder. Received: {path}")
     for pattern in patterns:
         if found := sorted(filter(Path.is_file, Path(folder).glob(pattern))):
-            return found[-1]
+            return found[::-1]
     raise CheckpointError(f"There are no weights in this folder yet. Received: {folder}, without {', '.join(patterns)}")

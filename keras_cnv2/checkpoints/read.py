@@ -1,17 +1,20 @@
 """Files to `{name: array}` and what else they tell. Nothing here knows a model."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from keras_cnv2.checkpoints.lazy_array import damaged
-from keras_cnv2.checkpoints.model_folder import is_model_folder, model_in
+from keras_cnv2.checkpoints.model_folder import is_model_folder, models_in
 from keras_cnv2.checkpoints.read_keras import open_keras
 from keras_cnv2.checkpoints.read_safetensors import open_safetensors
 from keras_cnv2.checkpoints.read_torch import open_torch
 from keras_cnv2.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 READERS = {
     ".keras": open_keras,
@@ -44,8 +47,24 @@ def is_path(source):
 
 
 def file_at(path):
-    """The path of a weights file: `path`, or of a folder that names its model, the model's."""
-    return model_in(path) if is_model_folder(path) else Path(path)
+    """The path of a weights file: `path`, or of a folder that names its models, the newest one's that is whole."""
+    if not is_model_folder(path):
+        return Path(path)
+    newest, *older = models_in(path)
+    if older and not _is_whole(newest):
+        whole = next(filter(_is_whole, older), None)
+        if whole:
+            logger.warning("%s is damaged: the one before is taken, %s", newest, whole.name)
+            return whole
+    return newest
+
+
+def _is_whole(path):
+    try:
+        with open_checkpoint(path):
+            return True
+    except CheckpointError:
+        return False
 
 
 def without_suffix(name):

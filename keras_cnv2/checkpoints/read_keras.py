@@ -57,7 +57,9 @@ def _tensors(members):
             continue
         if not isinstance(array, LazyArray):
             raise ValueError(f"a group in the place of an array: {path}")
-        tensors["/".join([*_layers(members, posixpath.dirname(group)), key])] = array
+        name = "/".join([*_layers(members, posixpath.dirname(group)), key])
+        # Two models in one may have layers of one name. What follows the second's makes it no name of ours.
+        tensors[f"{name} ({path})" if name in tensors else name] = array
     return tensors
 
 

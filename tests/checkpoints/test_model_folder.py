@@ -1,10 +1,12 @@
 import json
 import os
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from keras_cnv2.checkpoints.model_folder import FILE, is_model_folder, model_in
-from keras_cnv2.checkpoints.read import is_path, open_checkpoint
+from keras_cnv2.checkpoints.model_folder import FILE, is_model_folder, models_in
+from keras_cnv2.checkpoints.read import file_at, is_path, open_checkpoint
 from keras_cnv2.errors import CheckpointError
 
 
@@ -18,16 +20,16 @@ def test_first_pattern_and_last_file_count(tmp_path):
     assert is_path(folder)
     assert is_path(str(folder))
     with pytest.raises(CheckpointError, match=r"no weights in this folder yet.*without done.keras, checkpoints/step"):
-        model_in(folder)
+        models_in(folder)
     (folder / "checkpoints").mkdir()
     for name in ("step-01.safetensors", "step-03.safetensors", "step-02.safetensors", "other"):
         (folder / "checkpoints" / name).touch()
-    assert model_in(str(folder)) == folder / "checkpoints" / "step-03.safetensors"
+    assert [path.name[:7] for path in models_in(str(folder))] == ["step-03", "step-02", "step-01"]
     (folder / "done.keras").mkdir()  # is no file
-    assert model_in(folder).name == "step-03.safetensors"
+    assert models_in(folder)[0] == folder / "checkpoints" / "step-03.safetensors"
     (folder / "done.keras").rmdir()
     (folder / "done.keras").touch()
-    assert model_in(folder) == folder / "done.keras"
+    assert models_in(folder) == [folder / "done.keras"]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def test_first_pattern_and_last_file_count(tmp_path):
 )
 def test_what_is_no_such_file(tmp_path, content):
     with pytest.raises(CheckpointError, match=r"must name the weights of its folder. Received: .*model\.json"):
-        model_in(write(tmp_path, content))
+        models_in(write(tmp_path, content))
 
 
 def test_other_folders_are_none(tmp_path):
@@ -63,4 +65,20 @@ def test_other_folders_are_none(tmp_path):
 def test_errors_name_the_file(tmp_path):
     (write(tmp_path, {"weights": ["*.keras"]}) / "a.keras").write_bytes(b"none")
     with pytest.raises(CheckpointError, match=r"a\.keras: "), open_checkpoint(tmp_path):
+        pass
+
+
+def test_newest_that_is_whole(tmp_path, caplog):
+    folder = write(tmp_path, {"weights": ["step-*.safetensors"]})
+    for number in (1, 2, 3):
+        save_file({"a": np.full(3, number, "float32")}, folder / f"step-{number}.safetensors")
+    assert file_at(folder).name == "step-3.safetensors"
+    for number, taken in ((3, 2), (2, 1)):
+        path = folder / f"step-{number}.safetensors"
+        path.write_bytes(path.read_bytes()[:-5])
+        assert file_at(folder).name == f"step-{taken}.safetensors"
+        assert f"step-3.safetensors is damaged: the one before is taken, step-{taken}.safetensors" in caplog.text
+    path = folder / "step-1.safetensors"
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"step-3\.safetensors: "), open_checkpoint(folder):
         pass

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import keras
 
-from keras_cnv2.checkpoints.model_folder import is_model_folder, model_in
+from keras_cnv2.checkpoints.model_folder import is_model_folder
+from keras_cnv2.checkpoints.read import file_at
 
 from ..data.images.sources import open_source
 from ..distribute.strategies import STRATEGIES, open_devices
@@ -21,7 +22,12 @@ from .scaling import like_weights
 logger = logging.getLogger(__name__)
 
 # The models that other runs start from, and the kinds of runs that end with them.
-KINDS = {"fcmae.keras": "Pretraining", "classifier.keras": "Finetuning"}
+KINDS = {
+    "fcmae.keras": "Pretraining",
+    "classifier.keras": "Finetuning",
+    "segmenter.keras": "Segmentation",
+    "detector.keras": "Detection",
+}
 
 
 def add_run_options(parser, name):
@@ -164,7 +170,7 @@ def look(source, memory):
         source.look(memory)
 
 
-def weights_of(recipe, finished=("fcmae.keras", "classifier.keras")):
+def weights_of(recipe, finished=tuple(KINDS)):
     """What a recipe's `weights` mean: of a run's folder the model in it, else a path or tag as it is.
 
     Of a run that is not finished, its best model or its newest checkpoint is taken, and the log says so.
@@ -185,7 +191,7 @@ def weights_of(recipe, finished=("fcmae.keras", "classifier.keras")):
             return str(folder / name)
     kind = read_json(folder / CONFIG).get("kind")
     if kind in {KINDS[name] for name in finished} and is_model_folder(folder):
-        path = model_in(folder)
+        path = file_at(folder)
         logger.warning("%s is a run that is not finished: %s of it is taken", folder, path.relative_to(folder))
         return str(path)
     state = "finished" if (folder / METRICS).exists() else "not finished"

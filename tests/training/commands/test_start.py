@@ -123,11 +123,12 @@ def test_quickstart_keeps_no_phase_of_another_recipe(tmp_path):
 
 @pytest.mark.parametrize("state", ["finished", "not finished"])
 def test_weights_of_a_run_without_encoder(tmp_path, state):
-    (tmp_path / "config.json").write_text('{"kind": "Segmentation"}')
+    (tmp_path / "config.json").write_text('{"kind": "Evaluation"}')
     if state == "finished":
         (tmp_path / "metrics.json").write_text("{}")
     message = (
-        rf"a finished run that has fcmae.keras or classifier.keras. Received: .*a run of Segmentation that is {state}"
+        "a finished run that has fcmae.keras or classifier.keras or segmenter.keras or detector.keras. "
+        f"Received: .*a run of Evaluation that is {state}"
     )
     with pytest.raises(SystemExit, match=message):
         main(["finetune", "--data", "digits", "--weights", str(tmp_path), "--runs", str(tmp_path / "runs")])
