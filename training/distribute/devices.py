@@ -79,7 +79,8 @@ class Devices:
                 `keras.utils.PyDataset`. It is called for each machine that loads data.
         """
         if self.strategy is None:
-            return load(WHOLE)
+            # Of a `PyDataset` Keras hides the size of a batch from TensorFlow, and kernels are chosen by it.
+            return _as_dataset(load(WHOLE)) if keras.backend.backend() == "tensorflow" else load(WHOLE)
         import tensorflow as tf
 
         def of_worker(context):
