@@ -15,8 +15,10 @@ from keras_cnv2.checkpoints.read import is_path
 from keras_cnv2.checkpoints.registry import CHECKPOINTS, find_checkpoint
 from keras_cnv2.checkpoints.source import fetch_weights, open_weights
 from keras_cnv2.checkpoints.write import save_checkpoint
+from keras_cnv2.commands import boxes
 from keras_cnv2.commands import export as export_command
 from keras_cnv2.commands.predict import (
+    TOP,
     add_reading_options,
     check_classifier,
     pictures_at,
@@ -25,6 +27,7 @@ from keras_cnv2.commands.predict import (
     read_class_names,
 )
 from keras_cnv2.commands.verify import TOLERANCE, verify
+from keras_cnv2.export.outputs import is_detector
 from keras_cnv2.files import check_target, replacing
 from keras_cnv2.images.pictures import Reading, load_image
 from keras_cnv2.models.heads import kind_of
@@ -54,7 +57,7 @@ def main(argv=None):
         return args.run(args)
     except BrokenPipeError:  # nobody reads what is printed any more
         raise
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # the last of a package that is not installed
         print(f"error: {printable_lines(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -80,10 +83,13 @@ def _parser():
     added.add_argument("images", nargs="+", metavar="IMAGE", help="picture, folder of pictures, or glob pattern")
     added.add_argument("--model", choices=SIZES, help="size, where the tag leaves it open")
     added.add_argument("--weights", help=f"{WEIGHTS} (default: imagenet, of tiny if no --model is given)")
-    added.add_argument("--top", type=positive, default=5, help="classes to name (default: %(default)s)")
-    added.add_argument("--class-names", metavar="FILE", help="text file, one name a line (default: the model's)")
+    added.add_argument("--top", type=positive, help=f"classes to name (default: {TOP}); not of a detector")
+    added.add_argument(
+        "--class-names", metavar="FILE", help="text file, one name a line (default: the model's); not of a detector"
+    )
     added.add_argument("--json", action="store_true", help="print one JSON list and nothing else")
     add_reading_options(added)
+    boxes.add_arguments(added)
 
     added = command("convert", run_convert)
     added.add_argument("source", metavar="IN", help=WEIGHTS)
@@ -139,19 +145,22 @@ def run_info(args):
 
 
 def run_predict(args):
-    """Name the classes of pictures, the most probable first."""
+    """Name the classes of pictures, the most probable first; with a detector, find what is in them."""
     paths = pictures_at(args.images)  # before anything is downloaded
     size = args.model if args.model or args.weights else "tiny"
     model = restore_model(args.weights or "imagenet", size)
+    given = {name: getattr(args, name) for name in Reading._fields if getattr(args, name) is not None}
+    if is_detector(model):
+        return boxes.run(model, paths, args, Reading(**given))
+    boxes.check_unused(args)
     check_classifier(model)
     if args.model:
         _check_size(model, args.model)
     names = args.class_names and read_class_names(args.class_names)
-    given = {name: getattr(args, name) for name in Reading._fields if getattr(args, name) is not None}
     kind = kind_of(model)
 
     results, failed = [], 0
-    for path, predictions in predict(model, paths, args.top, names, Reading(**given)):
+    for path, predictions in predict(model, paths, args.top or TOP, names, Reading(**given)):
         if isinstance(predictions, Exception):
             failed += 1
             print(f"error: {printable(path)}: {printable(predictions)}", file=sys.stderr)

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 BATCH = 16
 
+# How many classes are named.
+TOP = 5
+
 
 def add_reading_options(parser):
     """Adds the options that say how pictures are read; `None` where they are not given."""
@@ -89,7 +92,7 @@ def pictures_at(arguments):
     return paths
 
 
-def predict(model, paths, top=5, names=None, reading=READING):
+def predict(model, paths, top=TOP, names=None, reading=READING):
     """Classifies pictures, a batch at a time.
 
     Args:

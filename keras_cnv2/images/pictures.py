@@ -77,28 +77,51 @@ def load_image(
         ValueError: If this is no such picture, or it is too large, or an argument is out of range.
         OSError: If there is no file that can be read.
     """
-    import tensorflow as tf
-
     size, max_pixels = positive_int("size", size), positive_int("max_pixels", max_pixels)
     check_resize(resize)
     is_path = isinstance(path_or_bytes, (str, os.PathLike))
     if not is_path and not isinstance(path_or_bytes, (bytes, bytearray, memoryview)):
         raise ValueError(f"load_image takes a path or bytes. Received: {path_or_bytes!r}"[:500])
+    reading = Reading(exif_orientation, max_pixels)
+    return _loaded(path_or_bytes, size, reading, lambda pixels: to_square(pixels, size, resize))
+
+
+def load_pixels(path, size, reading=None):
+    """A picture as it is seen, to be made an image of this size.
+
+    Args:
+        path: Path of the picture.
+        size: Int, the side of the image.
+        reading: Optional `Reading`.
+
+    Returns:
+        A uint8 array `(height, width, 3)`.
+
+    Raises:
+        ValueError or OSError: As `load_image`.
+    """
+    return _loaded(path, size, reading or READING, lambda pixels: pixels)
+
+
+def _loaded(path_or_bytes, size, reading, finish):
+    """What `finish` makes of the pixels of a picture, as an array."""
+    import tensorflow as tf
+
+    is_path = isinstance(path_or_bytes, (str, os.PathLike))
     contents = read_file(path_or_bytes) if is_path else bytes(path_or_bytes)
     received = os.fspath(path_or_bytes) if is_path else f"{len(contents)} bytes"
-    reading = Reading(exif_orientation, max_pixels)
     try:
         with tf.device("cpu"):
             orientation = reading.orientation(contents)
             height, width = picture_size(contents)
-            if reading.needed(height, width, orientation, size) > pixel_limit(max_pixels):
+            if reading.needed(height, width, orientation, size) > pixel_limit(reading.max_pixels):
                 raise ValueError(
-                    f"Pictures have at most {max_pixels} pixels (max_pixels). "
+                    f"Pictures have at most {reading.max_pixels} pixels (max_pixels). "
                     f"Received: {received} of {width} x {height} pixels"
                 )
             if has_16_bits(contents) and (fault := small_range(contents)):
-                warnings.warn(f"{received} {fault}", stacklevel=2)
-            return to_square(turned(decode(contents), orientation), size, resize).numpy()
+                warnings.warn(f"{received} {fault}", stacklevel=3)
+            return finish(turned(decode(contents), orientation)).numpy()
     except tf.errors.OpError as error:
         reason = PALETTE if PALETTE in error.message else NO_PICTURE
         raise ValueError(f"{reason}. Received: {received}") from error

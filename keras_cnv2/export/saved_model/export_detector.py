@@ -4,9 +4,9 @@ import os
 
 import keras
 
-from keras_cnv2.arguments import is_positive_int, positive_int
-from keras_cnv2.detection.anchors import MULTIPLE
+from keras_cnv2.arguments import positive_int
 from keras_cnv2.detection.detector import Detector
+from keras_cnv2.detection.predict import image_size_for
 from keras_cnv2.export.metadata import exported_metadata
 from keras_cnv2.export.outputs import check_backend, check_input_dtype, one_line_each
 from keras_cnv2.files import new_folder
@@ -65,7 +65,7 @@ def export_detector(
     """
     check_backend("A SavedModel")
     detector = model if isinstance(model, Detector) else Detector(model)
-    size = _image_size(detector, image_size)
+    size = image_size_for(detector.retinanet, image_size)
     positive_int("max_pixels", max_pixels)
     check_input_dtype(detector.retinanet, input_dtype)
     names = [*one_line_each(detector.class_names or numbered(detector.retinanet.classes))]
@@ -86,18 +86,3 @@ def export_detector(
         )
         write(folder, module, signatures, exported_metadata(detector.retinanet, (size, size), labels=names))
         check_export(folder, detector, size, names)
-
-
-def _image_size(detector, image_size):
-    sides = {*detector.retinanet.backbone.input_shape[1:3]}
-    if image_size is None and len(sides) == 1:
-        (image_size,) = sides
-    fits = is_positive_int(image_size) and image_size % MULTIPLE == 0
-    if not fits or sides - {None, image_size}:
-        given = sides - {None}
-        raise ValueError(
-            f"image_size must be a multiple of {MULTIPLE}"
-            + (f" that the backbone's images of {given} pixels allow" if given else "; the backbone's images have any")
-            + f". Received: image_size={image_size!r}"
-        )
-    return int(image_size)

@@ -1,0 +1,93 @@
+"""`keras-cnv2 predict` with a detector: what is in pictures, and where."""
+
+import json
+import sys
+from pathlib import Path
+
+from keras_cnv2.detection.draw import draw_boxes
+from keras_cnv2.detection.predict import class_names_of, detect, image_size_for
+from keras_cnv2.files import check_target, replacing
+from keras_cnv2.images.pictures import load_pixels
+from keras_cnv2.optional_packages import import_pillow
+from keras_cnv2.terminal import printable
+
+SCORE = 0.3
+
+# Options that a detector alone has, and those that it has not.
+OWN, OTHERS = ("out", "score", "image_size"), ("top", "class_names")
+
+
+def add_arguments(parser):
+    """Adds the options of a detector."""
+    group = parser.add_argument_group("with a detector")
+    group.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures with their boxes, as PNG")
+    group.add_argument("--score", type=float, help=f"least score of what is found, from 0 to 1 (default: {SCORE})")
+    group.add_argument("--image-size", type=int, help="side of the images in pixels (default: the model's)")
+
+
+def check_unused(args, names=OWN, kind="detectors"):
+    """Raises a `ValueError` if options were given that the model has no use for."""
+    if given := [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]:
+        raise ValueError(
+            f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} for {kind}, which this model is not."
+        )
+
+
+def run(model, paths, args, reading):
+    """Prints the boxes of pictures, and draws them into `args.out`. Returns the exit code."""
+    check_unused(args, OTHERS, "classifiers")
+    score = SCORE if args.score is None else args.score
+    if args.out:
+        import_pillow("Boxes")
+        _make_folder(args.out)
+    results, failed, taken = [], 0, set()
+    for path, found in detect(model, paths, args.image_size, score, reading):
+        if isinstance(found, Exception):
+            failed += 1
+            print(f"error: {printable(path)}: {printable(found)}", file=sys.stderr)
+            continue
+        row = {"path": str(path), "predictions": [one._asdict() for one in found]}
+        if args.out:
+            target = _target(args.out, path, taken)
+            _draw(target, path, found, model, args.image_size, reading)
+            row["picture"] = str(target)
+        if args.json:
+            results.append(row)
+        else:
+            _print(row)
+    if args.json:
+        print(json.dumps(results, indent=1))
+    return int(failed > 0)
+
+
+def _make_folder(folder):
+    """Before pictures are looked at, so that a folder that cannot be written is told at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    check_target(folder / "a.png")
+
+
+def _target(folder, path, taken):
+    """A path for the picture with boxes; pictures of one name in several folders get numbers."""
+    stem, number = Path(path).stem, 1
+    while (name := f"{stem}-{number}.png" if number > 1 else f"{stem}.png").casefold() in taken:
+        number += 1
+    taken.add(name.casefold())
+    return folder / name
+
+
+def _draw(target, path, found, model, image_size, reading):
+    Image, _, _ = import_pillow("Boxes")
+    pixels = load_pixels(path, image_size_for(model, image_size), reading)
+    with replacing(target) as temporary:
+        Image.fromarray(draw_boxes(pixels, found, class_names_of(model))).save(temporary)
+
+
+def _print(row):
+    print(printable(row["path"]))
+    for one in row["predictions"]:
+        box = " ".join(f"{value:7.1f}" for value in one["box"])
+        print(f"  {100 * one['score']:5.1f} %  {box}  {printable(one['name'])}")
+    if not row["predictions"]:
+        print("  nothing found")
+    if "picture" in row:
+        print(f"  {printable(row['picture'])}")

@@ -1,0 +1,45 @@
+"""Boxes on pictures, to be looked at."""
+
+import numpy as np
+
+from keras_cnv2.optional_packages import import_pillow
+from keras_cnv2.terminal import printable
+
+# One a class, again from the first after the last; white letters can be read on them.
+COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#b8860b", "#8c564b", "#c71585", "#008080", "#555555", "#ff4500")
+
+# Of the longest side of a picture: the width of a line, the height of letters; and their least, in pixels.
+LINE, LETTERS = 1 / 300, 1 / 45
+LEAST_LINE, LEAST_LETTERS = 2, 11
+
+
+def draw_boxes(pixels, detections, names):
+    """A picture with boxes, their names and scores.
+
+    Args:
+        pixels: Uint8 array `(height, width, 3)`.
+        detections: `keras_cnv2.detection.predict.Detection`s.
+        names: Strings, the names of all classes, each of which has its colour.
+
+    Returns:
+        A uint8 array of the same shape.
+
+    Raises:
+        ImportError: If Pillow is not installed.
+    """
+    Image, ImageDraw, ImageFont = import_pillow("Boxes")
+    picture = Image.fromarray(np.asarray(pixels))
+    draw = ImageDraw.Draw(picture)
+    side = max(picture.size)
+    line = max(round(side * LINE), LEAST_LINE)
+    font = ImageFont.load_default(max(round(side * LETTERS), LEAST_LETTERS))
+    for detection in reversed(detections):  # the surest last, above the others
+        colour = COLOURS[names.index(detection.name) % len(COLOURS)]
+        left, top, right, bottom = detection.box
+        draw.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=colour, width=line)
+        text = f"{printable(detection.name)} {detection.score:.2f}"
+        width, height = (room + line for room in draw.textbbox((0, 0), text, font=font)[2:])
+        place = min(left, max(picture.width - width, 0)), top - height if top >= height else top
+        draw.rectangle((*place, place[0] + width, place[1] + height), fill=colour)
+        draw.text((place[0] + line // 2, place[1]), text, fill="white", font=font)
+    return np.asarray(picture)

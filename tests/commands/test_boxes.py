@@ -1,0 +1,147 @@
+"""`keras-cnv2 predict` with a detector."""
+
+import json
+import re
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_cnv2
+from keras_cnv2.commands.main import main
+from keras_cnv2.detection import Detector, fit_picture
+from tests.detection.samples import noisy, tiny
+
+pytest.importorskip("keras_cv")
+
+NAMES = ("red", "white", "flake\n")
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    return noisy(tiny(class_names=NAMES), spread=3)
+
+
+@pytest.fixture(scope="module")
+def weights(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "detector.keras"
+    model.save(path)
+    return str(path)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two of one name in different folders, and one that is none."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for folder, shape in (("a", (40, 60, 3)), ("b", (90, 30, 3))):
+        (tmp_path / folder).mkdir()
+        paths.append(tmp_path / folder / "it.png")
+        Image.fromarray(rng.integers(0, 256, shape, "uint8")).save(paths[-1])
+    (tmp_path / "b" / "no.png").write_bytes(b"none")
+    return paths
+
+
+def by_hand(model, path, size, score):
+    """Class, score and box of each detection, in the picture's pixels."""
+    pixels = np.asarray(Image.open(path))
+    image, scale = fit_picture(pixels, size)
+    found = Detector(model, score_threshold=score).predict(image[None], verbose=0)
+    count = found["count"][0]
+    boxes = np.clip(found["boxes"][0, :count] / np.asarray(scale), 0, np.tile(pixels.shape[1::-1], 2))
+    return found["classes"][0, :count], found["scores"][0, :count], boxes
+
+
+def test_json(model, weights, pictures, capsys):
+    options = ["--weights", weights, "--image-size", "64", "--score", "0.9", "--json"]
+    assert main(["predict", *map(str, pictures), *options]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["path"] for row in rows] == [*map(str, pictures)]
+    for row, path in zip(rows, pictures):
+        classes, scores, boxes = by_hand(model, path, 64, 0.9)
+        assert len(row["predictions"]) == len(classes) > 3
+        assert [one["name"] for one in row["predictions"]] == [NAMES[number] for number in classes]
+        np.testing.assert_allclose([one["score"] for one in row["predictions"]], scores, rtol=1e-5)
+        np.testing.assert_allclose([one["box"] for one in row["predictions"]], boxes, rtol=1e-4, atol=1e-3)
+
+
+def test_printed_and_drawn(weights, pictures, tmp_path, capsys):
+    folder = tmp_path / "new" / "drawn"
+    arguments = ["predict", str(tmp_path / "a"), str(tmp_path / "b"), "--weights", weights, "--image-size", "64"]
+    assert main([*arguments, "--out", str(folder)]) == 1
+    out, err = capsys.readouterr()
+    assert "no.png: Not a JPEG" in err
+    lines = out.splitlines()
+    first = next(line for line in lines if "%" in line)
+    score, box = first.split("%")[0], first.split()[2:6]
+    assert 30 <= float(score) <= 100
+    assert first.split()[6] in ("red", "white", "flake?")
+    left, top, right, bottom = map(float, box)
+    assert 0 <= left < right <= 60
+    assert 0 <= top < bottom <= 40
+    assert sorted(path.name for path in folder.iterdir()) == ["it-2.png", "it.png"]
+    for path, source in ((folder / "it.png", pictures[0]), (folder / "it-2.png", pictures[1])):
+        drawn, plain = (np.asarray(Image.open(file)) for file in (path, source))
+        assert drawn.shape == plain.shape
+        assert (drawn != plain).any()
+    assert f"  {folder / 'it.png'}" in lines
+
+
+def test_nothing_found(weights, pictures, capsys):
+    options = ["--weights", weights, "--image-size", "64", "--score", "0.9999999"]
+    assert main(["predict", str(pictures[0]), *options]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(pictures[0]), "  nothing found"]
+
+
+def test_image_size_of_the_model(tmp_path, pictures, capsys):
+    tiny(input_shape=(64, 64, 3)).save(tmp_path / "a.keras")
+    command = ["predict", str(pictures[0]), "--weights", str(tmp_path / "a.keras"), "--json"]
+    assert main(command) == 0
+    assert main([*command, "--image-size", "96"]) == 1
+    assert "image_size must be a multiple of 32 that the backbone's images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "image_size must be a multiple of 32; the backbone's images have any. Received: image_size=None"),
+        (["--image-size", "33"], "image_size must be a multiple of 32; .* Received: image_size=33"),
+        (["--image-size", "64", "--score", "1.5"], "score"),
+        (["--image-size", "64", "--top", "3"], "--top is for classifiers, which this model is not"),
+        (["--image-size", "64", "--class-names", "x"], "--class-names is for classifiers, which this model is not"),
+    ],
+)
+def test_wrong(weights, pictures, options, message, capsys, tmp_path):
+    folder = tmp_path / "drawn"
+    assert main(["predict", str(pictures[0]), "--weights", weights, *options, "--out", str(folder)]) == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert re.search(message, err)
+    assert not folder.exists() or not any(folder.iterdir())
+
+
+def test_not_for_classifiers(tmp_path, pictures, capsys):
+    keras_cnv2.ConvNeXtV2(depths=(1, 1, 1, 1), dims=(4, 4, 4, 4), classes=2, input_shape=(32, 32, 3)).save(
+        tmp_path / "a.keras"
+    )
+    options = ["--out", str(tmp_path / "new"), "--score", "0.5"]
+    assert main(["predict", str(pictures[0]), "--weights", str(tmp_path / "a.keras"), *options]) == 1
+    assert "--out, --score are for detectors, which this model is not" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_out_is_a_file(weights, pictures, tmp_path, capsys):
+    (tmp_path / "taken").touch()
+    options = ["--image-size", "64", "--out", str(tmp_path / "taken")]
+    assert main(["predict", str(pictures[0]), "--weights", weights, *options]) == 1
+    assert "taken" in capsys.readouterr().err
+
+
+def test_without_pillow(weights, pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    options = ["--image-size", "64", "--out", str(tmp_path / "new")]
+    assert main(["predict", str(pictures[0]), "--weights", weights, *options]) == 1
+    assert "error: Boxes are drawn with Pillow: pip install pillow" in capsys.readouterr().err
