@@ -3,25 +3,28 @@
 from keras_cnv2.checkpoints.names import part_of
 from keras_cnv2.errors import CheckpointError
 
-# What a model around an encoder has of ours; a layer of its own may be called like one of our head's or decoder's.
+# The parts that are loaded. A head or decoder is not: the user's own layers may have the same names as ours.
 PARTS = ("encoder", "pyramid_norms")
 OURS = {f"keras_cnv2>{name}" for name in ("ConvNeXtV2", "ConvNeXtV2Backbone", "FCMAE")}
 
 
 def is_around_encoder(config):
-    """Whether a configuration of a Keras model, if there is one, is of another model than those of this package."""
+    """Whether a Keras model's configuration, or `None`, describes a model other than this package's three."""
     return config is not None and config.get("registered_name") not in OURS
 
 
 def without_surroundings(tensors, left_over):
-    """The encoder's tensors alone, and the names of the layers that are left out.
+    """Separates the encoder's tensors from those of the layers around it.
 
     Args:
         tensors: Dict from Keras paths to `Tensor`.
-        left_over: Names of tensors that mean nothing to us.
+        left_over: Names of tensors that belong to no layer of this package.
+
+    Returns:
+        A dict like `tensors`, and a list of the names of the layers that are left out.
 
     Raises:
-        CheckpointError: If there is a second encoder.
+        CheckpointError: If the file holds a second encoder.
     """
     if second := [name for name in left_over if name.startswith("stem_conv/")]:
         raise CheckpointError(
@@ -34,11 +37,11 @@ def without_surroundings(tensors, left_over):
 
 
 def absent_levels(paths, tensors):
-    """The norms of pyramid levels that the model around the encoder does not take, a detector those of the finest.
+    """Names of the pyramid norms that a file lacks although it has others: a detector does not use the finest level.
 
     Args:
-        paths: Keras paths of the weights that are looked for.
-        tensors: Those that there are; where they have no such norm at all, none is absent.
+        paths: Keras paths of the weights to be loaded.
+        tensors: Dict from the Keras paths in the file to `Tensor`.
     """
     levels, held = (
         {path.rpartition("/")[0] for path in some if part_of(path) == "pyramid_norms"} for some in (paths, tensors)

@@ -58,7 +58,7 @@ def _tensors(members):
         if not isinstance(array, LazyArray):
             raise ValueError(f"a group in the place of an array: {path}")
         name = "/".join([*_layers(members, posixpath.dirname(group)), key])
-        # Two models in one may have layers of one name. What follows the second's makes it no name of ours.
+        # Two models inside one may have layers of the same name. The suffix makes the second one an unknown name.
         tensors[f"{name} ({path})" if name in tensors else name] = array
     return tensors
 

@@ -10,8 +10,8 @@ import math
 
 from keras_cnv2.kernels import cpu
 
-# Numbers of an image, and of a batch whose size is known, from which on it is worth the third of a second that XLA
-# compiles.
+# XLA compiles each function in about 0.3 s. That pays off from so many values per image on, or per batch where its size
+# is known.
 WORTH_IT, WORTH_IT_BATCH = 2**14, 2**20
 
 # Keeps the gradient of the square root finite where a channel is zero everywhere; far below anything
@@ -68,7 +68,7 @@ def gelu_grn(x, gamma, beta, epsilon, visible=None):
             drelative = gamma * dscale
             dnorms = (drelative - tf.reduce_mean(drelative * relative, -1, keepdims=True)) / mean
             dx = compiled[_dx](x, visible, scale, dnorms / norms, dy)
-            # Sums over the images are not left to XLA, which takes one thread for them.
+            # The sums over the batch are TensorFlow's: XLA would compute them in a single thread.
             return dx, tf.reduce_sum(relative * dscale, (0, 1)), tf.reduce_sum(compiled[_sums](dy), 0)
 
         return compiled[_scaled](x, visible, scale, beta), gradient
@@ -117,8 +117,9 @@ def _norm_gradient(x, gamma, epsilon, dy):
     return tf.cast(dx, x.dtype), tf.reduce_sum(dy * standard, 0), tf.reduce_sum(dy, 0)
 
 
-# GELU with GRN in functions of one pass over memory each, which compute GELU anew: in one function, XLA would keep it
-# in float32 for the next pass, and the gradient took up to three times as long. `h` is `gelu(x) * visible`.
+# GELU with GRN is split into functions that pass over memory once, each of which computes GELU again. As one function,
+# XLA stores GELU in float32 between its passes, and the gradient takes up to three times as long.
+# Below, `h` stands for `gelu(x) * visible`.
 
 
 def _normal_cdf(x):

@@ -79,7 +79,7 @@ class Devices:
                 `keras.utils.PyDataset`. It is called for each machine that loads data.
         """
         if self.strategy is None:
-            # Of a `PyDataset` Keras hides the size of a batch from TensorFlow, and kernels are chosen by it.
+            # Keras would hide the batch size of a `PyDataset` from TensorFlow, and the fast kernels depend on it.
             return _as_dataset(load(WHOLE)) if keras.backend.backend() == "tensorflow" else load(WHOLE)
         import tensorflow as tf
 
