@@ -137,6 +137,9 @@ def train(
             if position.step >= epochs * steps and not is_last:
                 continue
             batches = partial(source.training, part, position.step, augmentation)
+            # Compiled anew: a function for images of another size before would serve images of any size, without the
+            # fast kernels, which need to know it.
+            model.make_train_function(force=True)
             model.fit(
                 _endless(devices.batches(lambda share, batches=batches: batches(share))),
                 validation_data=devices.batches(lambda share: source.validation(recipe, recipe.step_batch, share))

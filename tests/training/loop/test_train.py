@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import keras_cnv2
+from keras_cnv2.kernels import fused
 from tests.training.runs_in_parts import StopAt
 from tests.training.small import finetuning, pretraining, source
 from training.data.images.arrays import Arrays
@@ -132,6 +133,18 @@ def test_images_that_grow(tmp_path, stop, monkeypatch):
     for one, two in zip(weights(whole), weights(parts)):
         np.testing.assert_allclose(one, two, atol=1e-6)
     assert with_softmax(parts, finetuning(**fields)).image_size == 16
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="for TensorFlow")
+def test_compiled_for_images_of_either_size(tmp_path, monkeypatch):
+    """The fast kernels need to know sizes: of the batch, and of its images."""
+    shapes = set()
+    monkeypatch.setattr(fused, "applies", lambda shape, dtype: bool(shapes.add(tuple(shape))))
+    monkeypatch.setitem(LOSS, "run_eagerly", False)
+    finetune(tmp_path, first_size=8, first_epochs=1)
+    assert {shape[:3] for shape in shapes} >= {(4, 4, 4), (4, 8, 8)}
+    assert all(isinstance(size, int) for shape in shapes for size in shape)
 
 
 @pytest.fixture(scope="module")
