@@ -24,7 +24,7 @@ from ..evaluation.classification import check_channels
 from ..files import write_json
 from .evaluate import Evaluation, add_picture_options, completed
 from .scaling import SCALING
-from .start import Outcome, folder_name, folder_of, look, positive_int, weights_of
+from .start import Outcome, folder_name, folder_of, positive_int, weights_of
 from .values import converter
 
 # Images whose pictures are drawn.
@@ -100,7 +100,7 @@ def run(weights, folder, images=1000, labelled=True, **evaluation):
     source, batch_size, recipe = _opened(models, weights, labelled, evaluation)
     for model in models.values():
         check_channels(model, source, recipe.data)
-    look(source, folder.parent)
+    source.look(folder.parent)
     count = min(images, source.validation_size or source.size)
     with source.clear_errors():
         images, labels = source.examples(recipe, count, labelled=True)

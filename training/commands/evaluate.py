@@ -22,7 +22,7 @@ from ..recipes.fields import check_scale
 from ..runs.folder import versions
 from .config import read_config, value_of
 from .scaling import SCALING, run_of, scaling_of
-from .start import add_device_options, devices_of, look, positive_int, weights_of
+from .start import add_device_options, devices_of, positive_int, weights_of
 from .values import converter
 
 logger = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ def run(evaluation, devices=ONE_DEVICE):
         source = open_source(evaluation)
         if devices.is_chief:
             run = run_of(evaluation.weights)
-            look(source, run and run.parent)
+            source.look(run and run.parent)
         facts.update(images=source.validation_size, classes=source.class_names)
     if not source.validation_size:
         raise RecipeError(f"data must have pictures to evaluate on. Received: data={evaluation.data}")

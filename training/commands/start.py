@@ -148,13 +148,13 @@ def start_run(recipe, folder, devices, open_data=None, finish=None, change=False
             "images": source.size,
             "validation_images": source.validation_size,
             "classes": source.class_names and [*source.class_names],
-            **getattr(source, "taken", {}),
+            **source.taken,
         }
         if devices.is_chief:
-            look(source, folder.parent)
+            source.look(folder.parent)
             open_run(folder, recipe, found, change)
         facts.update(recipe=dataclasses.asdict(recipe), versions=versions(), **found)
-    if not recipe.weights and getattr(recipe, "layer_decay", 1) < 1:
+    if not recipe.weights and recipe.layer_decay < 1:
         logger.warning(
             "training from scratch with layer_decay=%s, which all but stops the first layers: give --weights, or "
             "--layer-decay 1",
@@ -162,12 +162,6 @@ def start_run(recipe, folder, devices, open_data=None, finish=None, change=False
         )
     make_reproducible(recipe)
     return source, weights
-
-
-def look(source, memory):
-    """Names files that cannot be read before a run begins, where data are files, see `training.data.file_rows`."""
-    if hasattr(source, "look"):
-        source.look(memory)
 
 
 def weights_of(recipe, finished=tuple(KINDS)):

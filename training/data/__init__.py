@@ -3,6 +3,7 @@
     images/       images with a class each
     scenes/       images with a class for each pixel
     boxes/        images with boxes
+    source        what training asks of data, a Protocol
     loader        batches with tf.data: order, resuming, unreadable pictures
     headers       which files cannot be read, before a run begins
     file_rows     how pictures are kept as files; tfds_rows: in TensorFlow Datasets; splits: what is held out

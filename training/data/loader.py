@@ -45,6 +45,8 @@ _AS_WRITTEN.experimental_optimization.apply_default_optimizations = False
 class Loader:
     """Loads batches of pictures in parallel, in an order that is drawn for each pass over them.
 
+    The base of all sources that are `training.data.source.Source`s of pictures.
+
     Two things are left to subclasses: how pictures are kept (`FileRows`, `TfdsRows`), and what becomes
     of one (`Pictures`, `Scenes`, `Boxes`), by `_training_batches` and `_validation_batches`.
 
@@ -62,6 +64,7 @@ class Loader:
     """
 
     channels = 3
+    taken = {}
 
     def __init__(self, size, validation_size, class_names, max_unreadable, reading=READING):
         if keras.backend.backend() != "tensorflow":
@@ -79,6 +82,9 @@ class Loader:
         self._has_unturned = False
         self._of_16_bits, self._small_ranges = set(), 0
         self._lock = threading.Lock()
+
+    def look(self, memory=None):
+        """Nothing can be checked before the pictures are read; see `FileRows` for those that are files."""
 
     # How pictures are kept. `rows` are tensors that stand for the pictures of a batch.
 

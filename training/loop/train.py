@@ -1,10 +1,4 @@
-"""Model, optimizer, `fit`, and going on where a run was interrupted. Imports no TensorFlow: it runs on any backend.
-
-A source of data is any object with `size`, the number of training images, `training(recipe, first_batch, augmentation)`
-for endless batches from any batch on, `validation(recipe, batch_size)` for finite ones or `None`, each with a further
-argument for the `training.data.shares.Share` of them, and as anything that Keras takes; `validation_size`, and
-`clear_errors()`, a context: see `Arrays`, `Folder` and `Tfds` in `training.data.images`.
-"""
+"""Model, optimizer, `fit`, and going on where a run was interrupted. Imports no TensorFlow: it runs on any backend."""
 
 import contextlib
 import importlib.util
@@ -28,17 +22,16 @@ OPTIMIZERS = {"adamw": keras_cnv2.LayerDecayAdamW, "muon": keras_cnv2.LayerDecay
 
 def new_optimizer(recipe, steps_per_epoch):
     """The optimizer of a recipe; its schedule counts the optimizer's own steps, not the accumulated ones."""
-    ema = getattr(recipe, "ema", None)
     optimizer = OPTIMIZERS[recipe.optimizer](
         recipe.learning_rate(steps_per_epoch // recipe.accumulation),
         weight_decay=recipe.weight_decay,
         beta_1=recipe.betas[0],
         beta_2=recipe.betas[1],
-        layer_decay=getattr(recipe, "layer_decay", 1.0),
-        layer_decay_type=getattr(recipe, "layer_decay_type", "single"),
+        layer_decay=recipe.layer_decay,
+        layer_decay_type=recipe.layer_decay_type,
         global_clipnorm=recipe.clip_norm,
-        use_ema=ema is not None,
-        ema_momentum=ema or 0.0,
+        use_ema=recipe.ema is not None,
+        ema_momentum=recipe.ema or 0.0,
         gradient_accumulation_steps=recipe.accumulation if recipe.accumulation > 1 else None,
     )
     return LossScaleOptimizer(optimizer) if recipe.dtype == "mixed_float16" else optimizer
@@ -66,7 +59,7 @@ def train(
     Args:
         model: The model, made in the devices' scope.
         recipe: The `training.recipes.fields.Training`.
-        source: The data, see above.
+        source: The data, a `training.data.source.Source`.
         folder: Path of the run's folder: logs and checkpoints go there, those of the chief alone.
         augmentation: Optional, what `source.training` takes as such.
         callbacks: More Keras callbacks, for the chief.
@@ -219,7 +212,7 @@ def recount(model, progress, steps, accumulation):
 
 def averages(recipe):
     """The callbacks that a moving average needs."""
-    return [EvaluateAverages()] if getattr(recipe, "ema", None) else []
+    return [EvaluateAverages()] if recipe.ema else []
 
 
 def tensorboard(folder):

@@ -52,6 +52,9 @@ class Training:
         seed: Of initial values, order, augmentation, masks and drop path.
     """
 
+    # The optimizer's settings that pre-training does not offer as fields.
+    layer_decay, layer_decay_type, ema = 1.0, "single", None
+
     data: str | None = None
     validation_share: float = 0.1
     max_unreadable: float = 0.01

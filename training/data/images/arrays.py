@@ -29,7 +29,7 @@ class Split(NamedTuple):
 
 
 class Arrays:
-    """Training and test images as a source of `training.loop.train`.
+    """Training and test images, a `training.data.source.Source`.
 
     Args:
         train: `Split`.
@@ -93,6 +93,9 @@ class Arrays:
         """Always the same test images, or training images if there is no test; if `labelled`, with their labels."""
         images, labels = (self.test or self.train).mixed(count)
         return (images, labels) if labelled else images
+
+    def look(self, memory=None):
+        """Nothing is left to check: the arrays were read as a whole."""
 
     def clear_errors(self):
         """A context in which errors of the data are clear; there are none here."""
