@@ -6,6 +6,7 @@ from keras_cnv2.terminal import printable
 
 from ..distribute.devices import ONE_DEVICE
 from ..drawing.detection import average_precisions, detections
+from ..evaluation import tables
 from ..files import write_json
 from ..loop.train import train
 from ..models.build import is_exportable, new_backbone, new_retinanet
@@ -40,21 +41,9 @@ def main(args):
 def show(folder, metrics):
     """Prints what a run came to."""
     if metrics:
-        print_scores(metrics)
+        if "AP" in metrics:
+            print(tables.detection(metrics))
         print(f"weights: {printable(folder / MODEL)}")
-
-
-def print_scores(metrics):
-    """Prints the figures of a run."""
-    figures = [
-        (name, metrics[name]) for name in ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR100") if name in metrics
-    ]
-    for name, value in [*figures, *(metrics.get("classes") or {}).items()]:
-        print(f"{printable(name):<24}{_percent(value):>16}")
-
-
-def _percent(value):
-    return "nothing to find" if value is None else f"{value:.2%}"
 
 
 def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=None, change=False):
@@ -124,7 +113,9 @@ def _written(model, recipe, source, progress, folder, devices):
         images, truths = source.examples(recipe, min(EXAMPLES, source.validation_size))
         found = detector.predict(images, verbose=0)
         detections(folder / "detections.png", images, truths, found, names)
-        average_precisions(folder / "average_precisions.png", metrics["classes"], f"AP: {_percent(metrics['AP'])}")
+        average_precisions(
+            folder / "average_precisions.png", metrics["classes"], f"AP: {tables.percent(metrics['AP'], 'no objects')}"
+        )
         results.save_best(model, progress, folder)
     write_json(folder / METRICS, metrics)
     return metrics

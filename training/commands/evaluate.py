@@ -11,11 +11,11 @@ from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.models.heads import classes_of
 from keras_cnv2.models.pictures import framing_of
 from keras_cnv2.restore import restore_model
-from keras_cnv2.terminal import printable
 
 from ..data.images.sources import open_source
 from ..distribute.devices import ONE_DEVICE
 from ..errors import RecipeError
+from ..evaluation import tables
 from ..evaluation.classification import check_channels, evaluate
 from ..files import write_json
 from ..recipes.fields import check_scale
@@ -117,7 +117,7 @@ def outcome(args):
 
 def main(args):
     if scores := outcome(args):
-        print_scores(scores)
+        print(tables.classification(scores))
 
 
 def completed(given, config=None):
@@ -200,15 +200,3 @@ def run(evaluation, devices=ONE_DEVICE):
         message = "no validation split: evaluated on all %d pictures, also on those that were trained on"
         logger.warning(message, source.validation_size)
     return evaluate(classifier, source, evaluation, evaluation.batch_size, devices, evaluation.mirrored, class_names)[0]
-
-
-def print_scores(scores):
-    """Prints what `run` returns."""
-    rows = [(printable(name), "no pictures" if a is None else f"{a:.2%}") for name, a in scores["classes"].items()]
-    width = max(len(name) for name, _ in rows)
-    print("\n".join(f"{name:<{width}}  {accuracy:>11}" for name, accuracy in rows))
-    rate = scores["images_per_second"]
-    print(f"top-1 {scores['top1']:.2%}, top-5 {scores['top5']:.2%} of {scores['images']} images", end="")
-    print(f", {rate:.0f} images/s" if rate else "")
-    if both := scores.get("mirrored"):
-        print(f"with mirror images top-1 {both['top1']:.2%}, top-5 {both['top5']:.2%}")

@@ -10,6 +10,7 @@ from keras_cnv2.terminal import printable
 from ..data.images.augment import Augmentation
 from ..distribute.devices import ONE_DEVICE
 from ..drawing.runs import confusion_matrix, predictions
+from ..evaluation import tables
 from ..evaluation.classification import evaluate
 from ..evaluation.predictions import best_and_worst
 from ..files import write_json
@@ -19,7 +20,6 @@ from ..recipes.images import FINETUNING
 from ..runs import results
 from ..runs.folder import METRICS
 from . import options
-from .evaluate import print_scores
 from .start import add_device_options, add_run_options, outcome_of, start_run
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def show(folder, metrics):
     if metrics is None:
         return
     if "top1" in metrics:
-        print_scores(metrics)
+        print(tables.classification(metrics))
     print(f"weights: {printable(folder / MODEL)}")
 
 

@@ -6,6 +6,7 @@ from keras_cnv2.terminal import printable
 
 from ..distribute.devices import ONE_DEVICE
 from ..drawing.segmentation import iou_chart, segmentations
+from ..evaluation import tables
 from ..files import write_json
 from ..loop.train import train
 from ..models.build import is_exportable, new_backbone, new_segmenter
@@ -37,15 +38,9 @@ def main(args):
 def show(folder, metrics):
     """Prints what a run came to."""
     if metrics:
-        print_scores(metrics)
+        if "iou" in metrics:
+            print(tables.segmentation(metrics))
         print(f"weights: {printable(folder / MODEL)}")
-
-
-def print_scores(metrics):
-    from ..evaluation.segmentation import table
-
-    if "iou" in metrics:
-        print(table(metrics))
 
 
 def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=None, change=False):

@@ -10,7 +10,6 @@ import numpy as np
 from keras import ops
 
 from keras_cnv2.segmentation import ConfusionMatrix, Segmenter
-from keras_cnv2.terminal import printable
 
 from ..data.scenes.augment import resize_image, scaled_size
 from ..data.shares import Share
@@ -20,7 +19,6 @@ from ..errors import RecipeError
 
 # Of the test at several scales, in which pictures are mirrored as well (mmsegmentation).
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-MULTI_SCALE = "mean_iou_multi_scale"
 
 
 def evaluate(model, source, recipe, devices=ONE_DEVICE):
@@ -122,22 +120,3 @@ def examples(model, source, recipe, count):
         for pixels, labels, _ in pictures
     ]
     return tuple(map(list, zip(*found)))
-
-
-def percent(value):
-    """A share for people; `None` is one of no pixels at all."""
-    return "no pixels" if value is None else f"{value:.2%}"
-
-
-def table(figures):
-    """What `evaluate` returns as a table for the terminal: a class a line, then the means."""
-    rows = [(printable(name), percent(iou)) for name, iou in figures["iou"].items()]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {iou:>9}" for name, iou in rows]
-    rate = figures["images_per_second"]
-    means = ("mean_iou", "pixel_accuracy", "mean_accuracy")
-    told = [f"{name.replace('_', ' ').replace('iou', 'IoU')} {percent(figures[name])}" for name in means]
-    lines.append(f"{', '.join(told)} of {figures['images']} images" + (f", {rate:.1f} images/s" if rate else ""))
-    if MULTI_SCALE in figures:
-        lines.append(f"at several scales, mirrored as well: mean IoU {percent(figures[MULTI_SCALE])}")
-    return "\n".join(lines)

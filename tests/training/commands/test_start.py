@@ -132,17 +132,3 @@ def test_weights_of_a_run_without_encoder(tmp_path, state):
     )
     with pytest.raises(SystemExit, match=message):
         main(["finetune", "--data", "digits", "--weights", str(tmp_path), "--runs", str(tmp_path / "runs")])
-
-
-def test_names_of_classes_cannot_steer_the_terminal(capsys):
-    """They are names of folders, or stand in files."""
-    from training.commands import detect, evaluate, segment
-
-    name = "\x1b[2J"
-    rate = {"images": 1, "images_per_second": 1.0}
-    evaluate.print_scores({"classes": {name: 0.5}, "top1": 0.5, "top5": 0.5, **rate})
-    detect.print_scores({"AP": 0.5, "classes": {name: 0.5}, **rate})
-    segment.print_scores({"iou": {name: 0.5}, "mean_iou": 0.5, "pixel_accuracy": 0.5, "mean_accuracy": 0.5, **rate})
-    out = capsys.readouterr().out
-    assert out.count("?[2J ") == 3
-    assert "\x1b" not in out

@@ -9,7 +9,8 @@ from tests.training.data.scenes.small import recipe, scene, write_folder
 from training.data.scenes.folders import SceneFolder
 from training.errors import RecipeError
 from training.evaluation import segmentation as evaluation
-from training.evaluation.segmentation import evaluate, examples, table
+from training.evaluation import tables
+from training.evaluation.segmentation import evaluate, examples
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -172,23 +173,4 @@ def test_nothing_but_ignored_pixels(folder):
         Image.fromarray(np.full(np.asarray(Image.open(file)).shape, 255, "uint8")).save(file)
     figures = evaluate(by_colour(), SceneFolder(folder, 3), recipe())
     assert figures["mean_iou"] is figures["pixel_accuracy"] is None
-    assert "mean IoU no pixels, pixel accuracy no pixels" in table(figures)
-
-
-def test_table():
-    figures = {
-        "iou": {"road": 0.5, "traffic light": None},
-        "mean_iou": 0.5,
-        "pixel_accuracy": 0.75,
-        "mean_accuracy": 0.625,
-        "images": 7,
-        "images_per_second": 3.0,
-    }
-    assert table(figures).splitlines() == [
-        "road              50.00%",
-        "traffic light  no pixels",
-        "mean IoU 50.00%, pixel accuracy 75.00%, mean accuracy 62.50% of 7 images, 3.0 images/s",
-    ]
-    assert table(figures | {"mean_iou_multi_scale": 0.55}).splitlines()[-1] == (
-        "at several scales, mirrored as well: mean IoU 55.00%"
-    )
+    assert "mean IoU no pixels, pixel accuracy no pixels" in tables.segmentation(figures)
