@@ -103,6 +103,25 @@ class TestTraining:
         np.testing.assert_array_equal(one, two)
         assert (one[0] != one[4]).any()
 
+    @pytest.mark.backends
+    def test_masks_of_training_go_on_after_an_evaluation(self):
+        """They are those of a model that is never evaluated."""
+        x = images(8, 16, 16)
+        evaluated, alone = (small(16, seed=3) for _ in range(2))
+        evaluated.compile("sgd", **EAGERLY)
+        # Of two batches: of one, as many masks would be drawn as in a step of training.
+        evaluations = [
+            lambda: evaluated.evaluate(x, batch_size=4, verbose=0),
+            lambda: evaluated.predict(x, batch_size=4, verbose=0),
+            lambda: evaluated(x),
+        ]
+        expected = [numpy(alone(x, training=True)["hidden"]) for _ in range(4)]
+        assert len({hidden.tobytes() for hidden in expected}) == 4
+        np.testing.assert_array_equal(numpy(evaluated(x, training=True)["hidden"]), expected[0])
+        for evaluate, hidden in zip(evaluations, expected[1:], strict=True):
+            evaluate()
+            np.testing.assert_array_equal(numpy(evaluated(x, training=True)["hidden"]), hidden)
+
     @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
     def test_mixed_precision(self, policy):
         backbone = keras_cnv2.ConvNeXtV2Backbone(**SMALL, dtype=policy)

@@ -124,6 +124,37 @@ class TestSameOutputs:
         model = with_values(keras.Sequential(layers))
         assert_same(keras_cnv2.fold(model), model, images())
 
+    @pytest.mark.backends
+    @pytest.mark.parametrize(
+        ("arguments", "is_folded"),
+        [
+            ({}, True),
+            ({"strides": 2, "activation": "relu"}, True),
+            ({"dilation_rate": 2}, True),
+            ({"padding": "same"}, False),  # the border is zero, and gets no shift
+            ({"padding": "same", "strides": 2}, False),
+            ({"groups": 2}, False),
+            ({"use_bias": False}, False),
+        ],
+    )
+    def test_convolutions_of_ones_own_after_a_norm(self, arguments, is_folded):
+        """The norm's scale and shift become part of a convolution where these are the same numbers."""
+        x, norm = keras.Input((9, 8, 4)), keras.layers.LayerNormalization(name="head_norm")
+        convolution = keras.layers.Conv2D(6, 3, **arguments)
+        model = with_values(keras.Model(x, convolution(norm(ConvNeXtV2Block(4)(x)))))
+        folded = keras_cnv2.fold(model)
+        inputs = np.random.default_rng(2).normal(size=(2, 9, 8, 4)).astype("float32")
+        assert_same(folded, model, inputs)
+        assert bool(folded.get_layer("head_norm").weights) != is_folded
+
+    @pytest.mark.backends
+    @pytest.mark.parametrize("arguments", [{"axis": (2, 3)}, {"axis": 2}, {"center": False}, {"scale": False}])
+    def test_norms_of_ones_own_before_a_convolution(self, arguments):
+        x, norm = keras.Input((9, 8, 4)), keras.layers.LayerNormalization(**arguments)
+        model = with_values(keras.Model(x, keras.layers.Conv2D(6, 3)(norm(ConvNeXtV2Block(4)(x)))))
+        inputs = np.random.default_rng(2).normal(size=(2, 9, 8, 4)).astype("float32")
+        assert_same(keras_cnv2.fold(model), model, inputs)
+
     def test_a_norm_that_others_read_is_left(self):
         model = classifier(input_shape=(64, 64, 3))
         tapped = keras.Model(model.input, [model.get_layer("downsample_1_norm").output, model.output])

@@ -86,6 +86,34 @@ class TestTraining:
         for images, targets in take(Folder(folder).training(finetuning(**FIELDS), 0, Augmentation(2)), 4):
             np.testing.assert_array_equal(targets.argmax(-1), images.mean(axis=(1, 2, 3)) > 125)
 
+    @quick
+    def test_all_draws_are_independent(self, folder, monkeypatch):
+        """Those of crops, of changes to a picture and of changes to a batch; at any step, place and worker."""
+
+        def number(draws):
+            return keras.random.uniform((), seed=draws)
+
+        def crop(contents, size, area, flip, draws, reading):
+            return tf.fill((size, size, 3), number(draws))
+
+        class Numbers:
+            """Leaves the number of the crop in the first row, its own in the second, that of the batch below."""
+
+            def image(self, image, draws):
+                return tf.concat([image[:1], tf.fill(image[1:].shape, number(draws))], 0)
+
+            def batch(self, images, labels, draws):
+                return tf.concat([images[:, :2], tf.fill(images[:, 2:].shape, number(draws))], 1), labels
+
+        monkeypatch.setattr("training.data.images.task.random_crop", crop)
+        source, recipe, workers, steps = Folder(folder), finetuning(**FIELDS), 2, 3  # of which two are an epoch
+        drawn = []
+        for part in parts_of(lambda share: source.training(recipe, 0, Numbers(), share), workers, steps):
+            for images, _ in part:
+                crops, pictures, batch = images[:, :3, 0, 0].T
+                drawn += [*crops, *pictures, batch[0]]
+        assert len({*drawn}) == len(drawn) == workers * steps * (2 + 2 + 1)
+
     def test_without_labels_there_is_no_augmentation(self, folder):
         with pytest.raises(DataError, match="labelled=False"):
             Folder(folder, labelled=False).training(finetuning(**FIELDS), 0, Augmentation(2))

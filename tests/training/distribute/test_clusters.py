@@ -172,6 +172,8 @@ def test_tf_config_comes_before_slurm(monkeypatch):
         # Not in the order of strings: SLURM's first task is on node2.
         ("node[2,10]", "1(x2)", ["node2:8888", "node10:8888"]),
         ("node[9-11]", "1,2,1", ["node9:8888", "node10:8888", "node10:8889", "node11:8888"]),
+        ("node[1-12]", "1(x12)", [f"node{number}:8888" for number in range(1, 13)]),
+        ("one,two", "12,1", [*(f"one:{8888 + task}" for task in range(12)), "two:8888"]),
     ],
 )
 def test_slurm(monkeypatch, nodes, per_node, workers):

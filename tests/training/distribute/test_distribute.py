@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -271,6 +272,85 @@ class TestTpu:
         monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", fail)
         with pytest.raises(ClusterError, match=r"There must be a TPU. Received: local \(No TPU here.\)"):
             open_devices("tpu")
+
+
+class Strategy:
+    """The strategy of a worker that is a thread, of two, with several replicas each.
+
+    Args:
+        number: Number of the worker.
+        replicas: Those of each worker.
+        said: List with a place for each worker.
+        barrier: Where the workers meet.
+    """
+
+    def __init__(self, number, replicas, said, barrier):
+        self.number, self.replicas, self.said, self.barrier = number, replicas, said, barrier
+        self.num_replicas_in_sync = 2 * replicas
+
+    def experimental_distribute_values_from_function(self, function):
+        numbers = range(self.number * self.replicas, (self.number + 1) * self.replicas)
+        return [function(SimpleNamespace(replica_id_in_sync_group=number)) for number in numbers]
+
+    def reduce(self, operation, values, axis):
+        assert (operation, axis) == ("SUM", None)
+        self.said[self.number] = sum(values)
+        self.barrier.wait()
+        total = self.said[0] + self.said[1]
+        self.barrier.wait()
+        return total
+
+    def distribute_datasets_from_function(self, function):
+        import tensorflow as tf
+
+        return function(tf.distribute.InputContext(2, self.number, self.num_replicas_in_sync))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="strategies are TensorFlow's")
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+class TestReplicasOfWorkers:
+    """Of two workers that are threads of this process, with as many replicas each."""
+
+    @pytest.fixture
+    def on_both(self, replicas):
+        """A function from what a worker does with its `Devices` to what comes of it on both."""
+        said, barrier = [None, None], threading.Barrier(2, timeout=30)
+
+        def devices(number):
+            return Devices(Strategy(number, replicas, said, barrier), number, ("a:1", "b:2"))
+
+        def on_both(function):
+            with ThreadPoolExecutor(2) as pool:
+                return [*pool.map(function, map(devices, range(2)))]
+
+        return on_both
+
+    def test_a_worker_counts_once(self, on_both):
+        for received in on_both(lambda devices: devices.sum([1, 10 * devices.worker, 0.5])):
+            np.testing.assert_array_equal(received, [2, 10, 1])
+        words = [{"said": "a"}, {"said": "something longer, é"}]
+        assert on_both(lambda devices: devices.gather(words[devices.worker])) == [words, words]
+
+    def test_variables_become_those_of_the_chief(self, on_both):
+        values = [np.float32([0.1, -3e30]), np.uint32([2**32 - 1, 7]), np.int32([[-5]]), np.float16(0.1)]
+        variables = [[keras.Variable(value + other, dtype=value.dtype) for value in values] for other in (0, 1)]
+        on_both(lambda devices: devices.copy_from_chief(variables[devices.worker]))
+        for of_worker in variables:
+            for variable, value in zip(of_worker, values, strict=True):
+                np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
+
+    def test_each_replica_gets_its_part_of_a_batch(self, on_both, replicas):
+        import tensorflow as tf
+
+        size = 2 * replicas * 2
+        whole = np.arange(3 * size).reshape(3, size)
+
+        def parts(devices):
+            batches = devices.batches(lambda share: tf.data.Dataset.from_tensor_slices(whole[:, share.of(size)]))
+            return [*batches.take(4 * replicas).as_numpy_iterator()]
+
+        one, two = (np.reshape(each, (4, size // 2)) for each in on_both(parts))
+        np.testing.assert_array_equal(np.concatenate([one, two], axis=1), [*whole, whole[0]])  # they begin again
 
 
 def test_workers_with_other_numbers_of_gpus():

@@ -160,6 +160,30 @@ def test_shifts_and_cutout_are_of_each_image():
     assert len({hole.tobytes() for hole in holes}) > 1
 
 
+def test_all_draws_are_independent():
+    """Those of changes to an image and of changes to a batch; at any step and place, and after a crop and a flip."""
+
+    def number(draws):
+        return keras.random.uniform((1, 1, 1), seed=draws)
+
+    class Numbers:
+        """Leaves its own number in the first row of an image, that of the batch below."""
+
+        rand_augment, erasing, cutout = 9.0, 0.0, 0
+
+        def image(self, image, draws):
+            return 0 * image + number(draws)
+
+        def batch(self, images, labels, draws):
+            return keras.ops.concatenate([images[:, :1], 0 * images[:, 1:] + number(draws)], axis=1), labels
+
+    drawn = []
+    for images, _ in take(source(16).training(finetuning(), augmentation=Numbers()), 3):  # two steps are an epoch
+        pictures, batch = images[:, :2, 0, 0].T
+        drawn += [*pictures, batch[0]]
+    assert len({*drawn}) == len(drawn) == 3 * (8 + 1)
+
+
 def test_validation_is_every_image_once():
     validation = source(test=11).validation(None, 4)
     batches = take(validation, validation.num_batches)
