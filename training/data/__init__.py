@@ -11,6 +11,7 @@
     shares        the part of each batch that a worker loads
     draws         random numbers that depend on the seed and the position alone
     rescaled_part a part of a picture, rescaled
+    compiled      a function as a graph, where the backend has graphs
     errors        how messages quote names
 
 In each of the three folders, `task` says what becomes of a row, `sources` opens what a user wrote.

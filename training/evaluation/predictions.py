@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_cnv2.models.pictures import class_names
 
+from ..data.compiled import compiled
 from .classification import columns_of
 
 # Pictures that are kept of each kind, and that are looked at: more of them would take long, and show no more.
@@ -30,7 +31,7 @@ def best_and_worst(classifier, source, recipe, batch_size, kept=KEPT, seen=SEEN)
 
     Args:
         classifier: A `keras_cnv2.ConvNeXtV2` with its top, which gives probabilities.
-        source: A source of data as `training.loop.train` describes it, with validation images.
+        source: A `training.data.source.Source` with validation images.
         recipe: What `source.validation` takes.
         batch_size: Int.
         kept: Int, how many of each kind.
@@ -44,12 +45,13 @@ def best_and_worst(classifier, source, recipe, batch_size, kept=KEPT, seen=SEEN)
     # A classifier can know more classes than the data have.
     names = {**dict(enumerate(class_names(classifier))), **dict(zip(columns, source.class_names))}
     found = {True: [], False: []}
+    # Not `classifier.predict`, which involves all workers: only the chief gets here.
+    predict = compiled(lambda images: classifier(images, training=False))
     with source.clear_errors():
         for images, targets, weights in itertools.islice(
             _batches(source.validation(recipe, batch_size, mixed=True)), -(-seen // batch_size)
         ):
-            # Not `predict`: of several workers, the chief alone gets here.
-            probabilities = ops.convert_to_numpy(classifier(images, training=False))
+            probabilities = ops.convert_to_numpy(predict(images))
             images, targets, weights = map(ops.convert_to_numpy, (images, targets, weights))
             labels, best = columns[targets.argmax(-1)], probabilities.argmax(-1)
             for place in np.flatnonzero(weights):

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ class Told(keras_cnv2.ConvNeXtV2):
 
     def __call__(self, images, training):
         assert not training
-        return self.table[np.asarray(images)[:, 0, 0, 0].astype(int)]
+        return keras.ops.take(self.table, keras.ops.cast(images[:, 0, 0, 0], "int32"), axis=0)
 
 
 def told(table, class_names=NAMES):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from ..compiled import compiled
 from ..draws import Draws
 from ..shares import WHOLE
 from ..splits import hold_out
@@ -160,19 +161,6 @@ class Batches(keras.utils.PyDataset):
             rng = np.random.default_rng([self.recipe.seed, epoch])
             self._order = (epoch, rng.permutation(len(self.split.images)))
         return self._order[1]
-
-
-def compiled(function):
-    """The function as a graph, where the backend has any: one operation at a time takes many times as long."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(function)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function, autograph=False)
-    return function
 
 
 class Ordered(keras.utils.PyDataset):
