@@ -9,9 +9,8 @@ from keras_cnv2.detection.anchors import MULTIPLE
 from keras_cnv2.detection.detector import Detector
 from keras_cnv2.detection.pictures import fit_picture
 from keras_cnv2.images.classes import numbered
-from keras_cnv2.images.normalization import preprocess_input
 from keras_cnv2.images.pictures import READING, load_pixels
-from keras_cnv2.models.heads import takes_pixels
+from keras_cnv2.models.heads import as_taken
 
 BATCH = 8
 
@@ -98,9 +97,7 @@ def _found(detector, fitted, size, names):
         return
     images = np.zeros((BATCH if len(fitted) > 1 else 1, size, size, 3), "float32")  # two shapes are compiled at most
     images[: len(fitted)] = [image for image, _, _ in fitted]
-    if not takes_pixels(detector.retinanet):
-        images = np.asarray(preprocess_input(images))
-    found = detector.predict_on_batch(images)
+    found = detector.predict_on_batch(np.asarray(as_taken(detector.retinanet, images)))
     for number, (_, scale, (height, width)) in enumerate(fitted):
         count = int(found["count"][number])
         boxes = np.clip(found["boxes"][number, :count] / scale, 0, [width, height, width, height])

@@ -4,6 +4,7 @@ import itertools
 
 import keras
 
+from keras_cnv2.images.normalization import preprocess_input
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.models.stages import STEM, pyramid_layers
 
@@ -55,6 +56,11 @@ def takes_pixels(model):
         return getattr(encoder, "include_preprocessing", True)  # backbones of others see to it themselves
     before = itertools.takewhile(lambda operation: operation.name != STEM, _operations(model))
     return not all(map(_keeps_values, before))
+
+
+def as_taken(model, images):
+    """Images in 0..255 as a model takes them: as they are, or normalised; in graphs too."""
+    return images if takes_pixels(model) else preprocess_input(images)
 
 
 def _keeps_values(operation):

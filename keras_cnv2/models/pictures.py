@@ -6,10 +6,9 @@ import numpy as np
 from keras.ops import convert_to_numpy
 
 from keras_cnv2.images.classes import imagenet_classes, numbered
-from keras_cnv2.images.normalization import preprocess_input
 from keras_cnv2.images.pictures import READING, default_resize, load_image
 from keras_cnv2.models.classifier import PUBLISHED_CLASSES, ConvNeXtV2
-from keras_cnv2.models.heads import classes_of, takes_pixels
+from keras_cnv2.models.heads import as_taken, classes_of
 
 # The size of the published models, for models that nobody gave one.
 IMAGE_SIZE = 224
@@ -88,6 +87,5 @@ def load_image_for(model, path, size=None, resize=None, reading=READING):
 
 def to_input(model, images):
     """Images in 0..255 as a model takes them: as they are, or normalised, if they are pictures."""
-    if takes_pixels(model) or images.shape[-1] not in PICTURE_CHANNELS:
-        return images
-    return convert_to_numpy(preprocess_input(images))
+    taken = as_taken(model, images) if images.shape[-1] in PICTURE_CHANNELS else images
+    return taken if taken is images else convert_to_numpy(taken)

@@ -7,8 +7,7 @@ from keras_cnv2.detection.pictures import fit_picture
 from keras_cnv2.errors import ExportError
 from keras_cnv2.export.check import compare, full_precision, sample_images, tolerance_of
 from keras_cnv2.export.saved_model.detector import to_picture
-from keras_cnv2.images.normalization import preprocess_input
-from keras_cnv2.models.heads import takes_pixels
+from keras_cnv2.models.heads import as_taken
 
 
 def check_export(folder, detector, size, class_names):
@@ -27,14 +26,11 @@ def check_export(folder, detector, size, class_names):
     spec = signatures["dense"].structured_input_signature[1]["images"]
     tolerance = tolerance_of(detector.retinanet.backbone)
 
-    def prepared(images):
-        return images if takes_pixels(detector.retinanet) else np.asarray(preprocess_input(images))
-
     def dense(images):
         return signatures["dense"](images=tf.cast(images, signatures["dense"].inputs[0].dtype))
 
     with full_precision():
-        images = prepared(sample_images(size, size, spec.shape[-1]))
+        images = np.asarray(as_taken(detector.retinanet, sample_images(size, size, spec.shape[-1])))
         received = dense(images)
         expected = detector.dense(detector.retinanet(images, training=False), images.shape)
         for name, values in expected.items():
@@ -45,7 +41,7 @@ def check_export(folder, detector, size, class_names):
             pixels = sample_images(size + 1, 2 * size, 3).astype("uint8")
             encoded = [tf.io.encode_png(picture).numpy() for picture in pixels]
             fitted, scales = zip(*(fit_picture(picture, size) for picture in pixels))
-            fitted = prepared(tf.stack([fitted[0], tf.zeros_like(fitted[0]), fitted[1]]))
+            fitted = as_taken(detector.retinanet, tf.stack([fitted[0], tf.zeros_like(fitted[0]), fitted[1]]))
             expected = to_picture(
                 detector.detections(dense(fitted), fitted.shape),
                 tf.stack([scales[0], 1.0, scales[1]]),

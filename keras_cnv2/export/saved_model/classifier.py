@@ -20,11 +20,10 @@ from keras_cnv2.export.saved_model.graphs import checked_images, label_table, wi
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.fcmae.masking import random_hidden
 from keras_cnv2.folding.fold import fold
-from keras_cnv2.images.normalization import preprocess_input
 from keras_cnv2.images.pictures import Reading, check_resize
 from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 from keras_cnv2.models.classifier import ConvNeXtV2
-from keras_cnv2.models.heads import channels_of, classes_of, named_outputs, takes_pixels
+from keras_cnv2.models.heads import as_taken, channels_of, classes_of, named_outputs
 from keras_cnv2.models.pictures import PICTURE_CHANNELS
 from keras_cnv2.models.stages import pyramid_layers, total_stride
 
@@ -164,8 +163,7 @@ def _where(decoded, values, nothing):
 def _picture_classifier(model, graph, answer, to_images):
     def serve_jpeg(encoded):
         images, decoded = to_images(encoded)
-        images = images if takes_pixels(model) else preprocess_input(images)
-        return answer(graph(images), decoded)
+        return answer(graph(as_taken(model, images)), decoded)
 
     return serve_jpeg
 

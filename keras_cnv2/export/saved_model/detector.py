@@ -9,8 +9,7 @@ from keras_cnv2.detection.pictures import fit_picture
 from keras_cnv2.export.saved_model.decoder import ENCODED, each_decoded
 from keras_cnv2.export.saved_model.graphs import checked_images, label_table, with_signatures
 from keras_cnv2.folding.fold import fold
-from keras_cnv2.images.normalization import preprocess_input
-from keras_cnv2.models.heads import takes_pixels
+from keras_cnv2.models.heads import as_taken
 
 
 def served_module(detector, *, size, class_names, input_dtype, reading, folded, scratch):
@@ -49,8 +48,7 @@ def served_module(detector, *, size, class_names, input_dtype, reading, folded, 
 
     def serve_jpeg(encoded):
         images, scales, sides, decoded = to_images(encoded)
-        images = images if takes_pixels(detector.retinanet) else preprocess_input(images)
-        found = detector.detections(dense(images), shape)
+        found = detector.detections(dense(as_taken(detector.retinanet, images)), shape)
         return {**with_names(to_picture(found, scales, sides, decoded)), "decoded": decoded}
 
     functions = {"serving_default": (serve, [images_spec]), "dense": (dense, [images_spec])}

@@ -7,7 +7,7 @@ from keras_cnv2.export.check import compare, sample_images, tolerance_of
 from keras_cnv2.export.saved_model.decoder import is_served
 from keras_cnv2.folding.fold import fold
 from keras_cnv2.images.header import picture_size, pixel_limit
-from keras_cnv2.images.normalization import preprocess_input
+from keras_cnv2.models.heads import as_taken
 from keras_cnv2.segmentation.labels import of_each_label
 
 # One picture: others of its batch would have to be of its size.
@@ -45,7 +45,7 @@ def functions(model, images, checked, reading, folded):
         ]
         with tf.control_dependencies(rules):
             image = tf.cast(reading.pixels(tf.identity(contents)), tf.float32)[None]
-        image = image if model.backbone.include_preprocessing else preprocess_input(image)
+        image = as_taken(model, image)
         return classify(image)
 
     found = {"serving_default": (classify, [images])}
@@ -77,7 +77,7 @@ def check(signatures, model, images):
     if "serve_jpeg" in signatures:
         picture = sample_images(*images.shape[1:], batch=1, seed=1)
         encoded = tf.io.encode_png(tf.cast(picture[0], tf.uint8))
-        picture = picture if model.backbone.include_preprocessing else preprocess_input(picture)
+        picture = as_taken(model, picture)
         agree(signatures["serve_jpeg"](encoded=encoded[None]), model, picture)
 
 
