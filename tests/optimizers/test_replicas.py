@@ -4,7 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
+
+from keras_cnv2 import LayerDecayAdamW, LayerDecayMuon
+from keras_cnv2.distribute import replicas
+from keras_cnv2.optimizers.loss_scale import LossScaleOptimizer
 
 ROOT = Path(__file__).parents[2]
 REPLICAS = """
@@ -99,3 +105,40 @@ compare(1e-3, "mixed_float16", gradient_accumulation_steps=2)
 def test_two_replicas_equal_one_device_and_overflow_together(program):
     process = subprocess.run([sys.executable, "-c", REPLICAS + program], capture_output=True, text=True, cwd=ROOT)
     assert process.returncode == 0, process.stderr[-3000:]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="replicas are TensorFlow's")
+class TestOneOfTwo:
+    """This process has one of two replicas; what the other one has is made up."""
+
+    @pytest.mark.parametrize("accumulation", [None, 2])
+    @pytest.mark.parametrize("kind", [LayerDecayAdamW, LayerDecayMuon])
+    def test_the_sum_of_the_gradients_is_clipped(self, kind, accumulation, monkeypatch):
+        import tensorflow as tf
+
+        def all_reduce(context, operation, gradients):
+            return [gradient + tf.constant([0.0, 4.0]) for gradient in gradients]
+
+        monkeypatch.setattr(type(tf.distribute.get_replica_context()), "all_reduce", all_reduce)
+        weight = keras.Variable([1.0, 2.0])
+        optimizer = kind(
+            0.1, weight_decay=0.0, epsilon=1.0, global_clipnorm=2.5, gradient_accumulation_steps=accumulation
+        )
+        for _ in range(accumulation or 1):
+            optimizer.apply([keras.ops.convert_to_tensor([3.0, 0.0])], [weight])
+        clipped = np.array([1.5, 2.0])  # half of (3, 4), whose norm is 5
+        expected = np.array([1.0, 2.0]) - 0.1 * clipped / (clipped + 1.0)  # Adam's first step
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), expected, rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("own", "others_are_finite", "is_step"),
+        [(1.0, True, True), (1.0, False, False), (np.inf, True, False), (np.nan, False, False)],
+    )
+    def test_both_leave_out_a_step_that_overflows_on_one(self, own, others_are_finite, is_step, monkeypatch):
+        monkeypatch.setattr(replicas, "replica", lambda: (0, 2))
+        monkeypatch.setattr(replicas, "all_sum", lambda value: value + int(others_are_finite))
+        weight = keras.Variable([1.0, 2.0])
+        optimizer = LossScaleOptimizer(LayerDecayAdamW(0.1), initial_scale=8.0)
+        optimizer.apply([keras.ops.convert_to_tensor([own, 1.0])], [weight])
+        assert (keras.ops.convert_to_numpy(weight) != [1.0, 2.0]).all() == is_step
+        assert float(optimizer.dynamic_scale) == (8.0 if is_step else 4.0)

@@ -37,7 +37,7 @@ LOSS = {"loss": keras.losses.CategoricalCrossentropy(from_logits=True), "metrics
 
 
 def pretrain(folder, callbacks=(), images=26, **fields):
-    recipe = pretraining(**FIELDS, **fields)
+    recipe = pretraining(**FIELDS | fields)
     folder.mkdir(exist_ok=True)
     keras.utils.set_random_seed(0)
     model = new_fcmae(recipe, 3)
@@ -45,7 +45,7 @@ def pretrain(folder, callbacks=(), images=26, **fields):
 
 
 def finetune(folder, callbacks=(), images=26, **fields):
-    recipe = finetuning(**FIELDS, ema=0.5, **fields)
+    recipe = finetuning(**FIELDS | {"ema": 0.5} | fields)
     # Without RandAugment, which takes long to trace: test_killed_run and test_recipes_run_without_tensorflow have it.
     augmentation = Augmentation(3, erasing=0.25, label_smoothing=0.1, mixup=0.8, cutmix=1.0)
     folder.mkdir(exist_ok=True)
@@ -149,9 +149,9 @@ def test_compiled_for_images_of_either_size(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Two epochs of two steps."""
+    """Two epochs of two steps. After each step there would be a checkpoint, were it not for the accumulation."""
     folder = tmp_path_factory.mktemp("run")
-    return (*finetune(folder, images=8), folder)
+    return (*finetune(folder, images=8, checkpoint_steps=1), folder)
 
 
 @pytest.mark.backends
@@ -167,6 +167,10 @@ class TestOneRun:
             table = [*csv.DictReader(file)]
         assert [{name: float(value) for name, value in row.items()} for row in table] == rows
         assert [*(folder / "tensorboard").glob("train/events*")]
+
+    def test_checkpoints_lie_between_two_steps_of_the_optimizer(self, run):
+        *_, folder = run
+        assert sorted(state.checkpoints(folder / "checkpoints")) == [2, 4]
 
     def test_ends_with_the_averaged_weights(self, run):
         model, _, folder = run

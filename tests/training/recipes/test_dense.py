@@ -61,7 +61,7 @@ def test_epochs_are_those_of_the_log():
     recipe = Dense(**{**FIELDS, "accumulation": 2})
     assert recipe.epochs == 3
     assert recipe.steps_per_epoch(1000) == 8
-    assert recipe.steps_per_pass(1000) == 500
+    assert [recipe.steps_per_pass(images) for images in (4, 7, 1000, 1003)] == [2, 2, 500, 500]
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_derived_figures():
     row = dataclasses.replace(PRETRAINING["quickstart"], batch_size=64, accumulation=4, base_lr=1e-3)
     assert row.lr == 1e-3 * 64 / 256
     assert row.step_batch == 16
-    assert row.steps_per_epoch(200) == 3 * 4
+    assert [row.steps_per_epoch(images) for images in (64, 200, 255, 256)] == [4, 12, 12, 16]  # no part of a step
     with pytest.raises(RecipeError, match=r"batch_size must be at most .*, 63. Received: batch_size=64"):
         row.steps_per_epoch(63)
 
