@@ -1,1 +1,1 @@
-"""Models as files that others run: SavedModel, TensorFlow Serving, LiteRT, ONNX."""
+"""Export of models for deployment: SavedModel, TensorFlow Serving, LiteRT, ONNX."""

@@ -1,4 +1,4 @@
-"""What was exported against the model it was made of, on made-up images."""
+"""Compares the outputs of an export with those of its model, on synthetic images."""
 
 import contextlib
 
@@ -7,12 +7,13 @@ import numpy as np
 from keras_cnv2.errors import ExportError
 from keras_cnv2.models.heads import compute_dtypes
 
-# Largest difference, relative to the largest value: in float32, and in half precision, where folding rounds otherwise.
+# Largest allowed difference, relative to the largest value, in float32 and in half precision. The latter is larger
+# because a folded model rounds at other places.
 TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
 
 
 def sample_images(height, width, channels, batch=2, seed=0):
-    """Made-up images `(batch, height, width, channels)`: float32 whole numbers in 0..255, waves with a little noise."""
+    """Returns synthetic images `(batch, height, width, channels)`: noisy waves, whole float32 numbers in 0..255."""
     rng = np.random.default_rng(seed)
     y, x = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[:, None]
     down, along, phase = rng.uniform(1, 9, (3, batch, 1, 1, channels))
@@ -21,17 +22,17 @@ def sample_images(height, width, channels, batch=2, seed=0):
 
 
 def tolerance_of(model):
-    """How far an export's values may be from the model's."""
+    """Returns the largest allowed relative difference between the values of an export and those of `model`."""
     return TOLERANCE if compute_dtypes(model) == {"float32"} else HALF_TOLERANCE
 
 
 def compare(name, received, expected, tolerance=TOLERANCE):
-    """Raises an `ExportError` unless two arrays agree."""
+    """Raises an `ExportError` unless two arrays have the same shape and agree within `tolerance`."""
     received, expected = np.asarray(received, "float32"), np.asarray(expected, "float32")
     if received.shape != expected.shape:
         raise ExportError(f"{name}: the export's shape is {received.shape}, the model's {expected.shape}")
     difference = np.abs(received - expected).max() / max(np.abs(expected).max(), 1e-30)
-    if not difference <= tolerance:  # NaN is no agreement either
+    if not difference <= tolerance:  # also true for NaN
         raise ExportError(
             f"{name}: the export's values are not the model's. Received: a difference of {difference:.1e} of the "
             f"largest value, where {tolerance:g} is allowed"
@@ -40,7 +41,7 @@ def compare(name, received, expected, tolerance=TOLERANCE):
 
 @contextlib.contextmanager
 def full_precision():
-    """Products in float32 on GPUs that would take the coarser TensorFloat-32."""
+    """Context manager that computes matrix products in full float32 on GPUs, rather than in TensorFloat-32."""
     import tensorflow as tf
 
     before = tf.config.experimental.tensor_float_32_execution_enabled()

@@ -1,4 +1,4 @@
-"""What an export says about itself: for which images it was made, and what its numbers are of."""
+"""Metadata of exports: the images that they take, and the classes of their outputs."""
 
 from keras_cnv2.checkpoints.metadata import metadata_of
 from keras_cnv2.images.normalization import MEAN, STD
@@ -7,19 +7,20 @@ from keras_cnv2.models.pictures import PICTURE_CHANNELS
 
 
 def exported_metadata(model, sides, resize=None, labels=None):
-    """The metadata of every kind of export.
+    """Returns the metadata that every kind of export has.
 
     Args:
-        model: What is exported.
-        sides: Height and width of the images that the export takes, or makes of pictures; `None` where they are open.
-        resize: How pictures become images, or `None` where they do not.
-        labels: Names of the classes, or `None`.
+        model: The exported model.
+        sides: Height and width of the images that the export takes, or to which it resizes image files; `None` where
+            they are variable.
+        resize: "crop" or "squash", how image files are resized, or `None` if they are not.
+        labels: List of class names, or `None`.
 
     Returns:
-        Dict with "channels" (int) and, as far as they apply, "class_names" (list), "image_size" (int, or height and
-        width), "resize", "mean" and "std" (of grey levels in 0..255, one a channel: what `(image - mean) / std` makes
-        of pictures is what the export takes), "classifier_activation" (one other than the default) and "pretrained"
-        (see `keras_cnv2.checkpoints.metadata`).
+        Dict with "channels" (int) and, where they apply, "class_names" (list), "image_size" (int, or height and
+        width), "resize", "mean" and "std" (one value per channel; the export takes `(image - mean) / std` of images in
+        0..255), "classifier_activation" (if it is not the default one) and "pretrained" (see
+        `keras_cnv2.checkpoints.metadata`).
     """
     height, width = sides
     normalization = normalization_of(model)
@@ -37,9 +38,10 @@ def exported_metadata(model, sides, resize=None, labels=None):
 
 
 def normalization_of(model):
-    """Mean and deviation of grey levels by which pictures become a model's images, a list of one a channel each.
+    """Returns the mean and the standard deviation with which a model's input is normalised, in units of 0..255.
 
-    `None` where images are no pictures, and normalised in a way that only the user knows.
+    Each is a list with one value per channel; 0 and 1 if the model normalises images itself. Returns `None` for images
+    without preprocessing that have neither one nor three channels: only the user knows how they are normalised.
     """
     channels = channels_of(model)
     if takes_pixels(model):

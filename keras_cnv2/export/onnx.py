@@ -1,4 +1,4 @@
-"""`export_onnx`: through Keras's own exporter, with two operations that its converter lacks."""
+"""`export_onnx`: export with Keras's own exporter, plus two operations that its converter (tf2onnx) lacks."""
 
 import functools
 import json
@@ -29,7 +29,7 @@ from keras_cnv2.folding.fold import fold as fold_model
 from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.models.pictures import to_input
 
-# Bytes of a file, all weights included.
+# Maximum size of an ONNX file in bytes, weights included.
 LARGEST = 2**31 - 1
 
 
@@ -48,28 +48,33 @@ def export_onnx(
     (probabilities,) = onnxruntime.InferenceSession("model.onnx").run(None, {"images": images})
     ```
 
-    "images" `(N, H, W, C)`, float32, become "probabilities" or "logits" `(N, classes)`, as the model has it ("scores"
-    with another activation); "P2" to "P5" of a backbone; "P5" or, with pooling, "pooled" of a classifier without its
-    top. Several outputs have the names of their layers, or of the dict that the model gives. The file's metadata
-    "keras_cnv2" are JSON, as this export was made: "class_names", "image_size", "resize", "channels", "mean" and "std"
-    (what pictures in 0..255 are normalised with before they go in; 0 and 1 where the model does it) and an activation
-    other than the default one.
+    The input is "images" `(N, H, W, C)`, float32. The outputs of a classifier are "probabilities" or "logits"
+    `(N, classes)`, depending on its activation ("scores" for any activation other than softmax, sigmoid and linear).
+    The outputs of a backbone are "P2" to "P5"; the output of a classifier without its top is "P5" or, with pooling,
+    "pooled". If a model of your own has several outputs, they are named after their layers, or after the keys of the
+    dict that the model returns.
 
-    Before the file takes its place, its outputs in ONNX Runtime are compared with the model's.
+    The file has a metadata entry "keras_cnv2", a JSON object that describes this export: "class_names", "image_size",
+    "resize", "channels", "mean" and "std" (to normalise images in 0..255 before inference; 0 and 1 if the model
+    normalises them itself) and the activation if it is not the default one.
+
+    The outputs of the file in ONNX Runtime are compared with the model's before the file is moved to `path`.
 
     Args:
         model: A `keras_cnv2.ConvNeXtV2` or `ConvNeXtV2Backbone` in float32, or a functional or sequential model of
-            your own on one of them.
-        path: Path that ends in `.onnx`. A file that is there is replaced when the new one is whole.
-        image_size: Optional int, the height and width of images. By default those of the model, which may be open.
-        resize: "crop" or "squash", how users of the file should make images of pictures. By default the model's way,
-            if the size is its own, see `keras_cnv2.load_image`.
-        class_names: Optional list of strings, one a class. By default the model's, else "class 0" and so on.
+            your own that contains one of them.
+        path: Path that ends in `.onnx`. An existing file is replaced once the new one is complete.
+        image_size: Optional int, the height and width of images in pixels. By default those of the model's
+            `input_shape`, which may be variable.
+        resize: "crop" or "squash", how users of the file should resize images, see `keras_cnv2.load_image`. By default
+            the model's `resize`, if the image size is the model's own.
+        class_names: Optional list of strings, one per class. By default the model's, else "class 0" and so on.
         fold: Bool, whether to fold the model, see `keras_cnv2.fold`.
 
     Raises:
-        ValueError: If the model is none of these, not in float32 or larger than 2 GB, or an argument is out of range.
-        ExportError: If a package is missing, or the outputs are not those of the model; no file is left behind.
+        ValueError: If the model is not of a supported kind, not in float32 or larger than 2 GB, or an argument is out
+            of range.
+        ExportError: If a package is missing, or the outputs differ from the model's; no file is left behind.
         OSError: If the file cannot be written.
     """
     path = Path(path)
@@ -80,7 +85,7 @@ def export_onnx(
     named = with_named_outputs(model)
     with replacing(path) as temporary:
         _convert(fold_model(named) if fold else named, shape, temporary)
-        _finish(temporary, sorted(named.output), metadata)  # sorted: as TensorFlow orders them
+        _finish(temporary, sorted(named.output), metadata)  # TensorFlow sorts the outputs of a dict by name
         _compare(temporary, named, model, shape)
 
 
@@ -106,13 +111,13 @@ def _convert(model, shape, path):
     _register_operations()
     spec = keras.InputSpec(shape=shape, dtype="float32", name="images")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # Keras looks whether NumPy still has what tf2onnx wants
+        warnings.simplefilter("ignore", FutureWarning)  # Keras probes NumPy for an attribute that tf2onnx needs
         model.export(str(path), format="onnx", verbose=False, input_signature=[spec])
 
 
 @functools.cache
 def _register_operations():
-    """Tells tf2onnx of what GELU and folded models are made of on TensorFlow."""
+    """Registers in tf2onnx two TensorFlow operations that it lacks: Erfc (in GELU) and EuclideanNorm (in GRN)."""
     from tf2onnx.handler import tf_op
 
     def replace(context, node, operation, inputs, **attributes):
@@ -140,7 +145,7 @@ def _register_operations():
 
 
 def _finish(path, names, metadata):
-    """Gives outputs and open sizes their names, and adds the metadata."""
+    """Names the outputs and the variable dimensions of the file, and adds the metadata."""
     import onnx
 
     file = onnx.load(path)

@@ -1,4 +1,4 @@
-"""What exported models put out, and for which images."""
+"""Outputs, class names and image sizes of exported models, and checks of what can be exported."""
 
 import keras
 
@@ -18,7 +18,7 @@ INPUT_DTYPES = ("float32", "uint8")
 
 
 def check_backend(kind):
-    """Raises a `ValueError` unless the backend of Keras is TensorFlow, by which `kind` is made."""
+    """Raises a `ValueError` unless the backend of Keras is TensorFlow, which exports of this `kind` need."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             f"{kind} is made with TensorFlow as the backend of Keras: set KERAS_BACKEND=tensorflow. "
@@ -33,12 +33,12 @@ def is_segmenter(model):
 
 
 def is_detector(model):
-    """Whether the model is a RetinaNet, whose class needs KerasCV."""
+    """Whether the model is a RetinaNet. Looks at an attribute, because importing the class needs KerasCV."""
     return hasattr(model, "box_head")
 
 
 def check_exportable(model):
-    """Raises a `ValueError` unless a model of images is a classifier, a backbone, or a head of the user's on one."""
+    """Raises a `ValueError` unless the model is a classifier, a backbone, or a user's model on one, of images."""
     if is_segmenter(model) or is_detector(model):
         raise ValueError(
             "Segmentation and detection models become SavedModels alone, by export_saved_model and "
@@ -52,17 +52,19 @@ def check_exportable(model):
 
 
 def is_encoder(model):
-    """Whether the model is a backbone or a classifier without its top: it gives features, and has no head."""
+    """Whether the model has no head, only features: a backbone, or a classifier without its top."""
     return isinstance(model, ConvNeXtV2Backbone) or (isinstance(model, ConvNeXtV2) and not model.include_top)
 
 
 def labels_of(model, names=None):
-    """The names of the classes that a model's outputs are of: those given, its own, or numbers; `None` for no classes.
+    """Returns the class names of a model's outputs: `names`, the model's own, or "class 0" and so on.
 
-    Those of a segmentation model are of all that its class map may hold: with a single class, all else is the first.
+    Returns `None` if the model has no classes, or if it returns "scores" and no names are known. For a segmentation
+    model there is one name for each value of its class map: with a single class, the first one is "background".
 
     Raises:
-        ValueError: If the name of a class has several lines, or there are names for other than one row of outputs.
+        ValueError: If a class name has several lines, or names are given for a model that does not return one row of
+            class values for each image.
     """
     if is_segmenter(model):
         classes = model.classes if isinstance(model, UPerNet) else model.num_classes
@@ -81,7 +83,7 @@ def labels_of(model, names=None):
 
 
 def one_line_each(labels):
-    """The labels, or a `ValueError`: they become the lines of a file."""
+    """Returns the labels. Raises a `ValueError` unless each is one line of text: they become the lines of a file."""
     for label in labels:
         if not isinstance(label, str) or len(label.splitlines()) != 1 or not _is_unicode(label):
             raise ValueError(f"Names of classes are text of one line each, to be exported. Received: {label!r}")
@@ -89,7 +91,7 @@ def one_line_each(labels):
 
 
 def _is_unicode(text):
-    """Whether a string has no halves of characters, as Python makes them of bytes that are no text."""
+    """Whether a string has no lone surrogates, which Python uses for bytes that it cannot decode."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -98,7 +100,7 @@ def _is_unicode(text):
 
 
 def with_features(model):
-    """A functional model of an encoder or a classifier with the outputs "pooled", "P2" and so on."""
+    """Returns a functional model of an encoder or a classifier with the outputs "P2" and so on, and "pooled"."""
     outputs = _levels(model)
     last = [*outputs.values()][-1]
     has_norm = any(layer.name == "norm" for layer in model.layers)
@@ -109,12 +111,12 @@ def with_features(model):
 
 
 def with_named_outputs(model):
-    """The model with "images" as its input and a dict as its output: a backbone's levels, else `named_outputs`."""
+    """Returns the model with a dict as its output: the levels of a backbone, otherwise `named_outputs`."""
     if isinstance(model, ConvNeXtV2Backbone):
         return keras.Model(model.input, _levels(model), name=model.name)
     if isinstance(model, ConvNeXtV2):
         return keras.Model(model.input, named_outputs(model), name=model.name)
-    # As part of a new model: its own input has another name, and it may be part of others.
+    # Wrapped in a new model, because its own input has another name and the model may be part of other models.
     names, images = named_outputs(model), keras.Input(tuple(model.inputs[0].shape[1:]), name=INPUT)
     outputs = model(images)
     outputs = outputs if isinstance(outputs, dict) else dict(zip(names, keras.tree.flatten(outputs)))
@@ -122,13 +124,13 @@ def with_named_outputs(model):
 
 
 def _levels(model):
-    """{level: feature map}: those of a backbone, and of a classifier those of its stages."""
+    """Returns {level: feature map} of a backbone's pyramid levels, or of a classifier's stages."""
     layers = getattr(model, "pyramid_level_inputs", None) or pyramid_layers(model.depths, model.stem_stride)
     return {level: model.get_layer(name).output for level, name in layers.items()}
 
 
 def image_sides(model, image_size):
-    """Height and width of the images that an export takes, `None` where they are open."""
+    """Returns the height and width of the images that an export takes, `None` where they are variable."""
     model = model.backbone if is_segmenter(model) else model
     known = model.image_size if isinstance(model, FCMAE) else tuple(model.input_shape[1:3])
     if image_size is None:
@@ -144,22 +146,22 @@ def image_sides(model, image_size):
 
 
 def smallest_side(model):
-    """The side of the smallest images that a model takes, in pixels."""
+    """Returns the side of the smallest images that a model takes, in pixels."""
     stride = model.stem_stride if isinstance(model, FCMAE) else stem_of(model).strides[0]
     return total_stride(stride)
 
 
 def pictures_of(model, sides, resize=None):
-    """Height and width of the images that are made of pictures, and how they are resized.
+    """Returns the size to which image files are resized, and how.
 
     Args:
-        model: What is exported.
-        sides: Height and width of the images that the export takes, `None` where they are open.
-        resize: Optional "crop" or "squash", what was asked for.
+        model: The exported model.
+        sides: Height and width of the images that the export takes, `None` where they are variable.
+        resize: Optional "crop" or "squash", the user's choice.
 
     Returns:
-        (height, width) and "crop" or "squash". Of images that are not square, `sides` and `None`; so of a backbone's
-        that have any size.
+        (height, width) and "crop" or "squash". If images are not square, or are those of an encoder with variable size
+        and no `image_size`: `sides` and `None`.
     """
     if sides[0] != sides[1] or (sides[0] is None and is_encoder(model) and image_size_of(model) is None):
         return sides, None
@@ -168,7 +170,7 @@ def pictures_of(model, sides, resize=None):
 
 
 def check_float32(model):
-    """Raises a `ValueError` unless a model computes in float32, which the formats for devices are made of."""
+    """Raises a `ValueError` unless a model computes in float32, as LiteRT and ONNX exports require."""
     others = compute_dtypes(model) - {"float32"}
     if others:
         raise ValueError(
@@ -178,7 +180,7 @@ def check_float32(model):
 
 
 def check_input_dtype(model, input_dtype):
-    """Raises a `ValueError` unless the model can have images of this dtype."""
+    """Raises a `ValueError` unless the export can take images of this dtype."""
     if input_dtype not in INPUT_DTYPES:
         raise ValueError(f"input_dtype must be one of {INPUT_DTYPES}. Received: input_dtype={input_dtype!r}")
     if input_dtype == "uint8" and not takes_pixels(model):

@@ -1,1 +1,1 @@
-"""LiteRT (TFLite) files: float, float16 and int8."""
+"""Export to LiteRT (TFLite) files in float32, float16 or int8."""

@@ -1,4 +1,4 @@
-"""A LiteRT file against the model it was made of."""
+"""Compares the outputs of a LiteRT file with those of its model."""
 
 import numpy as np
 
@@ -8,23 +8,24 @@ from keras_cnv2.export.litert.convert import operation, read
 from keras_cnv2.export.litert.representative import as_dtype
 from keras_cnv2.models.pictures import to_input
 
-# How far outputs may be off, as a share of their spread over channels (root mean square). With pseudo-weights, on
-# photographs, it is 0.002, 0.04 and 0.04; with GRN and LayerNorm in int8 it is 0.7, and of other images' outputs 1.4.
+# Largest allowed error of outputs, relative to their spread over channels (both root mean square). Measured with
+# pseudo-weights on photographs: 0.002, 0.04 and 0.04. With GRN and LayerNorm in int8 it is 0.7, and between the outputs
+# of different images 1.4.
 ALLOWED = {"float16": 0.02, "dynamic": 0.2, "int8": 0.25}
 
-# Batches that are compared.
+# Number of batches to compare.
 BATCHES = 4
 
 
 def check_file(path, named, model, quantization, batches):
-    """Raises an `ExportError` unless a file does what a model does, with builtin operations alone.
+    """Raises an `ExportError` unless a file gives the model's outputs and uses builtin operations only.
 
     Args:
-        path: Of the file.
-        named: The model with a dict of outputs.
-        model: The model, which says what its images are.
-        quantization: As the file was made.
-        batches: Images to compare on, or `None` for made-up ones.
+        path: Path of the file.
+        named: The model with a dict of outputs, from `with_named_outputs`.
+        model: The original model, which determines the range of its images.
+        quantization: `None`, "float16", "dynamic" or "int8": the quantization of the file.
+        batches: List of batches of images to compare on, or `None` for synthetic images.
     """
     content = path.read_bytes()
     check_operations(content)
@@ -42,7 +43,7 @@ def check_file(path, named, model, quantization, batches):
 
 
 def check_operations(content):
-    """Raises an `ExportError` if the file asks for operations that LiteRT does not bring along."""
+    """Raises an `ExportError` if the file needs operations that are not built into LiteRT."""
     graph = read(content)
     used = {operation(graph, operator) for subgraph in graph.subgraphs for operator in subgraph.operators}
     foreign = used & {None, "CUSTOM", "DELEGATE"}
@@ -52,14 +53,15 @@ def check_operations(content):
 
 
 def compare_quantized(name, received, expected, quantization):
-    """Raises an `ExportError` if outputs are off by more than quantization does to them.
+    """Raises an `ExportError` if outputs differ by more than quantization explains.
 
-    Measured is the difference from the mean over channels, as probabilities of many classes, or features, can have a
-    mean that hides all there is to tell them apart.
+    The error is relative to the spread of the outputs around their mean over channels. Relative to the outputs
+    themselves it could look small, because probabilities of many classes, and features, can have a mean that is large
+    compared with the differences between channels.
     """
     spread = expected - expected.mean(-1, keepdims=True) if expected.shape[-1] > 1 else expected
     off = _rms(received - expected) / max(_rms(spread), 1e-4)
-    if not off <= ALLOWED[quantization]:  # NaN is no agreement either
+    if not off <= ALLOWED[quantization]:  # also true for NaN
         raise ExportError(
             f"{name}: the quantized values are not the model's; representative images unlike those that the model will "
             f"see spoil int8. Received: quantization={quantization!r}, off by {off:.2f} of the spread, where "
@@ -72,7 +74,7 @@ def _rms(values):
 
 
 def runner(content):
-    """A function that runs the bytes of a file, and the shape and dtype of its images."""
+    """Returns a function that runs the LiteRT file `content` (bytes), and the shape and dtype of its images."""
     from ai_edge_litert.interpreter import Interpreter
 
     try:

@@ -1,4 +1,4 @@
-"""A function of images to the bytes of a LiteRT file, in one of four precisions."""
+"""Converts a function of images to a LiteRT file in one of four precisions, and edits such files."""
 
 import warnings
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from keras_cnv2.errors import ExportError
 
-# What int8 hurts: the statistics of GRN and LayerNorm, the sums of residuals, scores and probabilities. Activations
-# stay float32 there, and for GELU, for which int8 has no fast kernel.
+# Operations whose activations stay float32 because int8 makes them inaccurate: the statistics of GRN and LayerNorm,
+# residual sums, scores and probabilities. GELU stays float32 because it has no fast int8 kernel.
 FLOAT_OPERATIONS = [
     *("SQUARE", "SUM", "SQRT", "DIV", "SQUARED_DIFFERENCE", "RSQRT", "MEAN", "MUL", "ADD", "SUB", "NEG"),
     *("GELU", "FULLY_CONNECTED", "SOFTMAX", "LOGISTIC"),
@@ -19,15 +19,15 @@ def convert(function, weights, quantization, representative):
 
     Args:
         function: Concrete `tf.function` of one tensor, which returns a dict of tensors.
-        weights: The variables that it reads.
+        weights: List of the variables that it reads.
         quantization: `None`, "float16", "dynamic" or "int8".
-        representative: Batches to calibrate "int8" with, of the function's dtype, otherwise unused.
+        representative: List of batches to calibrate "int8" with, of the function's input dtype. Otherwise unused.
 
     Returns:
         The bytes of the file.
 
     Raises:
-        ExportError: If this fails, like for want of a builtin operation.
+        ExportError: If the conversion fails, for example because an operation is not a builtin one.
     """
     import tensorflow as tf
 
@@ -41,19 +41,22 @@ def convert(function, weights, quantization, representative):
         converter.target_spec.supported_types = [tf.float16]
     try:
         content = _convert_to_int8(converter, representative) if quantization == "int8" else converter.convert()
-    except Exception as error:  # of many kinds, from modules that are not public
+    except Exception as error:  # the converter raises many classes, some from private modules
         raise ExportError(f"TensorFlow's converter to LiteRT fails: {error}"[:2000]) from error
     return with_int8_weights(content, ("CONV_2D", "FULLY_CONNECTED")) if quantization == "dynamic" else content
 
 
 def _convert_to_int8(converter, representative):
-    """Convolutions in int8, activations by calibration, but for the first, which reads pixels. Of the head, weights."""
+    """Quantizes convolutions to int8 with calibrated activations, except the stem; of dense layers only the weights.
+
+    The stem reads pixels and stays float32.
+    """
     import tensorflow as tf
 
     converter.representative_dataset = lambda: ([batch] for batch in representative)
     options = tf.lite.experimental.QuantizationDebugOptions
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that tf.lite.Interpreter is on its way out, which the debugger uses
+        warnings.simplefilter("ignore")  # the debugger uses the deprecated tf.lite.Interpreter
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_options=options(denylisted_ops=FLOAT_OPERATIONS)
         )
@@ -63,7 +66,7 @@ def _convert_to_int8(converter, representative):
 
 
 def _first_convolution(content):
-    """The name of its output."""
+    """Returns the name of the output of the first convolution in a LiteRT file (bytes)."""
     graph = read(content)
     return next(
         graph.subgraphs[0].tensors[operator.outputs[0]].name.decode()
@@ -73,10 +76,11 @@ def _first_convolution(content):
 
 
 def with_int8_weights(content, operations):
-    """Makes the weights of these operations int8, with a scale for each output channel.
+    """Quantizes the weights of the named operations in a LiteRT file to int8, with one scale per output channel.
 
-    Activations become int8 while the model runs, each image with its own scale. TensorFlow's converter can do it too,
-    but then depthwise convolutions leave XNNPACK, which has no such kernel: ten partitions in place of one.
+    LiteRT quantizes their activations at run time, with one scale per image. TensorFlow's converter could do the same,
+    but it would quantize depthwise convolutions too, for which XNNPACK has no such kernel: the model would be split
+    into ten partitions instead of one.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -91,7 +95,7 @@ def with_int8_weights(content, operations):
         scales = np.abs(weights).max(axis=tuple(range(1, weights.ndim)), keepdims=True) / np.float32(127)
         scales[scales == 0] = 1
         quantized = np.round(weights / scales).astype("int8")
-        replaced.add(tensor.buffer)  # and not changed: tensors of equal values share it
+        replaced.add(tensor.buffer)  # not overwritten, because tensors of equal values share a buffer
         tensor.buffer = len(graph.buffers)
         graph.buffers.append(schema.BufferT(data=quantized.view("uint8").ravel()))
         tensor.type = schema.TensorType.INT8
@@ -100,7 +104,7 @@ def with_int8_weights(content, operations):
         )
         if name == "FULLY_CONNECTED":
             operator.builtinOptions.asymmetricQuantizeInputs = True
-        # The first version of each with float inputs and int8 weights by channel.
+        # The first versions of these operations that take float inputs with per-channel int8 weights.
         code = graph.operatorCodes[operator.opcodeIndex]
         code.version = max(code.version, {"CONV_2D": 5, "FULLY_CONNECTED": 12}[name])
     for index in replaced - {tensor.buffer for tensor in tensors}:
@@ -109,14 +113,14 @@ def with_int8_weights(content, operations):
 
 
 def read(content):
-    """The bytes of a file as an object."""
+    """Parses the bytes of a LiteRT file and returns a `ModelT` object."""
     from ai_edge_litert import schema_py_generated as schema
 
     return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
 
 
 def write(graph):
-    """The inverse of `read`."""
+    """Returns the bytes of a LiteRT file; the inverse of `read`."""
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
@@ -125,7 +129,7 @@ def write(graph):
 
 
 def operation(graph, operator):
-    """The name of an operator's operation, such as "CONV_2D", or "CUSTOM"."""
+    """Returns the name of an operator's operation, such as "CONV_2D" or "CUSTOM"."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     return flatbuffer_utils.opcode_to_name(graph, operator.opcodeIndex)

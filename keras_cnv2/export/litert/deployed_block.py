@@ -1,4 +1,4 @@
-"""A model as devices run it fast: the folded one, with four axes throughout, which LiteRT hands to XNNPACK whole."""
+"""Rewrites a folded model with rank-4 tensors throughout, so that LiteRT delegates the whole model to XNNPACK."""
 
 import keras
 import numpy as np
@@ -7,19 +7,20 @@ from keras import ops
 from keras_cnv2.folding.block import FoldedBlock, Standardize
 from keras_cnv2.folding.fold import fold
 
-# XNNPACK's kernels for depthwise convolutions have up to 25 taps. With 49 it falls back to one that takes four to seven
-# times as long (measured in float32, on x86), so that 7x7 is the sum of three 3x7 of these distances between rows.
+# XNNPACK's fast kernels for depthwise convolutions have at most 25 taps. With 49 taps it falls back to a kernel that
+# takes four to seven times as long (measured in float32 on x86). So a 7x7 convolution is computed as the sum of three
+# 3x7 convolutions with these row dilations.
 DILATIONS = (1, 2, 3)
 
 
 def deployable(model):
-    """Makes a model with the same inputs and outputs, of the operations that LiteRT's CPU kernels are fast at.
+    """Builds a model with the same inputs and outputs from operations for which LiteRT has fast CPU kernels.
 
     Args:
-        model: As `keras_cnv2.fold` takes it. It stays as it is.
+        model: A model that `keras_cnv2.fold` accepts. It is not changed.
 
     Returns:
-        A functional model with copies of its values, in one graph: of models within it, the layers.
+        A functional model with copies of the weights. It is flat: nested models are replaced by their layers.
 
     Raises:
         ValueError: As `keras_cnv2.fold`.
@@ -28,7 +29,7 @@ def deployable(model):
 
 
 def _deployable(folded):
-    """The same for a folded model, whose other layers become part of the new one."""
+    """Implements `deployable` for a folded model. Layers other than blocks are reused in the new model."""
 
     def deployed(layer):
         if isinstance(layer, (keras.Function, keras.Sequential)):
@@ -44,12 +45,13 @@ def _deployable(folded):
 
 
 class DeployedBlock(keras.layers.Layer):
-    """A `FoldedBlock` of rank-4 tensors, with 1x1 convolutions in place of dense layers.
+    """A `FoldedBlock` on rank-4 tensors, with 1x1 convolutions in place of dense layers.
 
-    A dense layer of four axes would become reshapes to two and back, and a Euclidean norm is no operation of LiteRT.
+    A dense layer on a rank-4 tensor would become reshapes to two axes and back. The Euclidean norm of GRN is written
+    out, because LiteRT has no such operation.
 
     Args:
-        block: The `FoldedBlock`, whose values are copied.
+        block: The `FoldedBlock` whose weights are copied.
 
     Call arguments:
         x: Float tensor `(N, H, W, C)`.
@@ -75,7 +77,8 @@ class DeployedBlock(keras.layers.Layer):
         self.norm = Standardize(block.norm_epsilon, dtype=dtype, name="norm")
         self.pwconv1 = keras.layers.Conv2D(4 * block.dim, 1, dtype=dtype, name="pwconv1")
         self.pwconv2 = keras.layers.Conv2D(block.dim, 1, dtype=dtype, name="pwconv2")
-        self.gamma, self.offset = ops.convert_to_numpy(block.gamma), np.float32(1)  # of GRN's factors
+        # GRN's factors are `n * gamma + offset`.
+        self.gamma, self.offset = ops.convert_to_numpy(block.gamma), np.float32(1)
         self.grn_epsilon = block.grn_epsilon
         self._take_values(block)
 
@@ -84,7 +87,7 @@ class DeployedBlock(keras.layers.Layer):
         for rows, dilation in zip(self.rows, DILATIONS):
             part = kernel[[3 - dilation, 3, 3 + dilation]]
             if dilation > 1:
-                part[1] = 0  # the row in the middle counts once
+                part[1] = 0  # the middle row belongs to dilation 1 only
             rows.build((None, None, None, block.dim))
             rows.set_weights([part, bias] if rows.use_bias else [part])
         for name, width in (("pwconv1", block.dim), ("pwconv2", 4 * block.dim)):
@@ -98,7 +101,7 @@ class DeployedBlock(keras.layers.Layer):
         return x + self.pwconv2(self.wide(x))
 
     def wide(self, x):
-        """What the last convolution takes, `(N, H, W, 4C)`."""
+        """Returns the input of the last convolution, `(N, H, W, 4C)`."""
         y = self.pwconv1(self.norm(self._depthwise(x)))
         y = keras.activations.gelu(y, approximate=False)
         return y * self._grn_factors(y)
@@ -106,7 +109,8 @@ class DeployedBlock(keras.layers.Layer):
     def _depthwise(self, x):
         y = self.rows[0](x)
         for rows, dilation in zip(self.rows[1:], DILATIONS[1:]):
-            # On a map with fewer rows it would read nothing but padding: zeros, which int8 has no scale for.
+            # On a feature map with no more rows than the dilation, it would read only padding: all zeros, for which
+            # int8 has no scale.
             if x.shape[1] is None or dilation < x.shape[1]:
                 y = y + rows(x)
         return y

@@ -1,4 +1,4 @@
-"""Channels of equal weight, before activations that share one scale become int8."""
+"""Equalizes channels before int8 quantization, where all channels of an activation share one scale."""
 
 import keras
 import numpy as np
@@ -6,27 +6,27 @@ from keras import ops
 
 from keras_cnv2.export.litert.deployed_block import DeployedBlock
 
-# Of the largest: what is below counts as this, so that channels which hardly speak are not blown up.
+# Lower bound of a channel's peak, relative to the largest peak, so that nearly silent channels are not amplified.
 SMALLEST = 1e-3
 
 
 def equalize(deployed, batches):
-    """Evens out the channels that GRN makes large, in place and without a change of the outputs.
+    """Evens out the channels that GRN makes large, in place and without changing the outputs.
 
-    GRN multiplies a few channels by large factors. These would set int8's scale for all. So each channel is divided
-    by a constant, as part of GRN's factors, and its row of the kernel that follows is multiplied by it: half of the
-    imbalance goes to the weights, which have a scale for every output.
+    GRN multiplies a few channels by large factors, which would determine the int8 scale of all channels. Therefore
+    each channel is divided by a constant, as part of GRN's factors, and its row in the following kernel is multiplied
+    by the same constant. This moves half of the imbalance to the weights, which have one scale per output channel.
 
     Args:
         deployed: A functional model from `deployable`.
-        batches: Arrays of images, such as the model will see.
+        batches: Arrays of images such as the model will see.
 
     Source: SmoothQuant (arXiv 2211.10438), equation 4 with alpha 0.5.
     """
     import tensorflow as tf
 
     blocks = [layer for layer in deployed.layers if isinstance(layer, DeployedBlock)]
-    # Its last call is that in this graph: a block of a model within it has been called there before.
+    # The last node of a block is its call in this graph: the blocks of a nested model were called there first.
     before = keras.Model(deployed.input, [block._inbound_nodes[-1].input_tensors[0] for block in blocks])
 
     @tf.function

@@ -1,4 +1,4 @@
-"""`export_litert`: a file for phones and small devices, which LiteRT (TensorFlow Lite) runs with XNNPACK."""
+"""`export_litert`: export to a file for phones and small devices, for LiteRT (TensorFlow Lite) with XNNPACK."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -34,7 +34,7 @@ from keras_cnv2.models.pictures import framing_of
 SUFFIX = ".tflite"
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 
-# Bytes of weights in float32: what one flatbuffer, and TensorFlow's graphs on the way to it, can hold.
+# Maximum bytes of float32 weights: the limit of a flatbuffer, and of the TensorFlow graph that it is converted from.
 LARGEST = 2**31 - 2**20
 
 
@@ -59,40 +59,41 @@ def export_litert(
     run(images=image[None])["probabilities"]
     ```
 
-    "images" `(batch, H, W, C)`, as the model takes them, become "probabilities" or "logits" `(batch, classes)`, as the
-    model has it ("scores" with another activation); "P2" to "P5" of a backbone; "P5" or, with pooling, "pooled" of a
-    classifier without its top. Several outputs have the names of their layers, or of the dict that the model gives.
-    Outputs are float32.
+    The input is "images" `(batch, H, W, C)`, in the model's range. The outputs of a classifier are "probabilities" or
+    "logits" `(batch, classes)`, depending on its activation ("scores" for any activation other than softmax, sigmoid
+    and linear). The outputs of a backbone are "P2" to "P5"; the output of a classifier without its top is "P5" or, with
+    pooling, "pooled". If a model of your own has several outputs, they are named after their layers, or after the keys
+    of the dict that the model returns. Outputs are float32.
 
-    The file carries TensorFlow Lite's metadata, which say how images are made, and as a zip archive at its end
-    `labels.txt`, the names of the classes, one a line, and `keras_cnv2.json`, as this export was made: "image_size"
-    (height and width), "resize", "channels", "mean" and "std" (what pictures in 0..255 are normalised with before they
-    go in), "include_preprocessing" and "quantization". `zipfile.ZipFile("model.tflite")` reads them.
+    The file contains TensorFlow Lite metadata, which describe how to preprocess images, and a zip archive at its end
+    with two files: `labels.txt`, the class names, one per line, and `keras_cnv2.json`, which describes this export:
+    "image_size" (height and width), "resize", "channels", "mean" and "std" (to normalise images in 0..255 before
+    inference), "include_preprocessing" and "quantization". Read them with `zipfile.ZipFile("model.tflite")`.
 
-    Quantized are convolutions and dense layers; statistics, GELU and probabilities stay float32. Before the file takes
-    its place it is run, and its outputs are compared with the model's.
+    Quantization applies to convolutions and dense layers; statistics, GELU and probabilities stay float32. The file is
+    run and its outputs are compared with the model's before the file is moved to `path`.
 
     Args:
         model: A `keras_cnv2.ConvNeXtV2` or `ConvNeXtV2Backbone` in float32, or a functional or sequential model of
-            your own on one of them. It stays as it is.
-        path: Path that ends in `.tflite`. A file that is there is replaced when the new one is whole.
-        quantization: `None`; "float16", weights of half the size; "dynamic", weights in int8 and activations too, with
-            scales found while the model runs; or "int8", with scales found on `representative`.
-        representative: For "int8": images such as the model will see, about a hundred. Paths of pictures, images
-            `(H, W, C)` or batches of them in the model's range, or a mix of these; no iterator that never ends.
-        image_size: Optional int, the height and width of images; by default those of the model's `input_shape`, else
-            `model.image_size`, else 224.
-        batch: Int, how many images one run takes.
-        input_dtype: "float32" or "uint8", of "images"; "uint8" for models that do their own preprocessing.
-        resize: "crop" or "squash", how pictures become images, in calibration and for users of the file. By default the
-            model's way, if the size is its own, see `keras_cnv2.load_image`.
-        class_names: Optional list of strings, one a class. By default the model's, else "class 0" and so on.
-        exif_orientation, max_pixels: How pictures in `representative` are read, see `keras_cnv2.load_image`.
+            your own that contains one of them. It is not changed.
+        path: Path that ends in `.tflite`. An existing file is replaced once the new one is complete.
+        quantization: `None` for float32; "float16" for weights of half the size; "dynamic" for int8 weights and int8
+            activations with scales computed at run time; "int8" for scales computed from `representative`.
+        representative: For "int8": about a hundred images such as the model will see. An iterable of paths of image
+            files, images `(H, W, C)` or batches of images in the model's range, or a mix of these. It must be finite.
+        image_size: Optional int, the height and width of images in pixels. By default those of the model's
+            `input_shape`, else `model.image_size`, else 224.
+        batch: Int, the number of images in one run.
+        input_dtype: "float32" or "uint8", the dtype of "images"; "uint8" only for models with preprocessing.
+        resize: "crop" or "squash", how image files are resized, in calibration and by users of the file, see
+            `keras_cnv2.load_image`. By default the model's `resize`, if the image size is the model's own.
+        class_names: Optional list of strings, one per class. By default the model's, else "class 0" and so on.
+        exif_orientation, max_pixels: How image files in `representative` are read, see `keras_cnv2.load_image`.
 
     Raises:
-        ValueError: If the model is none of these or takes more than 2 GB, or an argument is out of range.
-        ExportError: If the outputs are not those of the model, or ai-edge-litert is missing; no file is left behind.
-        OSError: If the file, or a picture, cannot be written or read.
+        ValueError: If the model is not of a supported kind or takes more than 2 GB, or an argument is out of range.
+        ExportError: If the outputs differ from the model's, or ai-edge-litert is missing; no file is left behind.
+        OSError: If the file cannot be written, or an image file cannot be read.
     """
     path = Path(path)
     _check(model, path, quantization, representative)
@@ -143,12 +144,12 @@ def _brief(value):
 
 
 def _sides(model, image_size):
-    """Height and width of the images."""
+    """Returns the height and width of the images, which are fixed in a LiteRT file."""
     return tuple(side or framing_of(model).size for side in image_sides(model, image_size))
 
 
 def _function(named, shape, input_dtype, batches):
-    """The graph to convert, and the variables it reads. With batches it is one that int8 suits."""
+    """Returns the function to convert and the variables that it reads, equalized for int8 if batches are given."""
     import tensorflow as tf
 
     deployed = deployable(named)

@@ -1,7 +1,7 @@
-"""What a LiteRT file says about itself: TensorFlow Lite's metadata, and files in a zip archive at its end.
+"""Metadata of a LiteRT file: TensorFlow Lite metadata, and a zip archive of two files at its end.
 
-Source: the schema `metadata_schema.fbs` (identifier M001) of MediaPipe and TensorFlow Lite Support; fields are written
-    in its order.
+Source: the schema `metadata_schema.fbs` (identifier M001) of MediaPipe and TensorFlow Lite Support. The numbers of
+    slots and fields below are those of the schema.
 """
 
 import json
@@ -11,7 +11,7 @@ from keras_cnv2.export.litert.convert import read, write
 from keras_cnv2.export.metadata import normalization_of
 from keras_cnv2.models.heads import takes_pixels
 
-# The name of the buffer that readers look for, and the identifier of what is in it.
+# Name of the metadata buffer, by which readers find it, and file identifier of its content.
 NAME, IDENTIFIER = "TFLITE_METADATA", b"M001"
 PARSER = "1.0.0"
 
@@ -28,12 +28,12 @@ def write_file(path, content, model, metadata, shape, quantization):
     """Writes a LiteRT file with its metadata.
 
     Args:
-        path: Of the file.
-        content: Bytes of the file without them.
-        model: The model that it is of.
+        path: Path of the file.
+        content: Bytes of the file without metadata.
+        model: The exported model.
         metadata: Dict from `keras_cnv2.export.metadata.exported_metadata`.
         shape: `(batch, H, W, C)` of its images.
-        quantization: As the file was made.
+        quantization: `None`, "float16", "dynamic" or "int8": the quantization of the file.
     """
     graph = read(content)
     metadata = dict(metadata)
@@ -46,7 +46,7 @@ def write_file(path, content, model, metadata, shape, quantization):
         "quantization": quantization,
     }
     with zipfile.ZipFile(path, "a") as archive:
-        # `ZipInfo`: with a fixed date, so that the same model gives the same file.
+        # `ZipInfo` has a fixed date, so that the same model gives the same file.
         archive.writestr(zipfile.ZipInfo(DETAILS), json.dumps(details))
         if labels is not None:
             archive.writestr(zipfile.ZipInfo(LABELS), "".join(f"{label}\n" for label in labels))
@@ -55,7 +55,7 @@ def write_file(path, content, model, metadata, shape, quantization):
 def _with_metadata(graph, model, shape, has_labels):
     from ai_edge_litert import schema_py_generated as schema
 
-    # The subgraph's order is what the metadata follow, which need not be that of the signature.
+    # The metadata list outputs in the order of the subgraph, which may differ from that of the signature.
     signature = graph.signatureDefs[0].outputs
     names = {tensor.tensorIndex: tensor.name.decode() for tensor in signature}
     outputs = [names[index] for index in graph.subgraphs[0].outputs]
@@ -69,7 +69,7 @@ def _with_metadata(graph, model, shape, has_labels):
 
 
 def _metadata(model, shape, outputs, has_labels):
-    """The bytes of the schema's ModelMetadata."""
+    """Returns the bytes of the schema's ModelMetadata."""
     import flatbuffers
 
     tables = _Tables(flatbuffers.Builder(1024))
@@ -105,7 +105,7 @@ def _label_file(tables):
 
 
 def _image(tables, model, shape):
-    """The schema's TensorMetadata of the images: their size, and how to normalise grey levels of 0..255 for them."""
+    """Writes the schema's TensorMetadata of the images: their size, and how to normalise values in 0..255."""
     height, width, channels = shape[1:]
     normalization = normalization_of(model)
     properties = {1: tables.table(2, {0: ("Uint32", width), 1: ("Uint32", height)})}
@@ -114,7 +114,7 @@ def _image(tables, model, shape):
     content = tables.table(3, {0: ("Uint8", IMAGE), 1: tables.table(2, properties)})
     fields = {0: tables.text("images"), 3: content}
     if normalization:
-        # The schema's readers take a single value for all channels.
+        # Readers of the schema accept a single value for all channels.
         mean, std = (values[:1] if len({*values}) == 1 else values for values in normalization)
         low, high = ([(grey - m) / s for m, s in zip(mean, std)] for grey in (0, 255))
         values = tables.table(2, {0: tables.floats(mean), 1: tables.floats(std)})
@@ -124,13 +124,13 @@ def _image(tables, model, shape):
 
 
 class _Tables:
-    """Writes flatbuffers without generated code; what is within a table is written before it."""
+    """Writes flatbuffers without generated code. The parts of a table must be written before the table."""
 
     def __init__(self, builder):
         self.builder = builder
 
     def table(self, slots, fields):
-        """A table with so many slots; fields are {slot: offset, pair of scalar type and value, or `None`}."""
+        """Writes a table with `slots` slots; `fields` is {slot: offset, (scalar type, value), or `None`}."""
         self.builder.StartObject(slots)
         for slot, value in fields.items():
             if isinstance(value, tuple):

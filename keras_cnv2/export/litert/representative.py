@@ -1,4 +1,4 @@
-"""Images to calibrate a quantized model with, from what users have: paths, images or batches."""
+"""Batches of images for the calibration of a quantized model, from paths, images or batches."""
 
 import os
 
@@ -9,21 +9,21 @@ from keras_cnv2.models.pictures import load_image_for, to_input
 
 
 def batches_of(representative, model, shape, resize=None, reading=READING):
-    """Reads images and arranges them as batches of one shape.
+    """Reads images and arranges them in batches of one shape.
 
     Args:
         representative: Iterable of paths, images `(H, W, C)` and batches `(N, H, W, C)`, or one array of images.
-        model: The model they are for, which says how pictures become images.
+        model: The model to calibrate, which determines how image files are resized and normalised.
         shape: `(batch, H, W, C)`. The last batch is filled up with the first images.
-        resize: How pictures become images, see `keras_cnv2.models.pictures.framing_of`.
-        reading: `keras_cnv2.images.pictures.Reading`, how they are read.
+        resize: Optional "crop" or "squash", see `keras_cnv2.models.pictures.framing_of`.
+        reading: `keras_cnv2.images.pictures.Reading`, how image files are read.
 
     Returns:
-        List of arrays of this shape, float32.
+        List of float32 arrays of this shape.
 
     Raises:
-        ValueError: If there are none, or they have another shape.
-        OSError: If a picture cannot be read.
+        ValueError: If there are no images, or images of another shape.
+        OSError: If an image file cannot be read.
     """
     if isinstance(representative, (str, bytes, os.PathLike)):
         raise ValueError(f"representative must be an iterable of paths or images. Received: {representative!r}")
@@ -36,12 +36,12 @@ def batches_of(representative, model, shape, resize=None, reading=READING):
 
 
 def as_dtype(images, dtype):
-    """The images as a model for "float32" or "uint8" takes them."""
+    """Returns the images in the input dtype of an export, "float32" or "uint8"."""
     return images.round().clip(0, 255).astype("uint8") if np.dtype(dtype) == np.uint8 else images
 
 
 def _images(item, model, shape, resize, reading):
-    """The images of one item, as float32 arrays."""
+    """Returns the images of one item of `representative` as a list of float32 arrays."""
     if isinstance(item, (str, os.PathLike)):
         return [_load(item, model, shape, resize, reading)]
     array = np.asarray(item, "float32")

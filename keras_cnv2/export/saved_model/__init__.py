@@ -1,1 +1,1 @@
-"""SavedModels: a signature for each way in which a model is served."""
+"""Export to SavedModels, with one signature for each kind of request."""

@@ -1,4 +1,4 @@
-"""A SavedModel, read back, against its model."""
+"""Loads a SavedModel and compares its outputs with those of its model."""
 
 import numpy as np
 import tensorflow as tf
@@ -21,13 +21,13 @@ from keras_cnv2.models.pictures import load_image_for, to_input
 
 
 def check_saved_model(folder, model, labels=None, resize=None):
-    """Raises an `ExportError` unless every signature does what the model does.
+    """Raises an `ExportError` unless the outputs of every signature are the model's.
 
     Args:
         folder: Path of the SavedModel.
-        model: The model that it was made of.
-        labels: The names of its classes.
-        resize: The way to resize that it was made with.
+        model: The model that was exported.
+        labels: List of its class names, or `None`.
+        resize: "crop", "squash" or `None`, the `resize` argument of the export.
     """
     signatures = tf.saved_model.load(str(folder)).signatures
     spec = signatures["serving_default"].structured_input_signature[1]["images"]
@@ -74,7 +74,7 @@ def _check_fcmae(agree, model, images):
 
 
 def _check_classes(outputs, labels):
-    """The most probable classes and their names, from the probabilities."""
+    """Raises an `ExportError` unless the top classes, their names and scores follow from the probabilities."""
     for probabilities, ids, classes, scores in zip(
         *(outputs[name].numpy() for name in ("probabilities", "class_ids", "classes", "scores"))
     ):
@@ -85,7 +85,7 @@ def _check_classes(outputs, labels):
 
 
 def _check_pictures(agree, model, framing):
-    """Encoded pictures, with one between them that is none."""
+    """Checks `serve_jpeg` on two encoded images with invalid bytes between them."""
     (size, _), resize = framing
     pixels = sample_images(size, 2 * size, 3).astype("uint8")
     pictures = [tf.io.encode_png(picture).numpy() for picture in pixels]

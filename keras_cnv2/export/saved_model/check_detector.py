@@ -1,4 +1,4 @@
-"""An exported detector, read back, against its model."""
+"""Loads an exported detector and compares its outputs with those of its model."""
 
 import numpy as np
 import tensorflow as tf
@@ -11,16 +11,17 @@ from keras_cnv2.models.heads import as_taken
 
 
 def check_export(folder, detector, size, class_names):
-    """Raises an `ExportError` unless every signature does what the detector does.
+    """Raises an `ExportError` unless the outputs of every signature are the detector's.
 
-    The boxes and scores of all anchors are compared with the model's. Detections are compared with those that follow
-    from them: where two scores are nearly equal, rounding may decide which box goes.
+    The boxes and scores of all anchors are compared with the model's. Detections are compared with those computed from
+    the exported boxes and scores, because rounding may decide which of two boxes with nearly equal scores is
+    suppressed.
 
     Args:
         folder: Path of the SavedModel.
-        detector: The `Detector` that it was made of.
-        size: Int, the side of its images.
-        class_names: List of strings.
+        detector: The `Detector` that was exported.
+        size: Int, the side of its images in pixels.
+        class_names: List of strings, one per class.
     """
     signatures = tf.saved_model.load(str(folder)).signatures
     spec = signatures["dense"].structured_input_signature[1]["images"]
@@ -53,7 +54,7 @@ def check_export(folder, detector, size, class_names):
 
 
 def _agree(signature, received, expected, class_names):
-    """Raises an `ExportError` unless detections are the expected ones, and have the names of their classes."""
+    """Raises an `ExportError` unless detections are the expected ones and have the right class names."""
     for output in ("boxes", "scores", "count"):
         compare(f"{signature}, {output}", received[output], expected[output])
     ids = expected["classes"].numpy()

@@ -1,4 +1,4 @@
-"""A model's signatures: the functions that a SavedModel offers, as a `tf.Module`."""
+"""The signatures of a SavedModel: the functions that it offers, and the `tf.Module` that holds their variables."""
 
 import keras
 import tensorflow as tf
@@ -27,24 +27,25 @@ from keras_cnv2.models.heads import as_taken, channels_of, classes_of, named_out
 from keras_cnv2.models.pictures import PICTURE_CHANNELS
 from keras_cnv2.models.stages import pyramid_layers, total_stride
 
-# Of the masks of an FCMAE where none are given.
+# Random seed of the masks that an FCMAE's `serving_default` applies.
 SEED = 0
 
 
 def served_module(
     model, *, image_size, resize, top, input_dtype, max_pixels, exif_orientation, labels, folded, scratch
 ):
-    """The signatures of a model, and what they need.
+    """Builds the signatures of a model.
 
     Args:
-        model: A classifier, backbone, FCMAE, segmentation model, or a head of the user's on one of our encoders.
+        model: A classifier, backbone, FCMAE or segmentation model of this package, or a user's model on one of its
+            encoders.
         image_size, resize, top, input_dtype, max_pixels, exif_orientation: See `export_saved_model`.
-        labels: Names of the classes, or `None`.
+        labels: List of class names, or `None`.
         folded: Bool, whether to fold the model.
-        scratch: Path of a folder for what is read when the module is saved.
+        scratch: Path of a folder for temporary files, which must exist until the module is saved.
 
     Returns:
-        A `tf.Module` that holds the variables and the table of names, and {name of the signature: function}.
+        A `tf.Module` that holds the variables and the table of class names, and a dict {signature name: function}.
     """
     reading = Reading(exif_orientation, max_pixels)
     if is_segmenter(model):
@@ -61,7 +62,7 @@ def served_module(
         return checked_images(images, smallest, max_pixels)
 
     graph = with_answers_and_features(model.backbone if is_fcmae else model)
-    graph = fold(graph) if folded and not is_fcmae else graph  # an FCMAE's decoder needs the encoder as it is
+    graph = fold(graph) if folded and not is_fcmae else graph  # an FCMAE's decoder needs the unfolded encoder
     module, functions = tf.Module(), {}
     if features := features_of(model):
         functions["features"] = (lambda images: _as_floats(graph(checked(images)), features), [images])
@@ -81,7 +82,7 @@ def served_module(
 
 
 def with_answers_and_features(model):
-    """A functional model with the outputs of a model's head, if it has one, and the features of an encoder of ours."""
+    """Returns a functional model with the outputs of the head, if there is one, and the features, see `features_of`."""
     outputs = {} if is_encoder(model) else with_named_outputs(model).output
     if not features_of(model):
         return with_named_outputs(model)
@@ -89,14 +90,14 @@ def with_answers_and_features(model):
 
 
 def features_of(model):
-    """The names of a model's features: those of a classifier, backbone or FCMAE. Heads of the user's own have none."""
+    """Returns the names of the features of a classifier, backbone or FCMAE; an empty list for other models."""
     model = getattr(model, "backbone", model) if isinstance(model, FCMAE) else model
     is_ours = isinstance(model, (ConvNeXtV2, ConvNeXtV2Backbone))
     return [*pyramid_layers(model.depths, model.stem_stride), "pooled"] if is_ours else []
 
 
 def _segmentation(model, image_size, resize, input_dtype, reading, labels, folded, scratch):
-    """`served_module` of a segmentation model."""
+    """Implements `served_module` for segmentation models."""
     if resize is not None:
         raise ValueError(f"Segmentation models see pictures at their own size. Received: resize={resize!r}")
     positive_int("max_pixels", reading.max_pixels)
@@ -130,7 +131,7 @@ def _as_floats(outputs, names):
 
 
 class _Answer:
-    """From a model's outputs to what its signatures return."""
+    """Turns the outputs of a model into those of its signatures."""
 
     def __init__(self, model, top, labels):
         self.names, self.top, self.labels = [*named_outputs(model)], top, labels
@@ -150,12 +151,12 @@ class _Answer:
 
 
 def ranks_classes(model):
-    """Whether a model's answer is a row of probabilities, of which the largest name its classes."""
+    """Whether a model returns one row of class probabilities per image, so that its top classes can be named."""
     return "probabilities" in named_outputs(model) and classes_of(model) is not None
 
 
 def _where(decoded, values, nothing):
-    """The values of pictures that could be decoded, and `nothing` for others."""
+    """Replaces the values of images that could not be decoded by `nothing`."""
     decoded = tf.reshape(decoded, [-1] + [1] * (values.shape.rank - 1))
     return tf.where(decoded, values, tf.cast(nothing, values.dtype))
 
@@ -169,7 +170,7 @@ def _picture_classifier(model, graph, answer, to_images):
 
 
 def _reconstruction(model, images, checked):
-    """The functions of an FCMAE that paint hidden patches."""
+    """Returns the signatures of an FCMAE that reconstruct masked patches."""
     hidden = tf.TensorSpec((None, *model.grid), tf.float32, "hidden")
 
     def paint(images, hidden):

@@ -1,4 +1,4 @@
-"""Encoded pictures to images within a graph, where one that is damaged does not fail the others."""
+"""Decodes batches of image files in a graph; a damaged one does not make the others fail."""
 
 import tensorflow as tf
 
@@ -8,25 +8,26 @@ from keras_cnv2.models.pictures import LUMA
 
 ENCODED = tf.TensorSpec((None,), tf.string, "encoded")
 
-# Of a batch, at once; TensorFlow takes no more threads for it than it has.
+# Number of images of a batch that are decoded in parallel, limited by TensorFlow's thread pool.
 PARALLEL = 16
 
 
 def decoder(size, resize, channels, reading):
-    """Makes a function from encoded pictures to images.
+    """Makes a function that decodes image files to images.
 
     Args:
-        size: Int, the side of the images.
+        size: Int, the side of the images in pixels.
         resize: "crop", "squash" or `None`, see `keras_cnv2.load_image`.
-        channels: 1 or 3.
-        reading: `keras_cnv2.images.pictures.Reading`.
+        channels: Int, 1 or 3.
+        reading: `keras_cnv2.images.pictures.Reading`, how image files are read.
 
     Returns:
-        Function of a string tensor `(N,)` that returns float32 images `(N, size, size, channels)` in 0..255, and
-        booleans `(N,)`: false, with a black image, for what is no JPEG, PNG or WebP picture, damaged or too large.
+        Function of a string tensor `(N,)`, encoded images, that returns float32 images `(N, size, size, channels)` in
+        0..255, and booleans `(N,)`: false, with a black image, if the bytes are not a JPEG, PNG or WebP image, damaged
+        or too large.
 
     Raises:
-        ValueError: If not even a picture of the size of the images would pass.
+        ValueError: If `reading.max_pixels` does not even allow images of `size` x `size` pixels.
     """
 
     def to_image(pixels):
@@ -37,20 +38,20 @@ def decoder(size, resize, channels, reading):
 
 
 def each_decoded(to_image, black, size, reading):
-    """Makes a function from encoded pictures to what each of them becomes.
+    """Makes a function that decodes image files and applies `to_image` to each.
 
     Args:
         to_image: Function from pixels, uint8 `(height, width, 3)`, to a tuple of tensors of static shapes.
-        black: Such a tuple, for what cannot be decoded.
-        size: Int, the side of the images that are made.
-        reading: `keras_cnv2.images.pictures.Reading`.
+        black: Tuple of tensors of the same shapes, for files that cannot be decoded.
+        size: Int, the side of the images in pixels.
+        reading: `keras_cnv2.images.pictures.Reading`, how image files are read.
 
     Returns:
-        Function of a string tensor `(N,)` that returns these tensors, batched, and booleans `(N,)`: false for what is
-        no JPEG, PNG or WebP picture, damaged or too large.
+        Function of a string tensor `(N,)`, encoded images, that returns the tensors of `to_image`, batched, and
+        booleans `(N,)`: false if the bytes are not a JPEG, PNG or WebP image, damaged or too large.
 
     Raises:
-        ValueError: If not even a picture of the size of the images would pass.
+        ValueError: If `reading.max_pixels` does not even allow images of `size` x `size` pixels.
     """
     least = int(needed_pixels(size, size, size))
     if reading.max_pixels < least:
@@ -64,7 +65,7 @@ def each_decoded(to_image, black, size, reading):
             return (*to_image(reading.pixels(tf.identity(contents), size)), True)
 
     def decoded_or_black(contents):
-        # TensorFlow's graphs can catch no error. Its datasets can drop what fails.
+        # TensorFlow graphs cannot catch errors, but datasets can drop elements that fail.
         image = tf.data.Dataset.from_tensors(contents).map(decoded)
         nothing = tf.data.Dataset.from_tensors((*black, False))
         return image.ignore_errors().concatenate(nothing).take(1).get_single_element()
@@ -79,6 +80,6 @@ def each_decoded(to_image, black, size, reading):
 
 
 def is_served(contents):
-    """Whether this is a JPEG, PNG or WebP picture, by its first bytes."""
+    """Whether an encoded image is a JPEG, PNG or WebP file, by its first bytes."""
     head = part(contents, 0, 32)
     return starts(head, JPEG) | starts(head, PNG) | starts(head, WEBP, 8)

@@ -1,4 +1,4 @@
-"""A detector's signatures: the functions that its SavedModel offers."""
+"""The signatures of a detector's SavedModel."""
 
 import keras
 import tensorflow as tf
@@ -13,18 +13,19 @@ from keras_cnv2.models.heads import as_taken
 
 
 def served_module(detector, *, size, class_names, input_dtype, reading, folded, scratch):
-    """The signatures of a detector, and what they need.
+    """Builds the signatures of a detector.
 
     Args:
         detector: A `Detector`.
-        size, input_dtype: See `export_detector`.
-        class_names: List of strings.
-        reading: `keras_cnv2.images.pictures.Reading`.
+        size: Int, the side of the images in pixels.
+        class_names: List of strings, one per class.
+        input_dtype: "float32" or "uint8", the dtype of "images".
+        reading: `keras_cnv2.images.pictures.Reading`, how image files are read.
         folded: Bool, whether to fold the model.
-        scratch: Path of a folder for what is read when the module is saved.
+        scratch: Path of a folder for temporary files, which must exist until the module is saved.
 
     Returns:
-        A `tf.Module` that holds the variables and the table of names, and {name of the signature: function}.
+        A `tf.Module` that holds the variables and the table of class names, and a dict {signature name: function}.
     """
     retinanet = detector.retinanet
     predict = fold(keras.Model(retinanet.inputs, retinanet.outputs)) if folded else retinanet
@@ -59,13 +60,13 @@ def served_module(detector, *, size, class_names, input_dtype, reading, folded, 
 
 
 def to_picture(found, scales, sides, decoded):
-    """Detections in images, as detections in the pictures that were fitted into them.
+    """Converts detections from the coordinates of the model's images to those of the original images.
 
     Args:
-        found: What a `Detector` returns.
+        found: Dict of tensors that a `Detector` returns.
         scales: Float tensor `(N,)`, from `fit_picture`.
-        sides: Tensor `(N, 2)`, heights and widths of the pictures.
-        decoded: Bool tensor `(N,)`; without detections where false.
+        sides: Tensor `(N, 2)`, heights and widths of the original images in pixels.
+        decoded: Bool tensor `(N,)`, false for images that could not be decoded: their detections are removed.
 
     Returns:
         A dict like `found`.
@@ -82,7 +83,7 @@ def to_picture(found, scales, sides, decoded):
 
 
 def picture_decoder(size, reading):
-    """Makes a function from encoded pictures `(N,)` to images, scales, sides, and whether they were decoded."""
+    """Makes a function from encoded images `(N,)` to images, scales, original sides, and whether each was decoded."""
 
     def to_image(pixels):
         image, scale = fit_picture(pixels, size)

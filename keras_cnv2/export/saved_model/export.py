@@ -1,4 +1,4 @@
-"""`export_saved_model`: what TensorFlow Serving, `tf.saved_model.load` and C++ programs run."""
+"""`export_saved_model`: export for TensorFlow Serving, `tf.saved_model.load` and C++ programs."""
 
 import os
 from collections.abc import Sequence
@@ -36,52 +36,57 @@ def export_saved_model(
 
     A classifier gets three signatures:
 
-    - `serving_default`: "images" `(N, H, W, C)` to "probabilities" `(N, classes)` and, of the most probable classes,
+    - `serving_default`: "images" `(N, H, W, C)` to "probabilities" `(N, classes)` and, for the most probable classes,
       "classes" (names), "class_ids" and "scores", each `(N, top)`.
-    - `serve_jpeg`: "encoded" `(N,)`, the bytes of JPEG, PNG or WebP files, to the same and "decoded" `(N,)`. Images
-      are made of them as `keras_cnv2.load_image` does it. A picture that cannot be decoded or is too large has
-      "decoded" false, probabilities and scores of 0, ids of -1 and empty names; its neighbours get their answers.
-    - `features`: "images" to "pooled" `(N, D)`, which the last dense layer takes, and "P2" to "P5", the feature maps.
+    - `serve_jpeg`: "encoded" `(N,)`, the bytes of JPEG, PNG or WebP files, to the same outputs and "decoded" `(N,)`.
+      The files are read and resized as by `keras_cnv2.load_image`. For a file that cannot be decoded or is too large,
+      "decoded" is false, probabilities and scores are 0, ids are -1 and names are empty; the other files of the batch
+      are not affected.
+    - `features`: "images" to "pooled" `(N, D)`, the input of the last dense layer, and "P2" to "P5", the feature maps.
 
-    Without softmax or sigmoid the first two have the model's own numbers, "logits" or, with another activation,
-    "scores", in place of probabilities and classes. A head of your own on one of our encoders has the first two, with
-    its outputs named in the same way; several have the names of their layers, or of the dict that the model gives.
+    For a classifier without softmax or sigmoid, the first two signatures return the model's own values, as "logits" or,
+    with another activation, "scores", instead of probabilities and classes. A model of your own on an encoder of this
+    package has the first two signatures, with outputs named in the same way. If it has several outputs, they are named
+    after their layers, or after the keys of the dict that the model returns.
 
-    Backbones, and classifiers without their top, have `features` alone, under the name `serving_default` as well. An
-    `FCMAE` has `features`, of whole images; `reconstruct`, "images" and "hidden" to "reconstruction"; and
-    `serving_default`, which hides the same patches in every call, "images" to "reconstruction" and "hidden".
+    Backbones, and classifiers without their top, have `features` only, which is also called `serving_default`. An
+    `FCMAE` has `features`, computed on unmasked images; `reconstruct`, from "images" and "hidden" to "reconstruction";
+    and `serving_default`, from "images" to "reconstruction" and "hidden", which uses the same mask in every call.
 
     A segmentation model, `keras_cnv2.segmentation.UPerNet` or `deeplab_v3_plus` on a backbone of this package, has
-    `serving_default`, "images" to "class_map" (int32) and "scores" (the probability of that class), each `(N, H, W)`;
-    and, where height and width are open, `serve_jpeg`, "encoded" `(1,)`, to the same: one picture, seen at its own
-    size, and an error if it is none.
+    `serving_default`, "images" to "class_map" (int32) and "scores" (the probability of that class), each `(N, H, W)`.
+    If height and width are variable, it also has `serve_jpeg`, "encoded" `(1,)` to the same outputs: it takes one file,
+    does not resize it, and raises an error if the file cannot be decoded.
 
-    The names of the classes are in `assets/labels.txt`, one a line. `assets.extra/keras_cnv2.json` has them too, and
-    what this export does with pictures: "image_size", "resize", "channels", "mean" and "std" (what pictures in 0..255
-    are normalised with before they go in as "images"; 0 and 1 where the model does it), and an activation other than
-    the default one. `serve_jpeg` is left out for images that are not square, or have other than one or three channels.
+    `assets/labels.txt` contains the class names, one per line. `assets.extra/keras_cnv2.json` contains them as well,
+    and describes the preprocessing: "image_size", "resize", "channels", "mean" and "std" (to normalise images in 0..255
+    before they are passed as "images"; 0 and 1 if the model normalises them itself), and the activation if it is not
+    the default one. `serve_jpeg` is left out if images are not square or do not have one or three channels.
 
-    Before the folder takes its place, it is read back and its outputs are compared with the model's.
+    The SavedModel is loaded and its outputs are compared with the model's before the folder is moved to `path`.
 
     Args:
         model: A `keras_cnv2.ConvNeXtV2`, `ConvNeXtV2Backbone`, `FCMAE` or segmentation model, or a functional or
-            sequential model of your own on one of the first two.
-        path: Of the folder to write.
-        image_size: Optional int, the height and width of images. By default those of the model's `input_shape`, where
-            they may be left open; `serve_jpeg` then takes `model.image_size` or 224. A known size is faster.
-        resize: "crop" or "squash", see `keras_cnv2.load_image`. By default the model's way, if the size is its own.
+            sequential model of your own that contains one of the first two.
+        path: Path of the folder to write.
+        image_size: Optional int, the height and width of images in pixels. By default those of the model's
+            `input_shape`, which may be variable; `serve_jpeg` then uses `model.image_size` or 224. A fixed size is
+            faster.
+        resize: "crop" or "squash", see `keras_cnv2.load_image`. By default the model's `resize`, if the image size is
+            the model's own.
         top: Int, how many classes to name; at most all.
-        input_dtype: "float32" or "uint8", of "images".
-        max_pixels: Int, height times width of the largest picture to decode and of the largest image to take.
-        exif_orientation: Bool, whether `serve_jpeg` turns pictures as their EXIF data say, see `keras_cnv2.load_image`.
-        fold: Bool, whether to fold the model, see `keras_cnv2.fold`; one that is quantized stays as it is.
+        input_dtype: "float32" or "uint8", the dtype of "images".
+        max_pixels: Int, height times width of the largest file to decode and of the largest image to accept.
+        exif_orientation: Bool, whether `serve_jpeg` rotates images according to their EXIF data, see
+            `keras_cnv2.load_image`.
+        fold: Bool, whether to fold the model, see `keras_cnv2.fold`. Quantized models are never folded.
         overwrite: Bool, whether to replace a SavedModel at `path`.
-        class_names: Optional list of strings, one a class. By default the model's, else "class 0" and so on.
+        class_names: Optional list of strings, one per class. By default the model's, else "class 0" and so on.
 
     Raises:
-        ValueError: If the model is none of these, or an argument is out of range.
-        ExportError: If the outputs are not those of the model; the folder is not left behind.
-        OSError: If there is something at `path`, or it cannot be written.
+        ValueError: If the model is not of a supported kind, or an argument is out of range.
+        ExportError: If the outputs differ from the model's; no folder is left behind.
+        OSError: If `path` exists and is not to be replaced, or cannot be written.
     """
     check_backend("A SavedModel")
     from keras_cnv2.export.saved_model.check import check_saved_model

@@ -1,4 +1,4 @@
-"""`export_detector`: a detector as a SavedModel."""
+"""`export_detector`: export of a detector as a SavedModel."""
 
 import os
 
@@ -35,33 +35,35 @@ def export_detector(
 
     It has the signatures
 
-    - `serving_default`: "images" `(N, S, S, C)` to "boxes" `(N, M, 4)`, left, top, right, bottom in pixels, "classes"
-      `(N, M)` (names), "class_ids" and "scores" `(N, M)` and "count" `(N,)`: the best first, with boxes, ids and scores
-      of -1 and empty names from "count" on.
-    - `serve_jpeg`: "encoded" `(N,)`, the bytes of JPEG, PNG or WebP files of any size, to the same and "decoded"
-      `(N,)`. Boxes are in the picture's own pixels; it is fitted into the image as `fit_picture` does it. A picture
-      that cannot be decoded or is too large has "decoded" false and no detections; its neighbours get theirs. It is
-      left out for images of other than three channels.
+    - `serving_default`: "images" `(N, S, S, C)` to "boxes" `(N, M, 4)` (left, top, right, bottom in pixels), "classes"
+      `(N, M)` (names), "class_ids" and "scores" `(N, M)` and "count" `(N,)`. Detections are sorted by score, the
+      highest first. From "count" on, boxes, ids and scores are -1 and names are empty.
+    - `serve_jpeg`: "encoded" `(N,)`, the bytes of JPEG, PNG or WebP files of any size, to the same outputs and
+      "decoded" `(N,)`. Files are resized as by `fit_picture`, and boxes are in pixels of the original image. For a file
+      that cannot be decoded or is too large, "decoded" is false and there are no detections; the other files of the
+      batch are not affected. This signature is left out if images do not have three channels.
     - `dense`: "images" to "boxes" `(N, A, 4)` and "scores" `(N, A, classes)` of all anchors, before any suppression.
 
-    The names of the classes are in `assets/labels.txt`, one a line, and with the image size, the channels, "mean" and
-    "std" in `assets.extra/keras_cnv2.json`. Before the folder takes its place, it is read back and its outputs are
-    compared with the model's.
+    `assets/labels.txt` contains the class names, one per line. `assets.extra/keras_cnv2.json` contains them as well,
+    with the image size, the channels, "mean" and "std". The SavedModel is loaded and its outputs are compared with the
+    model's before the folder is moved to `path`.
 
     Args:
         model: A `keras_cnv2.detection.Detector`, or a RetinaNet, which is exported as `Detector(model)`.
-        path: Of the folder to write.
-        image_size: Int S, the side of the images, a multiple of 32. By default that of the backbone's `input_shape`.
-        input_dtype: "float32" or "uint8", of "images".
-        max_pixels: Int, height times width of the largest picture to decode.
-        exif_orientation: Bool, whether `serve_jpeg` turns pictures as their EXIF data say, see `keras_cnv2.load_image`.
+        path: Path of the folder to write.
+        image_size: Int S, the side of the images in pixels, a multiple of 32. By default that of the backbone's
+            `input_shape`.
+        input_dtype: "float32" or "uint8", the dtype of "images".
+        max_pixels: Int, height times width of the largest file to decode.
+        exif_orientation: Bool, whether `serve_jpeg` rotates images according to their EXIF data, see
+            `keras_cnv2.load_image`.
         fold: Bool, whether to fold the model, see `keras_cnv2.fold`.
         overwrite: Bool, whether to replace a SavedModel at `path`.
 
     Raises:
         ValueError: If an argument is out of range.
-        ExportError: If the outputs are not those of the model; the folder is not left behind.
-        OSError: If there is something at `path`, or it cannot be written.
+        ExportError: If the outputs differ from the model's; no folder is left behind.
+        OSError: If `path` exists and is not to be replaced, or cannot be written.
     """
     check_backend("A SavedModel")
     detector = model if isinstance(model, Detector) else Detector(model)

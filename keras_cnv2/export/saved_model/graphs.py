@@ -1,4 +1,4 @@
-"""What the graphs of all SavedModels have in common: checked images, a table of names, traced functions."""
+"""Parts that all SavedModels share: checks of images, the table of class names, tracing and writing."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from keras_cnv2.images.header import pixel_limit
 
 
 def checked_images(images, smallest, max_pixels):
-    """The images as float32, with an error for what no model can take. Servers do not check shapes themselves."""
+    """Casts images to float32, with an error for shapes that no model can take. Servers do not check shapes."""
     images = tf.ensure_shape(images, images.shape)
     shape = tf.shape(images, tf.int64)
     rules = [
@@ -21,12 +21,12 @@ def checked_images(images, smallest, max_pixels):
             tf.reduce_prod(shape[1:3]), pixel_limit(max_pixels), f"Images have at most {max_pixels} pixels"
         ),
     ]
-    with tf.control_dependencies([rule for rule in rules if rule is not None]):  # None: holds for all of this shape
+    with tf.control_dependencies([rule for rule in rules if rule is not None]):  # None: proven by the static shape
         return tf.cast(images, tf.float32)
 
 
 def label_table(names, scratch):
-    """A table from numbers to names of classes, -1 to the empty name, whose file becomes an asset."""
+    """Returns a lookup table from class ids to class names, with "" for -1. Its file becomes an asset."""
     file = scratch / "labels.txt"
     file.write_text("".join(f"{name}\n" for name in names), "utf-8")
     rows = tf.lookup.TextFileInitializer(
@@ -43,36 +43,36 @@ def with_signatures(module, functions):
     """Traces the functions of a module.
 
     Args:
-        module: `tf.Module`.
-        functions: {name of the signature: (function, list of specs)}.
+        module: A `tf.Module`.
+        functions: Dict {signature name: (function, list of `tf.TensorSpec`)}.
 
     Returns:
-        The module, which then holds what the functions read, and {name of the signature: traced function}.
+        The module, which now holds the variables that the functions read, and a dict {signature name: traced function}.
     """
     signatures = {name: _traced(*function) for name, function in functions.items()}
-    # What the functions read and no more: Keras's models hold other things as well, like compiled training steps.
+    # Only the variables that the functions read: Keras models hold other objects too, such as compiled training steps.
     module.read = [variable for function in signatures.values() for variable in function.graph.variables]
     return module, signatures
 
 
 def write(folder, module, signatures, metadata):
-    """Writes a SavedModel, and beside it, as JSON, what there is to know of the model.
+    """Writes a SavedModel, and its metadata as JSON.
 
     Args:
-        folder: Path.
-        module, signatures: What `with_signatures` returned.
-        metadata: Dict.
+        folder: Path of the SavedModel.
+        module, signatures: The two values that `with_signatures` returned.
+        metadata: Dict from `keras_cnv2.export.metadata.exported_metadata`.
     """
     with system_errors(folder):
         tf.saved_model.save(module, str(folder), signatures)
-    extra = folder / "assets.extra"  # TensorFlow's place for what goes along with a model
+    extra = folder / "assets.extra"  # TensorFlow's folder for additional files of a model
     extra.mkdir()
     (extra / "keras_cnv2.json").write_text(json.dumps(metadata))
 
 
 @contextlib.contextmanager
 def system_errors(path):
-    """Makes an `OSError` of what TensorFlow raises where it cannot write, as on a full disk."""
+    """Context manager that turns TensorFlow's errors into an `OSError`, for example when the disk is full."""
     try:
         yield
     except tf.errors.OpError as error:

@@ -1,4 +1,4 @@
-"""The signatures of segmentation models: from images, or a picture of any size, to a class of each pixel."""
+"""The signatures of segmentation models, from images or one image file of any size to class maps."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,22 +10,22 @@ from keras_cnv2.images.header import picture_size, pixel_limit
 from keras_cnv2.models.heads import as_taken
 from keras_cnv2.segmentation.labels import of_each_label
 
-# One picture: others of its batch would have to be of its size.
+# One file only: a batch would need files of the same size.
 ENCODED = tf.TensorSpec((1,), tf.string, "encoded")
 
 
 def functions(model, images, checked, reading, folded):
-    """The functions of a segmentation model.
+    """Returns the functions of a segmentation model's signatures.
 
     Args:
-        model: What `keras_cnv2.export.outputs.is_segmenter` takes for one.
+        model: A segmentation model, see `keras_cnv2.export.outputs.is_segmenter`.
         images: `tf.TensorSpec` of the images.
-        checked: Function from images to float32 images, with an error for those that no model can take.
-        reading: `keras_cnv2.images.pictures.Reading`.
+        checked: Function that casts images to float32, with an error for shapes that the model cannot take.
+        reading: `keras_cnv2.images.pictures.Reading`, how image files are read.
         folded: Bool, whether to fold the model.
 
     Returns:
-        {name of the signature: (function, list of specs)}.
+        Dict {signature name: (function, list of `tf.TensorSpec`)}.
     """
     logits = fold(model) if folded else model
 
@@ -55,7 +55,7 @@ def functions(model, images, checked, reading, folded):
 
 
 def answer(logits):
-    """What the signatures return: the most probable class of each pixel, and its probability."""
+    """Returns the outputs of the signatures: the most probable class of each pixel, and its probability."""
     logits = of_each_label(tf.cast(logits, tf.float32))
     best = tf.reduce_max(logits, axis=-1)
     return {
@@ -65,12 +65,12 @@ def answer(logits):
 
 
 def check(signatures, model, images):
-    """Raises an `ExportError` unless every signature does what the model does.
+    """Raises an `ExportError` unless the outputs of every signature are the model's.
 
     Args:
-        signatures: Of the SavedModel, read back.
-        model: The model that it was made of.
-        images: Made-up images `(N, H, W, channels)` that the model takes.
+        signatures: Signatures of the loaded SavedModel.
+        model: The model that was exported.
+        images: Synthetic images `(N, H, W, channels)` in the model's range.
     """
     serve = signatures["serving_default"]
     agree(serve(images=tf.cast(images, serve.inputs[0].dtype)), model, images)
@@ -82,7 +82,11 @@ def check(signatures, model, images):
 
 
 def agree(outputs, model, images):
-    """Where classes are all but equally probable, rounding may choose another: what counts is its probability."""
+    """Raises an `ExportError` unless the outputs are the model's.
+
+    The class maps are compared by the probabilities of their classes, because rounding may choose another one of
+    nearly equally probable classes.
+    """
     probabilities = np.asarray(tf.nn.softmax(of_each_label(tf.cast(model(images, training=False), tf.float32))))
     best = probabilities.max(-1)
     chosen = np.take_along_axis(probabilities, np.asarray(outputs["class_map"])[..., None], -1)[..., 0]

@@ -1,1 +1,1 @@
-"""Folders for TensorFlow Serving: versions of a SavedModel, warm-up requests and deployment files."""
+"""Export to folders for TensorFlow Serving: versions of a SavedModel, warm-up requests and deployment files."""

@@ -1,4 +1,4 @@
-"""`export_serving`: a folder that TensorFlow Serving serves, to which versions of a model are published."""
+"""`export_serving`: publishes versions of a model in a folder for TensorFlow Serving."""
 
 import contextlib
 import os
@@ -17,7 +17,8 @@ from keras_cnv2.export.serving.warmup import write_warmup
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.files import replacing
 
-# What a serving folder has beside its versions. Written once: from then on they are the user's.
+# Files of a serving folder in addition to the versions. They are written once and never overwritten, because users may
+# edit them.
 FILES = {
     "models.config": "config/models.config",
     "batching.config": "config/batching.config",
@@ -28,7 +29,7 @@ FILES = {
 }
 MODELS, BATCHING = FILES["models.config"], FILES["batching.config"]
 
-# TensorFlow Serving takes folders for versions whose names are numbers, of 64 bits; this is none.
+# Prefix of temporary folders. TensorFlow Serving ignores them: it loads only folders whose names are 64-bit numbers.
 STAGING = ".publishing-"
 LARGEST_VERSION = 2**63 - 1
 
@@ -41,37 +42,39 @@ def export_serving(
     max_batch_size: int = 32,
     **saved_model_options: Any,
 ) -> Path:
-    """Publishes a model as a version in a folder that TensorFlow Serving serves.
+    """Publishes a model as a new version in a folder for TensorFlow Serving.
 
     ```python
     keras_cnv2.export_serving(model, "serving")  # docker compose up in there serves it
     keras_cnv2.export_serving(better, "serving")  # a running server takes this one instead
     ```
 
-    A new folder gets, beside `model/<version>`, the server's configuration in `config`, a `docker-compose.yml`, a
-    `client.py` that sends pictures and a `README.md` that explains them. In a folder that is there, such files are left
-    as they are, and only missing ones are added.
+    In addition to `model/<version>`, a new folder gets the server's configuration in `config`, a `docker-compose.yml`,
+    a `client.py` that sends image files to the server, and a `README.md` that explains these files. In an existing
+    serving folder, only missing files are added; the others are not changed.
 
-    The version is a SavedModel, see `keras_cnv2.export_saved_model`, with requests that the server warms up with.
-    It appears under its number when it is whole; until then, and after an error, nothing of it is to be seen.
+    The version is a SavedModel, see `keras_cnv2.export_saved_model`, with warm-up requests for the server. The folder
+    of the version appears under its number only once it is complete. Before that, and after an error, no part of it
+    is visible.
 
     Args:
         model: A `keras_cnv2.ConvNeXtV2`, `ConvNeXtV2Backbone` or `FCMAE`, or a functional or sequential model of your
-            own on one of the first two.
-        path: Of the serving folder: new, empty, or an earlier one.
-        name: Under which the server offers the model: letters, digits, "_", "-" and ".".
-        version: Int, the number of the version. By default one more than the highest there is.
-        max_batch_size: Int, how many images the server computes at once, and how many a request may have. Written to a
-            new folder's `config/batching.config`; of an earlier folder, what that file says counts.
+            own that contains one of the first two.
+        path: Path of the serving folder: a new, an empty or an existing one.
+        name: Name of the model on the server, made of letters, digits, "_", "-" and ".".
+        version: Int, the number of the version. By default one more than the highest existing one.
+        max_batch_size: Int, how many images the server computes at once, and how many a request may contain. It is
+            written to `config/batching.config` of a new folder; in an existing folder, the value in that file is used.
         **saved_model_options: Further arguments of `keras_cnv2.export_saved_model`.
 
     Returns:
         The path of the version's folder.
 
     Raises:
-        ValueError: If the model is none of these, an argument is out of range, or the folder serves another model.
-        ExportError: If tensorflow-serving-api is not installed, or see `keras_cnv2.export_saved_model`.
-        OSError: If the version exists, the path is no serving folder, or it cannot be written.
+        ValueError: If the model is not of a supported kind, an argument is out of range, or the folder serves another
+            model.
+        ExportError: If tensorflow-serving-api is not installed, or for the reasons in `keras_cnv2.export_saved_model`.
+        OSError: If the version exists, the path is not a serving folder, or it cannot be written.
     """
     _check(model, name, version, max_batch_size, saved_model_options)
     path = Path(path)
@@ -114,7 +117,12 @@ def _check(model, name, version, max_batch_size, options):
 
 
 def _check_folder(path, name):
-    """Whether `path` is a serving folder, of the model `name`, rather than to be made."""
+    """Whether `path` is an existing serving folder of the model `name`; false if the folder has yet to be made.
+
+    Raises:
+        OSError: If the parent folder does not exist, or `path` is something else than a serving folder.
+        ValueError: If the folder serves another model.
+    """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no such folder to write to. Received: {path}")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
@@ -130,7 +138,7 @@ def _check_folder(path, name):
 
 
 def _names_in(config):
-    """The names of the models in a models.config."""
+    """Returns the names of the models in a models.config."""
     from google.protobuf import text_format
     from tensorflow_serving.config import model_server_config_pb2
 
@@ -142,31 +150,31 @@ def _names_in(config):
 
 
 def _versions(path):
-    """The numbers of the versions that there are."""
+    """Returns the set of version numbers in a serving folder."""
     model = path / "model"
     return {int(entry.name) for entry in model.iterdir() if entry.name.isdecimal()} if model.is_dir() else set()
 
 
 def _batch_size_in(batching):
-    """The largest size of a batch that a batching.config states, `None` if there is no such file or statement."""
+    """Returns `max_batch_size` of a batching.config, `None` if there is no such file or setting."""
     text = re.sub("#.*", "", batching.read_text("utf-8")) if batching.exists() else ""
     stated = re.search(r"max_batch_size\s*:?\s*\{\s*value\s*:\s*(\d+)", text)
     return stated and max(1, int(stated[1]))
 
 
 def _batch_sizes(largest):
-    """1, 2, 4 and so on up to `largest`."""
+    """Returns the powers of two below `largest`, and `largest`."""
     return [2**power for power in range((largest - 1).bit_length())] + [largest]
 
 
 def _create(path, folder, staged, version, values):
-    """Makes the serving folder all at once; `None` if meanwhile there is one."""
+    """Creates the serving folder atomically, by renaming. Returns `None` if another process was faster."""
     (folder / "model").mkdir(parents=True)
     _add_files(folder, values)
     inside = folder / "model" / str(version)
     os.rename(staged, inside)
     with contextlib.suppress(OSError):  # not there, or not empty
-        path.rmdir()  # whose place Windows gives to nothing else
+        path.rmdir()  # Windows does not rename onto an existing folder, not even an empty one
     try:
         os.rename(folder, path)
     except OSError:
@@ -178,9 +186,9 @@ def _create(path, folder, staged, version, values):
 
 
 def _add_files(path, values):
-    """Writes the files that are not there."""
+    """Writes those of `FILES` that are missing, with the placeholders replaced by `values`."""
     for name, target in FILES.items():
-        if (path / target).exists():  # and may have been edited
+        if (path / target).exists():  # users may have edited it
             continue
         text = files("keras_cnv2.export.serving").joinpath("files", name).read_text("utf-8")
         for placeholder, value in values.items():
@@ -191,12 +199,12 @@ def _add_files(path, values):
 
 
 def _publish(staged, path, version):
-    """Gives the folder of a whole version its number."""
+    """Renames the folder of a complete version to its number."""
     while True:
         number = version or max(_versions(path), default=0) + 1
         target = path / "model" / str(number)
         try:
-            os.rename(staged, target)  # fails if there is a version: such folders are not empty
+            os.rename(staged, target)  # fails if the version exists, because its folder is not empty
         except OSError as error:
             if not target.exists():
                 raise

@@ -1,4 +1,4 @@
-"""Requests that TensorFlow Serving runs before a version takes part: the first real ones are as fast as the rest."""
+"""Warm-up requests, which TensorFlow Serving runs before it serves a version, so that the first requests are fast."""
 
 import math
 
@@ -6,26 +6,26 @@ import numpy as np
 
 from keras_cnv2.models.pictures import IMAGE_SIZE
 
-# In the folder of a version, where the server looks for it.
+# Path in the folder of a version where the server looks for warm-up requests.
 FILE = "assets.extra/tf_serving_warmup_requests"
 
-# Signatures that come with every batch size; the others, with one image.
+# Signatures that are warmed up with every batch size; the others are warmed up with one image.
 FREQUENT = ("serving_default", "serve_jpeg")
 
-# The side of the picture for serve_jpeg: decoding is not what takes long the first time.
+# Side in pixels of the image file for serve_jpeg. It can be small, because the first decoding is not slow.
 PICTURE = 64
 
 
 def write_warmup(folder, model, name, batch_sizes, max_pixels):
-    """Writes a TFRecord of requests for each signature of a SavedModel.
+    """Writes a TFRecord file of requests for each signature of a SavedModel.
 
     Args:
         folder: Path of the SavedModel.
-        model: The Keras model that it is of.
-        name: Of the model at the server.
-        batch_sizes: List of ints, those that the server makes batches of.
-        max_pixels: Int, of the largest image that the SavedModel takes. The server does not load a version if one of
-            these requests fails.
+        model: The Keras model that was exported.
+        name: Name of the model on the server.
+        batch_sizes: List of ints, the batch sizes that the server uses.
+        max_pixels: Int, height times width of the largest image that the SavedModel takes. Requests do not exceed it,
+            because the server does not load a version if one of its warm-up requests fails.
     """
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
@@ -47,7 +47,7 @@ def write_warmup(folder, model, name, batch_sizes, max_pixels):
 
 
 def _signatures(folder):
-    """{name: {alias: TensorInfo}} of the inputs of each signature."""
+    """Returns the inputs of each signature of a SavedModel, {signature name: {input name: TensorInfo}}."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
@@ -56,7 +56,7 @@ def _signatures(folder):
 
 
 def _tensor(alias, info, model, size, max_pixels):
-    """A TensorProto for an input, of `size` images."""
+    """Returns a TensorProto for one input, with `size` images."""
     import tensorflow as tf
 
     if info.dtype == tf.string.as_datatype_enum:
@@ -64,24 +64,24 @@ def _tensor(alias, info, model, size, max_pixels):
     if alias == "hidden":
         return tf.make_tensor_proto(_masks(model, size))
     sides = [dim.size if dim.size > 0 else _open_side(model, max_pixels) for dim in info.tensor_shape.dim[1:]]
-    # One value stands for all: a batch of grey images takes a few bytes.
+    # A TensorProto of a constant stores the value once, so a batch of grey images takes a few bytes.
     return tf.make_tensor_proto(128, tf.dtypes.as_dtype(info.dtype), [size, *sides])
 
 
 def _open_side(model, max_pixels):
-    """The side of images where a signature leaves it open."""
+    """Returns the side of images for a signature with variable height and width."""
     return min(getattr(model, "image_size", None) or IMAGE_SIZE, math.isqrt(max_pixels))
 
 
 def _masks(model, size):
-    """Masks that leave as many patches visible as the FCMAE wants."""
+    """Returns masks `(size, *grid)` that leave `model.visible` patches visible."""
     hidden = np.ones((size, *model.grid), "float32")
     hidden.reshape(size, -1)[:, : model.visible] = 0
     return hidden
 
 
 def _picture():
-    """The bytes of a small JPEG."""
+    """Returns the bytes of a small JPEG file."""
     import tensorflow as tf
 
     ramp = np.linspace(0, 255, PICTURE)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Sends pictures to TensorFlow Serving and prints the names of their classes with probabilities.
+"""Sends image files to TensorFlow Serving and prints the names of their classes with probabilities.
 
-REST needs Python alone, gRPC (--grpc) tensorflow-serving-api.
+REST needs only Python; gRPC (--grpc) needs the package tensorflow-serving-api.
 """
 
 import argparse
@@ -18,18 +18,18 @@ import threading
 import urllib.parse
 
 MODEL = "@NAME@"
-# Of a request: more pictures the server refuses.
+# Limits of a request. The server refuses larger batches.
 MAX_BATCH_SIZE = int("@MAX_BATCH_SIZE@")
 MAX_BATCH_BYTES = 32 * 2**20
-# Of an answer: bytes, and numbers or texts in one of its tensors. What is larger comes from no such server.
+# Limits of an answer: bytes, and values in one of its tensors. TensorFlow Serving sends nothing larger for this model.
 MAX_ANSWER_BYTES = 64 * 2**20
 MAX_VALUES = 2**24
 LARGEST = 1e300
-# Characters of a server's own words.
+# Characters of a server's error message to print.
 MAX_MESSAGE = 500
 
 PORTS = {"rest": 8501, "grpc": 8500}
-# The outputs that are used. All come: a request for these alone would not be batched with others.
+# The outputs to read. The request asks for all outputs, because the server batches only requests for the same outputs.
 OUTPUTS = ("classes", "scores", "decoded")
 
 
@@ -89,7 +89,7 @@ def _positive(text):
 def _text(text):
     try:
         text.encode()
-    except UnicodeEncodeError as error:  # halves of characters: bytes of another encoding
+    except UnicodeEncodeError as error:  # lone surrogates stand for bytes that are not UTF-8
         raise argparse.ArgumentTypeError(f"must be text in UTF-8. Received: {text}") from error
     return text
 
@@ -107,7 +107,7 @@ def _port(text):
 
 
 def batches(paths):
-    """Yields lists of pairs of a path and its bytes or the error, each list for one request."""
+    """Yields the batch for each request: a list of pairs (path, bytes of the file or the error)."""
     batch, size = [], 0
     for path in paths:
         try:
@@ -125,14 +125,18 @@ def batches(paths):
 
 def _read(path):
     mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe may never end
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe may never end
         raise OSError(0, "Not a file")
     with open(path, "rb") as file:
         return file.read()
 
 
 def rows(send, pictures):
-    """What the server says of pictures: a list of {name: value}, checked to be what a classifier says."""
+    """Sends encoded images and returns the server's answer, a dict {output name: value} for each image.
+
+    Raises:
+        ServerError: If the server cannot be reached, or the answer is not that of a classifier.
+    """
     where, outputs = send(pictures)
     try:
         columns = outputs()
@@ -159,7 +163,7 @@ def _check(classes, scores, decoded):
 
 
 def report(path, answer, top):
-    """Prints what is known of a picture; returns whether it was classified."""
+    """Prints the classes of an image file, or the error. Returns whether the file was classified."""
     if isinstance(answer, OSError):
         print(f"error: {printable(path)}: {answer.strerror}", file=sys.stderr)
     elif not answer["decoded"]:
@@ -176,12 +180,15 @@ def report(path, answer, top):
 
 
 def printable(text):
-    """Text without what would steer a terminal."""
+    """Replaces the characters of a text that cannot be printed, such as those that control a terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _rest_sender(args):
-    """A function that sends encoded pictures over REST: whom it asked, and a function that reads the answer."""
+    """Returns a function that sends encoded images over REST.
+
+    That function returns the address of the server, and a function that parses the answer.
+    """
     model, port = urllib.parse.quote(args.model, safe=""), args.port or PORTS["rest"]
     chosen = f"/versions/{args.version}" if args.version else ""
     chosen = f"/labels/{urllib.parse.quote(args.label, safe='')}" if args.label else chosen
@@ -189,7 +196,7 @@ def _rest_sender(args):
     where = f"http://{_bracketed(args.host)}:{port}{path}"
 
     def post(body):
-        # Straight to the server: through no proxy, and wherever it redirects to is not followed.
+        # `http.client` connects directly to the server: it uses no proxy and follows no redirects.
         connection = http.client.HTTPConnection(args.host.strip("[]"), port, timeout=args.timeout)
         with contextlib.closing(connection):
             connection.request("POST", path, body, {"Content-Type": "application/json"})
@@ -218,9 +225,10 @@ def _rest_sender(args):
 
 
 def _within(seconds, call, *args):
-    """What a call returns or raises; a `TimeoutError` if it takes longer.
+    """Returns or raises what `call(*args)` does, or raises a `TimeoutError` after `seconds`.
 
-    Time limits of connections are for each of their steps, of which a slow server can make many.
+    The timeout of a connection is not enough: it applies to each socket operation, of which a slow server can cause
+    many.
     """
     results = queue.SimpleQueue()
 
@@ -241,7 +249,7 @@ def _within(seconds, call, *args):
 
 
 def _message(content, response):
-    """What an error of the server's says."""
+    """Returns the text of an error response."""
     if location := response.headers["Location"]:
         return f"it redirects to {location[:MAX_MESSAGE]}"
     text = content.decode(errors="replace")
@@ -253,12 +261,12 @@ def _message(content, response):
 
 
 def _bracketed(host):
-    """A host as it stands before a port: IPv6 in brackets."""
+    """Returns a host in the form for `host:port`: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _grpc_sender(args):
-    """As `_rest_sender`, over gRPC."""
+    """Like `_rest_sender`, but over gRPC."""
     try:
         import grpc
         from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -268,7 +276,7 @@ def _grpc_sender(args):
     options = [
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
-        ("grpc.enable_http_proxy", 0),  # straight to the server
+        ("grpc.enable_http_proxy", 0),  # connect directly to the server
     ]
     stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(target, options))
 
@@ -299,7 +307,7 @@ def _grpc_sender(args):
 
 
 def _values(tensor):
-    """A tensor of one or two dimensions as nested lists."""
+    """Converts a TensorProto of one or two dimensions to nested lists."""
     from tensorflow import make_ndarray
 
     sizes = [dim.size for dim in tensor.tensor_shape.dim]
