@@ -1,5 +1,6 @@
 """From images to classes of pixels, as segmentation models are tested: whole or in windows, at scales and flipped."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,7 +109,8 @@ class Segmenter:
     def _view(self, images, scale, mirrored, size):
         """The probabilities of images as seen at a scale, maybe in a mirror."""
         if scale != 1:
-            images = resize(images, [max(round(side * scale), 1) for side in images.shape[1:3]])
+            # Halves up, as in mmcv: Python's `round` takes them to the even number.
+            images = resize(images, [max(math.floor(side * scale + 0.5), 1) for side in images.shape[1:3]])
         images = ops.flip(images, axis=2) if mirrored else images
         logits = self._forward(images) if self.window is None else self._in_windows(images)
         logits = logits if tuple(logits.shape[1:3]) == size else resize(logits, size)

@@ -39,6 +39,7 @@ class HubServer:
 
     The faults are attributes:
         down: Bool, whether every request is answered with 500.
+        refuses: The status of a refusal that every request is answered with, 401 or 403; `None` for no refusal.
         headers: Dict of headers that it sends in place of its own.
         strange: Bool, whether files come without the hub's headers, as from a login page or a wrong mirror.
         broken_gets: How many GETs are still to be broken off, `ALWAYS` for all.
@@ -50,6 +51,7 @@ class HubServer:
     def __init__(self, files):
         self.files = files
         self.down = False
+        self.refuses = None
         self.headers = {}
         self.strange = False
         self.broken_gets = 0
@@ -102,6 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
         place = re.fullmatch(r"/(.+)/resolve/[^/]+/(.+)", self.path)
         if hub.down:
             self._send(HTTPStatus.INTERNAL_SERVER_ERROR)
+        elif hub.refuses:
+            self._send(hub.refuses)
         elif not place or place[1] not in {repository for repository, _ in hub.files}:
             self._send(HTTPStatus.NOT_FOUND, {"X-Error-Code": "RepoNotFound"})
         elif place.groups() not in hub.files:

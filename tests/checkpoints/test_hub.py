@@ -288,6 +288,14 @@ class TestRefusal:
         assert "Entry Not Found" in message
         assert server.ranges == []
 
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_repository_that_is_not_open(self, status, server, monkeypatch):
+        server.refuses = status
+        message = refusal(monkeypatch)
+        assert "or it is not open to you" in message
+        assert str(status) in message
+        assert server.ranges == []
+
     def test_hub_that_is_down(self, server, monkeypatch):
         server.down = True
         message = refusal(monkeypatch)

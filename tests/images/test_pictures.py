@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import struct
 import tarfile
 from pathlib import Path
 
@@ -138,6 +139,19 @@ class TestBadInput:
         match = "BMP files with a palette" if "bmp" in name else "Not a JPEG"
         with pytest.raises(ValueError, match=rf"^{match}.*Received: {len(bad)} bytes$"):
             load_image(bad)
+
+    @pytest.mark.parametrize("bits", [1, 4, 8])
+    def test_palette_of_any_number_of_colours(self, bits):
+        from PIL import Image
+
+        colours = bytes(number % 251 for number in range(4 * 2**bits))
+        start, rows = 54 + len(colours), bytes(4 * -(-8 * bits // 32) * 4)  # of 8 x 4 pixels
+        header = struct.pack("<2sIHHI", b"BM", start + len(rows), 0, 0, start)
+        header += struct.pack("<IiiHHIIiiII", 40, 8, 4, 1, bits, 0, 0, 0, 0, 2**bits, 0)
+        picture = header + colours + rows
+        assert Image.open(io.BytesIO(picture)).convert("RGB").size == (8, 4)
+        with pytest.raises(ValueError, match="^BMP files with a palette"):
+            load_image(picture)
 
     def test_palette_in_a_graph(self):
         """As in training and in served models: its numbers must not pass for grey levels."""

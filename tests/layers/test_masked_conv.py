@@ -58,6 +58,43 @@ def test_hidden_values_have_no_influence(case):
     assert (y[hidden == 1] == 0).all()
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="fast gradients are for TensorFlow")
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"kernel_size": 1},
+        {"kernel_size": 4},
+        {"kernel_size": (3, 5)},
+        {"dilation_rate": 2},
+        {"depth_multiplier": 2},
+        {"use_bias": False},
+        {"activation": "tanh"},
+    ],
+)
+def test_while_training_outputs_and_gradients_are_the_same(arguments, masked):
+    """Whatever the arguments are: on a CPU, those of a block have fast gradients."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    layer = keras_cnv2.MaskedDepthwiseConv2D(**{"kernel_size": 3, **arguments})
+    x = tf.constant(rng.standard_normal((2, 6, 5, 3)), "float32")
+    layer.build(x.shape)
+    layer.set_weights([rng.standard_normal(w.shape) for w in layer.get_weights()])
+    hidden = (rng.uniform(size=(2, 6, 5)) < 0.5).astype("float32") if masked else None
+
+    def outputs_and_gradients(training):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, hidden=hidden, training=training)
+            total = tf.reduce_sum(tf.sin(y))
+        return [y, *tape.gradient(total, [x, *(variable.value for variable in layer.trainable_variables)])]
+
+    for fast, plain in zip(outputs_and_gradients(True), outputs_and_gradients(False), strict=True):
+        np.testing.assert_allclose(fast, plain, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kwargs", [{"strides": 2}, {"padding": "valid"}, {"data_format": "channels_first"}])
 def test_impossible_arguments(kwargs):
     with pytest.raises(ValueError, match=r"strides=1, padding=\"same\".*Received: strides="):

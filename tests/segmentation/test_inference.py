@@ -129,6 +129,31 @@ def test_scales_and_mirrors(by_place):
     np.testing.assert_array_equal(segmenter(x, size=(10, 7)), np.mean(views, 0).argmax(-1))
 
 
+class BySize(keras.layers.Layer):
+    """Logits that are the height and the width of what is seen, less ten, and 0."""
+
+    def call(self, x):
+        _, height, width, _ = ops.shape(x)
+        sides = [ops.cast(height, "float32") - 10, ops.cast(width, "float32") - 10, ops.zeros(())]
+        return 0 * x + ops.stack(sides)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize(
+    ("scale", "seen"),
+    [(0.5, (7, 9)), (0.75, (11, 13)), (1, (14, 17)), (1.25, (18, 21)), (1.75, (25, 30)), (0.01, (1, 1))],
+)
+def test_scaled_sides_are_rounded_halves_up(scale, seen):
+    """As in mmsegmentation, at scales and sizes that do not fit: 14 x 17 pixels."""
+    inputs = keras.Input((None, None, 3))
+    segmenter = Segmenter(keras.Model(inputs, BySize()(inputs)), scales=(scale,))
+    height, width, neither = np.log(numpy(segmenter.probabilities(images(1, 14, 17)))[0, 0, 0].astype("float64"))
+    np.testing.assert_allclose((height - neither + 10, width - neither + 10), seen, atol=1e-3)
+
+
 @pytest.mark.backends
 def test_follows_the_models_weights(pixelwise):
     x = images(1, 8, 8)

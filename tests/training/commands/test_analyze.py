@@ -101,6 +101,30 @@ def test_grad_cam_has_the_gradient_of_the_logit():
     assert found.max((1, 2)) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    ("given", "framed"),
+    [
+        ({}, (64, "squash")),
+        ({"image_size": 32}, (32, "crop")),  # the model's way belongs to its size
+        ({"resize": "crop"}, (64, "crop")),
+        ({"image_size": 32, "resize": "squash"}, (32, "squash")),
+    ],
+)
+def test_pictures_are_framed_as_the_command_and_the_first_model_say(given, framed, tmp_path, monkeypatch):
+    models = {"first": classifier(image_size=64, resize="squash"), "second": classifier(image_size=32, resize="crop")}
+    asked = []
+
+    def stop(evaluation, labelled):
+        asked.append((evaluation.image_size, evaluation.resize))
+        raise DataError("that is all")
+
+    monkeypatch.setattr("training.commands.analyze.restore_model", lambda weights, *_, **__: models[weights])
+    monkeypatch.setattr("training.commands.analyze.open_source", stop)
+    with pytest.raises(DataError, match="that is all"):
+        analyze.run([*models], tmp_path / "analysis", data="d", **given)
+    assert asked == [framed]
+
+
 @pytest.mark.backends
 def test_blocks():
     """What they hold leads to what comes out of them."""

@@ -53,6 +53,30 @@ def test_images_of_other_channels(tmp_path):
         run(Evaluation(weights=str(tmp_path / "classifier.keras"), data="digits"))
 
 
+@pytest.mark.parametrize(
+    ("given", "framed"),
+    [
+        ({}, (64, "squash")),
+        ({"image_size": 32}, (32, "crop")),  # the model's way belongs to its size
+        ({"resize": "crop"}, (64, "crop")),
+        ({"image_size": 32, "resize": "squash"}, (32, "squash")),
+    ],
+)
+def test_pictures_are_framed_as_the_command_and_the_model_say(given, framed, monkeypatch):
+    model = keras_cnv2.ConvNeXtV2((1, 1, 1, 1), (4, 6, 8, 10), classes=2, image_size=64, resize="squash")
+    asked = []
+
+    def stop(evaluation):
+        asked.append((evaluation.image_size, evaluation.resize))
+        raise RecipeError("that is all")
+
+    monkeypatch.setattr("training.commands.evaluate.restore_model", lambda *_, **__: model)
+    monkeypatch.setattr("training.commands.evaluate.open_source", stop)
+    with pytest.raises(RecipeError, match="that is all"):
+        run(Evaluation(weights="w", data="d", **given))
+    assert asked == [framed]
+
+
 def test_figures_have_a_place_before_they_are_computed(tmp_path, monkeypatch):
     monkeypatch.setattr("training.commands.evaluate.run", lambda *_: pytest.fail("It is evaluated."))
     with pytest.raises(FileNotFoundError, match="no such folder to write to. Received: .*none/x.json"):

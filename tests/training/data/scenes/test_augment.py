@@ -41,6 +41,7 @@ class TestScaledSize:
             ((30, 40), None, 1.0, (30, 40)),
             ((30, 40), None, 1.5, (45, 60)),
             ((1, 40), None, 0.1, (1, 4)),
+            ((30, 42), None, 0.75, (23, 32)),  # halves are rounded up
         ],
     )
     def test_proportions_are_kept(self, size, short_side, ratio, expected):
