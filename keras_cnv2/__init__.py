@@ -1,25 +1,25 @@
 """ConvNeXt V2 in Keras: layers, models, and self-supervised pre-training with FCMAE.
 
-Map of the package. Each room imports only from rooms above it:
+Map of the package. Each module or folder imports only from those above it:
 
     arguments           checks of arguments, with one wording
     errors              CheckpointError, ExportError
-    files               files and folders that are written whole or not at all
-    terminal            text without what would steer a terminal
+    files               files and folders that are written completely or not at all
+    terminal            text that is safe to print on a terminal
     optional_packages   packages that are imported on first use
     sizes               the eight published sizes
-    distribute/         what Keras needs to fit under MultiWorkerMirroredStrategy; sums over replicas
-    kernels/            the same numbers faster: training with TensorFlow on CPUs
+    distribute/         support for MultiWorkerMirroredStrategy; sums over replicas
+    kernels/            faster code for the same numbers: training with TensorFlow on CPUs
     layers/             GRN, DropPath, LayerNorm, the masked convolution, the block
-    images/             normalization, pictures (encoded bytes to square RGB images), names of classes
-    optimizers/         AdamW with layer-wise decay, its schedule, loss scaling
-    checkpoints/        weights in and out: registry, hub, readers, names, conversion
+    images/             normalization, image files (encoded bytes to square RGB images), class names
+    optimizers/         AdamW and Muon with layer-wise learning-rate decay, a schedule, loss scaling
+    checkpoints/        loading and saving of weights: registry, hub, readers, names, conversion
     folding/            the same outputs with fewer operations, for inference
     models/             stem and stages as a graph, classifiers, backbones
     fcmae/              masking, encoders, the model
     segmentation/       heads, loss, metric, inference
     detection/          heads, loss, inference
-    restore             a model from any file of weights
+    restore             a model from any weights file
     export/             SavedModel, serving folders, LiteRT, ONNX
     commands/           the command `keras-cnv2`
 """
@@ -61,7 +61,7 @@ from keras_cnv2.optimizers.layer_decay_muon import LayerDecayMuon as LayerDecayM
 from keras_cnv2.optimizers.loss_scale import LossScaleOptimizer as LossScaleOptimizer
 from keras_cnv2.optimizers.schedules import WarmupCosine as WarmupCosine
 
-# Its public name is with the detectors, which cannot import it: exports stand below them.
+# Its public name is `detection.export_detector`. detection/ cannot import it: export/ is below it in the map.
 detection.export_detector = _export_detector
 
 __version__ = "0.1.0"

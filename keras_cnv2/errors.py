@@ -1,6 +1,6 @@
 class CheckpointError(ValueError):
-    """Weights cannot be had, read or fitted. The message says why and what to do; no model was changed."""
+    """Weights could not be found, downloaded, read or loaded. The message says why and what to do; no model changed."""
 
 
 class ExportError(ValueError):
-    """An exported artefact does not do what the model does, or cannot be made. Nothing was left behind."""
+    """A model cannot be exported, or the export does not compute what the model computes. No file is left behind."""

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that are written completely or not at all."""
 
 import contextlib
 import ctypes
@@ -15,20 +15,20 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-# How names of folders begin in which things are written; one that is left is of a process that was killed.
+# Prefix of temporary folders. A leftover one means that the process was killed.
 WRITING = ".writing-"
 
-# No place for what is written: the system's error, which names no file.
+# No space left, file too large, quota exceeded. The system's errors for these do not name the file.
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
-# Of renameat2 in Linux, and of renamex_np in macOS, which call it RENAME_EXCHANGE and RENAME_SWAP; and the current
-# folder of the process for the first.
+# The flag that makes renameat2 (Linux, RENAME_EXCHANGE) and renamex_np (macOS, RENAME_SWAP) exchange two paths, and
+# AT_FDCWD for renameat2: relative paths start from the current folder.
 EXCHANGE, HERE = 2, -100
 
 
 def read_file(path):
-    """The bytes of a file. Raises an `OSError` for what is none: reading pipes and devices may never end."""
-    # A pipe that nobody writes to would even be waited for here, but for this flag.
+    """Returns the bytes of a regular file. Raises an `OSError` for pipes and devices: reading them may never end."""
+    # Without O_NONBLOCK, opening a pipe would wait until another process writes to it.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -38,17 +38,17 @@ def read_file(path):
 
 
 def check_target(path):
-    """Raises an `OSError` if there cannot be a file at `path`."""
+    """Raises an `OSError` if no file can be written at `path`."""
     _check_folder(path)
     if path.is_dir():
         raise IsADirectoryError(f"There is a folder where the file should be. Received: {path}")
 
 
 def _check_folder(path):
-    """Raises an `OSError` if nothing can be written beside `path`."""
+    """Raises an `OSError` if nothing can be written to the folder of `path`."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no such folder to write to. Received: {path}")
-    try:  # permissions do not tell: of a disk that is mounted to be read only, of network disks
+    try:  # permission bits do not tell whether a disk is mounted read-only, nor the rights on a network disk
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
@@ -57,14 +57,14 @@ def _check_folder(path):
 
 @contextlib.contextmanager
 def replacing(path):
-    """Gives the path of a temporary file beside `path` to write to, which then takes its place, or goes on an error.
+    """Yields the path of a temporary file near `path`. After the block it replaces `path`; on an error it is removed.
 
     Raises:
-        OSError: If there cannot be a file at `path`, or another process is writing it.
+        OSError: If no file can be written at `path`, or another process is writing it.
     """
     check_target(path)
     with _writing(path) as folder:
-        # In a folder of its own: the name, whose ending may matter, stays the same.
+        # The file has a folder of its own, so it can keep its name: the suffix may matter to the writer.
         temporary = folder / "new" / path.name
         temporary.parent.mkdir()
         yield temporary
@@ -73,19 +73,19 @@ def replacing(path):
 
 @contextlib.contextmanager
 def new_folder(path, overwrite=False):
-    """Gives the path of a temporary folder beside `path`, which then takes its place, or goes on an error.
+    """Yields the path of a temporary folder near `path`. After the block it replaces `path`; on an error it is removed.
 
-    Whenever the process is killed, there is the old folder or the new one at `path`; the next call removes what it has
-    left. Only systems that cannot exchange two folders (Linux and macOS can, on most file systems) may leave none: the
-    next call puts the new one there.
+    If the process is killed at any time, `path` is the old folder or the new one, and the next call removes the
+    leftovers. Only on systems that cannot exchange two folders (Linux and macOS can, on most file systems) may `path`
+    be missing: the next call then moves the new folder there.
 
     Args:
-        path: Of the folder to be.
-        overwrite: Whether a SavedModel or an empty folder that is there gives way. It does when the new one is whole.
+        path: Path of the folder to write.
+        overwrite: Whether to replace an existing SavedModel or empty folder. It stays until the new folder is complete.
 
     Raises:
-        OSError: If there is something at `path` that may not be replaced, no folder to put it into, or another process
-            is writing it.
+        OSError: If something at `path` must not be replaced, if the parent folder does not exist or cannot be written,
+            or if another process is writing `path`.
     """
     path = Path(path)
     _check_folder(path)
@@ -94,7 +94,7 @@ def new_folder(path, overwrite=False):
         temporary = folder / "new"
         temporary.mkdir()
         yield temporary
-        _check_free(path, overwrite)  # what takes long may have been overtaken
+        _check_free(path, overwrite)  # again: another process may have written `path` in the meantime
         if not path.exists():
             os.rename(temporary, path)
         elif not exchange(temporary, path):
@@ -107,14 +107,14 @@ def _check_free(path, overwrite):
 
 
 def _may_go(path):
-    """Whether what `path` names can be made again: not a folder of other things that was named by mistake."""
+    """Whether `path` may be overwritten: a SavedModel or an empty folder, not any folder that was given by mistake."""
     return path.is_dir() and ((path / "saved_model.pb").is_file() or not any(path.iterdir()))
 
 
 def exchange(one, two):
-    """Exchanges what two paths name, in one step. Returns whether system and file system could do it."""
+    """Exchanges two files or folders in one step. Returns false if the system or the file system cannot do it."""
     one, two = os.fsencode(one), os.fsencode(two)
-    with contextlib.suppress(AttributeError):  # C libraries without it
+    with contextlib.suppress(AttributeError):  # C libraries that lack the function
         if sys.platform == "linux":
             return ctypes.CDLL(None).renameat2(HERE, one, HERE, two, EXCHANGE) == 0
         if sys.platform == "darwin":
@@ -123,7 +123,7 @@ def exchange(one, two):
 
 
 def _replace(path, new, old):
-    """Puts a folder in the place of another, in two steps."""
+    """Replaces the folder `path` by `new` in two steps; the old one is moved to `old`."""
     os.replace(path, old)
     try:
         os.replace(new, path)
@@ -134,14 +134,14 @@ def _replace(path, new, old):
 
 @contextlib.contextmanager
 def _writing(path):
-    """Gives an empty folder beside `path`, which only this process has, for what is to be there; it is removed at last.
+    """Yields an empty temporary folder next to `path`, locked for this process. It is removed at the end.
 
-    Its name does not begin with a digit: TensorFlow Serving takes such folders for versions.
+    Its name does not begin with a digit: TensorFlow Serving would take it for a version of a model.
     """
-    folder = path.parent / f"{WRITING}{path.name[:60]}"  # of at most 255 bytes
+    folder = path.parent / f"{WRITING}{path.name[:60]}"  # file names have at most 255 bytes
     lock = _locked(folder, path)
     try:
-        if (folder / "old").exists() and not path.exists():  # of a process that was killed between two renames
+        if (folder / "old").exists() and not path.exists():  # a process was killed between the two steps of `_replace`
             os.replace(folder / "new", path)
         _empty(folder)
         yield folder
@@ -151,7 +151,7 @@ def _writing(path):
         raise
     finally:
         _empty(folder)
-        if fcntl is None:  # Windows removes no open files
+        if fcntl is None:  # Windows cannot remove open files
             os.close(lock)
         with contextlib.suppress(OSError):
             (folder / "lock").unlink()
@@ -161,7 +161,7 @@ def _writing(path):
 
 
 def _empty(folder):
-    """Removes all but the lock."""
+    """Removes everything in the folder except the lock file."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -170,16 +170,16 @@ def _empty(folder):
 
 
 def _locked(folder, path):
-    """Makes the folder and locks it for this process. Returns the descriptor of the file that holds the lock.
+    """Creates the folder and locks it for this process. Returns the descriptor of the lock file.
 
     Raises:
-        OSError: If another process has it.
+        OSError: If another process holds the lock.
     """
     while True:
         folder.mkdir(exist_ok=True)
         try:
             lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
-        except FileNotFoundError:  # whoever had it has just removed it
+        except FileNotFoundError:  # the process that held the lock has just removed the folder
             continue
         if not _lock(lock):
             os.close(lock)
@@ -193,7 +193,7 @@ def _locked(folder, path):
 
 
 def _lock(file):
-    """Whether nobody else has locked the open file; it is locked then, where the file system knows locks."""
+    """Locks an open file. Returns false if another process has locked it, true also where locks are not supported."""
     try:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,17 +1,17 @@
-"""Packages that a part of this one needs, imported where it does."""
+"""Optional packages, imported on first use."""
 
 
 def import_keras_cv(model):
-    """Imports KerasCV, or says what to do.
+    """Imports KerasCV.
 
     Args:
-        model: String, what is made with it.
+        model: String, the model that needs KerasCV, for the error message.
 
     Returns:
-        The module.
+        The module `keras_cv`.
 
     Raises:
-        ImportError: If it cannot be imported.
+        ImportError: If it cannot be imported. The message says how to install it.
     """
     try:
         import keras_cv
@@ -21,16 +21,16 @@ def import_keras_cv(model):
 
 
 def import_pillow(drawn):
-    """Imports PIL's modules for drawing, or says what to do.
+    """Imports the modules of Pillow that draw.
 
     Args:
-        drawn: String, what is drawn with it.
+        drawn: String in the plural, what is drawn with Pillow, for the error message.
 
     Returns:
         The modules `Image`, `ImageDraw` and `ImageFont`.
 
     Raises:
-        ImportError: If they cannot be imported.
+        ImportError: If they cannot be imported. The message says how to install Pillow.
     """
     try:
         from PIL import Image, ImageDraw, ImageFont

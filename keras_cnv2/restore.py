@@ -1,4 +1,4 @@
-"""A model from its checkpoint alone."""
+"""Builds a model from its checkpoint alone."""
 
 import contextlib
 from math import prod
@@ -22,28 +22,29 @@ OUR_MODELS = {f"keras_cnv2>{model.__name__}": model for model in (ConvNeXtV2, Co
 
 
 def restore_model(weights, size=None, classifier_activation=None, any_size=False):
-    """A model from its checkpoint alone.
+    """Builds a model from its checkpoint alone, and loads the weights.
 
-    Of a `.keras` file, it is the model in the file: its activation, its preprocessing, its dtype, and the head that its
-    author put on an encoder of this package. Of other files, which hold weights by their names, a model is built that
-    has these weights.
+    A `.keras` file and a checkpoint of a training run describe their model: its activation, preprocessing and dtype,
+    and a head that its author put on an encoder of this package. This model is returned. Other files hold only weights
+    and their names: from these the architecture is read, and a new model is built.
 
     Args:
         weights: Path of a file, or tag or full name of a published checkpoint.
-        size: Name of the size, where a tag leaves it open.
-        classifier_activation: Activation of a classifier; by default the one its file names, else "softmax", of a
-            single class "sigmoid".
-        any_size: Bool, whether a classifier or backbone that was saved for one size of images shall take any.
+        size: Name of the size, for a tag that several sizes have.
+        classifier_activation: Activation of a classifier. By default the one that the file names, else "softmax", or
+            "sigmoid" for a single class.
+        any_size: Bool, whether a classifier or backbone that was saved with a fixed image size becomes one for images
+            of any size.
 
     Returns:
         A classifier, with or without its last dense layer, a backbone, an FCMAE, or a model around one of these. A
-        model that is built takes images of any size in 0..255, unless the file says that they are normalised; an FCMAE
-        takes those of 7 x 7 patches.
+        model that is built from weights and their names takes images of any size in 0..255, or normalised ones if the
+        file says so; an FCMAE takes images of 7 x 7 patches.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be had or read, is not whole, or is a Keras model without a
-            ConvNeXt V2, or with layers that this process does not know.
-        FileNotFoundError: If it is a path without a file.
+        CheckpointError: If the checkpoint cannot be found, downloaded or read, is incomplete, is a Keras model without
+            a ConvNeXt V2, or has layers that are not registered in this process.
+        FileNotFoundError: If `weights` is a path without a file.
     """
     weights = fetch_weights(weights, size)
     with open_weights(weights) as contents:
@@ -57,18 +58,18 @@ def restore_model(weights, size=None, classifier_activation=None, any_size=False
             is_keras_file = weights.path.suffix == ".keras"
             return _as_keras_loads_it(weights.path) if is_keras_file else _as_described(contents)
         model = _of_config(contents.config, architecture, classifier_activation, any_size)
-        if quantized_as(model):  # whose weights have names of Keras's own
+        if quantized_as(model):  # quantized layers have other weights, under Keras's own names
             return _as_keras_loads_it(weights.path)
         load_contents(model, contents)
     return model
 
 
 def read_architecture(contents):
-    """The `Architecture` of open contents, or a `CheckpointError` if they hold too little for it."""
+    """Returns the `Architecture` of open contents; raises a `CheckpointError` if they hold too few weights for it."""
     _, tensors, _ = translate(contents.tensors)
     architecture = architecture_of({path: tensor.shape_here for path, tensor in tensors.items()})
-    # Half of a model's weights, more or less, are the first dense layers of its blocks. Without them in the file, its
-    # model is not worth the memory: names and a few long vectors could claim a model of any size.
+    # `claimed` counts the kernels of each block's first dense layer, about half of a model's weights. A file that holds
+    # fewer numbers is rejected before a model is built: a few names and long vectors could claim any amount of memory.
     claimed = sum(4 * depth * dim**2 for depth, dim in zip(architecture.depths, architecture.dims))
     held = sum(prod(shape_of(tensor.array)) for tensor in tensors.values())
     if claimed > held:
@@ -77,7 +78,7 @@ def read_architecture(contents):
 
 
 def _of_names(architecture, metadata, activation):
-    """A new model for weights that came without a configuration."""
+    """Builds a model for weights that come without a configuration."""
     common = {
         "depths": architecture.depths,
         "dims": architecture.dims,
@@ -102,10 +103,10 @@ def _of_names(architecture, metadata, activation):
 
 
 def _of_config(saved, architecture, activation, any_size):
-    """The model of this package that a `.keras` file's configuration describes, without its weights."""
+    """Builds the model of this package that a configuration describes, without loading its weights."""
     cls, config = OUR_MODELS[saved["registered_name"]], dict(saved["config"])
     with _clear_errors():
-        # Before it is built: a configuration could claim a model of any size.
+        # Checked before the model is built: a configuration could claim any amount of memory.
         claimed = _claimed(config["backbone"]["config"] if cls is FCMAE else config) | _claimed_decoder(config)
         held = {name: getattr(architecture, name) for name in claimed}
         if claimed != held:
@@ -116,7 +117,7 @@ def _of_config(saved, architecture, activation, any_size):
 
 
 def _claimed(config):
-    """What a classifier's or backbone's configuration says of its `Architecture`."""
+    """The fields of `Architecture` that a classifier's or backbone's configuration gives, as a dict."""
     size = get_size(config["size"]) if config.get("size") else None
     depths, dims = (size.depths, size.dims) if size else (config["depths"], config["dims"])
     classes = {"classes": config["classes"]} if config.get("include_top") else {}
@@ -128,7 +129,7 @@ def _claimed_decoder(config):
 
 
 def _of_any_size(config):
-    """The configuration of a model for images of any size, which remembers the size that it was saved for."""
+    """Changes a configuration to images of any size; the saved size becomes the classifier's `image_size`."""
     height, width, channels = config["input_shape"]
     opened = {**config, "input_shape": (None, None, channels)}
     if "input" in config:
@@ -139,7 +140,7 @@ def _of_any_size(config):
 
 
 def _as_keras_loads_it(path):
-    """The model of a `.keras` file whose configuration has been checked."""
+    """Loads a `.keras` file with Keras; its configuration must have been checked."""
     with _clear_errors():
         model = keras.saving.load_model(path, compile=False)
     weights = ((weight.path, keras.ops.convert_to_numpy(weight)) for weight in model.weights)
@@ -148,7 +149,7 @@ def _as_keras_loads_it(path):
 
 
 def _as_described(contents):
-    """The model that a checkpoint of training describes, whose configuration has been checked."""
+    """Builds the model that a checkpoint of training describes; its configuration must have been checked."""
     with _clear_errors():
         model = keras.saving.deserialize_keras_object(contents.config)
         claimed = [tuple(weight.shape) for weight in model.weights]
@@ -165,5 +166,5 @@ def _as_described(contents):
 def _clear_errors():
     try:
         yield
-    except Exception as error:  # Keras has many kinds for a configuration that makes no sense
+    except Exception as error:  # Keras raises many kinds of errors for an invalid configuration
         raise CheckpointError(f"no model can be built for these weights. {str(error)[:1000]}") from error

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Size:
-    """One row of the model family.
+    """One published size.
 
     Args:
-        depths: Blocks in each of the four stages.
-        dims: Channels in each of the four stages.
-        parameters: Weights of the classifier with 1000 classes.
-        gmacs: Multiply-accumulates of one 224 x 224 image, in units of 1e9.
+        depths: Number of blocks in each of the four stages.
+        dims: Number of channels in each of the four stages.
+        parameters: Number of parameters of the classifier with 1000 classes.
+        gmacs: Multiply-accumulates for one 224 x 224 image, in units of 1e9.
     """
 
     depths: tuple[int, ...]
@@ -41,6 +41,6 @@ def get_size(name):
 
 
 def size_of(depths, dims):
-    """The name of the published size with these depths and dims, or `None`."""
+    """Returns the name of the published size with these depths and dims, or `None`."""
     given = (tuple(depths), tuple(dims))
     return next((name for name, size in SIZES.items() if (size.depths, size.dims) == given), None)

@@ -1,36 +1,35 @@
-"""What goes to a terminal: names of files and classes come from elsewhere, and must not steer it."""
+"""Text that is safe to print: names of files and classes may hold control characters, e.g. terminal escape codes."""
 
 import argparse
 import logging
 
 
 def printable(value):
-    """Text in which a question mark stands for each character that would steer a terminal.
+    """Replaces each character that is not printable, such as control characters, by a question mark.
 
     Args:
-        value: Anything; its `str` is taken.
+        value: Any object; its `str` is taken.
 
     Returns:
-        A string of one line, without halves of characters, which undecodable names of files have and which cannot be
-        written.
+        A string of one line. It has no lone surrogates, which undecodable file names have and which cannot be encoded.
     """
     return "".join(character if character.isprintable() else "?" for character in str(value))
 
 
 def printable_lines(value):
-    """`printable` for a message of several lines."""
+    """Applies `printable` to each line of a message."""
     return "\n".join(map(printable, str(value).split("\n")))
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats log lines, which name files as well."""
+    """Makes log lines printable, since they contain file names."""
 
     def format(self, record):
         return printable_lines(super().format(record))
 
 
 class PrintableParser(argparse.ArgumentParser):
-    """Parses arguments; its errors are printable."""
+    """An argument parser whose error messages are printable."""
 
     def error(self, message):
         super().error(printable(message))
