@@ -1,4 +1,4 @@
-"""Weights in and out: files, naming dialects, strict conversion."""
+"""Loading and saving of weights: files, naming dialects, strict conversion."""
 
 from keras_cnv2.checkpoints.convert import load_checkpoint as load_checkpoint
 from keras_cnv2.checkpoints.convert import state_dict as state_dict

@@ -1,4 +1,4 @@
-"""What model a set of weights belongs to, from names and shapes alone."""
+"""Finds the model that a set of weights belongs to, from their names and shapes alone."""
 
 import itertools
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from keras_cnv2.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Architecture:
-    """The model that weights fit.
+    """The architecture of the model that a set of weights fits.
 
     Args:
-        depths: Blocks of each stage.
-        dims: Channels of each stage.
+        depths: Number of blocks in each stage.
+        dims: Number of channels in each stage.
         stem_stride: Stride of the stem.
-        channels: Input channels.
-        has_norm: Whether there is the classifier's last LayerNorm.
+        channels: Number of input channels.
+        has_norm: Whether the model has the classifier's final LayerNorm.
         has_pyramid_norms: Whether each level of the pyramid ends in a LayerNorm.
         classes: Number of classes, or `None` without a head.
-        decoder_dim: Width of FCMAE's decoder, or `None` without one.
-        decoder_depth: Its number of blocks.
+        decoder_dim: Width of the FCMAE decoder, or `None` without a decoder.
+        decoder_depth: Number of blocks of the decoder, 0 without one.
     """
 
     depths: tuple[int, ...]
@@ -34,20 +34,20 @@ class Architecture:
 
 
 def architecture_of(shapes):
-    """Reads the architecture off the shapes of the weights.
+    """Derives the architecture from the shapes of the weights.
 
     Args:
-        shapes: Dict from Keras paths to shapes; those that are not known are `None`.
+        shapes: Dict from Keras paths to shapes; a shape that is not known is `None`.
 
     Returns:
         An `Architecture`.
 
     Raises:
-        CheckpointError: If too much is missing to tell.
+        CheckpointError: If a weight that is needed for this is missing or has the wrong rank.
     """
 
     def count(template):
-        """How many blocks there are, numbered from 0 on without a gap."""
+        """Counts the blocks, which are numbered from 0 without a gap."""
         first_weight = (f"{template.format(number)}/norm/gamma" for number in itertools.count())
         return len([*itertools.takewhile(shapes.__contains__, first_weight)])
 

@@ -1,4 +1,4 @@
-"""Our own published weights, which a checkout of the project has beside the package."""
+"""The weights that this project publishes itself: a checkout of the project has them in the folder weights/."""
 
 import hashlib
 from pathlib import Path
@@ -9,20 +9,20 @@ WEIGHTS = Path(__file__).parents[2] / "weights"
 
 
 def checkout_file(row):
-    """The path of a published checkpoint in the checkout that this package is part of.
+    """Returns the path of a published checkpoint in the checkout that this package is part of.
 
     Args:
         row: `Checkpoint`.
 
     Returns:
-        A `Path`, or `None`: there is no checkout, or the weights are not ours.
+        A `Path`, or `None` if there is no checkout or it does not have these weights.
     """
     path = WEIGHTS / f"{row.name}.safetensors"
     return path if row.sha256 and path.is_file() else None
 
 
 def check_file(row, path):
-    """Returns the SHA-256 of a published checkpoint in the checkout; a `CheckpointError` if it is not the row's."""
+    """Returns the SHA-256 of a file of the checkout; raises a `CheckpointError` if it differs from the row's."""
     found = sha256_of(path)
     if found != row.sha256:
         raise CheckpointError(
@@ -33,6 +33,6 @@ def check_file(row, path):
 
 
 def sha256_of(path):
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """Returns the SHA-256 of a file in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

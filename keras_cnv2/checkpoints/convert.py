@@ -24,15 +24,15 @@ logger = logging.getLogger(__name__)
 
 STEM = "stem_conv/kernel"
 NAMINGS = ("official", "timm", "transformers")
-# timm builds these with 1x1 convolutions where the others have linear layers.
+# In these sizes, timm has 1x1 convolutions in place of the linear layers of the blocks.
 CONV_MLP_SIZES = ("atto", "femto", "pico", "nano")
-# Names in a message.
+# Maximum number of names that a log line shows.
 SHOWN = 5
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 class Tensor(NamedTuple):
-    """One tensor of a checkpoint: its name there, its layout, and the array, NumPy's or a lazy one."""
+    """One tensor of a checkpoint: its name in the checkpoint, its layout, and the array (NumPy or lazy)."""
 
     name: str
     layout: names.Layout
@@ -46,28 +46,31 @@ class Tensor(NamedTuple):
 def load_checkpoint(model: keras.Model, source: str | os.PathLike | Mapping[str, Any]) -> None:
     """Loads weights into a classifier, a backbone or an FCMAE, all or nothing.
 
-    The naming is found out: that of the official code (its dense models, and its pre-training checkpoints with sparse
+    The naming is detected: that of the official code (its dense models, and its pre-training checkpoints with sparse
     or dense kernels), of timm, of transformers, or of a Keras file. Every tensor of the source is used and every
-    weight of the model is set, with three exceptions, each told in one log line: parts the model does not have are
-    left out as a whole (a classifier's norm and head, a pyramid's norms, FCMAE's decoder, and of a Keras file of a
-    segmenter, a detector or a model of your own all layers around the encoder; of level INFO, the others WARNING);
-    parts the source does not have keep their initial values as a whole (the decoder, a pyramid's norms, or the final
-    norm and head); and a stem for three channels is summed for a model of one channel, and repeated and scaled down
-    for any other number, as timm does it.
+    weight of the model is set, with three exceptions, each reported in one log line:
 
-    Of layers with LoRA the kernel is set, to which LoRA then adds nothing.
+    - Parts that the model does not have are left out as a whole: a classifier's norm and head, a pyramid's norms,
+      FCMAE's decoder, and, in a Keras file of a segmenter, a detector or a model of your own, all layers around the
+      encoder. The level is INFO, that of the other two is WARNING.
+    - Parts that the source does not have keep their initial values as a whole: the decoder, a pyramid's norms, or the
+      final norm and head.
+    - The kernel of a stem for three channels is summed for a model of one channel, and repeated and scaled down for
+      any other number of channels, as in timm.
 
-    The names of the classes, the image size and the way to resize that a file carries become a classifier's where it
-    has none. Weights that hold NaN or infinities are loaded, with a warning that counts and names them.
+    In layers with LoRA, the kernel is set and the LoRA update is reset to zero.
+
+    A classifier without class names, image size or way to resize gets those that the file carries. Weights that hold
+    NaN or infinities are loaded, with a warning that counts and names them.
 
     Args:
         model: A built Keras model with the layer names of this package, not quantized.
-        source: The path of a `.safetensors`, `.pt`, `.pth`, `.bin`, `.keras` or `.weights.h5` file, or a mapping of
-            names to float arrays. Nothing in a file is run.
+        source: The path of a `.safetensors`, `.pt`, `.pth`, `.bin`, `.keras` or `.weights.h5` file, or a mapping from
+            names to float arrays. No code in a file is run.
 
     Raises:
-        CheckpointError: If the file cannot be read, or anything is missing, left over, of another shape or not
-            floating point. It is a `ValueError`. The message lists all of it, and the model is left as it was.
+        CheckpointError: If the file cannot be read, or any tensor is missing, left over, of another shape or not
+            floating point. It is a `ValueError`. The message lists all of these, and the model stays unchanged.
         FileNotFoundError: If the source is a path without a file.
     """
     with opened(source) as contents:
@@ -85,15 +88,16 @@ def opened(source):
 
 
 def load_contents(model, contents, other_classes=False):
-    """`load_checkpoint` from open contents.
+    """Does the work of `load_checkpoint`, from open contents.
 
     Args:
         model: The model.
         contents: `Contents`.
-        other_classes: Bool, whether the model may have other classes than the checkpoint; its head then stays fresh.
+        other_classes: Bool, whether the model may have another number of classes than the checkpoint. Its head then
+            keeps its initial values.
 
     Raises:
-        CheckpointError: If they do not fit.
+        CheckpointError: If the weights do not fit the model.
     """
     variables = _variables(model)
     dialect, tensors, left_over = translate(contents.tensors)
@@ -133,27 +137,29 @@ def load_contents(model, contents, other_classes=False):
 
 
 def state_dict(model: keras.Model, naming: str = "official") -> dict[str, np.ndarray]:
-    """The model's weights as PyTorch users know them.
+    """Returns the model's weights with the names and layouts of a PyTorch implementation.
 
     Args:
-        model: A classifier, backbone or FCMAE. Of a model of your own on one of our encoders, its encoder is taken, and
-            a log line says what is left out.
+        model: A classifier, backbone or FCMAE; or a model of your own on an encoder of this package, of which only the
+            encoder is taken, and a log line names the layers that are left out.
         naming: "official", the names of facebookresearch/ConvNeXt-V2 (FCMAE's encoder has the prefix "encoder.");
-            "timm", where atto to nano keep 1x1 convolutions; or "transformers". The last two have no decoder: of an
-            FCMAE they hold the encoder, and a log line says so. Nor has timm a pyramid's norms; in transformers' naming
-            a backbone with them is a `ConvNextV2Backbone`.
+            "timm", which has 1x1 convolutions in atto to nano; or "transformers". The last two have no names for
+            FCMAE's decoder, and "timm" has none for a pyramid's norms: these are left out, and a log line says so. In
+            "transformers", a backbone with pyramid norms has the names of a `ConvNextV2Backbone`.
 
     Returns:
-        Dict from names to NumPy arrays in PyTorch's layout; `load_checkpoint` takes it. Kernels hold what LoRA adds.
+        Dict from names to NumPy arrays in PyTorch's layout; `load_checkpoint` takes it. LoRA updates are added to the
+        kernels.
 
     Raises:
-        ValueError: If the naming is unknown, or the model is quantized or holds no encoder of this package, or several.
+        ValueError: If the naming is unknown, the model is quantized, or it does not hold exactly one encoder of this
+            package.
     """
     return named_arrays(*with_names(model), naming)
 
 
 def named_arrays(model, variables, naming):
-    """`state_dict` from what `with_names` returns."""
+    """Does the work of `state_dict`, from the values that `with_names` returns."""
     updates = _lora_updates(model)
     dialect = _dialect(naming, variables)
     translated = {path: dialect.name_of(path) for path in variables}
@@ -171,14 +177,15 @@ def named_arrays(model, variables, naming):
 
 
 def with_names(model):
-    """The part of a model whose weights have names in checkpoints, and these weights by Keras path.
+    """Finds the part of a model whose weights have names in checkpoints.
 
     Returns:
-        A classifier, a backbone or an FCMAE as it is. Of any other model the encoder in it; where the encoder's layers
-        are those of the model, the model with the encoder's weights alone.
+        A model, and its weights as a dict from Keras paths to variables. The model is `model` itself for a classifier,
+        a backbone or an FCMAE, and the encoder in any other model. If that encoder is no model of its own but layers of
+        `model`, it is `model` with the weights of the encoder only.
 
     Raises:
-        ValueError: As `state_dict`.
+        ValueError: As in `state_dict`.
     """
     encoders = [part for part in model._flatten_layers() if isinstance(part, keras.Model) and _has_stem(part)]
     if len(encoders) != 1 or not _unnamed(model):
@@ -192,12 +199,12 @@ def with_names(model):
 
 
 def _variables_of_layers(model):
-    """The weights by Keras path of the encoder whose layers a functional model has, beside a head of the user's."""
+    """The encoder's weights, by Keras path, in a functional model that holds its layers next to a head of the user."""
     unnamed = {*_unnamed(model)}
     named = {variable.path: variable for variable in _weights(model) if variable.path not in unnamed}
     if {*map(posixpath.dirname, named)} & {*map(posixpath.dirname, unnamed)}:
-        return _variables(model)  # an error: a layer of ours with weights that are not ours
-    # A layer of the user's own may be called like one of our head's.
+        return _variables(model)  # raises an error: a layer of this package has weights that are not of this package
+    # "norm" and "head" are left out: the user's own layers may have these names.
     return {path: variable for path, variable in named.items() if part_of(path) not in ("norm", "head")}
 
 
@@ -206,17 +213,17 @@ def _has_stem(model):
 
 
 def _unnamed(model):
-    """The paths of weights that have no name in checkpoints."""
+    """The paths of the weights that have no name in checkpoints."""
     outer = _outer_path(model)
     paths = [variable.path for variable in _weights(model)]
     return [path for path in paths if names.OFFICIAL.name_of(path.removeprefix(outer)) is None]
 
 
 def translate(tensors):
-    """Finds out the dialect of `{name: array}`.
+    """Detects the dialect of a dict from names to arrays, and translates the names.
 
     Returns:
-        The dialect; a dict from Keras paths to `Tensor`; a list of the names that mean nothing in the dialect.
+        The dialect; a dict from Keras paths to `Tensor`; a list of the names that the dialect does not know.
 
     Raises:
         CheckpointError: If no name belongs to any dialect.
@@ -234,7 +241,7 @@ def translate(tensors):
 
 
 def shape_of(array):
-    """The shape of anything like an array, without reading it."""
+    """The shape of an array, tensor, lazy array or nested list; lazy arrays are not read."""
     return tuple(array.shape) if hasattr(array, "shape") else np.shape(array)
 
 
@@ -258,7 +265,7 @@ def _variables(model):
 
 
 def _outer_path(model):
-    """What all paths of the model's weights have before our names: the layers in whose `build` it was made."""
+    """The common prefix of the weights' paths: the layers in whose `build` the model was made. It ends in "/"."""
     paths = [variable.path for variable in _weights(model)]
     layers = {posixpath.dirname(path) for path in paths}
     if all(map(names.OFFICIAL.name_of, paths)) or len(layers) < 2:
@@ -273,9 +280,9 @@ def _weights(model):
 
 
 def _lora_updates(model):
-    """What LoRA adds to kernels, a dict from their ids to arrays.
+    """The updates that LoRA adds to kernels, as a dict from the ids of the kernels to arrays.
 
-    A layer's own `kernel` has it, but rounded to half precision where the layer computes so.
+    The property `kernel` of a layer includes the update, but rounded if the layer computes in half precision.
     """
     updates = {}
     for layer in _layers_with_lora(model):
@@ -292,7 +299,7 @@ def _layers_with_lora(model):
 
 
 def _check_not_quantized(model):
-    """Raises a `ValueError` for a model that `quantize` was called on: its weights are others than checkpoints have."""
+    """Raises a `ValueError` for a quantized model: its weights are not those that checkpoints hold."""
     if modes := quantized_as(model):
         raise ValueError(
             "Quantized models are neither filled from checkpoints nor written to them: load or write the weights "
@@ -301,7 +308,7 @@ def _check_not_quantized(model):
 
 
 def _dialect(naming, variables):
-    """The dialect in which to write a model of these weights."""
+    """The dialect in which to write these weights."""
     if naming not in NAMINGS:
         raise ValueError(f"naming must be one of {NAMINGS}. Received: naming={naming!r}")
     architecture = architecture_of({path: tuple(variable.shape) for path, variable in variables.items()})
@@ -314,11 +321,11 @@ def _dialect(naming, variables):
 
 
 def _parts(variables, tensors, other_classes):
-    """The parts that start fresh and the parts that are left out, as two lists."""
+    """Two lists: the parts that keep their initial values, and the parts of the checkpoint that are left out."""
     ours, theirs = ({part_of(path) for path in paths} for paths in (variables, tensors))
     fresh, dropped = ours - theirs - {"encoder"}, theirs - ours - {"encoder"}
     if "head" in theirs:
-        fresh.discard("norm")  # No file has a head without its norm: report it as missing.
+        fresh.discard("norm")  # no valid file has a head without its norm: report it as missing
     head = "head/kernel"
     both_have_it = head in variables and head in tensors
     if other_classes and both_have_it and tensors[head].shape_here != tuple(variables[head].shape):
@@ -327,7 +334,7 @@ def _parts(variables, tensors, other_classes):
 
 
 def _advice(variables, tensors):
-    """Where to look first when a checkpoint does not fit."""
+    """A sentence for the error message: the likely reason why a checkpoint does not fit."""
     head = "head/bias"
     if head in variables and head in tensors and (there := shape_of(tensors[head].array)) != variables[head].shape:
         return f"The head is one of {there[0] if there else 'no'} classes, the model's of {variables[head].shape[0]}. "
@@ -338,7 +345,7 @@ def _advice(variables, tensors):
 
 
 def _told_architecture(shapes):
-    """What weights of these shapes are of, for a message; `None` if that cannot be told."""
+    """The architecture of weights with these shapes, in words for a message; `None` if it cannot be derived."""
     try:
         found = architecture_of(shapes)
     except CheckpointError:
@@ -348,7 +355,7 @@ def _told_architecture(shapes):
 
 
 def _misfits(path, tensor, variable):
-    """What is wrong with one tensor, as a list of messages."""
+    """A list of messages about what does not fit in one tensor."""
     expected, received = tensor.layout.shape_there(variable.shape), shape_of(tensor.array)
     if received != expected and not _other_channels(path, tensor, variable.shape):
         return [f"shape: {tensor.name} is {received}, expected {expected}"]
@@ -357,7 +364,7 @@ def _misfits(path, tensor, variable):
 
 
 def _other_channels(path, tensor, shape):
-    """Whether the tensor is the kernel of a stem for RGB, and the model's has any other number of channels."""
+    """Whether the tensor is a stem kernel for RGB, and the model's stem has another number of channels."""
     if path != STEM or tensor.shape_here is None:
         return False
     height, width, channels, dim = tensor.shape_here
@@ -365,9 +372,9 @@ def _other_channels(path, tensor, shape):
 
 
 def _assign(variables, tensors):
-    """Sets the variables; returns the names of tensors that hold NaN or infinities.
+    """Sets the variables; returns the names of the tensors that hold NaN or infinities.
 
-    All is read before anything is set: a file may turn out to be damaged only then.
+    All arrays are read before any variable is set, since reading may show that the file is damaged.
     """
     arrays = {path: _array(tensors[path].array) for path in variables}
     not_finite = []
@@ -380,7 +387,7 @@ def _assign(variables, tensors):
 
 
 def tell_of_not_finite(model_name, names):
-    """Says in the log that weights hold NaN or infinities; what they are good for is the user's to know."""
+    """Logs a warning if weights hold NaN or infinities. This is no error: the user decides whether to use them."""
     if names:
         more = ", ..." if len(names) > SHOWN else ""
         logger.warning(
@@ -390,7 +397,7 @@ def tell_of_not_finite(model_name, names):
 
 
 def _forget_lora(model, variables):
-    """Makes LoRA add nothing to the kernels that were set, as in a fresh layer."""
+    """Resets LoRA for the kernels that were set: it adds nothing to them, as in a new layer."""
     kernels = {id(variable) for variable in variables.values()}
     for layer in _layers_with_lora(model):
         if id(layer._kernel) in kernels:
@@ -398,12 +405,12 @@ def _forget_lora(model, variables):
 
 
 def _array(values):
-    """What a file, NumPy or PyTorch holds, as a NumPy array: PyTorch does not give NumPy its bfloat16, nor a GPU's."""
+    """Converts an array, a lazy array or a PyTorch tensor to NumPy. PyTorch cannot convert bfloat16 or GPU tensors."""
     return np.asarray(values.detach().cpu().float() if hasattr(values, "detach") else values)
 
 
 def _here(path, tensor, array, shape):
-    """The array in the layout of the model's variable of that shape."""
+    """Returns the array in the layout and shape of the model's variable; adapts a stem kernel to other channels."""
     if not _other_channels(path, tensor, shape):
         return tensor.layout.to_here(array, shape)
     kernel, channels = tensor.layout.to_here(array, tensor.shape_here), shape[2]

@@ -1,38 +1,39 @@
-"""A safetensors file that says which Keras model it is of: a checkpoint of training, with the optimizer's state.
+"""A safetensors file that describes its Keras model: a checkpoint of training, with the optimizer's state.
 
-Its metadata hold, as JSON, the configuration that a `.keras` file of the model would have, and which tensors are the
-model's weights, by Keras path; other tensors do not count.
+Its metadata hold, as JSON, the configuration that a `.keras` file of the model would have, and the names of the tensors
+that are the model's weights, by Keras path. All other tensors are ignored here.
 """
 
 from keras_cnv2.checkpoints.read_keras import metadata_in
 from keras_cnv2.errors import CheckpointError
 
-# Where it stands among the metadata of a safetensors file that are ours.
+# The key of the description, in this package's entry of a safetensors file's metadata.
 DESCRIPTION = "model"
 
-# Beside it: {name of a tensor: CRC-32 of its bytes}. And among all metadata, the CRC-32 of our text.
+# CHECKSUMS stands next to it: {name of a tensor: CRC-32 of its bytes}. CHECKSUM stands in the file's metadata: the
+# CRC-32 of the text of this package's entry.
 CHECKSUMS, CHECKSUM = "checksums", "checksum"
 
 
 def description(config, weights):
-    """The description of a model, for the metadata.
+    """Returns the description of a model, for the metadata.
 
     Args:
-        config: What `keras.saving.serialize_keras_object` makes of the model.
-        weights: Dict from the paths of its weights, in their order, to the names of tensors.
+        config: The model, serialized with `keras.saving.serialize_keras_object`.
+        weights: Dict from the paths of the model's weights, in the order of the weights, to names of tensors.
     """
     return {"config": config, "weights": weights}
 
 
 def described(tensors, found):
-    """Tensors, metadata and configuration, as of a `.keras` file.
+    """Returns tensors, metadata and configuration, like the reader of `.keras` files.
 
     Args:
-        tensors: Dict from names to lazy arrays, all there are.
-        found: The description, whatever it is.
+        tensors: Dict from names to lazy arrays, all that the file holds.
+        found: The description as it was read, not yet checked.
 
     Raises:
-        CheckpointError: If it is none, or is of other tensors.
+        CheckpointError: If the description is invalid, or names tensors that the file does not hold.
     """
     config, weights = (found.get(name) for name in ("config", "weights")) if isinstance(found, dict) else (None, None)
     is_model = isinstance(config, dict) and isinstance(config.get("config"), dict)

@@ -1,15 +1,15 @@
-"""The encoder in a Keras file of a model around one: a segmenter, a detector, a model of the user's own."""
+"""The encoder in a Keras file of a larger model: a segmenter, a detector, or a model of the user's own."""
 
 from keras_cnv2.checkpoints.names import part_of
 from keras_cnv2.errors import CheckpointError
 
-# The parts that are loaded. A head or decoder is not: the user's own layers may have the same names as ours.
+# The parts that are loaded. "head" and "decoder" are not: the user's own layers may have the same names.
 PARTS = ("encoder", "pyramid_norms")
 OURS = {f"keras_cnv2>{name}" for name in ("ConvNeXtV2", "ConvNeXtV2Backbone", "FCMAE")}
 
 
 def is_around_encoder(config):
-    """Whether a Keras model's configuration, or `None`, describes a model other than this package's three."""
+    """Whether a Keras model's configuration describes another model than those in `OURS`; false for `None`."""
     return config is not None and config.get("registered_name") not in OURS
 
 
@@ -21,7 +21,7 @@ def without_surroundings(tensors, left_over):
         left_over: Names of tensors that belong to no layer of this package.
 
     Returns:
-        A dict like `tensors`, and a list of the names of the layers that are left out.
+        A dict like `tensors` with the encoder's alone, and a list of the names of the layers that are left out.
 
     Raises:
         CheckpointError: If the file holds a second encoder.
@@ -37,10 +37,12 @@ def without_surroundings(tensors, left_over):
 
 
 def absent_levels(paths, tensors):
-    """Names of the pyramid norms that a file lacks although it has others: a detector does not use the finest level.
+    """Returns the names of pyramid norms that a file lacks although it has others.
+
+    For example, a detector does not use the finest level of the pyramid.
 
     Args:
-        paths: Keras paths of the weights to be loaded.
+        paths: Keras paths of the model's weights.
         tensors: Dict from the Keras paths in the file to `Tensor`.
     """
     levels, held = (

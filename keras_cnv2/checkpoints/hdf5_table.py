@@ -1,13 +1,13 @@
-"""What an HDF5 file holds, and where: run as a program, in a process that may be killed.
+"""Lists the arrays of an HDF5 file and their positions. Run as a program, in a process that may be killed.
 
-HDF5 follows what a file says, and damaged files send it round in circles or make it crash; nothing in Python can end a
-call of it. Who reads weights therefore lets this program look, and then reads the bytes of the arrays by itself.
-It imports h5py alone, so that it starts quickly.
+A damaged file can make the HDF5 library loop forever or crash, and Python cannot interrupt a call of the library.
+Therefore `read_hdf5` runs this program to find the arrays, and then reads their bytes itself. Apart from the standard
+library it imports only h5py, so that it starts quickly.
 
     python hdf5_table.py START LENGTH SECONDS < FILE
 
-prints `answer` for the HDF5 file that lies in FILE from byte START on, as JSON. It is killed by a signal if it takes
-more than SECONDS of computing, its start not counted.
+prints the result of `answer` as JSON, for the HDF5 file of LENGTH bytes that begins at byte START of FILE. A signal
+kills it when it has used more than SECONDS of CPU time, start-up not counted.
 """
 
 import contextlib
@@ -17,18 +17,18 @@ import sys
 
 import h5py
 
-# More than any model has. The table must not fill the memory of whoever reads it.
+# More than any model has. The table must not fill the memory of the process that reads it.
 MAX_MEMBERS, MAX_DEPTH, MAX_CHARACTERS = 100_000, 100, 50_000_000
-# Bytes that this process may have.
+# Memory limit of this process, in bytes.
 MAX_MEMORY = 4 << 30
 
 
 class Refused(Exception):
-    """The file holds what Keras never writes."""
+    """The file holds something that Keras never writes."""
 
 
 class Part(io.RawIOBase):
-    """Bytes of a file from `start` on, as a file."""
+    """A file object for `length` bytes of another file, from byte `start` on."""
 
     def __init__(self, file, start, length):
         self.file, self.start, self.length, self.position = file, start, length, 0
@@ -52,22 +52,22 @@ class Part(io.RawIOBase):
 
 
 def table(file, start, length):
-    """The arrays of the HDF5 file in a part of a file, and the names of layers.
+    """Lists the groups and arrays of an HDF5 file that is a part of another file.
 
-    Every group and array is visited, the optimizer's too: what has passed can be given to Keras's own loader.
+    Every group and array is visited, the optimizer's too: a file without an error here is safe for Keras's own loader.
 
     Args:
         file: Open file, unbuffered.
-        start: Int, where the part begins.
-        length: Int, its bytes.
+        start: Int, the position of the part's first byte.
+        length: Int, the part's size in bytes.
 
     Returns:
-        Dict from paths in the HDF5 file to the name of a layer, where the path is that of a group of its variables, or
-        to `None`, where it is any other group, or to a list for an array: shape, dtype and first byte in the part.
+        Dict from paths in the HDF5 file. The value is a list for an array: shape, dtype and position of the first byte
+        in the part. It is the name of a layer for the group `vars` of its variables, and `None` for any other group.
 
     Raises:
-        Refused: If there is anything that Keras never writes.
-        Exception: Of any kind that h5py has for damaged files.
+        Refused: If the file holds anything that Keras never writes.
+        Exception: If the file is damaged; h5py raises many kinds.
     """
     with h5py.File(Part(file, start, length), "r") as root:
         if root.userblock_size:
@@ -76,12 +76,12 @@ def table(file, start, length):
 
 
 def answer(file, start, length):
-    """`table`, or {"refused": why} or {"damaged": error}."""
+    """Returns the result of `table`, or {"refused": reason}, or {"damaged": error}."""
     try:
         return table(file, start, length)
     except Refused as error:
         return {"refused": str(error)}
-    except Exception as error:  # of the many that h5py has for damaged files
+    except Exception as error:  # h5py raises many kinds for damaged files
         return {"damaged": f"{type(error).__name__}: {str(error)[:200]}"}
 
 
@@ -91,11 +91,11 @@ def _walk(root):
     while waiting:
         path, group = waiting.pop()
         for key in group:
-            # HDF5 can refer to arrays in any file of this machine.
+            # Other links can refer to arrays in any file of this machine.
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
                 raise Refused("the file refers to weights elsewhere, which Keras never writes.")
             name, member = f"{path}/{key}", group[key]
-            # Few groups can hold each other along endlessly many paths.
+            # Groups that contain each other would give endlessly many paths.
             if member in seen:
                 raise Refused("the file holds a group or an array twice, which Keras never writes.")
             seen.add(member)
@@ -110,7 +110,7 @@ def _walk(root):
 
 
 def _label(group):
-    """The name of the layer whose variables a group holds."""
+    """The name of the layer whose variables are in a group."""
     label = group.attrs.get("name")
     if not (label is None or isinstance(label, str)):
         raise TypeError(f"the name of a layer is no text: {str(label)[:80]}")
@@ -121,21 +121,21 @@ def _place(dataset):
     stored = dataset.size * dataset.dtype.itemsize == dataset.id.get_storage_size()
     if dataset.external or dataset.is_virtual or dataset.chunks or not stored:
         raise Refused("the file holds arrays that are elsewhere, compressed or cut, which Keras never writes.")
-    # HDF5 has no bfloat16: Keras stores the bytes and says so in an attribute.
+    # HDF5 has no bfloat16: Keras stores the raw bytes and notes the dtype in an attribute.
     dtype = "bfloat16" if dataset.attrs.get("dtype") == "bfloat16" else dataset.dtype.str
     return [list(dataset.shape), dtype, dataset.id.get_offset() if dataset.size else 0]
 
 
 def _limit(seconds):
-    """Lets the system end this process, even if nobody is left who waits for it. Windows has neither limit."""
+    """Limits CPU time and memory of this process, also for the case that its parent has ended. Not on Windows."""
     try:
         import resource
         import signal
     except ImportError:
         return
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_PROF, seconds)  # computing: the machine may be busy, the file far away
-    with contextlib.suppress(ValueError, OSError):  # there is a lower limit already, or none on this system
+    signal.setitimer(signal.ITIMER_PROF, seconds)  # CPU time: the machine may be busy, the file on a slow network
+    with contextlib.suppress(ValueError, OSError):  # a lower limit is set already, or the system has no such limit
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
 
 

@@ -1,4 +1,4 @@
-"""Published weights from the Hugging Face hub, through its library: its cache, progress bar and variables."""
+"""Downloads published weights with the Hugging Face hub's library, so its cache and environment variables apply."""
 
 import contextlib
 import errno
@@ -16,11 +16,11 @@ from keras_cnv2.errors import CheckpointError
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
-# What ETags and commits look like; they become names of files.
+# Allowed form of ETags and commits, since the library uses them as file names.
 SAFE_NAME = re.compile("[0-9A-Za-z][0-9A-Za-z._+=-]{0,127}")
-# Held while the hub's library asks for headers through a function of ours.
+# Held while a function of the hub's library is replaced, see `_checked_headers`.
 HEADERS = threading.Lock()
-# Recognised by their texts, for hf_xet's errors have no numbers.
+# Recognised by their texts, since hf_xet's errors have no error numbers.
 DISK_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
@@ -28,9 +28,9 @@ class Download(NamedTuple):
     """A published checkpoint in the hub's cache.
 
     Args:
-        path: Of the file.
-        commit: The commit of its repository that the hub named.
-        sha256: Of what the file holds.
+        path: Path of the file.
+        commit: The commit of its repository, as the hub named it.
+        sha256: SHA-256 of the file.
     """
 
     path: Path
@@ -39,14 +39,14 @@ class Download(NamedTuple):
 
 
 class _NotAsPromised(Exception):
-    """A file that is not what the hub, or the checkpoint's row, says of it."""
+    """A file with another SHA-256 than the hub or the checkpoint's row promises."""
 
 
 def download(row):
-    """A published checkpoint in the hub's cache, downloaded if it is not there yet.
+    """Finds a published checkpoint in the hub's cache, and downloads it if it is not there yet.
 
-    Its SHA-256 is compared with the row's, and with what the hub promises. A file that has another one is removed from
-    the cache.
+    Its SHA-256 is compared with the row's and with the one that the hub names. A file with another SHA-256 is removed
+    from the cache.
 
     Args:
         row: `Checkpoint`.
@@ -55,7 +55,7 @@ def download(row):
         `Download`.
 
     Raises:
-        CheckpointError: If it cannot be had.
+        CheckpointError: If it cannot be downloaded, written to the cache or verified.
     """
     logger.warning("%s: the licence of these weights is %s", row.name, row.licence)
     for attempts_left in reversed(range(ATTEMPTS)):
@@ -75,21 +75,21 @@ def download(row):
 
 
 def _get(row):
-    """The path of a file in the cache, and the ETag that the hub named for it, if it was asked."""
+    """Returns the path of a file in the cache, and its ETag if known, else `None`."""
     from huggingface_hub import hf_hub_download
 
     with _checked_headers() as etags:
         path = Path(hf_hub_download(row.repository, row.file, revision=row.revision))
-    # Where the system has links, the cache has it as a link to a file that is called by its ETag.
+    # If the hub was not asked: on systems with symbolic links, the path is a link to a file named after its ETag.
     return path, etags[-1] if etags else path.readlink().name if path.is_symlink() else None
 
 
 @contextlib.contextmanager
 def _checked_headers():
-    """Checks what a hub names before the hub's library makes paths of it; yields a list that will hold its ETags.
+    """Checks commits and ETags before the hub's library uses them as file names. Yields a list that collects the ETags.
 
-    The library has no place to do this. All its requests for the headers of a file go through one function, which is
-    another one in this context: in other threads, too, but their ETags are not noted.
+    The library has no hook for this. It requests the headers of a file through one function, which is replaced inside
+    this context. This affects other threads, too, but their ETags are not collected.
     """
     from huggingface_hub import file_download
     from huggingface_hub.errors import FileMetadataError
@@ -98,13 +98,13 @@ def _checked_headers():
 
     def check(what, name):
         if not (name is None or SAFE_NAME.fullmatch(name)):
-            # As of a server that is no hub: the library then looks into its cache.
+            # The error that the library raises for a server that is no hub: it then looks into its cache.
             raise FileMetadataError(f"The hub names a {what} that it cannot have: {name[:80]!r}")
 
     def checked(*args, **kwargs):
         try:
             metadata = ask(*args, **kwargs)
-        except Exception as error:  # that a file is missing is noted under the commit's name
+        except Exception as error:  # the library notes in the cache, under the commit, that a file is missing
             headers = getattr(getattr(error, "response", None), "headers", {})
             check("commit", headers.get("X-Repo-Commit"))
             raise
@@ -124,9 +124,9 @@ def _checked_headers():
 
 
 def _check(row, path, etag):
-    """The `Download` of a file whose SHA-256 is the one it must have."""
+    """Returns the `Download` for a file; raises `_NotAsPromised` if it has another SHA-256 than promised."""
     found = sha256_of(path)
-    # Of large files the ETag is the SHA-256, of small ones it is Git's.
+    # The ETag of a large file is its SHA-256, that of a small one its Git hash.
     promised = etag if etag and re.fullmatch("[0-9a-f]{64}", etag) else None
     for whose, expected in (("of the checkpoint", row.sha256), ("that the hub names", promised)):
         if expected not in (None, found):
@@ -140,13 +140,13 @@ def _check(row, path, etag):
 
 
 def _remove(path):
-    """Removes a file from the cache, a link with what it leads to; returns what to say of it."""
+    """Removes a file from the cache, with the target if it is a link. Returns the words for the error message."""
     blob = path.parent / path.readlink() if path.is_symlink() else path
     try:
         path.unlink()
         if blob != path and blob.parent.name == "blobs":
             blob.unlink()
-    except OSError:  # a cache that is not ours to write
+    except OSError:  # no permission to write to the cache
         return f"cannot be removed from the cache: {path}"
     return "is removed from the cache"
 
@@ -159,9 +159,10 @@ def is_cached(row):
 
 
 def _broke_off(error):
-    """Whether a connection ended too early. The hub's library repeats some of these, which ones changes.
+    """Whether to try again: a connection failed, or the file arrived with another SHA-256.
 
-    Errors of hf_xet are none of them: it has tried for minutes. A file that has changed on its way is one.
+    The hub's library itself repeats only some requests, and which ones depends on its version. Errors of hf_xet are not
+    tried again, since it has already tried for minutes.
     """
     return isinstance(error, _NotAsPromised) or type(error).__module__.partition(".")[0] in (
         "requests",
@@ -190,14 +191,14 @@ def _reason(error):
 
 
 def _causes(error):
-    """An error and those that led to it."""
+    """Yields an error and the errors that caused it."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _told(error):
-    """One line of what happened: where the hub's library says no more than that it has no file, what led to it."""
+    """Describes an error in one line. If the hub's library only says that it has no file, the cause is described."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.LocalEntryNotFoundError):

@@ -1,14 +1,14 @@
-"""The configuration of a model in a `.keras` file: what may stand in it.
+"""Checks the configuration of a model in a `.keras` file before Keras uses it.
 
-A configuration names classes and functions, which Keras looks up, some versions in any module that can be imported.
-Here nothing but Keras's own layers and what is registered in this process is looked up.
+A configuration names classes and functions. Keras looks them up, and some versions import any module for this. Only
+Keras's own layers, and objects that are registered in this process, are allowed here.
 """
 
 import keras
 
 from keras_cnv2.errors import CheckpointError
 
-# Where Keras's own parts of a model are.
+# The modules of Keras's own classes and functions.
 MODULES = {
     "keras",
     *(f"keras.{name}" for name in ("layers", "models", "ops", "dtype_policies", "quantizers")),
@@ -17,21 +17,21 @@ MODULES = {
 }
 PRIVATE_MODULES = ("keras.src.models.", "keras.src.layers.", "keras.src.ops.")
 
-# Layers that run code of the file's, or read other files.
+# Layers that run code from the file, or read other files.
 UNSAFE = {
     *("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"),
     *("StringLookup", "IntegerLookup", "TextVectorization"),
 }
 
-# Entries that Keras writes for values, rather than for classes.
+# Class names that Keras writes for values, such as tuples and arrays.
 VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__tuple__"}
 
 
 def check_config(config):
-    """Raises a `CheckpointError` if a configuration names anything but Keras's own layers and what is registered.
+    """Raises a `CheckpointError` if a configuration names anything but Keras's own layers and registered objects.
 
     Args:
-        config: What a `.keras` file's config.json holds.
+        config: The content of a `.keras` file's config.json.
     """
     entries = [config]
     while entries:
@@ -41,7 +41,7 @@ def check_config(config):
         elif isinstance(entry, dict):
             if "class_name" in entry and "config" in entry:
                 _check(entry)
-            # How the model was compiled is of no use here, and not looked up.
+            # The compile configuration is not used here, so it is not checked.
             entries += [value for name, value in entry.items() if entry is not config or name != "compile_config"]
 
 

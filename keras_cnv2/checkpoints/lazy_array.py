@@ -1,4 +1,4 @@
-"""An array in a file, read when it is asked for."""
+"""An array in a file that is read on demand."""
 
 import numpy as np
 
@@ -6,9 +6,10 @@ from keras_cnv2.errors import CheckpointError
 
 
 class LazyArray:
-    """Shape and dtype of an array in a file. `np.asarray` reads it.
+    """The shape and dtype of an array in a file; `np.asarray` reads the numbers.
 
-    Files are checked against a model by these alone, so a file that claims a huge array never gets memory for it.
+    Files are compared with a model by shape and dtype only, so no memory is allocated for a huge array that a file
+    claims to hold.
 
     Args:
         shape: Tuple of ints.
@@ -22,7 +23,7 @@ class LazyArray:
         self._read = read
 
     def __array__(self, dtype=None, copy=None):
-        # Whatever goes wrong inside a damaged file, of the many errors that libraries have for it, is one error here.
+        # Libraries raise many kinds of errors for a damaged file; here they all become a `CheckpointError`.
         try:
             return np.asarray(self._read(), dtype)
         except Exception as error:
@@ -30,12 +31,12 @@ class LazyArray:
 
 
 def damaged(error):
-    """The error for a file that cannot be read, from the error that was met."""
+    """Returns the `CheckpointError` for a file that cannot be read, from the error that was raised."""
     return damage(f"{type(error).__name__}: {str(error)[:200]}")
 
 
 def damage(what):
-    """The error for a file that cannot be read, from a text that says what was met."""
+    """Returns the `CheckpointError` for a file that cannot be read, from a text that describes the problem."""
     return CheckpointError(
         "the weights file is damaged, cut off or not of the kind that its name says; nothing was loaded. "
         f"Get it again, or give another. Received: {what}"

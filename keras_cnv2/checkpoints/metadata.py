@@ -1,9 +1,14 @@
-"""What travels with weights: the names of the classes, how pictures become images, and what their names do not tell.
+"""Metadata stored with weights: class names, image size and other facts that the weights themselves do not show.
 
-A dict with any of "class_names" (one string a class), "image_size" (int, pixels), "resize" ("crop" or "squash"),
-"classifier_activation" (a name that Keras knows, where it is not the default one; "linear" for logits),
-"include_preprocessing" (false, where the model takes normalised images) and "pretrained" (the published file that the
-weights are, or were trained from: dict of "repository", "file", "commit" and "sha256").
+The metadata are a dict with any of these keys:
+
+    "class_names"            one string per class
+    "image_size"             int, pixels
+    "resize"                 "crop" or "squash"
+    "classifier_activation"  name of a Keras activation, if it is not the default one; "linear" for logits
+    "include_preprocessing"  false if the model takes normalised images
+    "pretrained"             the published file that the weights are or were trained from: dict of "repository", "file",
+                             "commit" and "sha256"
 """
 
 import keras
@@ -13,10 +18,10 @@ from keras_cnv2.errors import CheckpointError
 from keras_cnv2.images.normalization import Preprocessing
 from keras_cnv2.images.pictures import RESIZES
 
-# Where it stands among the metadata of a safetensors file, as JSON.
+# The key of these metadata, written as JSON, in the metadata of a safetensors file.
 KEY = "keras_cnv2"
 
-# Pixels. More than any model of this kind can use, less than would fill a memory.
+# In pixels: more than any model of this kind can use, but images of this size still fit into memory.
 MAX_IMAGE_SIZE = 4096
 
 
@@ -42,12 +47,12 @@ CHECKS = {
 
 
 def default_activation(classes):
-    """The name of what makes probabilities of logits. The softmax of a single one is 1, whatever the model saw."""
+    """The default activation: softmax, or sigmoid for one class (the softmax of one logit is always 1)."""
     return "sigmoid" if classes == 1 else "softmax"
 
 
 def check_metadata(metadata):
-    """Returns `metadata`, or raises a `CheckpointError` if it is not of the form above."""
+    """Returns the entries with the keys above; raises a `CheckpointError` for an invalid value."""
     if not isinstance(metadata, dict):
         raise CheckpointError(f"the metadata of the weights make no sense. Received: {str(metadata)[:200]}")
     known = {name: metadata[name] for name in CHECKS if name in metadata}
@@ -58,10 +63,11 @@ def check_metadata(metadata):
 
 
 def adopt_metadata(model, metadata):
-    """Gives a classifier what it was not given itself, and any model where its weights come from.
+    """Sets the attributes of a model from the metadata of its weights.
 
-    An image size that the model's input forbids is left, and a way to resize belongs to its size. Activation and
-    preprocessing are a built model's own.
+    `pretrained` is set on any model. `class_names`, `image_size` and `resize` are set on a classifier that has none:
+    the image size only if the model takes images of any size, and `resize` only if the model then has the image size of
+    the metadata. Activation and preprocessing are not changed, since they are part of the built model.
     """
     model.pretrained = metadata.get("pretrained")
     if not hasattr(model, "class_names"):
@@ -76,20 +82,20 @@ def adopt_metadata(model, metadata):
 
 
 def metadata_of(model):
-    """The metadata that a model carries."""
+    """Returns the metadata of a model."""
     found = {name: getattr(model, name, None) for name in CHECKS} | {"classifier_activation": _activation_of(model)}
     found["include_preprocessing"] = None if _preprocesses(model) else False
     return {name: value for name, value in found.items() if value is not None and CHECKS[name](value)}
 
 
 def _preprocesses(model):
-    """Whether a model takes images in 0..255; of other models than ours, whether they hold the layer for it."""
+    """Whether a model takes images in 0..255. A model of the user does if it holds a `Preprocessing` layer."""
     layers = model._flatten_layers()
     return getattr(model, "include_preprocessing", any(isinstance(layer, Preprocessing) for layer in layers))
 
 
 def _activation_of(model):
-    """The name of a classifier's activation; `None` for the default one, and for functions that are not Keras's."""
+    """The name of a classifier's activation; `None` for the default one, and for functions that Keras does not have."""
     if not getattr(model, "include_top", False):
         return None
     activation = keras.activations.get(model.classifier_activation)

@@ -1,4 +1,4 @@
-"""A folder that says in its model.json which of its files is its model, like that of a run of training."""
+"""A folder with a model.json that names the weights file in it, such as the folder of a training run."""
 
 import json
 import os
@@ -9,20 +9,22 @@ from keras_cnv2.errors import CheckpointError
 
 FILE = "model.json"
 
-# Of a file in the folder or in one below; "*" stands for anything.
+# Allowed patterns: a file in the folder or in a direct subfolder; "*" stands for any characters.
 PATTERN = re.compile(r"[\w*-][\w.*-]*(/[\w*-][\w.*-]*)?")
 
 
 def is_model_folder(path):
-    """Whether there is such a folder at `path`, a string or a path."""
+    """Whether `path`, a string or a path, is a folder with a model.json."""
     return isinstance(path, (str, os.PathLike)) and os.path.isfile(os.path.join(path, FILE))
 
 
 def models_in(folder):
-    """The files of the first pattern in a folder's model.json that there are any of, the newest first.
+    """Returns the files that match the first pattern in model.json that matches any, in descending order of name.
+
+    The names of checkpoints hold their step, so the newest one comes first.
 
     Raises:
-        CheckpointError: If model.json holds something else, or there is no such file yet.
+        CheckpointError: If model.json is invalid, or no file matches yet.
     """
     path = Path(folder) / FILE
     try:

@@ -1,4 +1,7 @@
-"""What each weight is called elsewhere, one ordered table a dialect: the Keras path, the other name, the layout."""
+"""The names of the weights in other implementations: one ordered table per dialect.
+
+A row has the Keras path, the name in the dialect, and the layouts of both arrays.
+"""
 
 import math
 import re
@@ -6,9 +9,9 @@ from typing import NamedTuple
 
 
 class Layout(NamedTuple):
-    """How one array lies here and elsewhere, a letter an axis: `Layout("hwio", "oihw")`.
+    """The axes of one array in Keras and in the dialect, one letter per axis: `Layout("hwio", "oihw")`.
 
-    "1" is an axis of length one. Axes in brackets lie elsewhere behind one another in a single axis.
+    "1" is an axis of length one. Axes in parentheses are flattened into one axis in the dialect.
     """
 
     ours: str
@@ -16,7 +19,7 @@ class Layout(NamedTuple):
 
     @property
     def groups(self):
-        """The letters of each axis elsewhere."""
+        """The letters of each axis in the dialect."""
         return [bracket or axis for bracket, axis in re.findall(r"\((\w+)\)|(\w)", self.theirs)]
 
     def _sizes(self, shape):
@@ -26,12 +29,15 @@ class Layout(NamedTuple):
         return [axis for axis in "".join(self.groups) if axis != "1"]
 
     def shape_there(self, shape):
-        """The shape elsewhere of an array that has `shape` here."""
+        """The shape in the dialect of an array that has `shape` in Keras."""
         sizes = {**self._sizes(shape), "1": 1}
         return tuple(math.prod(sizes[axis] for axis in group) for group in self.groups)
 
     def shape_here(self, shape):
-        """The shape here of an array of `shape` elsewhere; `None` if its rank is wrong or brackets leave it open."""
+        """The shape in Keras of an array that has `shape` in the dialect.
+
+        `None` if the rank is wrong, or if flattened axes leave the shape open.
+        """
         if "(" in self.theirs or len(self.groups) != len(shape):
             return None
         sizes = {**dict(zip(self.groups, shape)), "1": 1}
@@ -52,8 +58,8 @@ class Dialect:
     """One way to name the weights.
 
     Args:
-        name: What people call it.
-        rows: List of (Keras path, name, layout). "{0}" and "{1}" stand for numbers.
+        name: Name of the dialect, for messages.
+        rows: List of (Keras path, name in the dialect, layout). "{0}" and "{1}" stand for numbers.
     """
 
     def __init__(self, name, rows):
@@ -63,11 +69,11 @@ class Dialect:
         self._by_name = [(_pattern(name), path, layout) for path, name, layout in rows]
 
     def name_of(self, path):
-        """The name and the layout of the weight at a Keras path; `None` if it has none here."""
+        """The name and the layout of the weight at a Keras path; `None` if the dialect has no name for it."""
         return _translate(path, self._by_path)
 
     def path_of(self, name):
-        """The Keras path and the layout of the weight with this name; `None` if there is none."""
+        """The Keras path and the layout of the weight with this name; `None` if the dialect has no such name."""
         return _translate(name, self._by_name)
 
     def knows(self, name, rank):
@@ -91,23 +97,24 @@ VECTOR = Layout("c", "c")
 
 
 def _weights(first, layout, second="bias", second_layout=VECTOR):
-    """The two weights of a layer that has a kernel and a bias."""
+    """Rows for the two weights of a layer with a kernel and a bias."""
     return [("kernel", first, layout), ("bias", second, second_layout)]
 
 
 def _affine(gamma, beta, layout):
-    """The two weights of a layer that scales and shifts."""
+    """Rows for the two weights of a layer that scales and shifts."""
     return [("gamma", gamma, layout), ("beta", beta, layout)]
 
 
 CONV = _weights("weight", Layout("hwio", "oihw"))
 DEPTHWISE = _weights("weight", Layout("hwc1", "c1hw"))
 DENSE = _weights("weight", Layout("io", "oi"))
-POINTWISE = _weights("weight", Layout("io", "oi11"))  # a dense layer here, a 1x1 convolution there
+POINTWISE = _weights("weight", Layout("io", "oi11"))  # a dense layer in Keras, a 1x1 convolution in the dialect
 NORM = _affine("weight", "bias", VECTOR)
 GRN = _affine("gamma", "beta", Layout("c", "111c"))
 
-# MinkowskiEngine's: the positions of a kernel run over (column, row), biases are rows, layers are wrapped.
+# MinkowskiEngine's layouts: a kernel has one axis for its positions, column by column; biases have a leading axis of
+# length one; names contain those of wrapper modules ("linear", "ln").
 SPARSE_CONV = _weights("kernel", Layout("hwio", "(wh)io"), second_layout=Layout("c", "1c"))
 SPARSE_DEPTHWISE = _weights("kernel", Layout("hwc1", "(wh)c"), second_layout=Layout("c", "1c"))
 SPARSE_DENSE = _weights("linear.weight", Layout("io", "oi"), "linear.bias")
@@ -148,7 +155,7 @@ def _official_encoder(prefix):
 
 HEAD = [*_layer("norm", "norm", NORM), *_layer("head", "head", DENSE)]
 
-# Of the pyramid's levels, as the official backbones for detection and segmentation call them.
+# The norms of the pyramid's levels, with the names of the official backbones for detection and segmentation.
 PYRAMID_NORMS = _layer("pyramid_norm_{0}", "norm{0}", NORM)
 
 DECODER = [
@@ -158,13 +165,13 @@ DECODER = [
     *_layer("pred", "pred", POINTWISE),
 ]
 
-# facebookresearch/ConvNeXt-V2: its dense models.
+# The dense models of facebookresearch/ConvNeXt-V2.
 OFFICIAL = Dialect("official", [*_official_encoder(""), *PYRAMID_NORMS, *HEAD, *DECODER])
 
-# Its pre-training model with dense shapes. What we write for FCMAE.
+# Its pre-training model with dense shapes. `save_checkpoint` writes FCMAE in this dialect.
 OFFICIAL_FCMAE = Dialect("official fcmae", [*_official_encoder("encoder."), *DECODER])
 
-# Its pre-training model as its code saves it.
+# Its pre-training model with the sparse layers, as its code saves it.
 OFFICIAL_SPARSE = Dialect(
     "official sparse fcmae",
     [
@@ -232,7 +239,7 @@ def _transformers(name, prefix):
             ),
             *(
                 row
-                for stage in range(4)  # counted from one there
+                for stage in range(4)  # transformers counts stages from one
                 for row in _layer(f"pyramid_norm_{stage}", f"{prefix}hidden_states_norms.stage{stage + 1}", NORM)
             ),
             *_layer("norm", f"{prefix}layernorm", NORM),
@@ -246,7 +253,7 @@ TRANSFORMERS_BARE = _transformers("transformers without a head", "")  # its Conv
 
 
 def _keras_rows():
-    """A Keras file counts the weights of a layer: the i-th weight of "head" is "head/i"."""
+    """Yields the rows for Keras files, which number the weights of a layer: the i-th weight of "head" is "head/i"."""
     count = {}
     for path, _, layout in OFFICIAL.rows:
         layer = path.rpartition("/")[0]
@@ -256,7 +263,7 @@ def _keras_rows():
 
 KERAS = Dialect("keras", [*_keras_rows()])
 
-# The paths themselves.
+# The Keras paths themselves as names.
 KERAS_PATHS = Dialect(
     "keras paths", [(path, path, Layout(layout.ours, layout.ours)) for path, _, layout in OFFICIAL.rows]
 )
@@ -266,7 +273,7 @@ DIALECTS = (
     *(KERAS, KERAS_PATHS),
 )
 
-# The parts of a model that a checkpoint may have or lack as a whole, by Keras path. All else is the encoder.
+# The parts of a model that a checkpoint may have or lack as a whole, by Keras path. All other weights are the encoder.
 PARTS = {
     "norm": re.compile(r"norm/"),
     "head": re.compile(r"head/"),
@@ -281,7 +288,7 @@ def part_of(path):
 
 
 def detect(shapes):
-    """The dialect that knows most of the tensors, or `None` if none knows any.
+    """Returns the dialect that knows most of the tensors, or `None` if no dialect knows any.
 
     Args:
         shapes: Dict from names to shapes.

@@ -1,4 +1,4 @@
-"""Files to `{name: array}` and what else they tell. Nothing here knows a model."""
+"""Reads weights files: tensors by name, metadata and configuration. Nothing here depends on a model."""
 
 import contextlib
 import logging
@@ -27,12 +27,12 @@ READERS = {
 
 
 class Contents(NamedTuple):
-    """What a checkpoint holds.
+    """The contents of a checkpoint.
 
     Args:
-        tensors: Dict from names to arrays, NumPy's or lazy ones.
+        tensors: Dict from names to arrays, NumPy or lazy.
         metadata: Dict, see `keras_cnv2.checkpoints.metadata`.
-        config: The configuration of the Keras model in a `.keras` file or in a run's checkpoint, or `None`.
+        config: The configuration of the Keras model in a `.keras` file or a checkpoint of training, or `None`.
     """
 
     tensors: Mapping
@@ -41,13 +41,16 @@ class Contents(NamedTuple):
 
 
 def is_path(source):
-    """Whether `source` is the path of a kind of file that is read here, or of a folder that names one."""
+    """Whether `source` is a path: a `Path`, a string with the suffix of a weights file, or a folder with a model.json.
+
+    Any other string is the name of published weights.
+    """
     is_file = isinstance(source, os.PathLike) or (isinstance(source, str) and source.endswith(tuple(READERS)))
     return is_file or is_model_folder(source)
 
 
 def file_at(path):
-    """The path of a weights file: `path`, or of a folder that names its models, the newest one's that is whole."""
+    """Returns the path of a weights file: `path` itself, or the newest undamaged file of a folder with a model.json."""
     if not is_model_folder(path):
         return Path(path)
     newest, *older = models_in(path)
@@ -68,13 +71,13 @@ def _is_whole(path):
 
 
 def without_suffix(name):
-    """The name of a file without the ending that says what kind it is; any other name as it is."""
+    """Removes the suffix of a weights file from a file name; returns any other name unchanged."""
     return next((name.removesuffix(suffix) for suffix in READERS if name.endswith(suffix)), name)
 
 
 @contextlib.contextmanager
 def open_checkpoint(path):
-    """Opens a weights file. No code in it is run, and arrays are read when they are asked for, inside the context.
+    """Opens a weights file. No code in it is run. Arrays are read on demand, inside the context.
 
     Args:
         path: Path of a `.safetensors`, `.pt`, `.pth`, `.bin`, `.keras` or `.weights.h5` file, or of a run's folder.
@@ -83,8 +86,8 @@ def open_checkpoint(path):
         `Contents`.
 
     Raises:
-        CheckpointError: If `path` is no such path, or the file is damaged or holds anything but weights.
-        FileNotFoundError: If there is no file.
+        CheckpointError: If `path` has another suffix, or the file is damaged or holds anything but weights.
+        FileNotFoundError: If there is no file at this path.
     """
     name = os.fspath(file_at(path)) if is_path(path) else ""
     reader = next((reader for suffix, reader in READERS.items() if name.endswith(suffix)), None)
@@ -95,7 +98,7 @@ def open_checkpoint(path):
     with contextlib.ExitStack() as stack:
         try:
             yield _read(reader, Path(name), stack)
-        except CheckpointError as error:  # of the file itself, or of the model that it was meant for
+        except CheckpointError as error:  # raised while reading the file, or inside the context, e.g. a misfit
             raise CheckpointError(f"{name}: {error}") from error
 
 
@@ -104,5 +107,5 @@ def _read(reader, path, stack):
         return Contents(*reader(path, stack))
     except CheckpointError:
         raise
-    except Exception as error:  # the libraries have many errors for damaged files
+    except Exception as error:  # the libraries raise many kinds of errors for damaged files
         raise damaged(error) from error

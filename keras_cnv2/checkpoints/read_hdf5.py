@@ -1,4 +1,4 @@
-"""HDF5 files, without letting HDF5 touch them in this process."""
+"""Reads HDF5 files without using the HDF5 library in this process."""
 
 import json
 import multiprocessing.spawn
@@ -14,27 +14,28 @@ from keras_cnv2.checkpoints import hdf5_table
 from keras_cnv2.checkpoints.lazy_array import LazyArray, damage
 from keras_cnv2.errors import CheckpointError
 
-# Seconds of computing for the look at a file's structure; that of the largest model takes half a one.
+# Limit of CPU time for reading a file's structure, in seconds. The largest model's takes half a second.
 SECONDS = 5
-# Seconds on the clock, with the start of Python, on a machine that is busy or a file that is far away.
+# Limit of elapsed time in seconds, including the start of Python, for a busy machine or a file on a slow network.
 PATIENCE = 60
-# Exit codes of Python itself: without the package, or with options that it does not know.
+# Exit codes of Python itself: an import failed, or it does not know an option.
 PYTHON_FAILED = (1, 2)
 
 
 def open_hdf5(file, start, length):
-    """What the HDF5 file in a part of a file holds.
+    """Opens an HDF5 file that is a part of another file.
 
-    A process of its own looks at the structure: damaged files make HDF5 compute for ever, or crash. It costs the start
-    of Python with h5py, some 0.4 s, and does not read the numbers. Those are read here, straight from the file.
+    A separate process reads the structure, since damaged files can make the HDF5 library loop forever or crash. This
+    costs about 0.4 s to start Python with h5py. The numbers are read in this process, directly from the file.
 
     Args:
-        file: Open file, unbuffered: it is read from here and from there.
-        start: Int, where the part begins.
-        length: Int, its bytes.
+        file: Open file, unbuffered, since both processes read it.
+        start: Int, the position of the part's first byte.
+        length: Int, the part's size in bytes.
 
     Returns:
-        Dict from paths to a `LazyArray`, or, for groups, to the name of a layer or `None`.
+        Dict from paths in the HDF5 file. The value is a `LazyArray` for an array, and for a group the name of a layer
+        or `None`, see `hdf5_table.table`.
 
     Raises:
         CheckpointError: If the file is damaged, or holds anything that Keras never writes.
@@ -50,10 +51,10 @@ def open_hdf5(file, start, length):
 
 
 def _look(file, start, length):
-    """`hdf5_table.answer` from another process."""
+    """Returns the result of `hdf5_table.answer`, called in another process."""
     python = os.fsdecode(multiprocessing.spawn.get_executable() or "")
     command = [python, "-P", hdf5_table.__file__, *map(str, (start, length, SECONDS))]
-    # The process has what this one imports from, and no threads: their memory counts against its limit.
+    # The process gets the import path of this one, and no extra threads: their memory counts towards its limit.
     path = os.pathsep.join(filter(None, sys.path))
     env = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     try:

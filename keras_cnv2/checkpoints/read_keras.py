@@ -1,6 +1,6 @@
-"""`.keras` and `.weights.h5` files, by the names of the layers that hold the weights.
+"""Reads `.keras` and `.weights.h5` files. Weights are identified by the names of their layers.
 
-Keras's own loader goes by order and kind of layers, and takes the wrong ones in silence.
+Keras's own loader identifies them by the class and order of the layers, and can silently load the wrong ones.
 """
 
 import io
@@ -13,15 +13,15 @@ from keras_cnv2.checkpoints.read_hdf5 import open_hdf5
 from keras_cnv2.checkpoints.read_zip import open_zip, place_of
 
 CHUNK = 1 << 20
-# Groups of what is no layer's weight.
+# Groups that hold no weights of layers.
 LEFT_OUT = {"optimizer", "seed_generator"}
 
 
 def open_keras(path, stack):
-    """Tensors, metadata and configuration in a file that Keras wrote.
+    """Returns tensors, metadata and configuration of a file that Keras wrote.
 
-    The i-th weight of a layer is called "layer/.../layer/i". Names of models are left out, so a backbone's layers are
-    called the same alone and inside another model.
+    The i-th weight of a layer is named "layer/.../layer/i". Names of models are left out, so a backbone's layers have
+    the same names alone and inside another model.
     """
     file, config = stack.enter_context(path.open("rb", buffering=0)), None
     place = 0, file.seek(0, io.SEEK_END)
@@ -38,9 +38,9 @@ def open_keras(path, stack):
 
 
 def metadata_in(config):
-    """What travels with the weights stands in a classifier's configuration, under the same names.
+    """Returns the metadata in a model's configuration: a classifier's configuration has them under the same names.
 
-    Not so the activation, which may be any function there: who builds the model reads it in the configuration.
+    The activation is left out, since it may be any function there; it is read when the model is built.
     """
     is_classifier = config is not None and config.get("registered_name") == "keras_cnv2>ConvNeXtV2"
     arguments = config["config"] if is_classifier else {}
@@ -49,7 +49,7 @@ def metadata_in(config):
 
 
 def _tensors(members):
-    """Names and arrays out of Keras's tree of groups. A layer's has a group `vars`, which carries the layer's name."""
+    """Collects names and arrays from Keras's tree of groups: a group `vars` holds the weights and name of a layer."""
     tensors = {}
     for path, array in members.items():
         group, key = posixpath.split(path)
@@ -64,7 +64,7 @@ def _tensors(members):
 
 
 def _layers(members, group):
-    """The names of the layers that a group lies in, from the outermost on. Models, which hold layers, count as none."""
+    """The names of the layers that contain a group, from the outermost one inwards, without models (with `layers`)."""
     names = []
     while group != "/":
         if f"{group}/vars" in members and f"{group}/layers" not in members:

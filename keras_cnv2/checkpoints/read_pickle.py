@@ -1,16 +1,16 @@
-"""Pickles, run without the module `pickle` and without trust.
+"""Runs untrusted pickles safely: they are interpreted here, not by the module `pickle`.
 
-A pickle is a program for a small stack machine, which may import and call what it names. This machine knows only the
-instructions of containers, numbers and strings, and no names but those of the caller. It can change nothing but what
-it made itself: no attributes, and in dicts only keys that are quick to hash.
+A pickle is a program for a small stack machine, which can import and call anything by name. The machine in this file
+knows only the instructions for containers, numbers and strings, and only the names that the caller allows. A pickle can
+change only objects that it made itself. It cannot set attributes, and keys of dicts must be quick to hash.
 """
 
 import pickletools
 
 from keras_cnv2.errors import CheckpointError
 
-# Bytes. An instruction of one byte may build an object of a hundred, so the length bounds memory and time.
-# The longest pickle of a ConvNeXt V2, with all of its training, has a twentieth of this.
+# In bytes. An instruction of one byte can build an object of a hundred bytes, so the length bounds memory and time.
+# The longest pickle of a ConvNeXt V2, including the state of its training, has a twentieth of this length.
 LIMIT = 1 << 22
 
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -18,15 +18,16 @@ TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 def run_pickle(file, names=None, load=None):
-    """What a pickle makes.
+    """Runs a pickle and returns the object that it builds.
 
     Args:
-        file: Binary file, at most `LIMIT` bytes; it is left behind the pickle.
-        names: Dict from the names that the pickle may use, "module.name", to functions and whatever else.
-        load: Function of what the pickle has instead of an object that lies outside of it.
+        file: Binary file, at most `LIMIT` bytes. Its position is moved to the end of the pickle.
+        names: Dict from the names that the pickle may use, "module.name", to the objects they stand for.
+        load: Function that takes a persistent ID, and returns the object outside of the pickle that it stands for.
 
     Raises:
         CheckpointError: If the pickle asks for any other name.
+        ValueError: If it holds anything else that is not allowed.
     """
     names, memo, stacks = names or {}, {}, [[]]
     for instruction, argument, _ in pickletools.genops(file):
@@ -84,7 +85,7 @@ def run_pickle(file, names=None, load=None):
                 arguments, function = stack.pop(), stack.pop()
                 stack.append(function(*arguments))
             case "BUILD":
-                stack.pop()  # Attributes, of a Namespace and of a state dict: not needed.
+                stack.pop()  # attributes of a Namespace or of a state dict, which are not needed
             case "BINPERSID":
                 stack.append(load(stack.pop()))
             case name:
@@ -102,11 +103,11 @@ def _find(names, name):
 
 
 def _set_items(target, items):
-    """Puts keys and values, one after the other, into a dict."""
+    """Puts a list of alternating keys and values into a dict."""
     if type(target) is not dict or len(items) % 2:
         raise ValueError("items of no dict")
     for key, value in zip(items[::2], items[1::2]):
-        # Tuples within tuples take ages to hash, and large ints can be chosen to collide.
+        # Hashing nested tuples can take very long, and large ints can be chosen to collide.
         if not isinstance(key, str) and not (type(key) is int and 0 <= key < 1 << 32):
             raise ValueError(f"a key of a dict is of the type {type(key).__name__}")
         target[key] = value

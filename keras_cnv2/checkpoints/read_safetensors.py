@@ -1,4 +1,4 @@
-"""`.safetensors` files."""
+"""Reads `.safetensors` files."""
 
 import json
 import zlib
@@ -19,14 +19,14 @@ DTYPES = {
 
 
 def open_safetensors(path, stack):
-    """Tensors and metadata in a `.safetensors` file, and the configuration of the Keras model where it has one.
+    """Returns tensors and metadata of a `.safetensors` file, and the configuration of its Keras model if it has one.
 
-    Where it has checksums, metadata and tensors are compared with them, the latter as they are read.
+    If the file has checksums, they are compared: that of the metadata at once, that of a tensor when it is read.
     """
     from safetensors import safe_open
 
     def lazy(name, part):
-        # The library maps the file into memory. Opened anew, only the pages of this tensor ever count as ours.
+        # The library maps the file into memory. Opened anew for each tensor, only this tensor's pages are resident.
         def read():
             with safe_open(path, "np") as file:
                 array = file.get_tensor(name)

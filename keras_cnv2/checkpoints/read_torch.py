@@ -1,4 +1,4 @@
-"""PyTorch's files, zip and legacy, read without PyTorch and without trust."""
+"""Reads untrusted files of PyTorch, zip and legacy, without PyTorch."""
 
 import io
 import zipfile
@@ -27,11 +27,11 @@ DTYPES = {
 }
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 CHUNK = 1 << 20
-MAX_RANK = 32  # NumPy's
+MAX_RANK = 32  # the limit of NumPy 1
 
 
 class Storage(NamedTuple):
-    """A run of numbers in the file, which tensors are views of."""
+    """A contiguous array of numbers in the file. Tensors are views of it."""
 
     key: str
     dtype: np.dtype
@@ -43,7 +43,7 @@ class Storage(NamedTuple):
 
 
 def open_torch(path, stack):
-    """Tensors in a file of `torch.save`: a state dict, alone or under "model" or "state_dict"."""
+    """Returns the tensors of a file of `torch.save`: a state dict, alone or under "model" or "state_dict"."""
     file = stack.enter_context(path.open("rb"))
     contents = _open_zip(file, stack) if zipfile.is_zipfile(file) else _open_legacy(file)
     tensors = contents
@@ -78,14 +78,14 @@ def _open_zip(file, stack):
             raise ValueError(f"storage {storage.key} has not the size that it should have")
 
     def read(storage):
-        with archive.open(f"{folder}data/{storage.key}") as source:  # compares the checksum at the end
+        with archive.open(f"{folder}data/{storage.key}") as source:  # `zipfile` compares the checksum at the end
             return _read_numbers(source, storage)
 
     return _unpickle(io.BytesIO(archive.read(pickled)), check, read)
 
 
 def _open_legacy(file):
-    """The format before PyTorch 1.6: five pickles, then the storages one after the other."""
+    """Reads the format before PyTorch 1.6: five pickles, then the storages one after the other."""
     file.seek(0)
     pickles = io.BytesIO(file.read(LIMIT))
     if run_pickle(pickles) != LEGACY_MAGIC or run_pickle(pickles) != 1001:
@@ -118,7 +118,7 @@ def _open_legacy(file):
 
 
 def _read_numbers(source, storage):
-    """Reads a storage in pieces, into the memory it will stay in."""
+    """Reads a storage in chunks, directly into the array that is returned."""
     numbers = np.empty(storage.count, storage.dtype)
     target = memoryview(numbers.view(np.uint8))
     while len(target):
@@ -135,8 +135,8 @@ def _unpickle(file, check, read):
 
     Args:
         file: Binary file.
-        check: Function of a `Storage`, raises an error if the file does not hold it.
-        read: Function of a `Storage`, returns its numbers as an array of rank one.
+        check: Function that takes a `Storage`, and raises an error if the file does not hold it.
+        read: Function that takes a `Storage`, and returns its numbers as an array of rank one.
     """
 
     def load(reference):
@@ -151,7 +151,7 @@ def _unpickle(file, check, read):
         check(storage)
         return storage
 
-    # These take as many arguments as PyTorch gives them, and copy none: a short pickle can call them very often.
+    # The signatures are fixed, those of PyTorch, and nothing is copied: a short pickle can call these very often.
     def tensor(storage, offset, shape, strides, requires_grad, hooks, metadata=None):
         return _view(storage, offset, shape, strides, read)
 
@@ -161,7 +161,7 @@ def _unpickle(file, check, read):
     names = {
         "collections.OrderedDict": lambda: {},
         "argparse.Namespace": lambda: {},
-        "__builtin__.set": lambda members: members,  # so called in the protocol that PyTorch writes
+        "__builtin__.set": lambda members: members,  # the name in the pickle protocol that PyTorch writes
         "torch.Size": lambda sizes: sizes,
         "torch._utils._rebuild_tensor_v2": tensor,
         "torch._utils._rebuild_parameter": parameter,
@@ -175,7 +175,7 @@ def _is_count(value):
 
 
 def _view(storage, offset, shape, strides, read):
-    """A tensor: a view of a storage, which must lie inside of it."""
+    """Returns a tensor as a `LazyArray`. It is a view of a storage, and must lie inside of it."""
     if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise ValueError("impossible tensor")
     if len(shape) != len(strides) or len(shape) > MAX_RANK or not all(map(_is_count, (offset, *shape, *strides))):
@@ -188,6 +188,6 @@ def _view(storage, offset, shape, strides, read):
         flat = read(storage)
         strides_in_bytes = [stride * storage.dtype.itemsize for stride in strides]
         view = np.lib.stride_tricks.as_strided(flat[offset:], shape, strides_in_bytes, writeable=False)
-        return view if view.size >= flat.size else view.copy()  # else it would keep all of the storage in memory
+        return view if view.size >= flat.size else view.copy()  # a view would keep the whole storage in memory
 
     return LazyArray(shape, storage.dtype, numbers)

@@ -1,4 +1,4 @@
-"""Zip archives as PyTorch and Keras write them."""
+"""Zip archives in the form in which PyTorch and Keras write them: without compression."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ from keras_cnv2.errors import CheckpointError
 
 
 def open_zip(file, stack):
-    """A `zipfile.ZipFile` whose entries together hold no more than the file."""
+    """Opens a zip archive. Raises a `CheckpointError` if it is compressed, or its entries exceed the file's size."""
     archive = stack.enter_context(zipfile.ZipFile(file))
     entries = archive.infolist()
     stored = all(e.compress_type == zipfile.ZIP_STORED and e.compress_size == e.file_size for e in entries)
@@ -20,11 +20,11 @@ def open_zip(file, stack):
 
 
 def place_of(file, entry):
-    """Where the bytes of a stored entry begin in the file of the archive, and how many they are.
+    """Returns the position of a stored entry's first byte in the file, and the entry's size in bytes.
 
     Args:
-        file: Open file.
-        entry: `zipfile.ZipInfo` of an entry that the archive could open: its local header is there.
+        file: Open file of the archive.
+        entry: `zipfile.ZipInfo` of an entry that has been opened before, so that its local header is known to be valid.
     """
     file.seek(entry.header_offset)
     header = file.read(30)

@@ -1,4 +1,4 @@
-"""The published checkpoints, one row each: all there is to know of them but the weights."""
+"""The published checkpoints, one row each, with all facts about them except the weights."""
 
 import re
 from dataclasses import dataclass, replace
@@ -16,20 +16,20 @@ class Checkpoint:
 
     Args:
         size: Name of the size, "atto" to "huge".
-        tag: What the checkpoint is called within its size.
-        image_size: Pixels, the side of the images it was evaluated on.
-        resize: How pictures become such images, "crop" or "squash".
-        top1: Published accuracy in percent, on ImageNet-1K or on what the tag names; `None` for encoders.
-        has_head: Whether it classifies.
+        tag: Name of the checkpoint, unique within its size.
+        image_size: Side in pixels of the images it was evaluated on.
+        resize: How image files are resized to this size, "crop" or "squash".
+        top1: Published accuracy in percent, on ImageNet-1K or the dataset that the tag names; `None` for encoders.
+        has_head: Whether it is a classifier.
         repository: Repository on the Hugging Face hub.
         file: File in the repository.
-        official_file: What the authors called theirs.
+        official_file: Name of the authors' own file.
         licence: Licence of the weights.
         logits: The first five published logits on the image that `keras-cnv2 verify` asks for, or `None`.
         stem_stride: Stride of the stem.
         class_names: The names of the classes, by default ImageNet's.
         revision: Commit, tag or branch of the repository; `None` for the newest commit.
-        sha256: Checksum of the file, or `None` where it is not known. `keras-cnv2 verify` prints both.
+        sha256: Checksum of the file, or `None` if it is not known. `keras-cnv2 verify` prints revision and checksum.
     """
 
     size: str
@@ -54,7 +54,7 @@ class Checkpoint:
 
     @property
     def metadata(self):
-        """What travels with the weights, see `keras_cnv2.checkpoints.metadata`."""
+        """The metadata of the weights, see `keras_cnv2.checkpoints.metadata`."""
         class_names = {"class_names": self.class_names or imagenet_classes()} if self.has_head else {}
         return {**class_names, "image_size": self.image_size, "resize": self.resize}
 
@@ -79,7 +79,7 @@ def _row(size, tag, image_size, official, top1=None, logits=None, revision=None,
 
 IN1K, IN22K = "fcmae_ft_in1k", "fcmae_ft_in22k_in1k"
 
-# Accuracies: the authors' model zoo. Logits: those the transformers library's conversion was checked with.
+# Accuracies: from the authors' model zoo. Logits: the values with which the transformers library checks its conversion.
 OFFICIAL = (
     *(_row(size, "fcmae", 224, "1k_224_fcmae") for size in SIZES),
     _row("atto", IN1K, 224, "1k_224_ema", 76.7, (-0.3930, 0.1747, -0.5246, 0.4177, 0.4295)),
@@ -102,7 +102,7 @@ OFFICIAL = (
     _row("huge", f"{IN22K}_512", 512, "22k_512_ema", 88.9, (-0.3090, 0.0802, -0.0682, -0.1979, -0.2826)),
 )
 
-# Trained here, see docs/cifar10.md. A checkout has the file in weights/.
+# Trained in this project, see docs/cifar10.md. A checkout has the file in weights/.
 OURS = (
     Checkpoint(
         size="atto",
@@ -124,26 +124,26 @@ OURS = (
 
 CHECKPOINTS = OFFICIAL + OURS
 
-# It becomes a path in the cache: no part of it begins with a dot.
+# The revision becomes part of a path in the cache, so no part of it may begin with a dot.
 REVISION = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")
 
-# Other words for tags.
+# Other names for tags.
 ALIASES = {"imagenet": IN1K}
 
 
 def find_checkpoint(weights, size=None):
-    """The row that `weights` names.
+    """Returns the row that `weights` names.
 
     Args:
-        weights: A tag ("fcmae_ft_in1k", "imagenet"), or a full name ("convnextv2_tiny.fcmae_ft_in1k"); with "@" and a
-            revision where it is not the row's own.
-        size: Name of the size, where it is known.
+        weights: A tag ("fcmae_ft_in1k", "imagenet") or a full name ("convnextv2_tiny.fcmae_ft_in1k"), followed by "@"
+            and a revision for another revision than the row's.
+        size: Name of the size, if it is known.
 
     Returns:
-        `Checkpoint`; at another revision than its own, one without a checksum.
+        A `Checkpoint`; for another revision than the row's, it has no checksum.
 
     Raises:
-        CheckpointError: If there is no such row, or rows of several sizes, or no such revision can be.
+        CheckpointError: If there is no such row, if several sizes have such a row, or if the revision is invalid.
     """
     if isinstance(weights, str) and "@" in weights:
         name, _, revision = weights.partition("@")
@@ -164,7 +164,7 @@ def find_checkpoint(weights, size=None):
 
 
 def _at(row, revision):
-    """A row at a revision of its repository."""
+    """Returns a row with another revision of its repository."""
     if not REVISION.fullmatch(revision):
         raise CheckpointError(
             "A revision is a commit, a tag or a branch of the hub's repository, as in 'fcmae_ft_in1k@main'. "
@@ -174,5 +174,5 @@ def _at(row, revision):
 
 
 def find_file(path):
-    """The row whose file has this path's name, the official one or the full name with its ending, or `None`."""
+    """Returns the row whose official file, or full name plus ".safetensors", has the name of this path; or `None`."""
     return next((row for row in CHECKPOINTS if path.name in (row.official_file, f"{row.name}.safetensors")), None)

@@ -1,4 +1,4 @@
-"""The argument `weights` of the models: a published tag or a path."""
+"""The argument `weights` of the models: the tag of published weights, or a path."""
 
 import contextlib
 from pathlib import Path
@@ -18,7 +18,7 @@ class Weights(NamedTuple):
 
     Args:
         path: Path of their file.
-        metadata: What is known of them beside what the file says, see `keras_cnv2.checkpoints.metadata`.
+        metadata: Known facts in addition to the file's own metadata, see `keras_cnv2.checkpoints.metadata`.
     """
 
     path: Path
@@ -26,18 +26,18 @@ class Weights(NamedTuple):
 
 
 def fetch_weights(weights, size=None):
-    """Finds weights, and downloads them if need be: our own are in a checkout already.
+    """Finds weights, and downloads them if necessary. A checkout of the project holds its own weights already.
 
     Args:
-        weights: Tag or full name of a published checkpoint, either with "@" and a revision of its repository if need
-            be, or a path.
-        size: Name of the size that a tag is for.
+        weights: Tag or full name of a published checkpoint, optionally followed by "@" and a revision of its
+            repository; or a path.
+        size: Name of the size, for a tag.
 
     Returns:
         `Weights`.
 
     Raises:
-        CheckpointError: If there are no such weights, or they cannot be had.
+        CheckpointError: If there are no such weights, or they cannot be downloaded.
     """
     if is_path(weights):
         path = file_at(weights)
@@ -53,21 +53,21 @@ def fetch_weights(weights, size=None):
 
 
 def fetch_weights_for(weights, depths, dims):
-    """`fetch_weights` for a model of these depths and dims; `None` stays `None`.
+    """Calls `fetch_weights` for a model of these depths and dims; returns `None` for `None`.
 
-    Before the model is built, so that a wrong name or a lost connection is told at once.
+    Called before the model is built, so that a wrong name or a lost connection is reported at once.
     """
     return None if weights is None else fetch_weights(weights, size_of(depths, dims))
 
 
 def published(weights, depths, dims):
-    """What is known of published weights for a model of these depths and dims, before they are fetched.
+    """Returns the registry's row for published weights of a model of these depths and dims, without fetching them.
 
     Args:
         weights: As in `fetch_weights`, or `None`.
 
     Returns:
-        `Checkpoint`; `None` for weights of the user's own, and for none.
+        A `Checkpoint`, or `None` for the user's own weights and for `weights=None`.
     """
     if weights is None:
         return None
@@ -83,14 +83,14 @@ def published(weights, depths, dims):
 
 
 def stem_stride_for(row, given):
-    """The stem's stride of a model: what is given, or else that of published weights, or else 4.
+    """Returns the stem's stride of a model: the given one, else that of published weights, else 4.
 
     Args:
-        row: What `published` returned.
+        row: The return value of `published`.
         given: Int or `None`.
 
     Raises:
-        CheckpointError: If the weights have another one than is given.
+        CheckpointError: If the weights have another stride than the given one.
     """
     if row is None:
         return 4 if given is None else given
@@ -104,17 +104,17 @@ def stem_stride_for(row, given):
 
 @contextlib.contextmanager
 def open_weights(weights):
-    """Opens what `fetch_weights` returned, as `open_checkpoint` does."""
+    """Opens the `Weights` of `fetch_weights` like `open_checkpoint`, and adds their metadata to those of the file."""
     with open_checkpoint(weights.path) as contents:
         known = dict(weights.metadata)
         head = translate(contents.tensors)[1].get("head/bias")
         if head and shape_of(head.array) != (len(known.get("class_names", ())),):
-            known.pop("class_names", None)  # a file of the user's own under a published name
-        told = {"pretrained": known["pretrained"]} if "pretrained" in known else {}  # not what a file says of itself
+            known.pop("class_names", None)  # the user's own file, which has the name of a published one
+        told = {"pretrained": known["pretrained"]} if "pretrained" in known else {}  # overrides the file's own entry
         yield contents._replace(metadata={**known, **contents.metadata, **told})
 
 
 def load_weights(model, weights, other_classes=False):
-    """Loads what `fetch_weights` returned; `other_classes` as in `load_contents`."""
+    """Loads the `Weights` of `fetch_weights` into a model; `other_classes` is as in `load_contents`."""
     with open_weights(weights) as contents:
         load_contents(model, contents, other_classes)

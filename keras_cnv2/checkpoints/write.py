@@ -1,4 +1,4 @@
-"""A model's weights to a file that PyTorch users read."""
+"""Writes a model's weights to a file that PyTorch implementations read."""
 
 import json
 import os
@@ -12,21 +12,21 @@ from keras_cnv2.files import replacing
 
 
 def save_checkpoint(model: keras.Model, path: str | os.PathLike, naming: str = "official") -> None:
-    """Writes a safetensors file that PyTorch users, timm, transformers and `load_checkpoint` read.
+    """Writes a safetensors file that the official code, timm, transformers and `load_checkpoint` read.
 
-    The names of the classes, how pictures become images, the name of an activation other than "softmax" (of one class,
-    "sigmoid"; "linear" for logits), and that images are normalised already, go into its metadata, under "keras_cnv2",
-    as JSON.
+    Its metadata hold an entry "keras_cnv2" in JSON, with the class names, the image size and way to resize, the
+    activation unless it is the default one ("softmax", or "sigmoid" for one class; "linear" stands for logits), whether
+    the model takes normalised images, and the published file that the weights come from.
 
     Args:
-        model: A classifier, backbone or FCMAE. Of a model of your own on one of our encoders, the encoder is written,
-            and a log line says what is left out.
-        path: Path that ends in `.safetensors`. A file that is there is replaced when the new one is whole.
+        model: A classifier, backbone or FCMAE; or a model of your own on an encoder of this package, of which only the
+            encoder is written, and a log line names the layers that are left out.
+        path: Path that ends in `.safetensors`. An existing file is replaced once the new one is complete.
         naming: As in `keras_cnv2.state_dict`.
 
     Raises:
-        ValueError: If the path or the naming is none of these.
-        OSError: If the file cannot be written; what was there is left as it was.
+        ValueError: If `path` has another suffix, or for the reasons given in `keras_cnv2.state_dict`.
+        OSError: If the file cannot be written; an existing file stays unchanged.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -42,7 +42,7 @@ def write_tensors(path, tensors, metadata):
     """Writes a safetensors file.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         tensors: Dict from names to arrays.
         metadata: Dict of strings.
 
@@ -53,7 +53,7 @@ def write_tensors(path, tensors, metadata):
     from safetensors.numpy import save_file
 
     path.touch()
-    mode = path.stat().st_mode  # of any new file here; that of safetensors is for its owner alone
+    mode = path.stat().st_mode  # the usual mode of new files; safetensors makes files that only their owner can read
     try:
         save_file(tensors, path, metadata)
     except SafetensorError as error:
