@@ -1,18 +1,21 @@
-"""Files and arrays to augmented batches.
+"""Turns files and arrays into augmented batches.
 
-    images/       images with a class each
+    images/       images with one class each
     scenes/       images with a class for each pixel
     boxes/        images with boxes
-    source        what training asks of data, a Protocol
+    source        the interface between data and training, a Protocol
     loader        batches with tf.data: order, resuming, unreadable pictures
-    headers       which files cannot be read, before a run begins
-    file_rows     how pictures are kept as files; tfds_rows: in TensorFlow Datasets; splits: what is held out
-    reading       how the pictures of a recipe are read
+    headers       finds unreadable files before a run begins
+    file_rows     pictures stored as files
+    tfds_rows     pictures stored in TensorFlow Datasets
+    splits        which pictures are held out for validation
+    reading       how a recipe reads pictures
     shares        the part of each batch that a worker loads
-    draws         random numbers that depend on the seed and the position alone
-    rescaled_part a part of a picture, rescaled
-    compiled      a function as a graph, where the backend has graphs
+    draws         random numbers that depend only on the seed and the position
+    rescaled_part a rescaled part of a picture
+    compiled      compiles a function, on backends that have graphs
     errors        how messages quote names
 
-In each of the three folders, `task` says what becomes of a row, `sources` opens what a user wrote.
+A picture is a stored image, e.g. a file; an image is the tensor that a model gets. In each of the three folders, `task`
+turns dataset rows into training examples, and `sources` opens the data that a recipe names.
 """

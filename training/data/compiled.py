@@ -1,10 +1,10 @@
-"""A function as a graph, on backends that have graphs."""
+"""Compiles a function, on backends that have graphs."""
 
 import keras
 
 
 def compiled(function):
-    """The function as a graph where the backend has graphs: one operation at a time would take many times as long."""
+    """Returns the function compiled to a graph on JAX and TensorFlow, where eager execution is many times slower."""
     if keras.backend.backend() == "jax":
         import jax
 

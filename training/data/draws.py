@@ -1,4 +1,4 @@
-"""Random numbers as a function of a key: for keras.random, on any backend, without a state to save."""
+"""Stateless random numbers for keras.random, as a function of a key, on any backend."""
 
 import numbers
 
@@ -8,14 +8,14 @@ from keras import ops
 
 
 class Draws(keras.random.SeedGenerator):
-    """Seeds that depend on a key and on how many were drawn, and on nothing else.
+    """Generates seeds that depend only on a key and on how many seeds were drawn before.
 
-    Stands in for `keras.random.SeedGenerator` wherever Keras takes one as `seed`. There is no state to save: the same
-    key gives the same draws in any order, in parallel and after a restart. Different keys give unrelated draws.
+    Replaces `keras.random.SeedGenerator` wherever Keras takes one as `seed`. There is no state to save: the same key
+    gives the same draws in any order, in parallel and after a restart. Different keys give unrelated draws.
 
     Args:
-        *key: Ints or integer scalar tensors, e.g. a seed and the position of an image in the whole of training. Of
-            each, 64 bits count.
+        *key: Ints or integer scalar tensors, e.g. a seed and the position of an image in the whole training. The low
+            64 bits of each are used.
     """
 
     def __init__(self, *key):
@@ -27,18 +27,18 @@ class Draws(keras.random.SeedGenerator):
         self._calls = 0
 
     def next(self, ordered=True):
-        """A new seed: two integers of 32 bits."""
+        """Returns a new seed: two 32-bit integers."""
         self._calls += 1
         return _scramble(self._state, _bits(self._calls))
 
 
 def _bits(values):
-    """Integers below 2**32 in a type that the backend computes with and takes for a seed."""
+    """Returns integers below 2**32 in a dtype that the backend can compute with and accepts as a seed."""
     return ops.convert_to_tensor(np.array(values, "uint32" if keras.backend.backend() == "jax" else "int64"))
 
 
 def _words(part):
-    """The low and the high 32 bits of an integer."""
+    """Returns the low and the high 32 bits of an integer."""
     if isinstance(part, numbers.Integral):
         return _bits(int(part) & 0xFFFFFFFF), _bits(int(part) >> 32 & 0xFFFFFFFF)
     part = ops.convert_to_tensor(part)
@@ -49,8 +49,8 @@ def _words(part):
 
 
 def _scramble(state, word):
-    """Every bit of both changes half the bits of the result, and no two words give the same one."""
-    # The end of MurmurHash3.
+    """Hashes a word into a state: each input bit affects half of the output bits; different words never collide."""
+    # The finalizer of MurmurHash3.
     x = ops.bitwise_xor(state, word)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         x = ops.bitwise_xor(x, ops.right_shift(x, shift))

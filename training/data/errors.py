@@ -1,4 +1,4 @@
-"""What is wrong with data, and how messages tell it. Imports no TensorFlow."""
+"""Messages about faulty data. Imports no TensorFlow."""
 
 import logging
 from collections import Counter
@@ -7,28 +7,28 @@ from ..errors import DataError
 
 logger = logging.getLogger(__name__)
 
-# How many names a message quotes.
+# Maximum number of names quoted in a message.
 QUOTED = 5
 
 
 def quote(names):
-    """The first of some names, for a message."""
+    """Returns the first names of a list as text for a message."""
     rest = len(names) - QUOTED
     return ", ".join(names[:QUOTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def say_left_out(path, left_out):
-    """Logs in one line what lies among the pictures of a folder and is not taken, a `LeftOut`."""
+    """Logs in one line which files in a picture folder are not used, a `LeftOut`."""
     if left_out:
         logger.warning("%s: left out, as they are no pictures that are read: %s", path, left_out)
 
 
 def check_names(names, source="classes"):
-    """Raises a `DataError` if two classes have one name: figures would be put down to the wrong one.
+    """Raises a `DataError` if two classes share a name: results would be attributed to the wrong class.
 
     Args:
         names: Strings.
-        source: What they are from, for the message.
+        source: Where the names come from, for the message.
     """
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:

@@ -1,4 +1,4 @@
-"""Pictures that are files: the rows of a `Loader` of loader.py."""
+"""Pictures stored as files: supplies the rows of a `Loader` (loader.py)."""
 
 import os
 
@@ -11,24 +11,24 @@ Dataset = tf.data.Dataset
 
 
 class FileRows:
-    """Keeps pictures as files: rows are their numbers, those of training come before those of validation.
+    """A mixin for a `Loader` whose pictures are files. Rows are file numbers: training first, then validation.
 
-    Beside a `Loader` of loader.py. A subclass opens the picture number `self._index(rows, key)` in its `_open`.
+    A subclass opens the picture number `self._index(rows, key)` in its `_open`.
     """
 
     def _keep(self, training, validation):
-        """Takes the paths of all training and of all validation pictures."""
+        """Stores the paths of all training and all validation pictures."""
         with tf.device("cpu"):
             self._files = tf.constant([os.fsencode(file) for file in (*training, *validation)], tf.string)
 
     def look(self, memory=None):
-        """Names the pictures that cannot be read, by their headers.
+        """Reads the headers of all files and logs the pictures that cannot be read.
 
         Args:
             memory: See `training.data.headers.unreadable`.
 
         Raises:
-            DataError: If these are too many.
+            DataError: If too many pictures cannot be read.
         """
         pictures = [os.fsdecode(file) for file in self._files.numpy()]
         files = pictures + [os.fsdecode(file) for file in self._beside()]
@@ -39,7 +39,7 @@ class FileRows:
         self._leave_out(faults)
 
     def _beside(self):
-        """Of each picture a file without which it cannot be used; none for any."""
+        """Returns a second file that each picture needs, e.g. its labels; by default an empty list."""
         return []
 
     def _epochs(self, recipe, share):
@@ -60,7 +60,7 @@ class FileRows:
         return Dataset.from_tensor_slices(order).batch(batch_size)
 
     def _index(self, rows, keys):
-        """The numbers of these rows; for keys beyond them, those of pictures that follow."""
+        """Returns the file numbers at these keys; keys beyond the rows get the training pictures that follow."""
         length = tf.size(rows, tf.int64)
         following = (rows[0] + 1 + keys - length) % max(self.size, 1)
         return tf.where(keys < length, tf.gather(rows, tf.minimum(keys, length - 1)), following)

@@ -1,4 +1,4 @@
-"""Which picture files cannot be read, by their headers: looked for before a run begins, and remembered."""
+"""Finds unreadable picture files by their headers, before a run begins, and caches the result."""
 
 import contextlib
 import hashlib
@@ -18,28 +18,28 @@ from keras_cnv2.images.header import picture_size
 
 logger = logging.getLogger(__name__)
 
-# How long it is looked, in seconds: a run need not wait for the headers of millions of files.
+# Time limit in seconds: a run should not wait for the headers of millions of files.
 SECONDS = 60
 
-# More than cores, as most of the time goes by waiting for disks; and the files that a thread takes at once.
+# More threads than cores, since they mostly wait for the disk; and the number of files that a thread takes at once.
 THREADS, CHUNK = 16, 256
 
-# Bytes that are read of a file, and of one that does not tell its size in these: of a JPEG much may come before it.
+# Bytes read first, and further bytes read if these hold no image size: a JPEG may have much metadata before its size.
 HEADS = (2**16, 2**24)
 
 
 def unreadable(files, max_pixels, memory=None, seconds=SECONDS):
-    """Looks at the headers of files.
+    """Checks the headers of files.
 
     Args:
         files: List of paths.
         max_pixels: Height times width of the largest picture that is decoded.
-        memory: Path of a folder where those that were found in order are remembered, by path, size and time of change;
-            `None` for nowhere.
-        seconds: After which no further file is looked at; the log says so.
+        memory: Path of a cache folder. It remembers readable files by path, size and modification time. `None`: no
+            cache.
+        seconds: Time limit in seconds, after which no further file is checked; the log says so.
 
     Returns:
-        Dict from the place in the list to the reason, of those that cannot be read.
+        Dict from the index of each unreadable file in the list to the reason.
     """
     memory = memory and Path(memory) / _name(files)
     known, end = _remembered(memory), time.monotonic() + seconds
@@ -63,10 +63,10 @@ def unreadable(files, max_pixels, memory=None, seconds=SECONDS):
 
 
 def _look_at(file, max_pixels, known):
-    """What a file is remembered by, and why it cannot be read or `None`."""
+    """Returns a file's cache key, and the reason why it cannot be read or `None`."""
     try:
         status = os.stat(file)
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
             return None, "no regular file"
         facts = f"{os.path.abspath(file)}\0{status.st_size}\0{status.st_mtime_ns}\0{max_pixels}"
         digest = hashlib.blake2b(os.fsencode(facts), digest_size=8).digest()
@@ -77,7 +77,7 @@ def _look_at(file, max_pixels, known):
 
 
 def fault_of(file, max_pixels=np.inf):
-    """Why a file is no picture that can be read, by its header; else `None`. Raises an `OSError` for no file."""
+    """Returns why a file's header is not that of a readable picture, or `None`. Raises `OSError` without a file."""
     height = width = 0
     with open(file, "rb") as opened:
         head = b""
@@ -94,7 +94,7 @@ def fault_of(file, max_pixels=np.inf):
 
 
 def _name(files):
-    """Of the file that remembers which files are in order: one for the folder of all of them."""
+    """Returns the name of the cache file, which depends on the common folder of all files."""
     folder = os.path.commonpath([os.path.abspath(file) for file in (min(files), max(files))])
     return f".headers-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.npy"
 
@@ -110,7 +110,7 @@ def _remembered(memory):
 
 def _remember(memory, keys):
     if memory is not None:
-        with contextlib.suppress(OSError):  # no place to write to: the next run looks again
+        with contextlib.suppress(OSError):  # not writable: the next run checks again
             memory.parent.mkdir(parents=True, exist_ok=True)
             with replacing(memory) as temporary:
                 np.save(temporary, np.array(keys, "uint64"))

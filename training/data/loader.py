@@ -1,6 +1,6 @@
-"""Pictures to batches with tf.data, whatever they are labelled with and wherever they are kept.
+"""Loads pictures into batches with tf.data, for any kind of label and any storage.
 
-A batch of training is a function of its number and the seed alone: a run goes on anywhere as if it had never stopped.
+A training batch depends only on its number and the seed, so a run can resume at any step as if it had never stopped.
 """
 
 import contextlib
@@ -22,41 +22,41 @@ from .errors import quote
 Dataset = tf.data.Dataset
 logger = logging.getLogger(__name__)
 
-# Where validation pictures are looked for, in a folder and among the splits of TensorFlow Datasets.
+# Names of validation folders and of validation splits in TensorFlow Datasets; the first one found is used.
 VALIDATION_NAMES = ("val", "validation", "valid", "test")
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-# How many examples are loaded at once: several copies of a batch are in memory for a while.
+# Batch size for examples; limited because several copies of a batch are in memory at a time.
 EXAMPLES_BATCH = 64
 
-# As many unreadable pictures never end a run, however small the data are.
+# This many unreadable pictures are always tolerated, however small the data set is.
 TOLERATED = 10
 
-# How many pictures of 16 bits are named that few grey levels remain of.
+# How many 16-bit pictures that keep only few grey levels are named in the log.
 NAMED = 10
 
-# Of the pipeline that loads one batch: made anew for each, it would take longer to rewrite than that saves.
+# Options of the per-batch pipeline: it is rebuilt for each batch, so optimising it costs more than it saves.
 _AS_WRITTEN = tf.data.Options()
 _AS_WRITTEN.autotune.enabled = False
 _AS_WRITTEN.experimental_optimization.apply_default_optimizations = False
 
 
 class Loader:
-    """Loads batches of pictures in parallel, in an order that is drawn for each pass over them.
+    """Loads batches of pictures in parallel, in a new random order for each pass over the data.
 
-    The base of all sources that are `training.data.source.Source`s of pictures.
+    Base class of all `training.data.source.Source`s that read pictures.
 
-    Two things are left to subclasses: how pictures are kept (`FileRows`, `TfdsRows`), and what becomes
-    of one (`Pictures`, `Scenes`, `Boxes`), by `_training_batches` and `_validation_batches`.
+    Subclasses add two things: the storage (`FileRows`, `TfdsRows`), and how a row becomes a training example
+    (`Pictures`, `Scenes`, `Boxes`), by means of `_training_batches` and `_validation_batches`.
 
-    A picture that cannot be read is named in the log and left out; in training another one takes its place.
+    A picture that cannot be read is logged and left out; in training, another one takes its place.
 
     Args:
         size: Number of training images.
         validation_size: Number of validation images.
         class_names: Tuple of strings, or `None` for pictures without labels.
-        max_unreadable: Largest share of all pictures that may be unreadable; ten may be anyway.
+        max_unreadable: Largest share of all pictures that may be unreadable; ten are always allowed.
         reading: `keras_cnv2.images.pictures.Reading`, how pictures are read.
 
     Attributes:
@@ -78,41 +78,41 @@ class Loader:
         self.max_unreadable = max_unreadable
         self.reading = reading
         self.failure = None
-        self._unreadable = {}  # name -> reason, empty where it is not known
+        self._unreadable = {}  # name -> reason, or "" if it is unknown
         self._has_unturned = False
         self._of_16_bits, self._small_ranges = set(), 0
         self._lock = threading.Lock()
 
     def look(self, memory=None):
-        """Nothing can be checked before the pictures are read; see `FileRows` for those that are files."""
+        """Does nothing: by default nothing can be checked before pictures are read. `FileRows` checks files."""
 
-    # How pictures are kept. `rows` are tensors that stand for the pictures of a batch.
+    # Storage, supplied by a subclass. `rows` are tensors that identify the pictures of a batch.
 
     def _epochs(self, recipe, share):
-        """A function from an epoch, a scalar tensor, to a worker's rows of its batches in their order: a `Dataset`."""
+        """Returns a function from an epoch, a scalar tensor, to a `Dataset` of a worker's batches of rows, in order."""
         raise NotImplementedError
 
     def _validation_rows(self, batch_size):
-        """All validation rows once, for all workers: a `Dataset`."""
+        """Returns a `Dataset` of batches with all validation rows once, for all workers."""
         raise NotImplementedError
 
     def _example_rows(self, batch_size):
-        """Rows that are always the same, of validation pictures if there are any: a `Dataset`."""
+        """Returns a `Dataset` of batches of rows in a fixed order, from validation if there is any."""
         raise NotImplementedError
 
     def _open(self, rows, key):
-        """A tuple of what is kept of one row: the encoded picture, then its label, whatever that is.
+        """Returns the contents of one row as a tuple: the encoded picture, then its label of any kind.
 
-        For keys beyond the rows, of pictures to take their place.
+        Keys beyond the rows give substitutes for unreadable pictures.
         """
         raise NotImplementedError
 
     def _names(self, rows, keys):
-        """What a person knows these pictures by: a string tensor."""
+        """Returns readable names of these pictures: a string tensor."""
         raise NotImplementedError
 
     def _opened(self, rows, key):
-        """What `_open` returns. A picture of 16 bits that few grey levels remain of is named in the log."""
+        """Returns the result of `_open`, and logs 16-bit pictures of which only few grey levels remain."""
         contents, *label = self._open(rows, key)
 
         def look():
@@ -129,22 +129,24 @@ class Loader:
             return tf.identity(contents), *label
 
     def _training_batches(self, recipe, first_batch, share, load, change=None, finish=None):
-        """All batches of training from one on, without end, in a new order each pass over the pictures.
+        """Returns endless training batches, in a new order for each pass over the pictures.
 
-        What becomes of a picture depends on its place in the batch, not on the worker that loads it.
+        The augmentation of a picture depends on its position in the batch, not on the worker that loads it.
 
         Args:
             recipe: The `training.recipes.fields.Training`.
-            first_batch: Number of the first batch. None of those before is decoded.
+            first_batch: Number of the first batch. Earlier batches are not decoded.
             share: `training.data.shares.Share`, the part of each batch that is loaded.
-            load: From what `_open` returns, one argument each, `Draws` and the epoch to a tuple of tensors of static
-                shapes. It raises an error if the picture cannot be read.
-            change: Optional function from these tensors and `Draws` to others like them, which fails for no picture.
-            finish: Optional function from the batched tensors and `Draws` to the batch. Its draws are of the worker.
+            load: Function of the elements that `_open` returns (one argument each), `Draws` and the epoch; returns a
+                tuple of tensors of static shapes. It raises an error if the picture cannot be read.
+            change: Optional function from these tensors and `Draws` to tensors like them. It must not fail for any
+                picture.
+            finish: Optional function from the batched tensors and `Draws` to the batch. These draws differ between
+                workers.
 
         Returns:
-            A `Dataset` of tuples of tensors, each the share's part of `recipe.step_batch` long, or of what `finish`
-            returns.
+            A `Dataset` of tuples of tensors, or of the results of `finish`. The length of each tensor is the share's
+            part of `recipe.step_batch`.
         """
         part = share.of(recipe.step_batch)
         count = part.stop - part.start
@@ -167,21 +169,23 @@ class Loader:
             return batches.skip(tf.maximum(first_batch - epoch * steps, 0))
 
         batches = Dataset.range(first_batch // steps, np.iinfo("int64").max).flat_map(of_epoch)
-        # Two at a time, so that no core is idle when a batch is nearly done.
+        # Two batches at a time, so that no core is idle while the last pictures of a batch are loaded.
         return batches.map(load_batch, num_parallel_calls=2, deterministic=True).prefetch(1)
 
     def _validation_batches(self, batch_size, share, load, finish=None, mixed=False):
-        """Every validation picture once.
+        """Returns batches with every validation picture once.
 
         Args:
-            batch_size: Int. All batches are whole, for the sake of static shapes; empty places have the weight 0.
+            batch_size: Int. All batches have this size, to keep shapes static; padding has weight 0.
             share: `training.data.shares.Share`, the part of each batch that is loaded.
-            load: From what `_open` returns, one argument each, to a tuple of tensors of static shapes.
+            load: Function of the elements that `_open` returns (one argument each); returns a tuple of tensors of
+                static shapes.
             finish: Optional function from the batched tensors to others.
-            mixed: Bool, whether they come in the order of `_example_rows`.
+            mixed: Bool, whether pictures come in the order of `_example_rows`.
 
         Returns:
-            A `Dataset` of tuples: these tensors, and float32 weights `(N,)`, N the share's part of `batch_size`.
+            A `Dataset` of tuples: these tensors, and float32 weights `(N,)`, where N is the share's part of
+            `batch_size`.
         """
         part = share.of(batch_size)
 
@@ -196,22 +200,22 @@ class Loader:
         return rows.map(load_batch, num_parallel_calls=2, deterministic=True).prefetch(1)
 
     def _examples(self, count, load):
-        """Always the same pictures, from validation if there is any.
+        """Returns a fixed selection of pictures, from validation if there is any.
 
         Args:
             count: Int.
             load: As in `_validation_batches`.
 
         Returns:
-            A list of `count` tuples of arrays; of fewer, where there are no more that can be read.
+            A list of `count` tuples of arrays, or fewer if there are not so many readable pictures.
 
         Raises:
-            DataError: If there is none.
+            DataError: If there is no readable picture.
         """
         return [*zip(*self._example_columns(count, load))]
 
     def _example_columns(self, count, load):
-        """As `_examples`, but a tuple of arrays `(count, ...)`, which are never twice in memory."""
+        """Like `_examples`, but returns a tuple of arrays `(count, ...)`, of which memory never holds two copies."""
         rows = self._example_rows(min(count, EXAMPLES_BATCH))
         batches = rows.map(lambda rows: self._load(rows, lambda key: load(*self._opened(rows, key))))
         count = min(count, self.validation_size or self.size)
@@ -231,7 +235,7 @@ class Loader:
 
     @contextlib.contextmanager
     def clear_errors(self):
-        """Turns TensorFlow's error about a pipeline that ended into the `DataError` that ended it."""
+        """A context that replaces TensorFlow's error about a failed pipeline by the `DataError` that caused it."""
         try:
             yield
         except tf.errors.OpError as error:
@@ -240,7 +244,7 @@ class Loader:
             raise self.failure from error
 
     def _say_unturned(self, name):
-        """Logs once that labels are of pictures as they are stored. Returns true."""
+        """Logs once that labels ignore the EXIF orientation of their picture. Returns true."""
         with self._lock:
             if not self._has_unturned:
                 self._has_unturned = True
@@ -252,7 +256,7 @@ class Loader:
         return np.bool_(True)
 
     def _say_small_range(self, contents, name):
-        """Logs once what `small_range` says of a picture; of many the first. Returns true."""
+        """Logs the message of `small_range` for a picture, once, and only for the first `NAMED`. Returns true."""
         with self._lock:
             is_known = name in self._of_16_bits or self._small_ranges >= NAMED
             self._of_16_bits.add(name)
@@ -266,18 +270,19 @@ class Loader:
 
     @property
     def _allowed(self):
-        # 0.29 * 100 is a little less than 29.
+        # Rounded because in floats, 0.29 * 100 is a little less than 29.
         return max(TOLERATED, int(round(self.max_unreadable * (self.size + self.validation_size), 6)))
 
     def _load(self, rows, load, count=None, change=None):
         """Loads a batch in parallel, without the pictures that cannot be read.
 
         Args:
-            rows: The batch's rows, there may be none.
-            load: From the number of a row to a tuple of tensors; it raises an error if the picture cannot be read.
-            count: How many pictures there must be, with others in the place of those that cannot be read. `None`: as
-                many as can be read.
-            change: Optional function from number and tensors to the same, which may fail for no picture.
+            rows: The batch's rows, possibly none.
+            load: Function from the number of a row to a tuple of tensors. It raises an error if the picture cannot be
+                read.
+            count: Number of pictures that the batch must have; others take the place of those that cannot be read.
+                `None`: as many as can be read.
+            change: Optional function from number and tensors to number and tensors. It must not fail for any picture.
 
         Returns:
             The tuple of tensors, batched in order.
@@ -285,7 +290,7 @@ class Loader:
         length = tf.shape(tf.nest.flatten(rows)[0], out_type=tf.int64)[0]
         tries = length if count is None else length + self._allowed + 1
 
-        @tf.function  # traced once for both
+        @tf.function  # traced once for both datasets
         def load_one(key):
             return (key, *load(key))
 
@@ -312,15 +317,15 @@ class Loader:
             return tf.nest.map_structure(lambda x: tf.ensure_shape(x, (count, *x.shape[1:])), tuple(columns))
 
     def _report(self, tried, readable, count):
-        """Logs the pictures that turned out unreadable. Returns how many these are.
+        """Logs the pictures that turned out to be unreadable. Returns how many there are so far.
 
         Args:
-            tried: Names of all that were tried, bytes.
-            readable: Numbers of those that were read.
-            count: How many had to be read.
+            tried: Names of all pictures that were tried, bytes.
+            readable: Indices of those that were read.
+            count: Number of pictures that had to be read.
 
         Raises:
-            DataError: If these are too many by now.
+            DataError: If too many pictures are unreadable so far.
         """
         with self._lock:
             for name in map(os.fsdecode, np.delete(tried, readable)):
@@ -332,13 +337,13 @@ class Loader:
             return np.int64(len(self._unreadable))
 
     def _leave_out(self, faults):
-        """Names pictures that are known to be unreadable before any is read.
+        """Logs pictures that are known to be unreadable before loading begins.
 
         Args:
             faults: Dict from names to reasons.
 
         Raises:
-            DataError: If these are too many.
+            DataError: If there are too many of them.
         """
         self._unreadable |= faults
         if len(self._unreadable) > self._allowed:
@@ -347,7 +352,7 @@ class Loader:
             logger.warning("Left out, as it cannot be read: %s: %s", name, fault)
 
     def _fail_unreadable(self):
-        few = len(self._unreadable) <= self._allowed  # and yet there is none to take the place of one
+        few = len(self._unreadable) <= self._allowed  # fewer than allowed, but no substitute was left
         named = [f"{name} ({fault})" if fault else name for name, fault in sorted(self._unreadable.items())]
         self.failure = DataError(
             f"{len(self._unreadable)} pictures of {self.size + self.validation_size} cannot be read: "
@@ -358,6 +363,6 @@ class Loader:
 
 
 def _filled(column, count):
-    """The column with zeros at its end, `count` long."""
+    """Pads a column with zeros at its end to the length `count`."""
     missing = [(0, count - tf.shape(column)[0]), *[(0, 0)] * (column.shape.rank - 1)]
     return tf.ensure_shape(tf.pad(column, missing), (count, *column.shape[1:]))

@@ -1,8 +1,8 @@
-"""How the pictures of a recipe are read. Imports no TensorFlow."""
+"""How a recipe reads pictures. Imports no TensorFlow."""
 
 from keras_cnv2.images.pictures import Reading
 
 
 def reading_of(recipe):
-    """The `keras_cnv2.images.pictures.Reading` of a recipe."""
+    """Returns the `keras_cnv2.images.pictures.Reading` of a recipe."""
     return Reading(recipe.exif_orientation, recipe.max_pixels)

@@ -1,22 +1,21 @@
-"""A part of a rescaled picture, of which no more is resized, or read, than that part is made of."""
+"""A window of a rescaled picture, computed from only those pixels of the picture that it needs."""
 
 import tensorflow as tf
 
 
 def pixels_of(sides, scale, start, size):
-    """The pixels of a picture that a window of the rescaled picture is made of.
+    """Returns which pixels of a picture are needed to compute a window of the rescaled picture.
 
     Args:
         sides: Int32 tensor, height and width of the picture.
         scale: Float32 tensor, one factor or one for each axis.
-        start: Float32 tensor, where the window begins in the rescaled picture, from above and from the left; it may lie
-            outside.
+        start: Float32 tensor, top and left of the window in the rescaled picture; they may lie outside.
         size: Int or int32 tensor, height and width of the window.
 
     Returns:
-        Two int32 tensors: where these pixels begin and how many there are, down and along.
+        Two int32 tensors: top and left, height and width of the part of the picture.
     """
-    # As far as the kernel of the resize reaches; with less, TensorFlow would resize along one axis alone.
+    # The margin covers the kernel of the resize; with less, TensorFlow would resize along one axis alone.
     margin = tf.maximum(1 / scale, 1) + 1
     end = start + tf.cast(size, tf.float32)
     first = tf.clip_by_value(tf.cast(tf.floor(start / scale - margin), tf.int32), 0, sides - 1)
@@ -25,11 +24,11 @@ def pixels_of(sides, scale, start, size):
 
 
 def resized(part, corner, scale, start, size):
-    """The window, bilinear, antialiased where it shrinks.
+    """Computes the window, bilinear, with antialiasing where it shrinks.
 
     Args:
-        part: Tensor `(height, width, 3)`, the pixels that `pixels_of` names.
-        corner: Int32 tensor, where they begin in the picture.
+        part: Tensor `(height, width, 3)`, the pixels that `pixels_of` selects.
+        corner: Int32 tensor, top and left of the part in the picture.
         scale, start, size: As in `pixels_of`.
 
     Returns:

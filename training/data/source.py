@@ -1,4 +1,4 @@
-"""The interface between data and training: what `training.loop.train` asks of a source of data."""
+"""The interface between data and training: what `training.loop.train` requires of a data source."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ class Source(Protocol):
         validation_size: Number of validation images; 0 if there are none.
         class_names: The names of the classes, or `None` for images without labels.
         channels: Number of channels of the images.
-        taken: What was measured on the training images to scale all images; empty where nothing was.
+        taken: Statistics of the training images that were used to scale all images; empty if there are none.
     """
 
     size: int
@@ -26,19 +26,19 @@ class Source(Protocol):
     taken: Mapping[str, Any]
 
     def look(self, memory: Path | None = None) -> None:
-        """Checks the data before a run begins, where that is fast, and names what cannot be read.
+        """Checks the data before a run begins, if that is fast, and logs what cannot be read.
 
         Args:
-            memory: Folder in which the result is kept for the next run.
+            memory: Cache folder in which the result is kept for the next run.
 
         Raises:
-            DataError: If too much cannot be read.
+            DataError: If too many pictures cannot be read.
         """
 
     def training(self, recipe: Any, first_batch: int = 0, augmentation: Any = None, share: Share = WHOLE) -> Any:
-        """Endless batches of training data, from batch number `first_batch` on.
+        """Returns endless batches of training data, starting with batch number `first_batch`.
 
-        A batch depends on the recipe's seed and the batch's number alone, so that a run can continue anywhere.
+        A batch depends only on the recipe's seed and the batch's number, so that a run can resume at any step.
 
         Args:
             recipe: The recipe, with batch size, image size and seed.
@@ -51,10 +51,10 @@ class Source(Protocol):
         """
 
     def validation(self, recipe: Any, batch_size: int, share: Share = WHOLE) -> Any:
-        """Every validation image once, in whole batches, whose empty places have weight 0; `None` without any."""
+        """Returns every validation image once, in full batches whose padding has weight 0; `None` if there are none."""
 
     def examples(self, recipe: Any, count: int) -> Any:
-        """`count` images that are always the same, to be drawn."""
+        """Returns a fixed selection of `count` images, for figures."""
 
     def clear_errors(self) -> contextlib.AbstractContextManager[None]:
-        """A context that turns errors of the data pipeline into the `DataError` that caused them."""
+        """A context that replaces errors of the data pipeline by the `DataError` that caused them."""

@@ -1,4 +1,4 @@
-"""Which pictures are held out where data have no split of their own."""
+"""Holds out pictures for validation where data have no validation split."""
 
 import hashlib
 from pathlib import Path
@@ -7,15 +7,15 @@ from ..errors import DataError
 
 
 def hold_out(names, share, seed):
-    """Splits names in two, by a hash of each: always alike, also when others are added.
+    """Splits names in two by their hashes, so that the split changes little when names are added.
 
     Args:
         names: List of strings, or of numbers.
-        share: Float from 0 to 1, the part to hold out. Unless it is 0 or 1, both parts have one name at least.
-        seed: Int, decides which.
+        share: Float from 0 to 1, the part to hold out. Unless it is 0 or 1, both parts have at least one name.
+        seed: Int, selects the names that are held out.
 
     Returns:
-        Two lists, those for training and those held out, in their order.
+        Two lists, for training and held out, both in the original order.
     """
     if not 0 <= share <= 1:
         raise DataError(f"validation_share must be from 0 to 1. Received: {share}")
@@ -31,6 +31,6 @@ def hold_out(names, share, seed):
 
 
 def hold_out_files(files, path, share, seed):
-    """`hold_out` of files, by their names below the folder `path`."""
+    """Applies `hold_out` to files, by their paths relative to the folder `path`."""
     below = {Path(file).relative_to(path).as_posix(): file for file in files}
     return tuple([below[name] for name in part] for part in hold_out([*below], share, seed))

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets as a source of training."""
+"""Pictures stored in TensorFlow Datasets: supplies the rows of a `Loader` (loader.py)."""
 
 import functools
 
@@ -10,22 +10,23 @@ from .loader import VALIDATION_NAMES
 
 
 class TfdsRows:
-    """Keeps pictures as rows of TensorFlow Datasets: their "train" split, and validation or else test.
+    """A mixin for a `Loader` whose pictures are rows of a data set of TensorFlow Datasets.
 
-    Beside a `Loader` of loader.py. Prepared, and downloaded, if they are not. Pictures stay encoded until `_open`.
+    Uses its "train" split, and its validation split or else its test split. The data set is downloaded and prepared
+    if necessary. Pictures stay encoded until `_open`.
     """
 
     def _keep(self, builder, name, wanted, decoders, validation_share, shuffle_buffer, train_share=1.0):
-        """Takes a data set; where it has no split for validation, a share is held out.
+        """Prepares a data set; holds out a share of the training pictures if it has no validation split.
 
         Args:
-            builder: What `open_builder` returned.
+            builder: The result of `open_builder`.
             name: The data set's name, for messages.
-            wanted: Set of the features that are read, or a nested dict as `tfds.decode.PartialDecoding` takes it.
+            wanted: Set of the features that are read, or a nested dict as for `tfds.decode.PartialDecoding`.
             decoders: Dict from features to `tfds.decode.Decoder`.
             validation_share: Float from 0 to 1.
-            shuffle_buffer: How many rows are kept in memory to take the next one from.
-            train_share: Float above 0 and up to 1, the share of the other pictures that is trained on.
+            shuffle_buffer: Number of rows in the shuffle buffer.
+            train_share: Float above 0 and up to 1, the share of the remaining pictures that is trained on.
 
         Returns:
             The numbers of training and of validation pictures.
@@ -60,13 +61,13 @@ class TfdsRows:
     def _epochs(self, recipe, share):
         tfds = tensorflow_datasets()
 
-        # A worker reads a part of the files, the same in all epochs: were each to read all, more workers would be no
-        # faster.
+        # Each worker reads its own part of the data, the same in all epochs: if each read all of it, more workers would
+        # not be faster.
         rows = self._read(split=tfds.even_splits(self._training_split, share.workers)[share.worker])
         flat = tf.nest.flatten(rows.element_spec)
 
         def rows_of(epoch):
-            # `Dataset.shuffle` takes no tensor as seed, the operation under it does; two zeros would mean any seed.
+            # Unlike `Dataset.shuffle`, the raw operation takes a tensor as seed. Two zeros would mean a random seed.
             shuffled = tf.raw_ops.ShuffleDataset(
                 input_dataset=tf.data.experimental.to_variant(rows),
                 buffer_size=self._shuffle_buffer,
@@ -89,11 +90,11 @@ class TfdsRows:
         return self._batched(self._read(split=split), batch_size)
 
     def _batched(self, rows, batch_size):
-        """Rows in batches; a subclass whose rows differ in length makes them alike."""
+        """Batches rows; a subclass whose rows differ in length overrides this to pad them."""
         return rows.batch(batch_size)
 
     def _row(self, rows, key):
-        """One row; for keys beyond the rows, one of them again."""
+        """Returns one row; keys beyond the rows start again from the first row."""
         return tf.nest.map_structure(lambda column: column[key % tf.shape(column, tf.int64)[0]], rows)
 
     def _names(self, rows, keys):
@@ -102,7 +103,7 @@ class TfdsRows:
 
 
 def tensorflow_datasets():
-    """The package, which is imported where it is used. Raises a `DataError` if it cannot be."""
+    """Imports and returns the package, on first use. Raises a `DataError` if it is not installed."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -113,7 +114,7 @@ def tensorflow_datasets():
 
 
 def open_builder(name, data_dir=None):
-    """The builder of a data set of TensorFlow Datasets. Raises a `DataError` if there is none of this name."""
+    """Returns the builder of a data set of TensorFlow Datasets. Raises a `DataError` if there is no such data set."""
     tfds = tensorflow_datasets()
 
     try:
@@ -123,7 +124,7 @@ def open_builder(name, data_dir=None):
 
 
 def features_of(builder):
-    """The features of a data set by name: a dict."""
+    """Returns the features of a data set: a dict from names to features."""
     tfds = tensorflow_datasets()
 
     features = builder.info.features
@@ -131,7 +132,7 @@ def features_of(builder):
 
 
 def check_image(features, name):
-    """Raises a `DataError` if a data set has no pictures by the name of image."""
+    """Raises a `DataError` if a data set has no feature "image" with pictures."""
     tfds = tensorflow_datasets()
 
     image = features.get("image")

@@ -1,1 +1,1 @@
-"""The training loop: strategy, `fit`, checkpoints, going on. Imports no TensorFlow."""
+"""The training loop: strategy, `fit`, checkpoints, resuming. Imports no TensorFlow."""

@@ -1,4 +1,4 @@
-"""What happens around the steps of a run: Keras callbacks. They import no TensorFlow."""
+"""Keras callbacks that log, guard and save a run. Imports no TensorFlow."""
 
 import contextlib
 import csv
@@ -15,14 +15,15 @@ from . import state
 
 
 class Position(keras.callbacks.Callback):
-    """Counts the steps of a run, and ends the epoch in which it was interrupted where it would have ended.
+    """Counts the steps of a run, and shortens the first epoch of a run that resumes in the middle of one.
 
-    Keras counts steps within an epoch and begins every `fit` with a whole one. A run that goes on in mid-epoch has
-    fewer steps to do in the first: `stop_training` ends it, and is withdrawn before Keras would end the training.
+    Keras counts steps within an epoch, and every `fit` begins with a whole epoch. A run that resumes in mid-epoch has
+    fewer steps left in its first epoch. This callback sets `stop_training` to end that epoch on time, and clears it
+    before Keras would end the training.
 
     Args:
-        step: Steps that were done before.
-        steps_per_epoch: Steps of a whole epoch.
+        step: Number of steps done before.
+        steps_per_epoch: Number of steps in a whole epoch.
     """
 
     def __init__(self, step, steps_per_epoch):
@@ -44,14 +45,14 @@ class Position(keras.callbacks.Callback):
 class StopIfNotFinite(keras.callbacks.Callback):
     """Ends the run at the first step whose loss is not finite.
 
-    A step's loss is looked at when the next one is under way, so that the device never waits for it.
+    The loss of a step is read only when the next step is under way, so that the device never waits for it.
 
     Args:
         position: The run's `Position`.
-        folder: The run's folder of checkpoints; `None` on a worker that has none.
+        folder: The run's checkpoint folder; `None` on workers that write no checkpoints.
 
     Raises:
-        TrainingError: From `fit`. It names the step and the last checkpoint.
+        TrainingError: Raised from `fit`. The message names the step and the last checkpoint.
     """
 
     def __init__(self, position, folder):
@@ -68,7 +69,7 @@ class StopIfNotFinite(keras.callbacks.Callback):
         self.check()
 
     def check(self):
-        """Looks at the loss of the last step. Whoever is about to save what a step made calls this before."""
+        """Checks the loss of the last step. Call this before saving."""
         if self._last is None:
             return
         (step, loss), self._last = self._last, None
@@ -84,9 +85,10 @@ class StopIfNotFinite(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def averaged(model):
-    """A context in which a model has the moving averages of its weights, if its optimizer keeps some.
+    """A context in which the model has the moving averages of its weights, if its optimizer keeps them.
 
-    Keras's SwapEMAWeights swaps by adding and subtracting, which leaves rounding errors in the weights that train on.
+    Keras's SwapEMAWeights swaps by adding and subtracting, which leaves rounding errors in the weights that are
+    trained further.
     """
     if not getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema:
         yield
@@ -94,7 +96,7 @@ def averaged(model):
     weights = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
     model.optimizer.finalize_variable_values(model.trainable_variables)
     for variable in model.trainable_variables:
-        # JAX puts the averages themselves there, and evaluation would use up their memory.
+        # On JAX the variable now shares its buffer with the average, and evaluation would donate that buffer.
         variable.assign(keras.ops.copy(keras.ops.convert_to_tensor(variable)))
     try:
         yield
@@ -104,7 +106,7 @@ def averaged(model):
 
 
 class EvaluateAverages(keras.callbacks.Callback):
-    """Puts the moving averages of the weights in their place while the model is evaluated."""
+    """Replaces the weights by their moving averages while the model is evaluated."""
 
     def on_test_begin(self, logs=None):
         self._averaged = averaged(self.model)
@@ -115,16 +117,16 @@ class EvaluateAverages(keras.callbacks.Callback):
 
 
 class Log(keras.callbacks.Callback):
-    """Writes a line an epoch into log.csv and log.json, whole files each time, and keeps them as `history`.
+    """Writes one row per epoch into log.csv and log.json, and keeps the rows as `history`. Rewrites both files whole.
 
-    Where an interrupted run goes on within an epoch, Keras begins that epoch's metrics anew: its training figures and
-    seconds are those of the steps since.
+    When a run resumes within an epoch, Keras starts that epoch's metrics anew: its training metrics and seconds cover
+    only the steps since then.
 
     Args:
-        folder: The run's folder; `None` for nothing to be written.
+        folder: The run's folder; `None` to write nothing.
         position: The run's `Position`.
-        images: Images a step.
-        history: The lines of the epochs done before.
+        images: Number of images in a step.
+        history: Rows of the epochs done before.
     """
 
     def __init__(self, folder, position, images, history=()):
@@ -139,7 +141,7 @@ class Log(keras.callbacks.Callback):
         self._seconds = 0.0
 
     def on_train_batch_end(self, batch, logs=None):
-        self._seconds = time.perf_counter() - self._start  # without the validation that may follow
+        self._seconds = time.perf_counter() - self._start  # excludes validation
 
     def on_epoch_end(self, epoch, logs=None):
         steps = self.position.step - self._first_step
@@ -163,18 +165,19 @@ def _csv(rows):
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves the state at the end of each epoch, and every so many steps in between; the best model when there is one.
+    """Saves the state at the end of each epoch and every `every` steps within one, and the best model so far.
 
     Args:
-        folder: The folder of checkpoints; `None` for nothing to be saved.
+        folder: The checkpoint folder; `None` to save nothing.
         position: The run's `Position`.
-        log: The run's `Log`; it comes before this callback.
+        log: The run's `Log`, which must come before this callback.
         guard: The run's `StopIfNotFinite`.
-        every: Steps between checkpoints within an epoch.
-        monitor: Name of the metric that tells the best checkpoint: accuracy and IoU should be high, all else low.
+        every: Number of steps between checkpoints within an epoch.
+        monitor: Name of the metric that selects the best checkpoint. Names that end in "accuracy" or "iou" are
+            maximised, all others minimised.
         best: Step of the best checkpoint so far, or `None`.
-        save_best: Optional function without arguments that writes the model, called after each epoch that is the best
-            so far; the model then has the weights that were evaluated.
+        save_best: Optional function without arguments that writes the model. It is called after each epoch that is
+            the best so far, while the model has the weights that were evaluated.
         described: As in `training.loop.state.save`.
     """
 
@@ -205,7 +208,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
                 self.save_best()
 
     def save(self):
-        """Saves the state as it is between two steps."""
+        """Saves the current state, between two steps."""
         self.guard.check()
         if self.folder is None:
             return
@@ -217,12 +220,12 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
 
 class ProgressLine(keras.callbacks.Callback):
-    """One line for the whole run: epoch, metrics, images a second, time left.
+    """Shows one progress line for the whole run: epoch, metrics, images per second, time left.
 
     Args:
         position: The run's `Position`.
-        images: Images a step.
-        epochs: Epochs of the run.
+        images: Number of images in a step.
+        epochs: Number of epochs of the run.
     """
 
     def __init__(self, position, images, epochs):
@@ -241,7 +244,7 @@ class ProgressLine(keras.callbacks.Callback):
         self._bar.set_description(f"epoch {epoch + 1}/{self.epochs}", refresh=False)
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._bar.update(self.images):  # it was time to draw: only then is the device waited for
+        if self._bar.update(self.images):  # true when the bar is redrawn: wait for the device only then
             self._set(logs)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -252,7 +255,7 @@ class ProgressLine(keras.callbacks.Callback):
         self.close()
 
     def close(self):
-        """Ends the line, also where training ends with an error: what is printed next begins a new one."""
+        """Ends the line, also after an error, so that the next output begins a new line."""
         if self._bar is not None:
             self._bar.close()
 

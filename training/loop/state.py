@@ -1,7 +1,8 @@
-"""The state of a training run as a file: all of it, whole or not there.
+"""Checkpoints: the whole state of a training run in one file, which is written completely or not at all.
 
-A checkpoint is a safetensors file: the variables of the model (the states of its random generators among them) and of
-the optimizer (the moving average and accumulated gradients among them), and as metadata the position and the history.
+A checkpoint is a safetensors file. It holds the variables of the model (including the states of its random generators)
+and of the optimizer (including moving averages and accumulated gradients), and as metadata the progress of the run:
+step and history.
 """
 
 import json
@@ -27,7 +28,7 @@ NAME = "step-{:010d}.safetensors"
 PATTERN = re.compile(r"step-(\d{10})\.safetensors")
 KEPT = 3
 
-# Under which a checkpoint has progress and checksums of the arrays, as JSON, beside the checksum of that text.
+# Metadata key of the JSON text with the progress and the checksums of the arrays. CHECKSUM is the key of its checksum.
 KEY = "keras_cnv2"
 
 
@@ -35,10 +36,10 @@ class Progress(NamedTuple):
     """How far a run has come.
 
     Args:
-        step: Steps done; the data's position is the same number.
-        history: One dict of metrics an epoch done.
+        step: Number of steps done, which is also the position in the data.
+        history: One dict of metrics for each epoch done.
         best: Step of the best checkpoint so far, or `None`.
-        steps_per_epoch: Steps of an epoch, or `None` in checkpoints of before.
+        steps_per_epoch: Number of steps in an epoch; `None` in checkpoints of earlier versions.
     """
 
     step: int = 0
@@ -47,11 +48,11 @@ class Progress(NamedTuple):
     steps_per_epoch: int | None = None
 
     def rescaled(self, steps_per_epoch, accumulation=1):
-        """The same place in the data, where an epoch has another number of steps.
+        """Returns the same position in the data for another number of steps per epoch.
 
         Args:
-            steps_per_epoch: Steps of an epoch from now on.
-            accumulation: Steps that make one of the optimizer, which all begin at a multiple of these.
+            steps_per_epoch: Number of steps in an epoch from now on.
+            accumulation: Number of steps whose gradients make one optimizer step. The new step is a multiple of it.
         """
         history = tuple(row | {"step": row["epoch"] * steps_per_epoch} for row in self.history)
         best = [new["step"] for old, new in zip(self.history, history) if old["step"] == self.best]
@@ -60,14 +61,15 @@ class Progress(NamedTuple):
 
 
 def save(folder, model, progress, described=None):
-    """Writes a checkpoint, then removes others that are neither among the last three nor the best.
+    """Writes a checkpoint, then removes all others except the last three and the best.
 
     Args:
-        folder: Path of the folder of checkpoints; made if it is not there.
+        folder: Path of the checkpoint folder; created if it does not exist.
         model: The compiled model, its optimizer built.
         progress: The `Progress`.
-        described: Optional, what `keras.saving.serialize_keras_object` makes of the model that the run ends with: the
-            library then restores that from the checkpoint, with the moving averages where the optimizer keeps some.
+        described: Optional result of `keras.saving.serialize_keras_object` for the model that the run ends with. With
+            it, the library can restore that model from the checkpoint, with the moving averages if the optimizer
+            keeps them.
 
     Returns:
         The checkpoint's path.
@@ -77,12 +79,12 @@ def save(folder, model, progress, described=None):
     arrays = {name: np.asarray(keras.ops.convert_to_numpy(v), order="C") for name, v in variables(model).items()}
     content = {"progress": progress._asdict(), CHECKSUMS: {name: checksum(a) for name, a in arrays.items()}}
     weights = _weights(model)
-    if described and len(weights) == len(model.weights):  # others' models may have several of a path
+    if described and len(weights) == len(model.weights):  # in models of users, several weights may share a path
         content[DESCRIPTION] = description(described, weights)
     text = json.dumps(content)
     with replacing(path) as temporary:
         write_tensors(temporary, arrays, {KEY: text, CHECKSUM: str(zlib.crc32(text.encode()))})
-        with open(temporary, "rb+") as file:  # Windows flushes no files that are opened for reading
+        with open(temporary, "rb+") as file:  # Windows does not flush files opened for reading only
             os.fsync(file.fileno())
     found = checkpoints(folder)
     for step in found.keys() - {*sorted(found)[-KEPT:], progress.best, progress.step}:
@@ -91,7 +93,7 @@ def save(folder, model, progress, described=None):
 
 
 def renumber(folder, model, progress, described=None):
-    """Saves a checkpoint and removes all others, whose steps were counted otherwise. Arguments as of `save`."""
+    """Saves a checkpoint and removes all others, whose steps were counted differently. Arguments as in `save`."""
     path = save(folder, model, progress, described)
     for other in checkpoints(folder).values():
         if other != path:
@@ -99,14 +101,14 @@ def renumber(folder, model, progress, described=None):
 
 
 def restore(folder, model):
-    """Loads the newest checkpoint that is whole into a model; damaged ones are passed over.
+    """Loads the newest undamaged checkpoint into a model.
 
     Args:
-        folder: Path of the folder of checkpoints.
+        folder: Path of the checkpoint folder.
         model: The compiled model, its optimizer built.
 
     Returns:
-        The `Progress`; that of a new run if there is no checkpoint.
+        The `Progress` of the checkpoint, or of a new run if there is no checkpoint.
     """
     found = checkpoints(folder)
     for step in sorted(found, reverse=True):
@@ -119,15 +121,15 @@ def restore_best(folder, model, progress):
     """Loads the best checkpoint into a model.
 
     Args:
-        folder: Path of the folder of checkpoints.
+        folder: Path of the checkpoint folder.
         model: The compiled model, its optimizer built.
-        progress: The `Progress` of the newest.
+        progress: The `Progress` of the newest checkpoint.
 
     Returns:
-        The `Progress` at the best one.
+        The `Progress` of the best checkpoint.
 
     Raises:
-        RunError: If it is not there or damaged.
+        RunError: If the best checkpoint is missing or damaged.
     """
     path = checkpoints(folder).get(progress.best)
     best = path and load(path, model)
@@ -137,22 +139,22 @@ def restore_best(folder, model, progress):
 
 
 def load(path, model):
-    """Loads a checkpoint into a model, if it is whole.
+    """Loads a checkpoint into a model, unless it is damaged.
 
-    A damaged one is named in the log and gets another name: it must not count among those that are kept.
+    A damaged checkpoint is logged and renamed, so that it does not count among the checkpoints that are kept.
 
     Args:
         path: Path of the checkpoint.
         model: The compiled model, its optimizer built.
 
     Returns:
-        The `Progress`; `None` if the checkpoint is damaged, and the model is as it was.
+        The `Progress`; `None` if the checkpoint is damaged, which leaves the model unchanged.
     """
     try:
         arrays, content = read(path)
         progress = content["progress"]
         progress = Progress(**{**progress, "history": tuple(progress["history"])})
-    except (ImportError, MemoryError, OSError):  # not the file's fault: it may be read the next time
+    except (ImportError, MemoryError, OSError):  # the file may be fine: the next attempt may succeed
         raise
     except Exception as error:  # whatever safetensors or JSON raise for a damaged file
         aside = path.replace(path.with_name(path.name + ".damaged"))
@@ -163,14 +165,14 @@ def load(path, model):
 
 
 def read(path):
-    """The arrays and the metadata of a checkpoint, checked to be as they were written."""
+    """Returns the arrays and the metadata of a checkpoint, after checking their checksums."""
     from safetensors import safe_open
 
     with safe_open(path, "numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         metadata = file.metadata()
     text = metadata[KEY]
-    # Checkpoints of before have no checksum of their metadata.
+    # Checkpoints of earlier versions have no checksum of their metadata.
     whole = metadata.get(CHECKSUM) in (None, str(zlib.crc32(text.encode())))
     content = json.loads(text)
     if not whole or {name: checksum(array) for name, array in arrays.items()} != content[CHECKSUMS]:
@@ -179,20 +181,20 @@ def read(path):
 
 
 def checkpoints(folder):
-    """The checkpoints of a folder: step -> path."""
+    """Returns the checkpoints in a folder as a dict: step -> path."""
     names = {path: PATTERN.fullmatch(path.name) for path in Path(folder).glob("step-*")}
     return {int(match[1]): path for path, match in names.items() if match}
 
 
 def variables(model):
-    """All that makes up the state of a compiled model: name -> variable."""
+    """Returns all variables that make up the state of a compiled model: name -> variable."""
     groups = {"model": model.variables, "optimizer": model.optimizer.variables}
-    # Numbered: paths are for people, and those of random generators depend on what else a process has built.
+    # Numbered instead of named by path: paths of random generators depend on what else the process has built.
     return {f"{group}/{number:05d}": v for group, vs in groups.items() for number, v in enumerate(vs)}
 
 
 def _weights(model):
-    """The names of the arrays that are the model's weights at the end of a run, by the weights' paths."""
+    """Returns a dict from each weight's path to the name of the array that it gets at the end of a run."""
     names = {id(variable): name for name, variable in variables(model).items()}
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     averages = optimizer._model_variables_moving_average if optimizer.use_ema else []

@@ -1,4 +1,4 @@
-"""Model, optimizer, `fit`, and going on where a run was interrupted. Imports no TensorFlow: it runs on any backend."""
+"""Compiles and fits a model, and resumes interrupted runs. Imports no TensorFlow: it runs on any backend."""
 
 import contextlib
 import importlib.util
@@ -21,7 +21,7 @@ OPTIMIZERS = {"adamw": keras_cnv2.LayerDecayAdamW, "muon": keras_cnv2.LayerDecay
 
 
 def new_optimizer(recipe, steps_per_epoch):
-    """The optimizer of a recipe; its schedule counts the optimizer's own steps, not the accumulated ones."""
+    """Returns a recipe's optimizer. Its schedule counts optimizer steps: `recipe.accumulation` training steps each."""
     optimizer = OPTIMIZERS[recipe.optimizer](
         recipe.learning_rate(steps_per_epoch // recipe.accumulation),
         weight_decay=recipe.weight_decay,
@@ -52,27 +52,27 @@ def train(
     described=None,
     **compile_arguments,
 ):
-    """Trains a model to the end of its recipe, from the newest checkpoint in the folder if there is one.
+    """Trains a model to the end of its recipe, starting from the newest checkpoint in the folder if there is one.
 
     With `recipe.ema`, the model holds the averaged weights at the end.
 
     Args:
-        model: The model, made in the devices' scope.
+        model: The model, created in the devices' scope.
         recipe: The `training.recipes.fields.Training`.
         source: The data, a `training.data.source.Source`.
-        folder: Path of the run's folder: logs and checkpoints go there, those of the chief alone.
-        augmentation: Optional, what `source.training` takes as such.
-        callbacks: More Keras callbacks, for the chief.
+        folder: Path of the run's folder. Only the chief writes logs and checkpoints there.
+        augmentation: Optional `augmentation` argument of `source.training`.
+        callbacks: Further Keras callbacks, used on the chief only.
         devices: `training.distribute.devices.Devices`.
-        metrics: Optional function that makes a list of metrics.
-        monitor: Name of the figure of validation that tells the best checkpoint, "val_accuracy". `None`: there is no
-            validation, and the loss tells it.
-        save_best: Optional function without arguments that writes the model, called on the chief after each epoch
-            whose validation is the best so far.
-        finish: "newest" or "best" to take this checkpoint for the end, without a further step.
-        described: Optional, what `keras.saving.serialize_keras_object` makes of the model that is saved at the end, if
-            this one is another.
-        **compile_arguments: The loss, for `model.compile`.
+        metrics: Optional function that returns a list of metrics.
+        monitor: Name of the validation metric that selects the best checkpoint, e.g. "val_accuracy". `None`: no
+            validation; the training loss selects it.
+        save_best: Optional function without arguments that writes the model. It is called on the chief after each
+            epoch whose validation is the best so far.
+        finish: "newest" or "best": load this checkpoint and end the run without a further step.
+        described: Optional result of `keras.saving.serialize_keras_object` for the model that is saved at the end, if
+            that is not `model`.
+        **compile_arguments: Arguments for `model.compile`, e.g. the loss.
 
     Returns:
         The `training.loop.state.Progress` at the end; its history has the metrics of each epoch.
@@ -80,11 +80,11 @@ def train(
     Raises:
         TrainingError: If the loss is not finite.
         RunError: If there is no checkpoint to finish from.
-        Preempted: If a SIGTERM came; the state is saved.
-        Interrupted: If a SIGINT came; the state is saved.
+        Preempted: After a SIGTERM; the state is saved.
+        Interrupted: After a SIGINT; the state is saved.
     """
     steps = recipe.steps_per_epoch(source.size)
-    described = described or keras.saving.serialize_keras_object(model)  # before it is compiled
+    described = described or keras.saving.serialize_keras_object(model)  # without the arguments of `compile`
     if recipe.remat:
         rematerialize(model)
     with devices.scope():
@@ -107,7 +107,8 @@ def train(
     position = Position(progress.step, steps)
     guard = StopIfNotFinite(position, saved)
     log = Log(written, position, recipe.step_batch, progress.history)
-    # In between, each replica has accumulated gradients of its own, of which only one would be saved.
+    # Save only at optimizer steps: in between, each replica has its own accumulated gradients, and only one replica's
+    # would be saved.
     every = -(-recipe.checkpoint_steps // recipe.accumulation) * recipe.accumulation
     saver = SaveCheckpoints(
         saved,
@@ -130,8 +131,8 @@ def train(
             if position.step >= epochs * steps and not is_last:
                 continue
             batches = partial(source.training, part, position.step, augmentation)
-            # Compiled anew: a function for images of another size before would serve images of any size, without the
-            # fast kernels, which need to know it.
+            # Compile anew for each image size: a function first traced with another size would be retraced for images
+            # of unknown size, where the fast kernels do not apply.
             model.make_train_function(force=True)
             model.fit(
                 _endless(devices.batches(lambda share, batches=batches: batches(share))),
@@ -146,16 +147,15 @@ def train(
                 callbacks=[*everywhere, *(shown if devices.is_chief else []), last],
                 verbose=0,
             )
-            if not is_last:  # `fit` ends with the moving averages in the place of the weights
+            if not is_last:  # `fit` has replaced the weights by their moving averages
                 restore(model, folder, devices)
     return state.Progress(position.step, tuple(log.history), saver.best, steps)
 
 
 def _endless(batches):
-    """Batches without end, for Keras.
+    """Returns endless batches for `fit`, a `keras.utils.PyDataset` as a generator.
 
-    A `keras.utils.PyDataset` as a generator: Keras's adapter of the first refuses to begin an epoch after one that
-    `Position` has ended early.
+    Keras's adapter of a `PyDataset` cannot begin another epoch after `Position` has ended one early.
     """
     if not isinstance(batches, keras.utils.PyDataset):
         return batches
@@ -164,19 +164,19 @@ def _endless(batches):
 
 
 def restore(model, folder, devices, finish=None):
-    """Loads the newest checkpoint of the chief's folder into the model of every worker.
+    """Loads the newest checkpoint in the chief's folder into the model of every worker.
 
     Args:
         model: The compiled model.
         folder: Path of the run.
         devices: `training.distribute.devices.Devices`.
-        finish: As in `train`; "best" takes the best checkpoint instead.
+        finish: As in `train`; "best" loads the best checkpoint instead.
 
     Returns:
         The `training.loop.state.Progress`.
 
     Raises:
-        RunError: If there is nothing to finish from.
+        RunError: If `finish` is given and there is no checkpoint.
     """
     progress = state.Progress()
     with devices.agreement():
@@ -192,36 +192,36 @@ def restore(model, folder, devices, finish=None):
 
 
 def recount(model, progress, steps, accumulation):
-    """Goes to the same place in the data with another number of steps in an epoch, as of another batch size.
+    """Converts the position in the data to another number of steps per epoch, e.g. after a change of the batch size.
 
     Args:
-        model: The compiled model. Its optimizer's steps, by which the schedule goes, are counted anew as well.
+        model: The compiled model. The step count of its optimizer, which drives the schedule, is converted as well.
         progress: The `training.loop.state.Progress`.
-        steps: Steps of an epoch from now on.
-        accumulation: Steps that make one of the optimizer.
+        steps: Number of steps in an epoch from now on.
+        accumulation: Number of steps whose gradients make one optimizer step.
 
     Returns:
         The `Progress` from now on.
     """
     recounted = progress.rescaled(steps, accumulation)
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    done = int(optimizer._iterations)  # fewer than the steps where float16 has overflown
+    done = int(optimizer._iterations)  # may be fewer than the steps: those that overflowed in float16 were skipped
     optimizer._iterations.assign(done * recounted.step // max(progress.step, 1) // accumulation * accumulation)
     return recounted
 
 
 def averages(recipe):
-    """The callbacks that a moving average needs."""
+    """Returns the callbacks that a moving average of the weights needs."""
     return [EvaluateAverages()] if recipe.ema else []
 
 
 def tensorboard(folder):
-    """The callback that writes for TensorBoard, where that and the TensorFlow it writes with are installed."""
+    """Returns a list with the TensorBoard callback if TensorBoard and TensorFlow are installed, else an empty list."""
     if not all(map(importlib.util.find_spec, ("tensorflow", "tensorboard"))):
         return []
     return [keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
 
 
 def classifier_metrics():
-    """Accuracy, and the loss: Keras's own also counts the empty places in the last batch of an evaluation."""
+    """Returns accuracy and loss metrics. Keras's own loss would also count the padding in the last validation batch."""
     return [keras.metrics.CategoricalCrossentropy(name="loss", from_logits=True), "accuracy"]

@@ -1,1 +1,1 @@
-"""Images with boxes: sources, batches, augmentation."""
+"""Images with bounding boxes: sources, batches, augmentation."""

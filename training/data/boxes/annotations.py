@@ -1,4 +1,4 @@
-"""Pictures with boxes, as files of annotations describe them."""
+"""Pictures and their boxes, as read from annotation files."""
 
 import logging
 import os
@@ -17,10 +17,10 @@ from ..headers import fault_of
 
 logger = logging.getLogger(__name__)
 
-# Of sides and coordinates in pixels: no picture has more, and float32 has no further whole numbers.
+# Largest side or coordinate in pixels. Float32 cannot represent all larger integers, and no picture is larger.
 LARGEST = 2**24
 
-# Annotations are rounded: what sticks out of a picture by up to a pixel is clipped without a word.
+# Annotations are rounded: boxes that exceed their picture by up to this many pixels are clipped without a warning.
 ROUNDING = 1.0
 
 
@@ -28,15 +28,16 @@ class Example(NamedTuple):
     """A picture and the objects in it.
 
     Args:
-        path: Of the picture; it may turn out to be missing.
-        id: What the annotations call the picture.
-        width, height: Of the picture in pixels.
-        boxes: Float32 array `(objects, 4)`: left, top, right, bottom in pixels, from the picture's corner on. A box of
-            the picture's first pixel alone is 0, 0, 1, 1.
+        path: Path of the picture; the file may be missing.
+        id: The picture's id in the annotations.
+        width, height: Size of the picture in pixels.
+        boxes: Float32 array `(objects, 4)`: left, top, right, bottom in pixels, measured from the picture's top left
+            corner. The box 0, 0, 1, 1 covers just the first pixel.
         classes: Int array `(objects,)`.
-        crowd: Bool array `(objects,)`: what is not trained on, and neither right nor wrong to find: COCO's crowds and
-            Pascal VOC's difficult objects.
-        areas: Float32 array `(objects,)`, of the objects in pixels: COCO's small, medium and large go by them.
+        crowd: Bool array `(objects,)`, true for objects that are not trained on and that evaluation ignores: COCO's
+            crowds and Pascal VOC's difficult objects.
+        areas: Float32 array `(objects,)`, areas of the objects in pixels. COCO's small, medium and large depend on
+            them.
     """
 
     path: str
@@ -58,10 +59,10 @@ class Annotations(NamedTuple):
 
 
 def number(what, value, largest=LARGEST):
-    """A number in an annotation. NaN is one: no box comes of it.
+    """Checks and returns a number in an annotation. NaN is accepted, since `cleaned` drops boxes with NaN.
 
     Raises:
-        ValueError: If it is anything else, or too large.
+        ValueError: If the value is not a number, or is too large.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > largest:
         raise ValueError(f"{what} must be a number up to {largest}, it is {str(value)[:40]}")
@@ -69,10 +70,10 @@ def number(what, value, largest=LARGEST):
 
 
 def side(what, value):
-    """The side of a picture in an annotation, in pixels.
+    """Checks and returns the side of a picture in an annotation, in pixels.
 
     Raises:
-        ValueError: If it is no whole number from 1 on, or too large.
+        ValueError: If the value is not a positive whole number, or is too large.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= LARGEST or value % 1:
         raise ValueError(f"{what} must be a whole number from 1 to {LARGEST}, it is {str(value)[:40]}")
@@ -80,18 +81,19 @@ def side(what, value):
 
 
 def cleaned(annotations, path):
-    """Leaves out what is no picture that is read, clips boxes to their pictures and leaves out those of which nothing
-    is left; the log tells how many once.
+    """Removes files that are not readable pictures, clips boxes to their pictures and removes empty boxes.
+
+    Logs once how many boxes were changed or removed.
 
     Args:
         annotations: `Annotations`.
-        path: What the message calls them.
+        path: The data's path, for messages.
 
     Returns:
         `Annotations`. Pictures without boxes stay.
 
     Raises:
-        DataError: If no box for training is left, or there is none for validation either.
+        DataError: If no box is left for training, or without training pictures, for validation.
     """
     counts, left_out = Counter(), LeftOut()
     train, validation = (
@@ -107,14 +109,14 @@ def cleaned(annotations, path):
 
 
 def _is_picture(path, left_out):
-    """Whether a path may be of a picture. One that is missing may be: it counts as unreadable."""
+    """Returns whether a path may be a picture. A missing file may: it counts as unreadable later."""
     suffix = os.path.splitext(path)[1].lower()
     try:
         is_file = stat.S_ISREG(os.stat(path).st_mode)
         is_other = is_file and suffix not in ("", *SUFFIXES) and fault_of(path) is not None
     except FileNotFoundError:
         return True
-    except OSError:  # no rights, links to themselves, names that are too long
+    except OSError:  # e.g. missing permissions, circular links, names that are too long
         is_file = is_other = False
     if is_other:
         left_out.suffixes[suffix] += 1
@@ -128,8 +130,8 @@ def _clean(example, counts):
     sides = np.array([example.width, example.height] * 2, "float32")
     inside = boxes.clip(0, sides)
     if len(boxes) and (inside == boxes).all() and (inside[:, 2:] > inside[:, :2]).all():
-        return example  # as nearly all are
-    # Written so that a side which is no number is none.
+        return example  # the usual case
+    # These comparisons are false for NaN, so boxes with NaN are removed.
     has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     kept = (inside[:, 2:] > inside[:, :2]).all(axis=1)
     sticks_out = kept & (np.abs(inside - boxes) > ROUNDING).any(axis=1)
@@ -147,12 +149,12 @@ def _clean(example, counts):
 
 
 def areas_of(boxes):
-    """Areas of boxes `(objects, 4)` in pixels, `(objects,)`."""
+    """Returns the areas `(objects,)` of boxes `(objects, 4)` in pixels."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def check_known(names, class_names, whose, path):
-    """Raises a `DataError` that names the classes that are not among those known."""
+    """Raises a `DataError` if some names are not in `class_names`."""
     unknown = sorted({*names} - {*class_names})
     if unknown:
         raise DataError(

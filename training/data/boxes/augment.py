@@ -1,4 +1,4 @@
-"""Large-scale jitter: a random part of an encoded picture at a random scale, and its boxes, in graphs."""
+"""Large-scale jitter of an encoded picture and its boxes: random scale, random crop. Runs in graphs."""
 
 import functools
 
@@ -17,39 +17,40 @@ from ..rescaled_part import pixels_of, resized
 # ImageNet's mean colour, in 0..255.
 FILL = np.float32(MEAN) * 255
 
-# What stands for a box or a class where there is none.
+# Padding value of boxes and classes.
 NOTHING = -1.0
 
 
 def jitter(contents, boxes, classes, recipe, draws, orientation=UPRIGHT):
-    """Scales a picture at random, and cuts a square out of it or fills it up to one, in graphs.
+    """Scales a picture by a random factor, then crops or pads it to a square. Runs in graphs.
 
-    Scaled by `recipe.scale` times what would fit the picture into the square; what is larger than the square is cut at
-    a random place, what is smaller is filled up to the right and below. Only the part that is kept is resized, and of a
-    JPEG decoded, as in `training.data.images.crops`.
+    The factor is uniform in `recipe.scale`; factor 1 fits the picture into the square. A side longer than the square is
+    cropped at a random position, a shorter one is padded at the right or bottom. Only the part that is kept is
+    resized, and for JPEGs also decoded, as in `training.data.images.crops`.
 
     Args:
         contents: Scalar string tensor, an encoded JPEG, PNG, BMP, WebP or GIF.
-        boxes: Float32 tensor `(objects, 4)`: left, top, right, bottom in pixels of the picture as it is seen.
+        boxes: Float32 tensor `(objects, 4)`: left, top, right, bottom in pixels of the upright picture.
         classes: Integer tensor `(objects,)`.
-        recipe: Has `image_size`, the side of the square; `scale`, a pair of floats, uniform; `flip`, whether half of
-            the pictures are mirrored; `min_box`, the least side of a box in pixels of the square; `max_boxes`.
+        recipe: Has `image_size`, the side of the square; `scale`, a pair of floats; `flip`, whether half of the
+            pictures are mirrored; `min_box`, the least side of a box in pixels of the square; `max_boxes`.
         draws: `training.data.draws.Draws` of the picture.
-        orientation: Int32 scalar, how the picture is seen, see `keras_cnv2.images.orientation`.
+        orientation: Int32 scalar, the EXIF orientation, see `keras_cnv2.images.orientation`.
 
     Returns:
-        A float32 image `(image_size, image_size, 3)` in 0..255, bilinear, antialiased; its boxes, float32
-        `(max_boxes, 4)`, and their classes, float32 `(max_boxes,)`; both end in -1.
+        A float32 image `(image_size, image_size, 3)` in 0..255, resized bilinearly with antialiasing; its boxes,
+        float32 `(max_boxes, 4)`, and their classes, float32 `(max_boxes,)`, both padded with -1.
 
-    Source: Simple Copy-Paste (arXiv 2012.07177), section 3: large-scale jittering, its padding ImageNet's mean colour.
+    Source: Simple Copy-Paste (arXiv 2012.07177), section 3: large-scale jittering; here padded with ImageNet's mean
+    colour.
     """
     size = recipe.image_size
     jpeg, orientation = is_jpeg(contents), tf.convert_to_tensor(orientation)
-    # A picture that is no JPEG is decoded once, here.
+    # Other formats than JPEG are decoded once, here.
     pixels = tf.cond(jpeg, lambda: tf.zeros((0, 0, 3), tf.uint8), lambda: turned(decode(contents), orientation))
     sides = turned_sides(stored_sides(contents), orientation)
     scale, start, mirrored = sample_square(tf.cast(sides, tf.float32), recipe, draws)
-    # A JPEG is decoded at a half, a quarter or an eighth, as long as that leaves two pixels for each of the image.
+    # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that leaves at least two pixels per pixel of the image.
     halvings = tf.reduce_sum(tf.cast(jpeg & (1 / scale >= [4.0, 8.0, 16.0]), tf.int32))
     reduction = tf.bitwise.left_shift(1, halvings)
     reduced = -(-sides // reduction)
@@ -72,53 +73,53 @@ def jitter(contents, boxes, classes, recipe, draws, orientation=UPRIGHT):
 
 
 def stored_sides(contents):
-    """Height and width of an encoded picture as it is stored, an int32 tensor."""
+    """Returns height and width of an encoded picture as stored, before it is turned upright: an int32 tensor."""
     return tf.cast(tf.stack(picture_size(contents)), tf.int32)
 
 
 def sample_square(sides, recipe, draws):
-    """Draws a scale for a picture, a place in the scaled picture for the square, and whether it is mirrored.
+    """Draws a picture's scale, the position of the square in the scaled picture, and whether it is mirrored.
 
-    A square that will be mirrored is placed as seen from the right: what is filled up lies to the right in the end.
+    The position of a mirrored square is measured from the right, so that its padding ends up at the right as well.
 
     Args:
         sides: Float32 tensor, height and width of the picture in pixels.
         recipe, draws: As in `jitter`.
 
     Returns:
-        The scale; start, two floats: where the square begins in the scaled picture, from above and from the left,
-        negative where it begins outside; and a bool.
+        The scale; `start`, two floats: top and left of the square in the scaled picture, negative if outside; and
+        whether the picture is mirrored, a bool.
     """
     size = float(recipe.image_size)
     low, high = recipe.scale
     at, top, left, turn = tf.unstack(keras.random.uniform((4,), dtype="float32", seed=draws))
     mirrored = turn < (0.5 if recipe.flip else 0.0)
     scale = (low + (high - low) * at) * size / tf.reduce_max(sides)
-    # In whole pixels: a picture that keeps its scale keeps its pixels.
+    # Whole pixels, so that a picture at scale 1 is not interpolated.
     top, left = tf.unstack(tf.floor(tf.stack([top, left]) * tf.maximum(scale * sides - size, 0)))
     return scale, tf.stack([top, tf.where(mirrored, scale * sides[1] - size - left, left)]), mirrored
 
 
 def _covered(sides, scale, start, size):
-    """Which pixels of the square have their centre in the picture: booleans `(size, size, 1)`."""
+    """Returns which pixels of the square have their centre in the picture: bools `(size, size, 1)`."""
     centres = tf.range(size, dtype=tf.float32)[:, None] + 0.5 + start  # (size, 2)
     inside = (centres >= 0) & (centres < scale * tf.cast(sides, tf.float32))
     return (inside[:, None, 0] & inside[None, :, 1])[..., None]
 
 
 def moved(boxes, classes, scale, start, mirrored, size, min_box):
-    """Boxes as they lie in the square, without those of which too little is left.
+    """Transforms boxes to the square, clips them, and removes those that become too small.
 
     Args:
         boxes: Float32 tensor `(objects, 4)` in the picture's pixels.
         classes: Tensor `(objects,)`.
-        scale, start, mirrored: Of the square, as drawn: a pixel at x becomes `x * scale - start`, and then `size` minus
-            that where it is mirrored.
+        scale, start, mirrored: As drawn by `sample_square`. A coordinate x becomes `x * scale - start`; if mirrored,
+            `size` minus that.
         size: Int, the side of the square.
-        min_box: Float, the least width and height of what is left of a box.
+        min_box: Float, the least width and height of a clipped box.
 
     Returns:
-        Boxes `(left, 4)` and classes `(left,)`.
+        Boxes `(kept, 4)` and classes `(kept,)`.
     """
     left, top, right, bottom = tf.unstack(boxes * scale - tf.tile(tf.reverse(start, [0]), [2]), axis=-1)
     left, right = tf.where(mirrored, size - right, left), tf.where(mirrored, size - left, right)
@@ -129,7 +130,7 @@ def moved(boxes, classes, scale, start, mirrored, size, min_box):
 
 
 def padded(boxes, classes, count):
-    """Boxes `(count, 4)` and classes `(count,)`, float32, that end in -1.
+    """Pads boxes and classes with -1 to `(count, 4)` and `(count,)`, float32.
 
     Args:
         boxes: Tensor `(objects, 4)`, of at most `count` objects.

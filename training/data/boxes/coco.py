@@ -1,4 +1,4 @@
-"""COCO: folders of pictures, and a JSON file of all objects a split."""
+"""COCO: folders of pictures, and for each split a JSON file with all objects."""
 
 import json
 from collections import Counter
@@ -11,21 +11,22 @@ from ..errors import check_names, quote
 from ..splits import hold_out
 from .annotations import LARGEST, Annotations, Example, check_known, cleaned, number, side
 
-# What comes before the name of a split, which is also that of its folder of pictures.
+# Prefix of annotation files; the name of the split follows, which is also the name of its folder of pictures.
 PREFIX = "instances_"
 
 
 def read_coco(path=None, train=None, validation=None, validation_share=0.1, seed=0):
-    """Reads annotations in the format of COCO.
+    """Reads annotations in COCO format.
 
-    Of a folder: annotations/instances_train2017.json with pictures in train2017, and annotations/instances_val2017.json
-    with pictures in val2017; the year may be another or none, of several the last counts. Where there is nothing for
-    validation a share is held out. Classes are numbered in the order of their ids. Crowds count as `crowd`.
+    A folder holds annotations/instances_train2017.json with pictures in train2017, and
+    annotations/instances_val2017.json with pictures in val2017. The year may differ or be missing; of several years the
+    last is read. Without validation annotations, a share of the training pictures is held out. Classes are numbered in
+    the order of their ids. Objects with iscrowd become `crowd`.
 
     Args:
-        path: The folder; `None` if paths are given.
+        path: The folder; `None` if `train` is given.
         train: Optional pair of paths, a JSON file and the folder of its pictures.
-        validation: Optional pair of paths.
+        validation: Optional pair of paths, likewise.
         validation_share: Float from 0 to 1, the share to hold out.
         seed: Int, decides which pictures are held out.
 
@@ -33,7 +34,7 @@ def read_coco(path=None, train=None, validation=None, validation_share=0.1, seed
         `Annotations`.
 
     Raises:
-        DataError: If annotations are missing or not readable, or there are classes that are not known.
+        DataError: If annotations are missing or not readable, or validation has unknown classes.
     """
     if train is None:
         train, validation = (_files(Path(path), split) for split in ("train", "val"))
@@ -58,13 +59,13 @@ def read_coco(path=None, train=None, validation=None, validation_share=0.1, seed
 
 
 def _files(path, split):
-    """The JSON file of a split and its folder of pictures, or `None`."""
+    """Returns the JSON file of a split and its folder of pictures, or `None`."""
     found = sorted((path / "annotations").glob(f"{PREFIX}{split}*.json"))
     return (found[-1], path / found[-1].stem.removeprefix(PREFIX)) if found else None
 
 
 def _read(file, folder):
-    """All pictures of a file, and its classes: a dict from ids, in order, to names."""
+    """Reads a JSON file. Returns its examples, and its classes as a dict from ids, in order, to names."""
     file, folder = Path(file), Path(folder)
     if not file.is_file():
         raise DataError(f"This file of annotations is missing. Received: {file}")
@@ -87,7 +88,7 @@ def _read(file, folder):
 
 
 def _by_id(what, entries):
-    """The entries by their ids. Of two with one id, the objects of either would count as those of the last."""
+    """Returns entries by their ids. Raises an error if an id repeats, since its objects would be ambiguous."""
     found = {entry["id"]: entry for entry in entries}
     if len(found) < len(entries):
         repeated = [id for id, count in Counter(entry["id"] for entry in entries).items() if count > 1]
@@ -96,7 +97,7 @@ def _by_id(what, entries):
 
 
 def _object(annotation):
-    """The picture's id, the class's id, box, crowd and area of an annotation."""
+    """Returns the picture's id, the class's id, box, crowd and area of an annotation."""
     left, top, width, height = (number("bbox", value) for value in annotation["bbox"])
     area = annotation.get("area")
     area = width * height if area is None else number("area", area, LARGEST**2)
@@ -107,10 +108,10 @@ def _object(annotation):
 
 
 def _text(what, value):
-    """A name in the file; one that no file system and no log can have is none."""
+    """Checks and returns a name in the file. Rejects strings that no file name or log can contain."""
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError(f"{what} are not strings")
-    value.encode()  # halves of characters are an error
+    value.encode()  # fails for lone surrogates
     return value
 
 

@@ -1,4 +1,4 @@
-"""Folders in the layouts of Pascal VOC and of COCO as sources of training."""
+"""Data sources for folders in Pascal VOC and COCO layout."""
 
 import os
 
@@ -17,7 +17,7 @@ from .voc import read_voc
 
 
 class FileBoxes(FileRows, Boxes):
-    """Pictures in files, with their objects in memory.
+    """A source of pictures in files; the annotations are kept in memory.
 
     Args:
         annotations: `training.data.boxes.annotations.Annotations`.
@@ -33,7 +33,7 @@ class FileBoxes(FileRows, Boxes):
         self._fullest = max(examples, key=lambda example: (~example.crowd).sum())
         ends = np.cumsum([0, *(len(example.boxes) for example in examples)])
         with tf.device("cpu"):
-            # The objects of all pictures on end, and where those of each picture begin.
+            # The objects of all pictures, concatenated; those of picture i are at _ends[i] to _ends[i + 1].
             self._ends = tf.constant(ends, tf.int64)
             self._sides = tf.constant([(example.height, example.width) for example in examples], tf.int32)
             self._columns = [
@@ -59,7 +59,10 @@ class FileBoxes(FileRows, Boxes):
             return tf.identity(contents), orientation, *(column[own] for column in self._columns)
 
     def _unlike(self, file, stored, told):
-        """Takes a picture as it is stored if its boxes are of that; raises a `DataError` if they are of neither."""
+        """Handles annotations whose size is not that of the upright picture.
+
+        Returns true, and logs once, if it is the size of the picture as stored. Raises a `DataError` otherwise.
+        """
         if all(stored == told):
             return self._say_unturned(file)
         self.failure = DataError(
@@ -75,7 +78,7 @@ class FileBoxes(FileRows, Boxes):
 
 
 class VocFolder(FileBoxes):
-    """A folder in the layout of Pascal VOC.
+    """A folder in Pascal VOC layout.
 
     Args:
         path, class_names, validation_share, seed: See `training.data.boxes.voc.read_voc`.
@@ -88,7 +91,7 @@ class VocFolder(FileBoxes):
 
 
 class CocoFolder(FileBoxes):
-    """Folders of pictures with annotations in the format of COCO.
+    """Folders of pictures with annotations in COCO format.
 
     Args:
         path, train, validation, validation_share, seed: See `training.data.boxes.coco.read_coco`.

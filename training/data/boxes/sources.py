@@ -1,4 +1,4 @@
-"""The pictures with boxes that a recipe names."""
+"""Opens the detection data that a recipe names."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ def open_boxes(recipe):
     """Opens the pictures with boxes that a recipe names.
 
     Args:
-        recipe: Its `data` is "tfds:NAME" for TensorFlow Datasets, or a folder in the layout of Pascal VOC or COCO. Has
-            also `validation_share`, `max_unreadable` and `seed`.
+        recipe: Its `data` is "tfds:NAME" for TensorFlow Datasets, or a folder in Pascal VOC or COCO layout. Also has
+            `validation_share`, `max_unreadable` and `seed`.
 
     Returns:
         `TfdsBoxes`, `VocFolder` or `CocoFolder`.
 
     Raises:
-        DataError: If there are no such data, or they are not usable.
+        DataError: If the data do not exist or are not usable.
     """
     common = {
         "validation_share": recipe.validation_share,

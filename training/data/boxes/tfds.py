@@ -1,4 +1,4 @@
-"""TensorFlow Datasets with boxes as a source of training."""
+"""Data source for TensorFlow Datasets with boxes."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from .task import Boxes
 
 logger = logging.getLogger(__name__)
 
-# What TensorFlow Datasets call the objects that count as crowd.
+# Names of the features in TensorFlow Datasets that mark crowd objects.
 CROWDS = ("is_crowd", "is_difficult")
 
 
@@ -27,15 +27,15 @@ class TfdsBoxes(TfdsRows, Boxes):
     Objects have "bbox" and "label", and may have "is_crowd" or "is_difficult", and "area".
 
     Args:
-        name: As `tfds.builder` takes it.
-        data_dir: Folder of prepared data sets; `None` for the usual one.
-        validation_share: Float from 0 to 1, the share to hold out where there is no split for validation.
+        name: As in `tfds.builder`.
+        data_dir: Folder of prepared data sets; `None` for the default of TensorFlow Datasets.
+        validation_share: Float from 0 to 1, the share to hold out if there is no validation split.
         max_unreadable: Largest share of all pictures that may be unreadable.
         reading: `keras_cnv2.images.pictures.Reading`.
-        shuffle_buffer: How many encoded pictures are kept in memory to take the next one from.
+        shuffle_buffer: Number of encoded pictures in the shuffle buffer.
 
     Raises:
-        DataError: If there is no such data set, it cannot be prepared, or it lacks what is needed.
+        DataError: If there is no such data set, it cannot be prepared, or it lacks a feature or split.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TfdsBoxes(TfdsRows, Boxes):
         self._told = set()
 
     def _batched(self, rows, batch_size):
-        # Pictures differ in their number of objects: those with the label -1 are none.
+        # The number of objects differs between pictures: padding has the label -1.
         padding = tf.nest.map_structure(lambda spec: None, rows.element_spec)
         padding["objects"]["label"] = tf.constant(-1, tf.int64)
         return rows.padded_batch(batch_size, padding_values=padding)
@@ -88,7 +88,7 @@ class TfdsBoxes(TfdsRows, Boxes):
             return tf.identity(contents), orientation, *(tf.boolean_mask(column, kept) for column in columns)
 
     def _tell(self, name, count):
-        """Logs once how many boxes of a picture are left out: nothing is known of them before they are read."""
+        """Logs once per picture how many of its boxes are left out, which is not known before it is read."""
         with self._lock:
             if name not in self._told:
                 self._told.add(name)

@@ -1,4 +1,4 @@
-"""Pascal VOC: a folder with an XML file a picture."""
+"""Pascal VOC: a folder with one XML file for each picture."""
 
 import logging
 from pathlib import Path
@@ -17,25 +17,25 @@ from .annotations import Annotations, Example, areas_of, check_known, cleaned, n
 
 logger = logging.getLogger(__name__)
 
-# Names of lists in ImageSets/Main: of training and validation, the first pair that is there.
+# Names of the training and validation lists in ImageSets/Main; the first pair that exists is used.
 SPLITS = (("train", "val"), ("trainval", "test"), ("train", "test"))
 
-# Of one XML file in bytes: some ten thousand objects. More is no list of objects.
+# Maximum size of an XML file in bytes, enough for some ten thousand objects.
 MAX_FILE = 2**23
 
 
 def read_voc(path, class_names=None, validation_share=0.1, seed=0):
-    """Reads a folder in the layout of Pascal VOC: Annotations/ID.xml, JPEGImages/ID.jpg, ImageSets/Main/SPLIT.txt.
+    """Reads a folder in Pascal VOC layout: Annotations/ID.xml, JPEGImages/ID.jpg, ImageSets/Main/SPLIT.txt.
 
-    Trained on is what train.txt lists, with val.txt for validation; else trainval.txt with test.txt, or train.txt with
-    test.txt. Where there is no such pair a share is held out of trainval.txt, of train.txt or of all annotations.
-    Pixels of VOC's boxes count from 1, and the last one belongs to the box; here they become coordinates from 0 on.
-    Objects marked difficult count as `crowd`.
+    Training and validation pictures are listed in train.txt and val.txt, else in trainval.txt and test.txt, else in
+    train.txt and test.txt. Without such a pair, a share is held out of trainval.txt, of train.txt or of all
+    annotations. VOC's boxes hold pixel numbers from 1 on, the last one included; they are converted to coordinates
+    from 0 on. Objects marked difficult become `crowd`.
 
     Args:
         path: The folder.
-        class_names: Names of the classes; `None` for those of the training annotations, or where a share is held out
-            those of all, sorted.
+        class_names: Names of the classes. `None`: the sorted names in the training annotations, or in all annotations
+            if a share is held out.
         validation_share: Float from 0 to 1, the share to hold out.
         seed: Int, decides which pictures are held out.
 
@@ -43,7 +43,7 @@ def read_voc(path, class_names=None, validation_share=0.1, seed=0):
         `Annotations`.
 
     Raises:
-        DataError: If annotations are missing or not readable, or there are classes that are not known.
+        DataError: If annotations are missing or not readable, or have unknown classes.
     """
     path = Path(path)
     train, validation, is_drawn = _split(path, validation_share, seed)
@@ -53,7 +53,7 @@ def read_voc(path, class_names=None, validation_share=0.1, seed=0):
         return {name for id in ids for name, *_ in objects[id][2]}
 
     if class_names is None:
-        # Which pictures a draw leaves for training must not decide which classes there are.
+        # The classes must not depend on which pictures are held out.
         class_names = sorted(names_in([*train, *validation] if is_drawn or not train else train))
     check_known(names_in(train), class_names, "Training", path)
     check_known(names_in(validation), class_names, "Validation", path)
@@ -73,7 +73,7 @@ def read_voc(path, class_names=None, validation_share=0.1, seed=0):
 
 
 def _split(path, share, seed):
-    """The ids of training and of validation, and whether those were drawn."""
+    """Returns the ids for training and for validation, and whether the latter were held out at random."""
     lists = {file.stem: _ids(file) for file in sorted((path / "ImageSets" / "Main").glob("*.txt"))}
     for train, validation in SPLITS:
         if train in lists and validation in lists:
@@ -93,7 +93,7 @@ def _split(path, share, seed):
 
 
 def _ids(file):
-    """The ids that a file lists, each once."""
+    """Returns the ids that a file lists, without duplicates."""
     try:
         lines = read_file(file).decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -102,16 +102,16 @@ def _ids(file):
 
 
 def _pictures(folder):
-    """The pictures of a folder: from ids to names of files. What annotations call their file is often wrong."""
+    """Returns a dict from ids to names of picture files. File names given in annotations are often wrong."""
     if not folder.is_dir():
         raise DataError(f"Pictures must lie in a folder JPEGImages. Received: {folder.parent}")
-    # Of several with one id those count that are read; of others it is said that they are left out.
+    # If several files share an id, one with a readable suffix wins; other files are reported as left out.
     names = sorted((entry.name for entry in visible(folder)), key=lambda name: name.lower().endswith(SUFFIXES))
     return {Path(name).stem: name for name in names}
 
 
 def _read_all(folder, ids):
-    """From each id to width, height and a list of name, box and difficult."""
+    """Returns a dict from ids to width, height and a list of (name, box, difficult)."""
     missing = [f"{id}.xml" for id in sorted(ids) if not (folder / f"{id}.xml").is_file()]
     if missing:
         raise DataError(f"{len(missing)} files of annotations are missing: {quote(missing)}. Received: {folder}")
@@ -119,7 +119,7 @@ def _read_all(folder, ids):
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
-    """Refuses document types, and with them entities: lists of objects have none, attacks do."""
+    """Refuses document types, and with them entities: annotations do not need them, attacks use them."""
 
     def doctype(self, name, pubid, system):
         raise ValueError("it declares a document type")
@@ -132,7 +132,7 @@ def _read(file):
         root = ElementTree.parse(file, ElementTree.XMLParser(target=_NoDoctype())).getroot()
         width, height = (side(name, int(_text(root, f"size/{name}"))) for name in ("width", "height"))
         return width, height, [_object(element) for element in root.findall("object")]
-    except (ValueError, LookupError, ElementTree.ParseError) as error:  # LookupError: an encoding that is not known
+    except (ValueError, LookupError, ElementTree.ParseError) as error:  # LookupError: unknown encoding
         raise DataError(f"This is no list of objects as in Pascal VOC: {error}. Received: {file}") from error
 
 
