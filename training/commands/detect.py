@@ -80,7 +80,11 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=Non
         box_loss="smoothl1",
         classification_loss="focal",
     )
-    return devices.on_chief(lambda: _written(model, recipe, source, progress, folder, devices))
+    if devices.is_chief:
+        results.save(model, folder / MODEL)
+    detector = Detector(model, recipe.nms, recipe.score_threshold, recipe.iou_threshold)
+    scores = _scores(model, source, recipe, devices) if source.validation_size else {}
+    return devices.on_chief(lambda: _written(detector, recipe, source, progress, folder, scores))
 
 
 def _open_data(recipe):
@@ -96,26 +100,27 @@ def _open_data(recipe):
     return source
 
 
-def _written(model, recipe, source, progress, folder, devices):
-    """Writes what a run leaves, and evaluates on one device. Returns what is in metrics.json."""
+def _scores(model, source, recipe, devices):
+    """COCO's figures. Average precision needs detections of low scores, too."""
     from ..evaluation.detection import evaluate
 
-    names = source.class_names
-    results.save(model, folder / MODEL)
+    unsure = Detector(model, recipe.nms, LEAST_SCORE, recipe.iou_threshold)
+    return evaluate(unsure, source, recipe, recipe.step_batch, devices)
+
+
+def _written(detector, recipe, source, progress, folder, scores):
+    """Writes what a run leaves beside its weights. Returns what is in metrics.json."""
+    model, names = detector.retinanet, source.class_names
     results.draw_curves(progress.history, folder, ("loss", "box_loss", "classification_loss"))
-    detector = Detector(model, recipe.nms, recipe.score_threshold, recipe.iou_threshold)
     if is_exportable(model):
         export_detector(detector, folder / "saved_model", image_size=recipe.image_size, overwrite=True)
-    metrics = results.summary(model, progress)
-    if source.validation_size:
-        unsure = Detector(model, recipe.nms, LEAST_SCORE, recipe.iou_threshold)
-        metrics |= evaluate(unsure, source, recipe, devices.part_of(recipe.step_batch))
+    if scores:
         images, truths = source.examples(recipe, min(EXAMPLES, source.validation_size))
         found = detector.predict(images, verbose=0)
         detections(folder / "detections.png", images, truths, found, names)
-        average_precisions(
-            folder / "average_precisions.png", metrics["classes"], f"AP: {tables.percent(metrics['AP'], 'no objects')}"
-        )
+        title = f"AP: {tables.percent(scores['AP'], 'no objects')}"
+        average_precisions(folder / "average_precisions.png", scores["classes"], title)
         results.save_best(model, progress, folder)
+    metrics = results.summary(model, progress) | scores
     write_json(folder / METRICS, metrics)
     return metrics

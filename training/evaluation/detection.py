@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import time
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ import numpy as np
 from keras import ops
 
 from ..data.boxes.annotations import areas_of
+from ..data.shares import Share
+from ..distribute.devices import ONE_DEVICE
 from ..drawing.progress import progress_bar
 from ..errors import DataError
 
@@ -46,54 +49,83 @@ class Found(NamedTuple):
     scores: np.ndarray
 
 
-def evaluate(detector, source, recipe, batch_size, visible=True):
-    """Evaluates a detector on the validation pictures of a source.
+def evaluate(detector, source, recipe, batch_size, devices=ONE_DEVICE, visible=True):
+    """Evaluates a detector on the validation images of a source. Each worker predicts a part of them, on one device.
 
     Args:
         detector: `keras_cnv2.detection.Detector`, or a function from images `(N, image_size, image_size, 3)` in 0..255
             to a dict: "boxes" `(N, K, 4)` in the images' pixels, "classes" `(N, K)`, "scores" `(N, K)` and "count"
             `(N,)`, how many of the K count.
-        source: As `training.data.boxes.sources` opens it.
+        source: A source that `training.data.boxes.sources` opened.
         recipe: Has `image_size`.
-        batch_size: Int. All batches are whole.
-        visible: Bool, whether there is a progress bar.
+        batch_size: Int, the images of all workers together, a multiple of their number. All batches are whole.
+        devices: `training.distribute.devices.Devices`.
+        visible: Bool, whether the chief shows a progress bar.
 
     Returns:
-        A dict: the figures of `coco_scores`, "images" and "images_per_second", `None` for a single batch.
+        A dict, the same on all workers: the figures of `coco_scores`, "images" and "images_per_second", which is `None`
+        for a single batch.
 
     Raises:
-        DataError: If there are no pictures to evaluate on.
+        DataError: If there are no images to evaluate on.
     """
     if not source.validation_size:
         raise DataError("data must have pictures to evaluate on. Received: a source without validation pictures")
+    batches, seconds = _predicted(detector, source, recipe, batch_size, devices, visible and devices.is_chief)
+    parts = devices.gather(batches)
+    # In the order of one worker: batch by batch, and within a batch worker by worker.
+    rows = [row for batch in itertools.zip_longest(*parts, fillvalue=()) for part in batch for row in part]
+    if not rows:
+        raise DataError("data must have pictures to evaluate on. Received: none that can be read")
+    truths, found = zip(*((_truth(*truth), _found(*detections)) for truth, detections in rows))
+    rate = round((len(rows) - batch_size) / seconds, 1) if len(rows) > batch_size else None
+    return coco_scores(truths, found, source.class_names) | {"images": len(rows), "images_per_second": rate}
+
+
+def _predicted(detector, source, recipe, batch_size, devices, visible):
+    """A worker's part: lists of (truth, detections) for each of its batches, and the seconds after the first batch.
+
+    Truth and detections are lists of numbers, which workers can send each other.
+    """
     predict = getattr(detector, "predict_on_batch", detector)
-    truths, found = [], []
-    start = rate = None
+    share = Share(devices.worker, devices.workers)
+    batches, start = [], None
     with (
         source.clear_errors(),
         progress_bar(desc="evaluating", total=source.validation_size, leave=False, disable=not visible) as bar,
     ):
-        for images, scales, sides, objects, weights in source.evaluation(recipe, batch_size):
+        for images, scales, sides, objects, weights in source.evaluation(recipe, batch_size, share):
             detections = {name: ops.convert_to_numpy(value) for name, value in predict(images).items()}
-            # The first batch compiles.
-            start = start or time.perf_counter()
+            start = start or time.perf_counter()  # the first batch takes longer: the model is compiled
             here = np.flatnonzero(ops.convert_to_numpy(weights))
-            truths += [Truth(*source.truth(objects[n])) for n in here]
-            found += [_of_picture(detections, n, float(scales[n]), sides[n].numpy()) for n in here]
-            bar.update(len(here))
-        seconds = time.perf_counter() - start
-    if not truths:
-        raise DataError("data must have pictures to evaluate on. Received: none that can be read")
-    if len(truths) > batch_size:
-        rate = round((len(truths) - batch_size) / seconds, 1)
-    return coco_scores(truths, found, source.class_names) | {"images": len(truths), "images_per_second": rate}
+            batches.append(
+                [
+                    (_numbers(source.truth(objects[n])), _numbers(_of_image(detections, n, scales[n], sides[n])))
+                    for n in here
+                ]
+            )
+            bar.update(len(here) * devices.workers)
+    return batches, time.perf_counter() - start if start else 0.0
 
 
-def _of_picture(detections, n, scale, sides):
-    """What was found in one image of a batch, in the pixels of its picture; nothing lies outside of that."""
+def _numbers(columns):
+    return [column.tolist() for column in columns]
+
+
+def _truth(boxes, classes, crowd, areas):
+    boxes = np.array(boxes, "float32").reshape(-1, 4)
+    return Truth(boxes, np.array(classes, int), np.array(crowd, bool), np.array(areas, "float32"))
+
+
+def _found(boxes, classes, scores):
+    return Found(np.array(boxes, float).reshape(-1, 4), np.array(classes, int), np.array(scores, "float32"))
+
+
+def _of_image(detections, n, scale, sides):
+    """Boxes, classes and scores in one image of a batch, in the pixels of its file and cut at its borders."""
     count = int(detections["count"][n])
     boxes, classes, scores = (detections[name][n, :count] for name in ("boxes", "classes", "scores"))
-    return Found(np.clip(boxes / scale, 0, np.tile(sides[::-1], 2)), classes.astype(int), scores)
+    return np.clip(boxes / float(scale), 0, np.tile(sides.numpy()[::-1], 2)), classes.astype(int), scores
 
 
 def coco_scores(truths, found, class_names):

@@ -1,6 +1,9 @@
 import contextlib
 import io
+import json
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -181,8 +184,23 @@ def source(tmp_path_factory):
     """Three pictures of 40 x 30 as images of 80, loaded once; the last batch has an empty place."""
     source = VocFolder(write_voc(tmp_path_factory.mktemp("voc"), 6, 3))
     source.loaded = [*source.evaluation(recipe(image_size=80), 2)]
-    source.evaluation = lambda recipe, batch_size: source.loaded
+    source.evaluation = lambda recipe, batch_size, share: source.loaded
     return source
+
+
+class Worker:
+    """One of two workers that are threads; stands for `training.distribute.devices.Devices`."""
+
+    workers = 2
+
+    def __init__(self, worker, said, barrier):
+        self.worker, self.said, self.barrier = worker, said, barrier
+        self.is_chief = worker == 0
+
+    def gather(self, content):
+        self.said[self.worker] = json.dumps(content)
+        self.barrier.wait()
+        return [*map(json.loads, self.said)]
 
 
 class TestEvaluate:
@@ -220,6 +238,32 @@ class TestEvaluate:
 
     def test_a_single_batch_has_no_rate(self, source):
         assert evaluate(find_colours, source, recipe(), 4, visible=False)["images_per_second"] is None
+
+    def test_two_workers_get_the_figures_of_one(self, tmp_path, monkeypatch):
+        """Five images in batches of four: one worker has three of them, the other two and an empty batch's part."""
+        source = VocFolder(write_voc(tmp_path, 6, 5))
+        names = []
+        monkeypatch.setattr(
+            "training.evaluation.detection.coco_scores",
+            lambda truths, found, _: names.append([*zip(truths, found)]) or {},
+        )
+        expected = evaluate(find_colours, source, recipe(image_size=80), 4, visible=False)
+        said, barrier = [None, None], threading.Barrier(2, timeout=60)
+        with ThreadPoolExecutor(2) as pool:
+            found = pool.map(
+                lambda worker: evaluate(
+                    find_colours, source, recipe(image_size=80), 4, Worker(worker, said, barrier), visible=False
+                ),
+                range(2),
+            )
+            assert [one["images"] for one in found] == [expected["images"]] * 2 == [5, 5]
+        assert [len(json.loads(part)) for part in said] == [2, 2]
+        assert [sum(map(len, json.loads(part))) for part in said] == [3, 2]
+        for rows in compared[1:]:
+            for (truth_, found_), (other_truth, other_found) in zip(rows, compared[0], strict=True):
+                for one, two in zip([*truth_, *found_], [*other_truth, *other_found], strict=True):
+                    np.testing.assert_array_equal(one, two)
+                    assert one.dtype == two.dtype
 
     def test_nothing_to_evaluate_on(self, tmp_path):
         source = VocFolder(write_voc(tmp_path, 2), validation_share=0.0)
