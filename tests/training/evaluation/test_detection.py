@@ -242,11 +242,13 @@ class TestEvaluate:
     def test_two_workers_get_the_figures_of_one(self, tmp_path, monkeypatch):
         """Five images in batches of four: one worker has three of them, the other two and an empty batch's part."""
         source = VocFolder(write_voc(tmp_path, 6, 5))
-        names = []
-        monkeypatch.setattr(
-            "training.evaluation.detection.coco_scores",
-            lambda truths, found, _: names.append([*zip(truths, found)]) or {},
-        )
+        compared = []
+
+        def keep(truths, found, class_names):
+            compared.append([*zip(truths, found)])
+            return {}
+
+        monkeypatch.setattr("training.evaluation.detection.coco_scores", keep)
         expected = evaluate(find_colours, source, recipe(image_size=80), 4, visible=False)
         said, barrier = [None, None], threading.Barrier(2, timeout=60)
         with ThreadPoolExecutor(2) as pool:
