@@ -7,7 +7,7 @@ from keras_cnv2.models.classifier import check_head
 from keras_cnv2.models.stages import total_stride
 from keras_cnv2.optional_packages import import_keras_cv
 
-# Its last layer.
+# Name of the last layer of the head, by which `is_deeplab` recognises it.
 LOGITS = "logits"
 
 
@@ -18,7 +18,7 @@ def deeplab_v3_plus(
     projection_width: int = 48,
     class_names: Sequence[str] | None = None,
 ) -> keras.Model:
-    """KerasCV's DeepLabV3+ on a backbone, with logits of the images' size.
+    """Builds KerasCV's DeepLabV3+ on a backbone, with logits at the size of the images.
 
     ```python
     backbone = keras_cnv2.ConvNeXtV2Backbone("tiny", weights="fcmae_ft_in1k", input_shape=(512, 512, 3))
@@ -26,23 +26,23 @@ def deeplab_v3_plus(
     model.compile(optimizer, loss=keras_cnv2.segmentation.PixelCrossentropy())
     ```
 
-    KerasCV's own head ends in probabilities; this one is the same up to there, with a bias, and resizes logits rather
-    than features, which costs a fraction of the memory.
+    KerasCV's own head returns probabilities. This one returns logits, its last convolution has a bias, and it resizes
+    logits rather than features, which takes a fraction of the memory.
 
     Args:
-        backbone: A `keras_cnv2.ConvNeXtV2Backbone` with `stem_stride` 4 and a fixed input size that 32 divides, or a
-            backbone of KerasCV. Its levels P2 and P5 are used.
-        classes: Int, the number of classes; one as in `UPerNet`.
-        width: Int, the channels of the head.
-        projection_width: Int, the channels that P2 is projected to.
-        class_names: Optional list of `classes` strings, kept with the model while it is in memory.
+        backbone: A `keras_cnv2.ConvNeXtV2Backbone` with `stem_stride` 4 and a fixed input size that is a multiple of
+            32, or a backbone of KerasCV. Its levels P2 and P5 are used.
+        classes: Int, the number of classes. A single class is treated as in `UPerNet`.
+        width: Int, the number of channels of the head.
+        projection_width: Int, the number of channels to which P2 is projected.
+        class_names: Optional list of `classes` strings, stored as an attribute of the model but not saved with it.
 
     Returns:
-        A `keras_cv.models.DeepLabV3Plus`: images `(N, height, width, channels)` to float32 logits
+        A `keras_cv.models.DeepLabV3Plus` from images `(N, height, width, channels)` to float32 logits
         `(N, height, width, classes)`.
 
     Raises:
-        ValueError: If an argument is out of range, or the backbone's levels or size do not fit.
+        ValueError: If an argument is out of range, or the backbone lacks the levels or has an unsuitable size.
         ImportError: If KerasCV is not installed.
 
     Source: DeepLabV3+ (arXiv 1802.02611), section 3.1.
@@ -70,13 +70,13 @@ def deeplab_v3_plus(
 
 
 def is_deeplab(model):
-    """Whether a model came from `deeplab_v3_plus`, rather than with KerasCV's head, which has no logits."""
+    """Whether a model was made by `deeplab_v3_plus`. A DeepLabV3+ with KerasCV's head does not return logits."""
     head = getattr(model, "segmentation_head", None)
     return isinstance(head, keras.Sequential) and head.layers[-1].name == LOGITS
 
 
 def _check_backbone(backbone):
-    """Raises a `ValueError` unless P5, eight times larger, lies on P2, and P2, four times larger, on the images."""
+    """Raises a `ValueError` unless P5 upsampled by 8 has the size of P2, and P2 upsampled by 4 that of the images."""
     levels = getattr(backbone, "pyramid_level_inputs", {})
     if not {"P2", "P5"} <= {*levels}:
         raise ValueError(f"DeepLabV3+ needs the levels P2 and P5 (stem_stride 4). Received: levels {[*levels]}")

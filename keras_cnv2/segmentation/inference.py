@@ -1,4 +1,4 @@
-"""From images to classes of pixels, as segmentation models are tested: whole or in windows, at scales and flipped."""
+"""Inference of segmentation models: on whole images or sliding windows, at several scales and flipped."""
 
 import math
 from collections.abc import Sequence
@@ -15,40 +15,42 @@ from keras_cnv2.segmentation.resample import resize
 
 
 class Segmenter:
-    """A segmentation model with a way to look at images, compiled.
+    """A segmentation model compiled for inference, with sliding windows, several scales and flips.
 
     ```python
     segmenter = Segmenter(model, window=512, scales=(0.75, 1.0, 1.25), flip=True)
     classes = segmenter(images, size=labels.shape[1:3])
     ```
 
-    With a window, images are seen part by part: windows lie `stride` apart, the last of a row or column is shifted
-    inwards so that it ends with the image, and logits are averaged where windows overlap. Smaller images are filled up
-    at the bottom and on the right with the mean colour. Of several scales, and of images and their mirror images, the
-    probabilities are averaged, after each has been resized to the size that is asked for.
+    With a window, the model is applied to parts of the image. Windows are `stride` pixels apart; the last one of a row
+    or column is shifted inwards so that it ends at the border of the image. Logits are averaged where windows overlap.
+    Images smaller than the window are padded at the bottom and on the right with the mean colour. With several scales,
+    or with flips, the probabilities are resized to the requested size and averaged.
 
-    Under TensorFlow the model is compiled once for all sizes, under JAX once for each: a window then saves time.
+    With TensorFlow the model is compiled once for all sizes. With JAX it is compiled once per size, so that a window
+    saves compilation time.
 
     Args:
         model: A model from images to logits of the images' size, like `UPerNet`.
-        window: Int or (height, width) in pixels; `None` for the whole image at once. A model with a fixed image size,
-            like DeepLabV3+, takes that alone.
-        stride: Int or (height, width), by default two thirds of the window.
-        scales: Positive floats, factors on the size of images.
-        flip: Bool, whether to see the mirror images as well.
+        window: Int or (height, width) in pixels; `None` to process whole images. For a model with a fixed image size,
+            like DeepLabV3+, a window must have that size.
+        stride: Int or (height, width) in pixels, by default two thirds of the window.
+        scales: List of positive floats, factors by which images are resized.
+        flip: Bool, whether to process the horizontally flipped images as well.
 
     Call arguments:
         images: Array or tensor `(N, height, width, channels)`.
-        size: (height, width) of the answer, by default that of the images. Labels are compared at their own size.
+        size: (height, width) of the result in pixels, by default that of the images. To compare with labels, pass the
+            size of the labels.
 
     Returns:
-        The most probable class of each pixel, an int32 NumPy array `(N, *size)`. Of a model of one class, 1 is the
-        class and 0 all else.
+        The most probable class of each pixel, an int32 NumPy array `(N, *size)`. For a model with one class, 1 is the
+        class and 0 the background.
 
     Raises:
-        ValueError: If an argument is out of range, or the model takes images of another size alone.
+        ValueError: If an argument is out of range, or the model only takes images of another size.
 
-    Source: The tests of mmsegmentation, whose windows, scales and mirror images these are.
+    Source: The test-time augmentation of mmsegmentation.
     """
 
     def __init__(
@@ -83,13 +85,13 @@ class Segmenter:
         return ops.convert_to_numpy(ops.argmax(self.probabilities(images, size), axis=-1)).astype("int32")
 
     def probabilities(self, images: Any, size: Sequence[int] | None = None) -> Any:
-        """The probabilities behind the classes.
+        """Computes the probabilities of the classes.
 
         Args:
             images, size: As in a call.
 
         Returns:
-            A float32 tensor `(N, *size, classes)`; of a model of one class `(N, *size, 2)`, that of all else first.
+            A float32 tensor `(N, *size, classes)`; for a model with one class `(N, *size, 2)`, the background first.
         """
         images = ops.cast(images, "float32")
         if self._only_size and not self.window and tuple(images.shape[1:3]) != self._only_size:
@@ -107,7 +109,7 @@ class Segmenter:
         )
 
     def _view(self, images, scale, mirrored, size):
-        """The probabilities of images as seen at a scale, maybe in a mirror."""
+        """Computes the probabilities at one scale, for the images or the flipped images."""
         if scale != 1:
             # Halves up, as in mmcv: Python's `round` takes them to the even number.
             images = resize(images, [max(math.floor(side * scale + 0.5), 1) for side in images.shape[1:3]])
@@ -118,7 +120,7 @@ class Segmenter:
         return ops.flip(probabilities, axis=2) if mirrored else probabilities
 
     def _in_windows(self, images):
-        """The logits of images, averaged over the windows."""
+        """Computes the logits of images, averaged over sliding windows."""
         height, width = images.shape[1:3]
         images = self._filled_up(images)
         bottom, right = images.shape[1:3]
@@ -132,7 +134,7 @@ class Segmenter:
         return (total / ops.convert_to_tensor(count))[:, :height, :width]
 
     def _filled_up(self, images):
-        """The images, as large as a window at least."""
+        """Pads images to at least the size of the window."""
         missing = [(0, max(window - side, 0)) for window, side in zip(self.window, images.shape[1:3])]
         if not np.any(missing):
             return images
@@ -141,13 +143,15 @@ class Segmenter:
 
 
 def predict_classes(model: keras.Model, images: Any, size: Sequence[int] | None = None, **options: Any) -> np.ndarray:
-    """The most probable class of each pixel. For many images keep a `Segmenter`: each is compiled anew.
+    """Predicts the most probable class of each pixel.
+
+    Every call compiles the model. To predict several batches, use one `Segmenter`.
 
     Args:
         model: A model from images to logits of the images' size, like `UPerNet`.
         images: Array or tensor `(N, height, width, channels)`.
-        size: (height, width) of the answer, by default that of the images.
-        **options: `window`, `stride`, `scales` and `flip` of `Segmenter`.
+        size: (height, width) of the result in pixels, by default that of the images.
+        **options: `window`, `stride`, `scales` and `flip`, see `Segmenter`.
 
     Returns:
         An int32 NumPy array `(N, *size)`.
@@ -156,13 +160,13 @@ def predict_classes(model: keras.Model, images: Any, size: Sequence[int] | None 
 
 
 def _starts(side, window, stride):
-    """Where windows start along a side that is a window long at least."""
+    """Returns the start positions of windows along a side, which is at least as long as the window."""
     count = -(-(side - window) // stride) + 1
     return [min(number * stride, side - window) for number in range(count)]
 
 
 def _sides(name, value):
-    """(height, width) of an int or a pair."""
+    """Returns (height, width) for an int or a pair."""
     sides = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(sides) != 2 or not all(map(is_positive_int, sides)):
         raise ValueError(f"{name} must be a positive int or (height, width). Received: {name}={value!r}")
@@ -170,14 +174,14 @@ def _sides(name, value):
 
 
 def _mean_colour(model):
-    """What images are filled up with: the mean, which is zero once images are normalised."""
+    """Returns the value to pad images with: the mean colour, or 0 if the model takes normalised images."""
     backbone = getattr(model, "backbone", model)
     channels = _input_shape(model)[-1]
     return pixel_statistics(channels)[0] if getattr(backbone, "include_preprocessing", True) and channels else 0.0
 
 
 def _only_size(model):
-    """(height, width) of the only images that a model takes, `None` if it takes several."""
+    """Returns (height, width) of a model with a fixed image size, `None` for other models."""
     size = tuple(_input_shape(model)[1:3])
     return None if None in size else size
 
@@ -185,17 +189,17 @@ def _only_size(model):
 def _input_shape(model):
     try:
         return model.input_shape
-    except AttributeError:  # of a model that is no functional one
+    except AttributeError:  # subclassed models have no `input_shape`
         return (None, None, None, None)
 
 
 def _compiled(model):
-    """A function from float32 images to logits, compiled where the backend can."""
+    """Returns a function from float32 images to logits, compiled if the backend can compile it."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
-        # One signature for all sizes: there are as many as pictures, and each would be traced.
+        # One signature for all sizes, because each image may have its own size and would be traced again.
         images = tf.TensorSpec((None, *_input_shape(model)[1:]), tf.float32)
         return tf.function(lambda images: model(images, training=False), input_signature=[images], autograph=False)
     if backend == "jax":

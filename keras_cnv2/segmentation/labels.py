@@ -1,6 +1,6 @@
-"""Labels of pixels: which class each is of, or that it is to be ignored.
+"""Labels of pixels: each is a class, or a value that is ignored.
 
-A head of one class tells its class, label 1, from all else, label 0.
+With one class, label 1 is the class and label 0 the background.
 """
 
 from typing import Any
@@ -10,14 +10,14 @@ from keras import ops
 
 
 def labels_of(classes):
-    """How many labels pixels may have that a head of so many classes was trained for."""
+    """Returns the number of labels for a head of `classes` classes: one more if there is a single class."""
     return max(classes, 2)
 
 
 def of_each_label(logits):
-    """Logits `(..., classes)` as those of all labels `(..., labels)`.
+    """Converts logits of classes `(..., classes)` to logits of labels `(..., labels)`.
 
-    The sigmoid of one class is the softmax of its logit and a zero, for all else.
+    They differ for a single class only: its sigmoid is the softmax of its logit and a zero for the background.
     """
     return ops.concatenate([ops.zeros_like(logits), logits], axis=-1) if logits.shape[-1] == 1 else logits
 
@@ -25,12 +25,16 @@ def of_each_label(logits):
 def check_labels(labels: Any, classes: int, ignore_label: int | None = 255) -> None:
     """Raises a `ValueError` for labels that are neither a class nor ignored.
 
-    Compiled losses and metrics cannot raise: `PixelCrossentropy` and `ConfusionMatrix` give NaN for such labels.
+    Compiled losses and metrics cannot raise errors: `PixelCrossentropy` and `ConfusionMatrix` return NaN for such
+    labels.
 
     Args:
         labels: Integer array of any shape.
-        classes: Int, the number of classes. Of one class, labels are 0, for all else, and 1.
-        ignore_label: Int, or `None`.
+        classes: Int, the number of classes. With one class, labels are 0 (background) and 1.
+        ignore_label: Int, the label of pixels to ignore, or `None`.
+
+    Raises:
+        ValueError: If there is any other label.
     """
     count = labels_of(classes)
     found = np.unique(ops.convert_to_numpy(labels))
@@ -43,11 +47,11 @@ def check_labels(labels: Any, classes: int, ignore_label: int | None = 255) -> N
 
 
 def check_shape(labels, predicted):
-    """Raises a `ValueError` unless labels lie on predictions, as far as their sides are known.
+    """Raises a `ValueError` unless labels have the shape of predictions. Unknown dimensions are not compared.
 
     Args:
-        labels: Tensor.
-        predicted: The shape of predictions, `(N, height, width)`.
+        labels: Tensor of labels.
+        predicted: Shape of the predictions, `(N, height, width)`.
     """
     received, predicted = tuple(labels.shape), tuple(predicted)
     fits = len(received) == len(predicted) and all(
@@ -61,10 +65,10 @@ def check_shape(labels, predicted):
 
 
 def is_class(labels, classes):
-    """Where int labels are classes, a boolean tensor."""
+    """Returns a boolean tensor: where int labels are classes."""
     return ops.logical_and(labels >= 0, labels < classes)
 
 
 def is_ignored(labels, ignore_label):
-    """Where int labels are to be ignored, a boolean tensor."""
+    """Returns a boolean tensor: where int labels are to be ignored."""
     return ops.zeros_like(labels, dtype="bool") if ignore_label is None else ops.equal(labels, ignore_label)

@@ -8,32 +8,33 @@ from keras_cnv2.segmentation.labels import check_shape, is_class, is_ignored, of
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class PixelCrossentropy(keras.losses.Loss):
-    """Cross-entropy of every pixel's class, zero where the label says to ignore it.
+    """Mean cross-entropy of all pixels, where the loss of ignored pixels is zero.
 
-    The mean runs over all pixels, ignored ones included: so each image counts the same, the loss of a batch does not
-    depend on how replicas share it, and an image without any label gives zero.
+    The mean is taken over all pixels, including ignored ones. Therefore each image has the same weight, the loss of a
+    batch does not depend on its distribution over replicas, and an image without labelled pixels has a loss of zero.
 
-    Logits of one class are those of a sigmoid: label 1 is the class, label 0 all else.
+    With one class, the logits are those of a sigmoid: label 1 is the class, label 0 the background.
 
     A label that is neither a class nor ignored makes the loss NaN; see `keras_cnv2.segmentation.check_labels`.
 
     Args:
-        ignore_label: Int, or `None` to ignore none.
-        reduction: Of the images' losses, see `keras.losses.Loss`.
+        ignore_label: Int, the label of pixels to ignore, or `None` to ignore none.
+        reduction: How the losses of the images are reduced, see `keras.losses.Loss`.
         name: Name of the loss.
+        dtype: Dtype in which the loss is computed.
 
     Call arguments:
         y_true: Labels `(N, height, width)`, whole numbers.
         y_pred: Logits `(N, height, width, classes)`.
-        sample_weight: Optional, one an image, `(N,)` or `(N, 1)`, or one number for all.
+        sample_weight: Optional, one weight per image, `(N,)` or `(N, 1)`, or a scalar.
 
     Returns:
         A scalar; with `reduction=None` the mean of each image, `(N,)`.
 
     Raises:
-        ValueError: If labels have another shape, like one with an axis of channels, or weights are not one an image.
+        ValueError: If labels have another shape, for example with a channel axis, or there is not one weight per image.
 
-    Source: The loss of mmsegmentation, which the paper's segmentation models were trained with.
+    Source: The loss of mmsegmentation, with which the paper's segmentation models were trained.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class PixelCrossentropy(keras.losses.Loss):
         name: str | None = "pixel_crossentropy",
         dtype: str | keras.DTypePolicy | None = "float32",
     ):
-        # float32 holds all labels, which Keras casts to the loss's dtype.
+        # Keras casts labels to the dtype of the loss; float32 represents all of them exactly.
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.ignore_label = ignore_label
 
@@ -67,16 +68,17 @@ class PixelCrossentropy(keras.losses.Loss):
 
 
 def check_weights(weights, count):
-    """Raises a `ValueError` unless weights are one an image, as far as their shape is known.
+    """Raises a `ValueError` unless there is one weight per image. Unknown dimensions are not compared.
 
-    Keras would spread others over the images' losses, those of pixels too where sides and batch are of one length.
+    Keras would broadcast weights of other shapes over the losses of the images. It would even accept weights of pixels
+    if the sides of the images equal the batch size.
 
     Args:
         weights: Array, tensor or number.
-        count: How many images there are, or `None`.
+        count: Number of images, or `None` if it is unknown.
     """
     shape = ops.convert_to_tensor(weights).shape
-    if getattr(shape, "rank", 0) is None:  # a graph of TensorFlow that leaves it open
+    if getattr(shape, "rank", 0) is None:  # unknown rank in a TensorFlow graph
         return
     sizes = tuple(shape)
     is_one_each = len(sizes) == 1 or (len(sizes) == 2 and sizes[1] in (1, None))

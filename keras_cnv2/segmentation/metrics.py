@@ -8,39 +8,40 @@ from keras_cnv2.arguments import positive_int
 from keras_cnv2.segmentation.labels import check_shape, is_class, is_ignored, labels_of, of_each_label
 from keras_cnv2.segmentation.loss import check_weights
 
-# Counts are kept as `high * 2**20 + low`: so they stay exact up to 2**51 in the 32-bit integers that all backends have,
-# and the low halves of two thousand replicas can be added up.
+# Counts are stored as `high * 2**20 + low`. This keeps them exact up to 2**51 in 32-bit integers, which all backends
+# have, and the low parts of two thousand replicas can be added without overflow.
 BITS = 20
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class ConfusionMatrix(keras.metrics.Metric):
-    """Counts which class pixels are of and which they are taken for; its result is the mean IoU.
+    """Confusion matrix of the classes of pixels, whose result is the mean IoU.
 
-    The intersection over union of a class is `TP / (TP + FP + FN)` over all pixels that the metric has seen; the mean
-    runs over the classes that were seen, in labels or predictions. Counts are exact whole numbers.
+    The intersection over union of a class is `TP / (TP + FP + FN)` over all pixels seen so far. The mean is taken over
+    the classes that occur in labels or predictions. Counts are exact integers.
 
-    A label or prediction that is no class, nor ignored, is counted apart: it makes the result NaN and `scores()` an
-    error; see `keras_cnv2.segmentation.check_labels`.
+    Labels and predictions that are neither a class nor ignored are counted separately. If there are any, the result is
+    NaN and `scores()` raises an error; see `keras_cnv2.segmentation.check_labels`.
 
     Args:
-        classes: Int, the number of classes. One class is counted as two: label 0, all else, and label 1, the class.
-        ignore_label: Int, the label of pixels that do not count, or `None`.
+        classes: Int, the number of classes. A single class is counted as two: label 0, the background, and label 1.
+        ignore_label: Int, the label of pixels to ignore, or `None`.
         name: Name of the metric.
+        dtype: Dtype policy of the metric.
 
     Call arguments:
         y_true: Labels `(N, height, width)`, whole numbers.
-        y_pred: Logits or probabilities `(N, height, width, classes)`, of one class logits; or classes
+        y_pred: Logits or probabilities `(N, height, width, classes)`, for a single class logits; or classes
             `(N, height, width)`.
-        sample_weight: Optional, one an image, `(N,)` or `(N, 1)`, or one number for all: images of weight 0 do not
-            count, all others count once.
+        sample_weight: Optional, one weight per image, `(N,)` or `(N, 1)`, or a scalar. Images of weight 0 are not
+            counted, all others are counted once.
 
     Returns:
-        The mean IoU, a float32 scalar, NaN before the first pixel.
+        The mean IoU, a float32 scalar; NaN before the first pixel.
 
     Raises:
-        ValueError: If labels have another shape than predictions, like one with an axis of channels, or weights are
-            not one an image.
+        ValueError: If labels and predictions differ in shape, for example because of a channel axis, or there is not
+            one weight per image.
 
     Source: Fully Convolutional Networks (arXiv 1411.4038), section 5, "Metrics".
     """
@@ -56,7 +57,7 @@ class ConfusionMatrix(keras.metrics.Metric):
         self.classes = positive_int("classes", classes)
         self.ignore_label = ignore_label
         self._labels = labels_of(self.classes)
-        cells = (self._labels**2 + 1,)  # the last for what is no class
+        cells = (self._labels**2 + 1,)  # the last cell counts labels and predictions that are not classes
         self.low, self.high = (self.add_variable(cells, "zeros", "int32", name=half) for half in ("low", "high"))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
@@ -87,10 +88,13 @@ class ConfusionMatrix(keras.metrics.Metric):
         return ops.where(ops.logical_and(seen > 0, counts[-1] == 0), mean, float("nan"))
 
     def matrix(self) -> np.ndarray:
-        """The counts, an int64 NumPy array `(classes, classes)`: a row a label, a column a predicted class.
+        """Returns the confusion matrix: one row per label, one column per predicted class.
+
+        Returns:
+            An int64 NumPy array `(classes, classes)`; `(2, 2)` for a single class.
 
         Raises:
-            ValueError: If labels or predictions were no classes.
+            ValueError: If there were labels or predictions that are not classes.
         """
         low, high = (ops.convert_to_numpy(half).astype("int64") for half in (self.low, self.high))
         *counts, others = (high << BITS) + low
@@ -102,15 +106,15 @@ class ConfusionMatrix(keras.metrics.Metric):
         return np.reshape(counts, (self._labels, self._labels))
 
     def scores(self) -> dict[str, Any]:
-        """All that segmentation models are judged by.
+        """Computes the usual scores of semantic segmentation.
 
         Returns:
-            Dict of "mean_iou", the mean over the classes that were seen; "pixel_accuracy", the share of right pixels;
-            "mean_accuracy", its mean over the classes that labels name; and "iou", a list of one a class. What cannot
-            be known, like the IoU of a class that was never seen, is `None`.
+            Dict of "mean_iou", the mean IoU over the classes that occur; "pixel_accuracy", the fraction of correct
+            pixels; "mean_accuracy", the mean of the accuracies of the classes that occur in labels; and "iou", a list
+            of one IoU per class. Scores that are undefined, like the IoU of a class that does not occur, are `None`.
 
         Raises:
-            ValueError: If labels or predictions were no classes.
+            ValueError: If there were labels or predictions that are not classes.
         """
         matrix = self.matrix()
         right, labelled, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)

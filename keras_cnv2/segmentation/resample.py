@@ -1,4 +1,4 @@
-"""Feature maps of other sizes: pooled to a few bins, and resized bilinearly."""
+"""Layers that change the size of feature maps: adaptive average pooling, and bilinear resizing."""
 
 import keras
 from keras import ops
@@ -9,20 +9,20 @@ from keras_cnv2.layers.built import needs_build
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class BinPooling(keras.layers.Layer):
-    """Averages each of `bins` x `bins` parts of a feature map of any size: PyTorch's adaptive average pooling.
+    """Adaptive average pooling as in PyTorch: averages a feature map of any size over `bins` x `bins` bins.
 
-    Bin `i` of `n` of a side `s` holds the positions from `floor(i * s / n)` up to `ceil((i + 1) * s / n)`, so that bins
-    overlap where `n` does not divide `s`, and repeat positions where `s` is smaller. As two matrix products it needs no
-    static size.
+    Along a side of length `s`, bin `i` of `n` covers the positions from `floor(i * s / n)` up to, but not including,
+    `ceil((i + 1) * s / n)`. Bins overlap if `n` does not divide `s`, and repeat positions if `s` is less than `n`. The
+    pooling is computed as two matrix products, so that it needs no static size.
 
     Args:
-        bins: Positive int.
+        bins: Positive int, the number of bins along each side.
 
     Call arguments:
         x: Float tensor `(N, H, W, C)`.
 
     Returns:
-        A tensor `(N, bins, bins, C)`; the averages are taken in float32 at least.
+        A tensor `(N, bins, bins, C)` of the dtype of `x`; the averages are computed in at least float32.
 
     Source: PSPNet (arXiv 1612.01105), section 3.2.
     """
@@ -39,7 +39,7 @@ class BinPooling(keras.layers.Layer):
         return ops.cast(ops.einsum("jw,niwc->nijc", self._averages(width, dtype), pooled), x.dtype)
 
     def _averages(self, side, dtype):
-        """The matrix `(bins, side)` whose rows average a bin each."""
+        """Returns the matrix `(bins, side)` each of whose rows averages over one bin."""
         bins, position = ops.arange(self.bins, dtype="int32")[:, None], ops.arange(side, dtype="int32")
         start, end = bins * side // self.bins, ((bins + 1) * side + self.bins - 1) // self.bins
         inside = ops.logical_and(position >= start, position < end)
@@ -54,11 +54,11 @@ class BinPooling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class ResizeLike(keras.layers.Layer):
-    """Resizes feature maps to the height and width of others: bilinear, the centres of pixels at halves.
+    """Resizes feature maps bilinearly to the height and width of a reference, with half-pixel centres.
 
     Call arguments:
         x: Float tensor `(N, H, W, C)`.
-        reference: Tensor `(N, height, width, ...)` of any dtype, of which the size alone is read.
+        reference: Tensor `(N, height, width, ...)` of any dtype. Only its size is used.
 
     Returns:
         A tensor `(N, height, width, C)` of the layer's dtype.
@@ -75,11 +75,11 @@ class ResizeLike(keras.layers.Layer):
         return (x_shape[0], *reference_shape[1:3], x_shape[-1])
 
     def get_config(self):
-        return super().get_config()  # Keras's automatic one cannot hold a dtype policy
+        return super().get_config()  # defined because Keras's automatic config cannot contain a dtype policy
 
 
 def resize(x, size):
-    """Bilinear, as PyTorch does it with `align_corners=False`.
+    """Resizes feature maps bilinearly, as PyTorch does with `align_corners=False`.
 
     Args:
         x: Float tensor `(N, H, W, C)`.
@@ -91,6 +91,6 @@ def resize(x, size):
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        # Keras compares the size with zero, which it cannot while a graph computes it.
+        # `ops.image.resize` compares the size with zero, which fails for a symbolic size in a graph.
         return tf.cast(tf.image.resize(x, size, "bilinear", antialias=False), x.dtype)
     return ops.image.resize(x, size, interpolation="bilinear", antialias=False, data_format="channels_last")

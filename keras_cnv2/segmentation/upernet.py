@@ -10,17 +10,17 @@ from keras_cnv2.models.configuration import from_nested_config, layers_config
 from keras_cnv2.models.stages import adopt_policy
 from keras_cnv2.segmentation.resample import BinPooling, ResizeLike
 
-# How many levels of the backbone the head reads, if there are so many.
+# The head uses at most this many levels of the backbone.
 LEVELS = 4
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class UPerNet(keras.Model):
-    """UPerNet on a backbone, the head of the paper's segmentation results, as a functional model.
+    """UPerNet on a backbone, a functional model; the segmentation head of the ConvNeXt V2 paper.
 
-    The last level is pooled to grids of `pool_scales`, each of which is projected, resized back and joined to it; from
-    there a feature pyramid adds coarse levels to finer ones, and its levels, resized to the finest, are fused to
-    classify pixels. In training an auxiliary head classifies the last level but one.
+    The last level is pooled to grids of the sides `pool_scales`; each grid is projected, resized back and concatenated
+    with the level. A feature pyramid then adds coarse levels to finer ones. All levels are resized to the finest one
+    and fused to classify pixels. During training, an auxiliary head classifies pixels from the second-to-last level.
 
     ```python
     backbone = keras_cnv2.ConvNeXtV2Backbone("base", weights="fcmae_ft_in1k", pyramid_norms=True, drop_path_rate=0.3)
@@ -29,29 +29,30 @@ class UPerNet(keras.Model):
     model.fit(images, labels)  # labels (N, height, width), whole numbers
     ```
 
-    The loss given to `compile` applies to both heads, `loss(logits) + auxiliary_weight * loss(auxiliary)` in training;
-    metrics, `evaluate` and `predict` have the main head's logits. Convolutions before a batch normalisation start with
-    He's values (normal, by fan-out), classifiers with normal ones of standard deviation 0.01. Batch normalisation has
-    epsilon 1e-5 and momentum 0.9 (PyTorch's 0.1); built under a `tf.distribute` strategy it works on the global batch.
+    The loss given to `compile` is applied to both heads: during training it is
+    `loss(logits) + auxiliary_weight * loss(auxiliary)`. Metrics, `evaluate` and `predict` use the logits of the main
+    head only. Convolutions before a batch normalisation are initialised with He normal by fan-out, classifiers with a
+    normal distribution of standard deviation 0.01. Batch normalisation has epsilon 1e-5 and momentum 0.9 (0.1 in
+    PyTorch's convention). If the model is built under a `tf.distribute` strategy, it is synchronised over all replicas.
 
     Args:
-        backbone: A `keras_cnv2.ConvNeXtV2Backbone`, best with `pyramid_norms`, or another functional model that has
-            `pyramid_outputs` (level -> tensor) or `pyramid_level_inputs` (level -> layer name), as KerasHub's and
-            KerasCV's. Its last four levels are used; its layers become this model's.
-        classes: Int, the number of classes. With one, labels are 1 for it and 0 for all else, and its logits are those
-            of a sigmoid, for losses, metrics and exports of this package, too.
-        width: Int, the channels of the head.
-        auxiliary_width: Int, the channels of the auxiliary head.
-        pool_scales: Ints, the sides of the grids that the last level is pooled to.
-        dropout: Float in `[0, 1)`, the rate of dropping whole channels before the classifiers.
-        auxiliary_weight: Float, the weight of the auxiliary head's loss.
-        class_names: Optional list of `classes` strings, kept with the model.
-        dtype: Dtype policy of the head, by default the backbone's. Logits are float32 in any case, or float64.
+        backbone: A `keras_cnv2.ConvNeXtV2Backbone`, best with `pyramid_norms`, or another functional model with
+            `pyramid_outputs` (level -> tensor) or `pyramid_level_inputs` (level -> layer name), such as those of
+            KerasHub and KerasCV. Its last four levels are used; its layers become layers of this model.
+        classes: Int, the number of classes. With one class, label 1 is the class, label 0 the background, and the
+            logits are those of a sigmoid. The losses, metrics and exports of this package treat them accordingly.
+        width: Int, the number of channels of the head.
+        auxiliary_width: Int, the number of channels of the auxiliary head.
+        pool_scales: List of ints, the sides of the grids to which the last level is pooled.
+        dropout: Float in `[0, 1)`, the rate at which whole channels are dropped before the classifiers.
+        auxiliary_weight: Float, at least 0, the weight of the auxiliary head's loss.
+        class_names: Optional list of `classes` strings, saved with the model.
+        dtype: Dtype policy of the head, by default the backbone's. Logits are float32, or float64 for float64 policies.
         name: Name of the model.
 
     Call arguments:
-        images: Tensor `(N, height, width, channels)`, what the backbone takes.
-        training: Bool.
+        images: Tensor `(N, height, width, channels)`, in the range that the backbone takes.
+        training: Bool, whether to return the logits of both heads and apply dropout.
 
     Returns:
         Logits `(N, height, width, classes)`. With `training=True` a dict of two such tensors, "logits" and "auxiliary".
@@ -88,7 +89,7 @@ class UPerNet(keras.Model):
         auxiliary = _classify(auxiliary, images, classes, dropout, policy, "auxiliary_classifier", "auxiliary")
         super().__init__(inputs=images, outputs={"logits": logits, "auxiliary": auxiliary}, name=name)
 
-        # Losses and metrics see one output at a time; Keras 3.10 would name them by the other one.
+        # Losses and metrics are applied to one output at a time; Keras 3.10 would name them after the other one.
         self.output_names = ["logits"]
         adopt_policy(self, policy)
         self.backbone = backbone
@@ -99,11 +100,11 @@ class UPerNet(keras.Model):
         self.dropout = dropout
         self.auxiliary_weight = auxiliary_weight
         self.class_names = None if class_names is None else tuple(class_names)
-        # The bound method: a model as an attribute would be saved as another part of this one.
+        # The bound method, because Keras would save a model in an attribute as another part of this model.
         self._inference = self.inference_graph().call
 
     def inference_graph(self) -> keras.Model:
-        """The functional model from images to logits alone, of the same layers but the auxiliary head's."""
+        """Returns the functional model from images to logits, with the same layers but without the auxiliary head."""
         return keras.Model(self.input, self.output["logits"], name=self.name)
 
     def call(self, images: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -127,7 +128,7 @@ class UPerNet(keras.Model):
             super(UPerNet, self).compute_loss(x, y, y_pred[head], sample_weight, training)
             for head in ("logits", "auxiliary")
         )
-        # Keras adds the regularisers' losses, divided among replicas, to each of the two: once is enough.
+        # Keras adds the regularisation losses, divided by the number of replicas, to both losses. Count them once.
         _, count = replicas.replica()
         regularizers = sum(keras.ops.sum(loss) for loss in self.losses) / count
         return main + self.auxiliary_weight * (auxiliary - regularizers)
@@ -157,10 +158,10 @@ class UPerNet(keras.Model):
 
 
 def last_levels(backbone):
-    """The feature maps of a backbone's last four levels, the finest first.
+    """Returns the feature maps of the last levels of a backbone, at most four, the finest first.
 
     Raises:
-        ValueError: If it is no functional model with that many levels.
+        ValueError: If the backbone is not a functional model with at least two levels.
     """
     levels = getattr(backbone, "pyramid_outputs", None) or {}
     if not levels and isinstance(backbone, keras.Function):
@@ -175,7 +176,7 @@ def last_levels(backbone):
 
 
 def _pyramid_pooling(x, pool_scales, width, dtype):
-    """The last level, joined by what its surroundings hold.
+    """Pyramid pooling module: adds context of several scales to the last level.
 
     Source: PSPNet (arXiv 1612.01105), section 3.2.
     """
@@ -189,7 +190,7 @@ def _pyramid_pooling(x, pool_scales, width, dtype):
 
 
 def _feature_pyramid(levels, width, dtype):
-    """All levels in one map of the finest one's size; the last has the head's width already.
+    """Fuses all levels in one feature map of the finest level's size. The last level must have `width` channels.
 
     Source: Feature Pyramid Networks (arXiv 1612.03144), section 3.
     """
@@ -228,9 +229,9 @@ def _convolve(x, width, kernel_size, dtype, name):
 
 
 def _built_for_replicas():
-    """Whether this is the scope of a `tf.distribute` strategy with several replicas.
+    """Whether the model is built in the scope of a `tf.distribute` strategy with several replicas.
 
-    On one device the statistics are exact without synchronisation, which Keras has for TensorFlow alone.
+    Only then batch normalisation is synchronised: Keras supports it with TensorFlow only, and one device needs none.
     """
     if keras.backend.backend() != "tensorflow":
         return False
@@ -240,7 +241,7 @@ def _built_for_replicas():
 
 
 def _classify(x, images, classes, dropout, dtype, name, output_name):
-    """Logits of every pixel of the images."""
+    """Returns the logits of all pixels at the size of `images`."""
     x = keras.layers.SpatialDropout2D(dropout, dtype=dtype, name=f"{name}_dropout")(x)
     initializer = keras.initializers.RandomNormal(stddev=0.01)
     x = keras.layers.Conv2D(classes, 1, kernel_initializer=initializer, dtype=dtype, name=name)(x)
@@ -249,7 +250,7 @@ def _classify(x, images, classes, dropout, dtype, name, output_name):
 
 
 def _check(pool_scales, dropout, auxiliary_weight, class_names, classes):
-    """Raises a `ValueError` for arguments that no model can be built of."""
+    """Raises a `ValueError` if an argument is out of range."""
     if not isinstance(pool_scales, (tuple, list)) or not all(map(is_positive_int, pool_scales)):
         raise ValueError(f"pool_scales must be positive ints. Received: pool_scales={pool_scales!r}")
     if len({*pool_scales}) != len(pool_scales):
