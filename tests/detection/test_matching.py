@@ -36,6 +36,18 @@ def test_match_is_the_rule(low_quality, thresholds):
     assert (matches[2] >= 0).any() == low_quality
 
 
+@pytest.mark.parametrize(("positive", "negative"), [(0.5, 0.25), (0.5, 0.4), (0.7, 0.3), (0.5, 0.5)])
+def test_overlaps_that_are_exactly_a_threshold(positive, negative):
+    """That of an object is enough for one, and that of the background too much for it."""
+    thresholds = np.float32([positive, negative])
+    just_below = np.nextafter(thresholds, np.float32(0))
+    overlaps = np.stack([thresholds, just_below]).reshape(-1, 1)  # positive, negative, and less than each
+    at_negative = 0 if positive == negative else IGNORED
+    below_positive = BACKGROUND if positive == negative else IGNORED
+    expected = [0, at_negative, below_positive, BACKGROUND]
+    np.testing.assert_array_equal(match(overlaps, positive, negative, low_quality=False), expected)
+
+
 def test_a_box_that_no_anchor_touches_has_none():
     overlaps = np.float32([[0.0, 0.6], [0.0, 0.1]])
     np.testing.assert_array_equal(match(overlaps), [1, BACKGROUND])

@@ -82,6 +82,25 @@ def test_classes_leave_each_other_alone():
     np.testing.assert_allclose(found["scores"], [[0.9, 0.5, -1, -1, -1]])
 
 
+@pytest.mark.parametrize(("threshold", "count"), [(0.4375, 1), (0.5, 2), (0.5625, 2)])
+def test_boxes_that_overlap_exactly_as_much_as_the_threshold_are_kept(threshold, count):
+    """The second box is half of the first, the third is the same."""
+    boxes = np.float32([[[0, 0, 8, 8], [0, 0, 8, 4], [0, 0, 8, 8]]])
+    found = nms.suppress(boxes, np.float32([[0.75, 0.5, 0.25]]), np.int32([[1, 1, 1]]), nms.hard(threshold), 3)
+    np.testing.assert_array_equal(found["scores"][0], [0.75, 0.5, -1][:count] + [-1] * (3 - count))
+    assert found["count"] == [count]
+
+
+@pytest.mark.parametrize(("threshold", "count"), [(0.0, 2), (0.125, 2), (0.25, 1), (0.5, 1), (0.75, 0)])
+def test_boxes_whose_score_is_exactly_the_threshold_are_left_out(threshold, count):
+    """Also where another image of the batch goes on."""
+    boxes = np.float32([[[0, 0, 8, 8], [20, 20, 28, 28], [40, 40, 48, 48]]] * 2)
+    scores, classes = np.float32([[0.75, 0.25, 0.0], [0.9, 0.9, 0.9]]), np.zeros((2, 3), "int32")
+    found = nms.suppress(boxes, scores, classes, nms.hard(), 3, threshold)
+    np.testing.assert_array_equal(found["scores"][0], [0.75, 0.25, -1][:count] + [-1] * (3 - count))
+    np.testing.assert_array_equal(found["count"], [count, 3])
+
+
 def test_best_of_is_that_of_brute_force():
     rng = np.random.default_rng(0)
     boxes, scores = rng.uniform(0, 9, (2, 50, 4)).astype("float32"), rng.uniform(0, 1, (2, 50, 4)).astype("float32")

@@ -255,6 +255,16 @@ def test_larger_than_max_pixels(kind, shape):
     assert Reading(max_pixels=10**20).pixels(file.getvalue()).shape == (*shape, 3)
 
 
+def test_exactly_max_pixels():
+    picture = tf.io.encode_png(np.full((100, 101, 3), 7, "uint8")).numpy()
+    assert load_image(picture, 8, max_pixels=10_100).shape == (8, 8, 3)
+    assert Reading(max_pixels=10_100).pixels(picture).shape == (100, 101, 3)
+    with pytest.raises(ValueError, match=r"at most 10099 pixels \(max_pixels\)"):
+        load_image(picture, 8, max_pixels=10_099)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more than 10099 pixels"):
+        Reading(max_pixels=10_099).pixels(picture)
+
+
 def test_pipe(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(OSError, match="no regular file .*pipe.png"):

@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import keras
 import numpy as np
@@ -58,6 +59,18 @@ def test_dropped_block_returns_its_input(x):
     many = np.repeat(x[:1], 64, axis=0)
     unchanged = (keras.ops.convert_to_numpy(layer(many, training=True)) == many).all(axis=(1, 2, 3))
     assert 10 < unchanged.sum() < 54
+
+
+@pytest.mark.backends
+def test_blocks_drop_samples_independently(x):
+    """A copy, too, and each block at every call."""
+    blocks = [keras_cnv2.ConvNeXtV2Block(6, drop_path_rate=0.5) for _ in range(2)]
+    blocks.append(keras_cnv2.ConvNeXtV2Block.from_config(blocks[0].get_config()))
+    many = np.repeat(x[:1, :2, :2], 64, axis=0)
+    calls = [keras.ops.convert_to_numpy(block(many, training=True)) for block in (*blocks, blocks[0])]
+    dropped = [(y == many).all(axis=(1, 2, 3)) for y in calls]
+    for one, two in itertools.combinations(dropped, 2):
+        assert 10 < (one != two).sum() < 54
 
 
 @pytest.mark.parametrize("dim", [0, -1, 2.5, None])

@@ -90,7 +90,7 @@ def _scaled(pixels, factor):
 
 
 def random_window(labels, size, side, ignore_label, draws):
-    """Draws where to crop: the first of ten places where no class covers more than 75 %, else the last of them.
+    """Draws where to crop: the first of ten places where every class covers less than 75 %, else the last.
 
     Pixels that are ignored do not count.
 

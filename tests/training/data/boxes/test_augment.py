@@ -183,6 +183,12 @@ class TestBoxes:
         moved, numbers = augment.moved(boxes, tf.range(2), 1.0, tf.zeros(2), False, 32, 0.0)
         assert numbers.numpy().tolist() == [1]
 
+    def test_boxes_with_exactly_the_least_side_are_kept(self):
+        boxes = tf.constant([[-4.0, 0, 4, 9], [0, 28, 9, 40], [0, 0, 3.75, 9], [0, 0, 9, 3.75]])
+        moved, numbers = augment.moved(boxes, tf.range(4), 1.0, tf.zeros(2), False, 32, 4.0)
+        assert numbers.numpy().tolist() == [0, 1]
+        np.testing.assert_array_equal(moved, [[0, 0, 4, 9], [0, 28, 9, 32]])
+
     def test_padded(self):
         boxes, classes = augment.padded(tf.ones((2, 4)), tf.constant([5, 6]), 3)
         np.testing.assert_array_equal(boxes, [[1] * 4, [1] * 4, [-1] * 4])

@@ -151,6 +151,19 @@ class TestRandAugment:
         assert_share(first[first > 0] == second[first > 0], 1 / 15)
         assert_share(first[first > 0] < second[first > 0], 7 / 15)
 
+    @pytest.mark.parametrize("number", [1, 2])
+    def test_few_operations_are_applied_half_of_the_time_too(self, number, monkeypatch):
+        """Where one too many or too few among all would change the share most."""
+        monkeypatch.setattr(
+            "training.data.images.rand_augment.OPERATIONS",
+            {which: lambda image, amount, by=which + 1: 8 * image + by for which in range(number)},
+        )
+        marks = many(lambda draws: augment.rand_augment(np.zeros((1, 1, 1)), 9.0, 0.5, draws), 300).ravel().astype(int)
+        assert_share(marks == 0, 0.25)
+        assert_share(marks >= 8, 0.25)
+        for which in range(number):
+            assert_share(marks == which + 1, 0.5 / number)
+
     @pytest.mark.parametrize(("magnitude", "spread"), [(9.0, 0.5), (1.0, 1.0)])
     def test_levels_are_normal_within_limits(self, monkeypatch, magnitude, spread):
         def amount_alone(image, amount):
