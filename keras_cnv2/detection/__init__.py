@@ -1,8 +1,8 @@
-"""Object detection: RetinaNet of KerasCV on our backbones, and what makes boxes of its predictions.
+"""Object detection: KerasCV's RetinaNet on backbones of this package, and the decoding of its predictions.
 
-KerasCV is imported when a model is built, not before. The parts are made for detectors in two stages as well, like
-Mask R-CNN: `boxes` (overlap, deltas), `matching` (anchors or proposals to boxes), `heads.Pyramid`, `nms` and `pictures`
-know nothing of RetinaNet.
+KerasCV is imported only when a model is built. The following parts do not depend on RetinaNet and also suit two-stage
+detectors such as Mask R-CNN: `boxes` (overlap, deltas), `matching` (of anchors or proposals to boxes),
+`heads.Pyramid`, `nms` and `pictures`.
 """
 
 from collections import abc as _abc
@@ -12,5 +12,5 @@ from keras_cnv2.detection.labels import check_labels as check_labels
 from keras_cnv2.detection.pictures import fit_picture as fit_picture
 from keras_cnv2.detection.retinanet import retinanet as retinanet
 
-# For type checkers: `keras_cnv2` puts it here, from `keras_cnv2.export`, which imports from this package.
+# Declared for type checkers. `keras_cnv2/__init__.py` sets it, because `keras_cnv2.export` imports this package.
 export_detector: _abc.Callable[..., None]

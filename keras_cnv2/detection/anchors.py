@@ -1,27 +1,27 @@
-"""RetinaNet's anchors, made by KerasCV's `AnchorGenerator`, and the image sizes that they fit."""
+"""RetinaNet's anchors, made by KerasCV's `AnchorGenerator`, and the image sizes that they allow."""
 
 import math
 
 from keras import ops
 
-# Of the feature maps that the heads look at: P3 to P7.
+# Strides and anchor sizes of the feature maps that the heads read, P3 to P7, in pixels.
 STRIDES = (8, 16, 32, 64, 128)
 SIZES = (32, 64, 128, 256, 512)
 
-# Three sizes an octave, of three shapes.
+# Three sizes per octave and three aspect ratios.
 SCALES = (1, 2 ** (1 / 3), 2 ** (2 / 3))
 RATIOS = (0.5, 1.0, 2.0)
 ANCHORS = len(SCALES) * len(RATIOS)
 
-# P5 has a position for each 32 pixels. P4 and P3 have to have twice and four times as many for the pyramid to add them;
-# P6 and P7 round up, as the anchors do.
+# Sides of images must be multiples of the stride of P5, because the pyramid adds upsampled P5 to P4 and P4 to P3, which
+# must have exactly twice as many positions along each side. P6 and P7 round up, as the anchors do.
 MULTIPLE = 32
 
 
 def anchor_generator(sizes=SIZES):
-    """A `keras_cv.layers.AnchorGenerator` of boxes "xyxy", nine at each position.
+    """Returns a `keras_cv.layers.AnchorGenerator` of boxes in "xyxy" format, nine at each position.
 
-    Anchors reach beyond the image, as in Detectron: cut at its border, they would have another centre.
+    Anchors are not clipped to the image, as in Detectron: clipping would shift their centres.
 
     Source: Focal Loss (arXiv 1708.02002), section 4, "Anchors".
     """
@@ -34,38 +34,38 @@ def anchor_generator(sizes=SIZES):
         aspect_ratios=[*RATIOS],
         strides=[*STRIDES],
         clip_boxes=False,
-        dtype="float32",  # never the half precision of the model's policy, in which pixels get lost
+        dtype="float32",  # half precision would round coordinates by several pixels
     )
 
 
 def all_anchors(generator, shape):
-    """The anchors of all levels, from P3 to P7, for images of a shape.
+    """Returns the anchors of all levels, from P3 to P7, for images of a given shape.
 
     Args:
-        generator: What `anchor_generator` made.
-        shape: Of images, `(N, height, width, channels)`.
+        generator: Anchor generator from `anchor_generator`.
+        shape: Shape of the images, `(N, height, width, channels)`.
 
     Returns:
         A float32 tensor `(A, 4)`.
 
     Raises:
-        ValueError: If height and width are not known or do not fit.
+        ValueError: If height or width is unknown or not a multiple of 32.
     """
     check_sides(shape, are_known=True)
     return ops.concatenate([*generator(image_shape=tuple(shape[1:])).values()], axis=0)
 
 
 def level_sizes(shape):
-    """How many anchors each level has, for images of a shape `(N, height, width, channels)`."""
+    """Returns the number of anchors of each level, for images of shape `(N, height, width, channels)`."""
     return [ANCHORS * math.ceil(shape[1] / stride) * math.ceil(shape[2] / stride) for stride in STRIDES]
 
 
 def check_sides(shape, are_known=False):
-    """Raises a `ValueError` unless images of this shape have sides that RetinaNet takes.
+    """Raises a `ValueError` unless the sides of images are multiples of 32.
 
     Args:
-        shape: `(N, height, width, channels)`.
-        are_known: Bool, whether height and width must be there rather than `None`.
+        shape: Shape of the images, `(N, height, width, channels)`.
+        are_known: Bool, whether an unknown height or width (`None`) is an error, too.
     """
     sides = tuple(shape[1:3])
     if are_known and None in sides:

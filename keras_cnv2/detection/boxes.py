@@ -1,28 +1,30 @@
-"""Boxes: their overlap, and the deltas that lead from anchors to them.
+"""Operations on boxes: overlap, deltas between anchors and boxes, clipping.
 
-Boxes are "xyxy": left, top, right, bottom in pixels. All functions work on tensors with any leading axes; nothing here
-is RetinaNet's own (Mask R-CNN: the same deltas lead from proposals to boxes).
+Boxes are in "xyxy" format: left, top, right, bottom in pixels. All functions accept tensors with any leading axes.
+Nothing here is specific to RetinaNet (Mask R-CNN uses the same deltas between proposals and boxes).
 """
 
 import math
 
 from keras import ops
 
-# By which deltas are divided, so that they vary about as much as scores do. KerasCV's order: y, x, height, width.
+# Deltas are divided by these values, so that their variance is comparable to that of scores. The order is KerasCV's:
+# y, x, height, width.
 VARIANCE = (0.1, 0.1, 0.2, 0.2)
 
-# Of what the exponent of a size may be, as in Detectron: an untrained model's would overflow.
+# Upper bound of the logarithm of a relative size, as in Detectron. The exponential of an untrained model's prediction
+# could overflow.
 LARGEST_GROWTH = math.log(1000 / 16)
 
 
 def overlap(boxes, others):
-    """Intersection over union of all pairs.
+    """Computes the intersection over union of all pairs of boxes.
 
     Args:
         boxes, others: Tensors `(..., A, 4)` and `(..., B, 4)`.
 
     Returns:
-        A tensor `(..., A, B)` in [0, 1]; 0 where neither box has an area.
+        A tensor `(..., A, B)` in [0, 1]; 0 if the area of both boxes is zero.
     """
     left, top, right, bottom = _sides(ops.expand_dims(boxes, -2))
     others_left, others_top, others_right, others_bottom = _sides(ops.expand_dims(others, -3))
@@ -34,13 +36,13 @@ def overlap(boxes, others):
 
 
 def to_deltas(anchors, boxes):
-    """What a model has to predict at `anchors` for `boxes`: shifts and logarithms of growths, over the variance.
+    """Encodes boxes as deltas from anchors: shifts and logarithms of relative sizes, divided by `VARIANCE`.
 
     Args:
-        anchors, boxes: Tensors `(..., 4)`; anchors have an area.
+        anchors, boxes: Tensors `(..., 4)`. The area of anchors must be positive.
 
     Returns:
-        A tensor `(..., 4)`: y, x, height, width.
+        A tensor `(..., 4)` in the order y, x, height, width.
 
     Source: Rich feature hierarchies (arXiv 1311.2524), appendix C.
     """
@@ -49,7 +51,7 @@ def to_deltas(anchors, boxes):
     deltas = (
         (box_y - y) / height,
         (box_x - x) / width,
-        # Of a box without an area nothing is learned: it is padding.
+        # Boxes without an area are padding, and are not used in training.
         ops.log(ops.maximum(box_height, 1e-6) / height),
         ops.log(ops.maximum(box_width, 1e-6) / width),
     )
@@ -57,13 +59,13 @@ def to_deltas(anchors, boxes):
 
 
 def from_deltas(anchors, deltas):
-    """The boxes that predicted deltas lead to from anchors: the inverse of `to_deltas`.
+    """Decodes predicted deltas from anchors to boxes; the inverse of `to_deltas`.
 
     Args:
         anchors, deltas: Tensors `(..., 4)`.
 
     Returns:
-        A tensor `(..., 4)`. No box is more than 62.5 times as high or wide as its anchor.
+        A tensor of boxes `(..., 4)`. A box is at most 62.5 times as high or wide as its anchor.
     """
     y, x, height, width = _center_and_size(anchors)
     down, right, taller, wider = (delta * variance for delta, variance in zip(_sides(deltas), VARIANCE))
@@ -74,7 +76,7 @@ def from_deltas(anchors, deltas):
 
 
 def clip(boxes, height, width):
-    """Boxes `(..., 4)` without what lies beyond an image."""
+    """Clips boxes `(..., 4)` to an image of the given height and width in pixels."""
     left, top, right, bottom = _sides(boxes)
     clipped = ops.clip(left, 0, width), ops.clip(top, 0, height), ops.clip(right, 0, width), ops.clip(bottom, 0, height)
     return ops.stack(clipped, axis=-1)

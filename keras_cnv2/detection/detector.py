@@ -1,4 +1,4 @@
-"""From images to detections."""
+"""`Detector`: a model from images to detections."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,10 @@ NMS = ("soft", "hard")
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class Detector(keras.Model):
-    """A RetinaNet and what makes detections of its predictions: a model for inference.
+    """A RetinaNet with decoding and non-maximum suppression: a model for inference.
 
-    Of each level, the best `candidates` pairs of an anchor and a class become boxes, cut at the image's border; those
-    of the same class that overlap a better one are suppressed.
+    From each level, the `candidates` pairs of an anchor and a class with the highest scores are decoded to boxes and
+    clipped to the image. Boxes that overlap a box of the same class with a higher score are suppressed.
 
     ```python
     detector = keras_cnv2.detection.Detector(model)
@@ -32,28 +32,28 @@ class Detector(keras.Model):
     ```
 
     Args:
-        retinanet: What `keras_cnv2.detection.retinanet` made.
-        nms: "soft" lowers the scores of overlapping boxes, as in the paper's tests; "hard" drops them.
-        score_threshold: Float in [0, 1): all detections have scores above it. For an average precision with soft NMS,
-            which leaves low scores, take 0.001.
-        iou_threshold: Float in [0, 1], the overlap above which "hard" drops a box.
-        sigma: Positive float, how widely "soft" lowers scores: by `exp(-overlap ** 2 / sigma)`.
-        max_detections: Int M, of an image.
-        candidates: Int, of each level, at most.
+        retinanet: A model made by `keras_cnv2.detection.retinanet`.
+        nms: "soft" lowers the scores of overlapping boxes, as in the paper's tests; "hard" removes these boxes.
+        score_threshold: Float in [0, 1). Only detections with scores above it are returned. To compute average
+            precision with soft NMS, which keeps low scores, use 0.001.
+        iou_threshold: Float in [0, 1], the overlap above which "hard" removes a box.
+        sigma: Positive float. "soft" multiplies scores by `exp(-overlap ** 2 / sigma)`.
+        max_detections: Int M, the maximum number of detections per image.
+        candidates: Int, the maximum number of candidates per level.
         name: Name of the model.
 
     Call arguments:
-        images: Tensor `(N, height, width, channels)`, height and width known and multiples of 32.
+        images: Tensor `(N, height, width, channels)`. Height and width must be static and multiples of 32.
 
     Returns:
         {"boxes": float32 `(N, M, 4)`, left, top, right, bottom in pixels, "classes": int32 `(N, M)`, "scores": float32
-        `(N, M)`, "count": int32 `(N,)`}, the best first, with -1 from `count` on.
+        `(N, M)`, "count": int32 `(N,)`}, sorted by score, the highest first. From `count` on, all values are -1.
 
     Raises:
-        ValueError: If an argument is out of range, or the images have other sizes.
+        ValueError: If an argument is out of range, or the images have an unsuitable size.
 
     Source: Focal Loss (arXiv 1708.02002), section 4.1, "Inference"; Soft-NMS (arXiv 1704.04503); ConvNeXt V2 (arXiv
-        2301.00808), appendix, for soft NMS in the tests.
+        2301.00808), appendix, for the use of soft NMS.
     """
 
     def __init__(
@@ -67,7 +67,8 @@ class Detector(keras.Model):
         candidates: int = 1000,
         name: str | None = None,
     ):
-        # Nobody else's RetinaNet has these targets: KerasCV's own may have other boxes, and lacks what is asked of it.
+        # Only this package's RetinaNet has `AnchorTargets`. KerasCV's may use another box format and lacks attributes
+        # that are read below.
         if not isinstance(getattr(retinanet, "label_encoder", None), AnchorTargets):
             raise ValueError(
                 f"retinanet must be what keras_cnv2.detection.retinanet made. Received: retinanet={retinanet!r}"
@@ -92,17 +93,17 @@ class Detector(keras.Model):
         return self.detections(self.dense(self.retinanet(images, training=False), images.shape), images.shape)
 
     def dense(self, predictions: Mapping[str, Any], shape: Sequence[int | None]) -> dict[str, Any]:
-        """Every anchor's box and probabilities, before any suppression.
+        """Decodes the box and the probabilities of every anchor, before any suppression.
 
         Args:
-            predictions: What the RetinaNet returned.
-            shape: Of the images, `(N, height, width, channels)`.
+            predictions: Dict of tensors that the RetinaNet returned.
+            shape: Shape of the images, `(N, height, width, channels)`.
 
         Returns:
             {"boxes": float32 `(N, A, 4)`, "scores": float32 `(N, A, classes)`}.
         """
         anchors = all_anchors(self.retinanet.anchor_generator, shape)
-        # Their number is known, though graphs of Keras 3.10 lose it.
+        # Restores the static number of anchors, which Keras 3.10 loses in graphs.
         deltas, logits = (
             ops.reshape(predictions[name], (-1, anchors.shape[0], predictions[name].shape[-1]))
             for name in ("box", "classification")
@@ -110,14 +111,14 @@ class Detector(keras.Model):
         return {"boxes": clip(from_deltas(anchors, deltas), *shape[1:3]), "scores": ops.sigmoid(logits)}
 
     def detections(self, dense: Mapping[str, Any], shape: Sequence[int | None]) -> dict[str, Any]:
-        """What is found.
+        """Selects candidates and applies non-maximum suppression.
 
         Args:
-            dense: What `dense` returned.
-            shape: Of the images, `(N, height, width, channels)`.
+            dense: Dict of tensors that `dense` returned.
+            shape: Shape of the images, `(N, height, width, channels)`.
 
         Returns:
-            As the model does.
+            A dict of detections, as when the model is called.
         """
         ends = [*itertools.accumulate(level_sizes(shape))]
         levels = [
@@ -126,7 +127,7 @@ class Detector(keras.Model):
         ]
         boxes, scores, classes = (ops.concatenate(parts, axis=1) for parts in zip(*levels))
         width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
-        scores = ops.where((width > 0) & (height > 0), scores, 0.0)  # cut away altogether, at the image's border
+        scores = ops.where((width > 0) & (height > 0), scores, 0.0)  # boxes that lie outside the image
         factor = suppression.soft(self.sigma) if self.nms == "soft" else suppression.hard(self.iou_threshold)
         return suppression.suppress(boxes, scores, classes, factor, self.max_detections, self.score_threshold)
 

@@ -1,25 +1,25 @@
-"""Boxes on pictures, to be looked at."""
+"""Draws detections on images."""
 
 import numpy as np
 
 from keras_cnv2.optional_packages import import_pillow
 from keras_cnv2.terminal import printable
 
-# One a class, again from the first after the last; white letters can be read on them.
+# One colour per class, repeated if there are more classes. White text is readable on all of them.
 COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#b8860b", "#8c564b", "#c71585", "#008080", "#555555", "#ff4500")
 
-# Of the longest side of a picture: the width of a line, the height of letters; and their least, in pixels.
+# Line width and text height, relative to the longer side of the image, and their minimum in pixels.
 LINE, LETTERS = 1 / 300, 1 / 45
 LEAST_LINE, LEAST_LETTERS = 2, 11
 
 
 def draw_boxes(pixels, detections, names):
-    """A picture with boxes, their names and scores.
+    """Draws boxes with class names and scores on an image.
 
     Args:
         pixels: Uint8 array `(height, width, 3)`.
-        detections: `keras_cnv2.detection.predict.Detection`s.
-        names: Strings, the names of all classes, each of which has its colour.
+        detections: List of `keras_cnv2.detection.predict.Detection`.
+        names: List of strings, the names of all classes. The position of a name determines the colour of its class.
 
     Returns:
         A uint8 array of the same shape.
@@ -33,7 +33,7 @@ def draw_boxes(pixels, detections, names):
     side = max(picture.size)
     line = max(round(side * LINE), LEAST_LINE)
     font = ImageFont.load_default(max(round(side * LETTERS), LEAST_LETTERS))
-    for detection in reversed(detections):  # the surest last, above the others
+    for detection in reversed(detections):  # the highest score last, so that it is drawn on top
         colour = COLOURS[names.index(detection.name) % len(COLOURS)]
         left, top, right, bottom = detection.box
         draw.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=colour, width=line)

@@ -1,4 +1,4 @@
-"""The feature pyramid and the heads of RetinaNet, of any width; KerasCV's are 256 wide, with three convolutions."""
+"""The feature pyramid and the heads of RetinaNet. KerasCV's are fixed to 256 channels and three convolutions."""
 
 import math
 
@@ -7,29 +7,30 @@ from keras import ops
 
 from keras_cnv2.arguments import positive_int
 
-# The probability of every class at the start. At one half, all the background's loss would drown the objects'.
+# Initial probability of every class. With 0.5, the loss of the many background anchors would dominate that of objects.
 PRIOR = 0.01
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class Pyramid(keras.layers.Layer):
-    """Feature pyramid: P3 to P5 from the backbone's maps and those above them, P6 and P7 from P5's.
+    """Feature pyramid: P3 to P5 from the backbone's levels C3 to C5 and the levels above, P6 and P7 from C5.
 
     ```
     P5 = conv3(conv1(C5))         P4 = conv3(conv1(C4) + up(M5))         P3 = conv3(conv1(C3) + up(M4))
     P6 = conv3/2(C5)              P7 = conv3/2(relu(P6))
     ```
 
-    `M5` and `M4` are what `conv3` takes at the level above, `up` repeats each position twice along each side.
+    `conv1` and `conv3` are 1x1 and 3x3 convolutions, `conv3/2` has stride 2. `M5` and `M4` are the inputs of `conv3` at
+    P5 and P4. `up` repeats each position twice along each side.
 
     Args:
-        width: Int, the channels of every level.
+        width: Int, the number of channels of every level.
 
     Call arguments:
         features: {"P3", "P4", "P5": float tensors `(N, H / stride, W / stride, C)`}, with strides 8, 16 and 32.
 
     Returns:
-        List of float tensors `(N, ceil(H / stride), ceil(W / stride), width)`, with strides 8 to 128.
+        List of five float tensors `(N, ceil(H / stride), ceil(W / stride), width)`, with strides 8 to 128.
 
     Source: Feature Pyramid Networks (arXiv 1612.03144), section 3; Focal Loss (arXiv 1708.02002), section 4.
     """
@@ -75,14 +76,14 @@ class Pyramid(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class PredictionHead(keras.layers.Layer):
-    """The convolutions that predict something at each position of a feature map; the same for all levels.
+    """Convolutions that predict values at each position of a feature map. All levels share one head.
 
     Args:
-        outputs: Int, the values predicted at a position.
-        width: Int, the channels in between.
-        convs: Int, the number of 3x3 convolutions with ReLU before the one that predicts.
-        prior: Optional float in (0, 1), the probability that the predictions are the logits of before any training. By
-            default they start around 0.
+        outputs: Int, the number of values predicted at a position.
+        width: Int, the number of channels of the hidden convolutions.
+        convs: Int, the number of 3x3 convolutions with ReLU before the last one, which predicts.
+        prior: Optional float in (0, 1). Before training, predictions are around the logit of this probability; by
+            default around 0.
 
     Call arguments:
         features: Float tensor `(N, H, W, C)`.
@@ -107,7 +108,7 @@ class PredictionHead(keras.layers.Layer):
 
         policy = self.dtype_policy
         self.convs = [convolution(width, f"conv_{i}", activation="relu", dtype=policy) for i in range(convs)]
-        # Half precision would round boxes to several pixels, and large logits.
+        # Half precision would round boxes by several pixels, and round large logits.
         self.prediction = convolution(
             outputs, "prediction", bias_initializer=keras.initializers.Constant(bias), dtype=policy.variable_dtype
         )
@@ -135,5 +136,5 @@ class PredictionHead(keras.layers.Layer):
 
 
 def _twice(x):
-    """Each position twice along each side."""
+    """Upsamples by 2: repeats each position twice along each side."""
     return ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2)

@@ -1,4 +1,4 @@
-"""Labels of boxes: which class each is of, or that there is none."""
+"""Checks of the labels of boxes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,13 +8,16 @@ from keras import ops
 
 
 def check_labels(labels: Mapping[str, Any], classes: int) -> None:
-    """Raises a `ValueError` for boxes whose number is no class, as COCO's ids, which start from 1, may be.
+    """Raises a `ValueError` for boxes whose label is not a class, such as COCO's ids, which start from 1.
 
-    Compiled steps cannot raise: the loss of `keras_cnv2.detection.retinanet` is NaN for such labels.
+    Compiled training steps cannot raise errors: the loss of `keras_cnv2.detection.retinanet` is NaN for such labels.
 
     Args:
-        labels: What a RetinaNet is fitted to: "classes" is an array `(N, B)`, below 0 where there is no box.
+        labels: Dict of labels as for `fit`. "classes" is an array `(N, B)`; values below 0 are padding.
         classes: Int, the number of classes.
+
+    Raises:
+        ValueError: If a label is `classes` or above.
     """
     found = np.unique(ops.convert_to_numpy(labels["classes"]))
     wrong = [number.item() for number in found if number >= classes]

@@ -4,20 +4,20 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class FocalLoss(keras.losses.Loss):
-    """Cross-entropy of each class on its own, that falls off where the model is right already.
+    """Focal loss: binary cross-entropy of each class, with lower weight for predictions that are already right.
 
     ```
     loss = -alpha_t * (1 - p_t) ** gamma * log(p_t),    p_t = p, alpha_t = alpha          where y = 1
                                                         p_t = 1 - p, alpha_t = 1 - alpha  where y = 0
     ```
 
-    summed over the classes. It is computed from logits. (KerasCV's cuts probabilities at 1e-7: an object that the
-    model is surer of not being there has no gradient.)
+    summed over the classes. It is computed from logits. KerasCV's focal loss clips probabilities at 1e-7, so that an
+    object whose predicted probability is lower has no gradient.
 
     Args:
-        alpha: Float in [0, 1].
-        gamma: Float from 0 on.
-        reduction, name: As in `keras.losses.Loss`, but that the loss is summed by default.
+        alpha: Float in [0, 1], the weight of `y = 1`; that of `y = 0` is `1 - alpha`.
+        gamma: Float, at least 0, the focusing exponent.
+        reduction, name: As in `keras.losses.Loss`, but with "sum" as the default reduction.
 
     Call arguments:
         y_true: Tensor `(..., classes)` of zeros and ones.
@@ -34,7 +34,7 @@ class FocalLoss(keras.losses.Loss):
         self.alpha = alpha
         self.gamma = gamma
 
-    from_logits = True  # which KerasCV asks for
+    from_logits = True  # KerasCV reads this attribute
 
     def call(self, y_true, y_pred):
         is_there = ops.cast(y_true, y_pred.dtype)

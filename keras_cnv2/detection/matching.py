@@ -1,7 +1,7 @@
-"""Which anchor is trained on which box.
+"""Matching of anchors to boxes for training.
 
-`match` takes any overlaps and thresholds (Mask R-CNN: 0.7 and 0.3 for the proposals' anchors, 0.5 and 0.5 for the
-proposals themselves); `AnchorTargets` is RetinaNet's use of it.
+`match` takes any overlaps and thresholds (Mask R-CNN: 0.7 and 0.3 for the anchors of the proposal network, 0.5 and 0.5
+for the proposals); `AnchorTargets` applies it to RetinaNet.
 """
 
 import keras
@@ -11,25 +11,26 @@ from keras_cnv2.detection.anchors import all_anchors
 from keras_cnv2.detection.boxes import overlap, to_deltas
 from keras_cnv2.layers.built import needs_build
 
-# In the place of the number of a box.
+# Values of a match that are not the index of a box.
 BACKGROUND, IGNORED = -1, -2
 
 
 def match(overlaps, positive=0.5, negative=0.4, low_quality=True):
-    """Gives each anchor the box that it overlaps most, if it does so enough.
+    """Matches each anchor to the box that it overlaps most, if the overlap is large enough.
 
     Args:
-        overlaps: Float tensor `(..., A, B)` of anchors and boxes; below 0 in the columns that are no boxes.
-        positive: Float: from this overlap on, an anchor has its box.
-        negative: Float: below this overlap, an anchor is background. In between it is ignored.
-        low_quality: Bool, whether the anchors that overlap a box most of all anchors have their box however little they
-            overlap it. Otherwise small or long boxes that no anchor fits are not learned at all.
+        overlaps: Float tensor `(..., A, B)` of anchors and boxes; negative in columns that are padding.
+        positive: Float. An anchor with at least this overlap is matched.
+        negative: Float. An anchor with less than this overlap is background. In between it is ignored.
+        low_quality: Bool, whether an anchor that has the largest overlap with some box among all anchors is matched
+            even if that overlap is small. Otherwise small or elongated boxes that fit no anchor are never learned.
 
     Returns:
-        An int32 tensor `(..., A)`: the number of the box, `BACKGROUND` or `IGNORED`.
+        An int32 tensor `(..., A)`: the index of the box, `BACKGROUND` or `IGNORED`.
 
     Source: Faster R-CNN (arXiv 1506.01497), section 3.1.2; Focal Loss (arXiv 1708.02002), section 4, "Anchors", which
-        takes that rule with other thresholds. As in Detectron, the box is always the one the anchor overlaps most.
+        uses that rule with other thresholds. As in Detectron, an anchor is always matched to the box that it overlaps
+        most.
     """
     best = ops.max(overlaps, axis=-1)
     boxes = ops.cast(ops.argmax(overlaps, axis=-1), "int32")
@@ -41,22 +42,22 @@ def match(overlaps, positive=0.5, negative=0.4, low_quality=True):
 
 
 class AnchorTargets(keras.layers.Layer):
-    """What RetinaNet has to predict at each anchor: the place of KerasCV's label encoder.
+    """Computes the training targets of RetinaNet at each anchor. It replaces KerasCV's label encoder.
 
-    KerasCV's own counts the matches in a metric, which then is in all logs, and, asked to give every box an anchor,
-    gives padding one, too. It computes in the model's precision: in bfloat16 anchors are off by pixels.
+    KerasCV's label encoder adds a metric of matches to all logs. With low-quality matches it also matches padding. And
+    it computes in the model's precision: in bfloat16, anchors are off by several pixels.
 
     Args:
-        anchor_generator: `keras_cv.layers.AnchorGenerator` for boxes "xyxy".
-        low_quality_matches: Bool, see `match`.
+        anchor_generator: `keras_cv.layers.AnchorGenerator` of boxes in "xyxy" format.
+        low_quality_matches: Bool, see `low_quality` of `match`.
 
     Call arguments:
-        images: Tensor `(N, height, width, channels)`, of which only the shape is read.
-        labels: {"boxes": float tensor `(N, B, 4)`, "classes": tensor `(N, B)`, below 0 where there is no box}.
+        images: Tensor `(N, height, width, channels)`. Only its shape is used.
+        labels: {"boxes": float tensor `(N, B, 4)`, "classes": tensor `(N, B)`}. Classes below 0 are padding.
 
     Returns:
-        Deltas, float32 `(N, A, 4)`, see `to_deltas`, and classes, int32 `(N, A)`: those of the boxes, `BACKGROUND` or
-        `IGNORED`.
+        Deltas, float32 `(N, A, 4)`, see `to_deltas`, and classes, int32 `(N, A)`: the class of the matched box,
+        `BACKGROUND` or `IGNORED`.
     """
 
     def __init__(self, anchor_generator, low_quality_matches=True, **kwargs):
@@ -78,8 +79,8 @@ class AnchorTargets(keras.layers.Layer):
             return deltas, ops.where(matches >= 0, ops.take(classes, box, axis=0), matches)
 
         boxes, classes = (ops.cast(labels[name], dtype) for name, dtype in (("boxes", "float32"), ("classes", "int32")))
-        # A row of padding: there is a box to take, though a batch has none.
+        # Add one padding box, so that `take` works when the batch has no boxes.
         boxes = ops.pad(boxes, ((0, 0), (0, 1), (0, 0)))
         classes = ops.pad(classes, ((0, 0), (0, 1)), constant_values=-1)
-        # One image after the other: the overlaps of a batch would take gigabytes.
+        # One image at a time, because the overlaps of a whole batch would take gigabytes of memory.
         return ops.map(of_one_image, (boxes, classes))

@@ -20,9 +20,10 @@ LEVELS = ("P3", "P4", "P5")
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class RetinaNet(keras_cv.models.RetinaNet):
-    """`keras_cv.models.RetinaNet` with our pyramid, heads, targets and loss: see `retinanet`, whose arguments it has.
+    """`keras_cv.models.RetinaNet` with the pyramid, heads, targets and loss of this package.
 
-    What is KerasCV's: the functional graph, anchors, the two losses of `compile`, and `predict`, which decodes.
+    The arguments are those of `keras_cnv2.detection.retinanet`. KerasCV provides the functional graph, the anchors, the
+    two losses of `compile`, and `predict`, which decodes.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
         check_head(True, classes, None, class_names)
         _check(backbone, anchor_sizes)
         policy = backbone.dtype_policy
-        with _global_policy("float32"):  # KerasCV's layers that join the levels would round them to half precision
+        with _global_policy("float32"):  # otherwise KerasCV's layers round predictions to half precision
             super().__init__(
                 backbone=backbone,
                 num_classes=classes,
@@ -65,7 +66,8 @@ class RetinaNet(keras_cv.models.RetinaNet):
 
     @backbone.setter
     def backbone(self, backbone):
-        # Not to be tracked, as KerasCV would: what no level is made of, like P2's norm, has no gradient.
+        # Set without Keras's tracking. KerasCV would track the whole backbone, including layers that no level uses,
+        # like P2's norm, which get no gradient.
         object.__setattr__(self, "_backbone", backbone)
 
     def call(self, inputs, *args, **kwargs):
@@ -74,7 +76,10 @@ class RetinaNet(keras_cv.models.RetinaNet):
         return super().call({"images": images}, *args, **kwargs)
 
     def compile(self, optimizer="rmsprop", box_loss="smoothl1", classification_loss="focal", **kwargs):
-        """As in `keras_cv.models.RetinaNet`, with the paper's losses by default; "focal" is our `FocalLoss`."""
+        """Like `keras_cv.models.RetinaNet.compile`, with the paper's losses as defaults.
+
+        `classification_loss="focal"` selects `keras_cnv2.detection.loss.FocalLoss`.
+        """
         if classification_loss == "focal":
             classification_loss = FocalLoss()
         super().compile(box_loss, classification_loss, optimizer=optimizer, **kwargs)
@@ -90,14 +95,15 @@ class RetinaNet(keras_cv.models.RetinaNet):
         self.optimizer.build(self.trainable_variables)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        # KerasCV divides by the anchors with a box of one replica, though replicas' gradients are added up; and gives a
-        # batch without boxes no loss at all, where everything found is wrong.
+        # KerasCV divides by the number of matched anchors on one replica, although the gradients of all replicas are
+        # summed. It also gives a batch without boxes no loss, although all its detections are false positives.
         deltas, classes = self.label_encoder(_images(x), y)
         weights = 1.0 if sample_weight is None else ops.reshape(ops.cast(sample_weight, "float32"), (-1, 1))
         has_box = ops.cast(classes >= 0, "float32") * weights
         counts = ops.cast(classes != IGNORED, "float32") * weights
         boxes = ops.maximum(replicas.all_sum(ops.sum(has_box)), 1.0)
-        # A number that is no class would count as background, and a compiled step cannot raise: its image becomes NaN.
+        # A label that is not a class would count as background. A compiled step cannot raise an error, so the loss of
+        # such an image becomes NaN.
         known = ops.all(ops.cast(y["classes"], "int32") < self.classes, axis=-1)
         targets = ops.one_hot(classes, self.classes, dtype="float32")
         return super(keras_cv.models.RetinaNet, self).compute_loss(
@@ -108,7 +114,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
             training=training,
         )
 
-    # KerasCV's steps take no sample weights.
+    # Keras's own steps: those of KerasCV take no sample weights.
 
     def train_step(self, data):
         return super(keras_cv.models.RetinaNet, self).train_step(_as_tuple(data))
@@ -135,7 +141,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
 
 
 def _check(backbone, anchor_sizes):
-    """Raises a `ValueError` for what no RetinaNet can be built of."""
+    """Raises a `ValueError` unless a RetinaNet can be built on this backbone with these anchor sizes."""
     levels = getattr(backbone, "pyramid_level_inputs", {})
     if not {*LEVELS} <= {*levels}:
         raise ValueError(
@@ -169,5 +175,5 @@ def _images(inputs):
 
 
 def _as_tuple(data):
-    """A batch as (images, labels, perhaps weights); KerasCV's data has a dict of images and bounding boxes."""
+    """Returns a batch as (images, labels[, weights]); batches in KerasCV's format are dicts."""
     return (data["images"], data["bounding_boxes"]) if isinstance(data, dict) else data

@@ -1,7 +1,7 @@
-"""Non-maximum suppression, hard and soft: of detections of the same object one stays.
+"""Hard and soft non-maximum suppression: keeps one of several detections of the same object.
 
-Shapes are static and the same numbers give the same detections, on any device. It takes boxes with scores, wherever
-they come from (Mask R-CNN: proposals, as if of one class, and the second stage's boxes).
+Shapes are static, and the results are deterministic on any device. The functions take any boxes with scores (Mask
+R-CNN: proposals, treated as one class, and the boxes of the second stage).
 """
 
 from keras import ops
@@ -10,12 +10,12 @@ from keras_cnv2.detection.boxes import overlap
 
 
 def hard(iou_threshold=0.5):
-    """The factor on the scores of boxes that overlap a better one: 0 above the threshold, 1 up to it."""
+    """Returns a function from overlaps with a better box to score factors: 0 above the threshold, otherwise 1."""
     return lambda overlaps: ops.cast(overlaps <= iou_threshold, overlaps.dtype)
 
 
 def soft(sigma=0.5):
-    """The factor on the scores of boxes that overlap a better one: `exp(-overlap ** 2 / sigma)`.
+    """Returns a function from overlaps with a better box to score factors: `exp(-overlap ** 2 / sigma)`.
 
     Source: Soft-NMS (arXiv 1704.04503), section 3, equation 3.
     """
@@ -23,19 +23,20 @@ def soft(sigma=0.5):
 
 
 def suppress(boxes, scores, classes, factor, max_detections=100, score_threshold=0.05):
-    """Takes the best box, lowers the scores of those of its class that overlap it, takes the best of what is left.
+    """Repeatedly takes the box with the highest score and lowers the scores of boxes of its class that overlap it.
 
     Args:
-        boxes: Float32 tensor `(N, C, 4)`, "xyxy".
+        boxes: Float32 tensor `(N, C, 4)`, in "xyxy" format.
         scores: Float32 tensor `(N, C)` in [0, 1].
-        classes: Int tensor `(N, C)`. Boxes of different classes leave each other alone.
+        classes: Int tensor `(N, C)`. Boxes of different classes do not affect each other.
         factor: Function from overlaps to factors in [0, 1]: `hard(...)` or `soft(...)`.
-        max_detections: Int M, how many boxes to take at most.
-        score_threshold: Float from 0 on: boxes are taken while their scores, lowered or not, are above it.
+        max_detections: Int M, the maximum number of boxes to take.
+        score_threshold: Float, at least 0. Boxes are taken while their scores, possibly lowered, are above it.
 
     Returns:
         {"boxes": float32 `(N, M, 4)`, "classes": int32 `(N, M)`, "scores": float32 `(N, M)`, "count": int32 `(N,)`},
-        the best first, with -1 where there is none. Of equal scores the first counts as better.
+        sorted by score, the highest first; from `count` on, all values are -1. Among equal scores, the first box is
+        taken first.
     """
     classes = ops.cast(classes, "int32")
     numbers, slots = ops.arange(boxes.shape[1], dtype="int32"), ops.arange(max_detections, dtype="int32")
@@ -57,7 +58,7 @@ def suppress(boxes, scores, classes, factor, max_detections=100, score_threshold
     all_slots = (ops.shape(scores)[0], max_detections)
     nothing = ops.zeros(all_slots, "int32"), -ops.ones(all_slots, scores.dtype)
     *_, taken, taken_scores = ops.while_loop(is_more, take_best, (ops.convert_to_tensor(0, "int32"), scores, *nothing))
-    is_there = taken_scores > score_threshold  # images of a batch may be done at different times
+    is_there = taken_scores > score_threshold  # the loop goes on until all images of the batch are done
     return {
         "boxes": ops.where(is_there[..., None], _of(boxes, taken), -1.0),
         "classes": ops.where(is_there, _of(classes, taken), -1),
@@ -67,18 +68,18 @@ def suppress(boxes, scores, classes, factor, max_detections=100, score_threshold
 
 
 def best_of(boxes, scores, number):
-    """The best pairs of a box and a class.
+    """Selects the pairs of a box and a class with the highest scores.
 
     Args:
         boxes: Float tensor `(N, A, 4)`.
         scores: Float tensor `(N, A, classes)`.
-        number: Int, how many pairs there are to be at most.
+        number: Int, the maximum number of pairs.
 
     Returns:
-        Boxes `(N, C, 4)`, scores and int32 classes `(N, C)`, where C is `number` if there are as many pairs.
+        Boxes `(N, C, 4)`, scores and int32 classes `(N, C)`, where C is `number`, or less if there are fewer pairs.
     """
     classes = scores.shape[-1]
-    # Whichever pairs are among the best, so are their boxes. That leaves few pairs to be sorted.
+    # The boxes of the best `number` pairs are among the `number` boxes with the best scores, so few pairs are sorted.
     _, rows = ops.top_k(ops.max(scores, axis=-1), min(number, scores.shape[1]))
     pairs = ops.reshape(_of(scores, rows), (-1, rows.shape[1] * classes))
     best, found = ops.top_k(pairs, min(number, pairs.shape[1]))
@@ -86,6 +87,6 @@ def best_of(boxes, scores, number):
 
 
 def _of(values, numbers):
-    """The rows of `(N, C, ...)` with the numbers `(N, K)`: `(N, K, ...)`."""
+    """Takes the rows with the indices `(N, K)` from `(N, C, ...)`. Returns `(N, K, ...)`."""
     numbers = ops.reshape(numbers, (-1, numbers.shape[1]) + (1,) * (len(values.shape) - 2))
     return ops.take_along_axis(values, numbers, axis=1)

@@ -1,4 +1,4 @@
-"""Whole pictures in square images; training data, evaluation and serving share this."""
+"""Resizes whole images into square ones. Training data, evaluation and serving share this code."""
 
 from typing import Any
 
@@ -8,23 +8,24 @@ from keras_cnv2.images.normalization import MEAN
 
 
 def fit_picture(pixels: Any, size: int) -> tuple[Any, Any]:
-    """Fits a picture into the upper left of a square image, in graphs too.
+    """Resizes an image to fit into the upper left corner of a square one. It also works in graphs.
 
-    The longest side gets `size` pixels, the other one as many as keep the proportions; below or to the right of it is
-    ImageNet's mean colour. Bilinear, antialiased, rounded to whole grey levels.
+    The longer side becomes `size` pixels and the aspect ratio is kept; the rest of the square is filled with ImageNet's
+    mean colour. Resizing is bilinear with antialiasing, and values are rounded to whole numbers.
 
     Args:
         pixels: Tensor `(height, width, 3)`, values in 0..255, any dtype.
-        size: Int, the side of the image.
+        size: Int, the side of the square image in pixels.
 
     Returns:
-        A float32 tensor `(size, size, 3)`, and a float32 scalar: image coordinates are picture coordinates times it.
+        A float32 tensor `(size, size, 3)`, and a float32 scalar, the scale: coordinates in the square image are
+        coordinates in the original image times the scale.
     """
     import tensorflow as tf
 
     sides = tf.cast(tf.shape(pixels)[:2], tf.float32)
     scale = size / tf.reduce_max(sides)
-    # One factor for both sides, so that boxes are off by nothing. `tf.image.resize` rounds the sides and stretches.
+    # The same scale for both sides keeps boxes exact. `tf.image.resize` would round the sides and stretch the image.
     image = tf.raw_ops.ScaleAndTranslate(
         images=pixels[None],
         size=(size, size),

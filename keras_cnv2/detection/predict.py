@@ -1,4 +1,4 @@
-"""Pictures to named boxes."""
+"""Detects objects in image files."""
 
 from typing import NamedTuple
 
@@ -16,12 +16,12 @@ BATCH = 8
 
 
 class Detection(NamedTuple):
-    """One thing in a picture.
+    """One detected object.
 
     Args:
         name: The name of its class.
         score: Float in 0..1.
-        box: Four floats: left, top, right, bottom in the picture's pixels.
+        box: Four floats: left, top, right, bottom in pixels of the original image.
     """
 
     name: str
@@ -30,10 +30,11 @@ class Detection(NamedTuple):
 
 
 def image_size_for(retinanet, image_size=None):
-    """The side of the square images that a detector looks at: the one given, or the one that its backbone takes.
+    """Returns the side of a detector's square images: `image_size`, or by default the input size of its backbone.
 
     Raises:
-        ValueError: If that is no multiple of 32, or the backbone takes others, or any and none is given.
+        ValueError: If the size is not a multiple of 32, differs from the backbone's input size, or is not given while
+            the backbone takes images of any size.
     """
     sides = {*retinanet.backbone.input_shape[1:3]}
     if image_size is None and len(sides) == 1:
@@ -50,23 +51,23 @@ def image_size_for(retinanet, image_size=None):
 
 
 def class_names_of(retinanet):
-    """The names of a detector's classes, or their numbers."""
+    """Returns the names of a detector's classes, by default "class 0" and so on."""
     return retinanet.class_names or numbered(retinanet.classes)
 
 
 def detect(retinanet, paths, image_size=None, score_threshold=0.3, reading=READING):
-    """Finds things in pictures, a batch at a time.
+    """Detects objects in image files, one batch at a time.
 
     Args:
-        retinanet: What `keras_cnv2.detection.retinanet` made, or a `Detector`.
-        paths: Paths of pictures.
+        retinanet: A model made by `keras_cnv2.detection.retinanet`, or a `Detector`.
+        paths: Iterable of paths of image files.
         image_size: Optional int, see `image_size_for`.
-        score_threshold: Float in [0, 1), see `Detector`; a `Detector` has its own.
-        reading: `keras_cnv2.images.pictures.Reading`, how pictures are read.
+        score_threshold: Float in [0, 1), see `Detector`. Ignored for a `Detector`, which has its own.
+        reading: `keras_cnv2.images.pictures.Reading`, how image files are read.
 
     Yields:
-        Pairs of a path and its list of `Detection`s, the surest first; or of a path and the error, if it is no picture
-        that can be read.
+        Pairs (path, list of `Detection`), the highest score first. For a file that cannot be read as an image, the pair
+        (path, error).
     """
     is_detector = isinstance(retinanet, Detector)
     detector = retinanet if is_detector else Detector(retinanet, score_threshold=score_threshold)
@@ -82,7 +83,7 @@ def detect(retinanet, paths, image_size=None, score_threshold=0.3, reading=READI
 
 
 def _try_to_fit(path, size, reading):
-    """An image, its scale, and the sides of the picture."""
+    """Returns the resized image, its scale, and the original height and width; or the error."""
     try:
         pixels = load_pixels(path, size, reading)
     except (OSError, ValueError) as error:
@@ -92,10 +93,10 @@ def _try_to_fit(path, size, reading):
 
 
 def _found(detector, fitted, size, names):
-    """The detections of each of these pictures."""
+    """Yields the list of detections of each image in a batch."""
     if not fitted:
         return
-    images = np.zeros((BATCH if len(fitted) > 1 else 1, size, size, 3), "float32")  # two shapes are compiled at most
+    images = np.zeros((BATCH if len(fitted) > 1 else 1, size, size, 3), "float32")  # at most two shapes are compiled
     images[: len(fitted)] = [image for image, _, _ in fitted]
     found = detector.predict_on_batch(np.asarray(as_taken(detector.retinanet, images)))
     for number, (_, scale, (height, width)) in enumerate(fitted):

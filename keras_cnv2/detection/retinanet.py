@@ -1,4 +1,4 @@
-"""`retinanet`: the function that users call. It imports KerasCV, and with it the class, when it is called."""
+"""`retinanet`: the public function that builds a RetinaNet. It imports KerasCV and the class only when called."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def retinanet(
     low_quality_matches: bool = True,
     name: str | None = None,
 ) -> keras.Model:
-    """RetinaNet on a ConvNeXt V2: a `keras_cv.models.RetinaNet` for boxes "xyxy" in pixels.
+    """Builds a RetinaNet on a ConvNeXt V2 backbone: a `keras_cv.models.RetinaNet` for boxes "xyxy" in pixels.
 
     ```python
     backbone = keras_cnv2.ConvNeXtV2Backbone("tiny", weights="fcmae_ft_in22k_in1k", pyramid_norms=True)
@@ -28,32 +28,34 @@ def retinanet(
     found = keras_cnv2.detection.Detector(model).predict(images)
     ```
 
-    The loss is the sum of the focal loss over all anchors and classes and of the smooth L1 loss of the deltas (the mean
-    of an anchor's four), over the number of anchors that have a box: of the whole batch, on all replicas.
+    The loss is the sum of two terms: the focal loss, summed over all anchors and classes, and the smooth L1 loss of the
+    deltas, summed over the matched anchors (the mean of the four deltas of each). Both are divided by the number of
+    matched anchors in the whole batch, over all replicas.
 
-    Images have sides that are multiples of 32.
+    The sides of images must be multiples of 32.
 
     Args:
         backbone: `keras_cnv2.ConvNeXtV2Backbone`, best with `pyramid_norms`; or any functional Keras model with
             `pyramid_level_inputs` (level -> layer name) for P3 to P5.
-        classes: Int, the number of classes; the background is none. Labels number them from 0; a number from `classes`
-            on, as COCO's ids have, makes the loss NaN: see `keras_cnv2.detection.check_labels`.
-        width: Int, the channels of pyramid and heads.
-        convs: Int, the convolutions of each head before its prediction.
-        class_names: Optional list of `classes` strings, kept with the model.
-        anchor_sizes: Five positive numbers, the side of the smallest square anchor of P3 to P7, in pixels.
-        low_quality_matches: Bool, whether every box gets the anchors that overlap it most, however little.
+        classes: Int, the number of classes, without the background. Labels start from 0. A label of `classes` or above,
+            as in COCO's ids, makes the loss NaN; see `keras_cnv2.detection.check_labels`.
+        width: Int, the number of channels of the pyramid and the heads.
+        convs: Int, the number of convolutions of each head before the predicting one.
+        class_names: Optional list of `classes` strings, saved with the model.
+        anchor_sizes: Five positive numbers, the sides of the smallest square anchors of P3 to P7, in pixels.
+        low_quality_matches: Bool, whether each box is matched to the anchors that overlap it most, even if the overlap
+            is small.
         name: Name of the model.
 
     Call arguments:
-        images: Tensor `(N, height, width, channels)`, as the backbone takes them.
+        images: Tensor `(N, height, width, channels)`, in the range that the backbone takes.
 
     Returns:
-        {"box": deltas `(N, A, 4)`, "classification": logits `(N, A, classes)`} of all anchors, float32.
-        `keras_cnv2.detection.Detector` makes detections of them.
+        A model that returns {"box": deltas `(N, A, 4)`, "classification": logits `(N, A, classes)`} of all anchors,
+        float32. `keras_cnv2.detection.Detector` turns them into detections.
 
     Raises:
-        ValueError: If an argument is out of range, or Keras has another backend than TensorFlow.
+        ValueError: If an argument is out of range, or the backend of Keras is not TensorFlow.
         ImportError: If KerasCV is not installed.
 
     Source: Focal Loss for Dense Object Detection (arXiv 1708.02002), section 4.
@@ -74,7 +76,7 @@ def retinanet(
 
 
 def require_keras_cv():
-    """Raises an error that says what to do where detection cannot work."""
+    """Raises an error if the backend is not TensorFlow or KerasCV is not installed."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "Detection works with TensorFlow as the backend of Keras: set KERAS_BACKEND=tensorflow. "
@@ -85,7 +87,10 @@ def require_keras_cv():
 
 @keras.saving.register_keras_serializable(package="keras_cnv2", name="RetinaNet")
 class RetinaNetOnDemand:
-    """Stands for the class in files until that is imported: loading a `.keras` file does it."""
+    """Registered under the name of the class `RetinaNet` until that is imported, so that `.keras` files can be loaded.
+
+    Its `from_config` imports the class, and with it KerasCV.
+    """
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
