@@ -7,10 +7,11 @@ import keras
 import numpy as np
 
 from keras_cnv2.checkpoints.architecture import architecture_of
-from keras_cnv2.checkpoints.convert import load_contents, shape_of, tell_of_not_finite, translate
 from keras_cnv2.checkpoints.keras_config import check_config
+from keras_cnv2.checkpoints.load import load_contents, tell_of_not_finite
 from keras_cnv2.checkpoints.metadata import default_activation
 from keras_cnv2.checkpoints.source import fetch_weights, open_weights
+from keras_cnv2.checkpoints.translate import shape_of, translation_of
 from keras_cnv2.errors import CheckpointError
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.layers.quantized import quantized_as
@@ -66,7 +67,7 @@ def restore_model(weights, size=None, classifier_activation=None, any_size=False
 
 def read_architecture(contents):
     """Returns the `Architecture` of open contents; raises a `CheckpointError` if they hold too few weights for it."""
-    _, tensors, _ = translate(contents.tensors)
+    tensors = translation_of(contents).tensors
     architecture = architecture_of({path: tensor.shape_here for path, tensor in tensors.items()})
     # `claimed` counts the kernels of each block's first dense layer, about half of a model's weights. A file that holds
     # fewer numbers is rejected before a model is built: a few names and long vectors could claim any amount of memory.

@@ -33,11 +33,13 @@ class Contents(NamedTuple):
         tensors: Dict from names to arrays, NumPy or lazy.
         metadata: Dict, see `keras_cnv2.checkpoints.metadata`.
         config: The configuration of the Keras model in a `.keras` file or a checkpoint of training, or `None`.
+        translation: The result of `keras_cnv2.checkpoints.translate.translate` for `tensors`, once it is known.
     """
 
     tensors: Mapping
     metadata: Mapping = {}
     config: Mapping | None = None
+    translation: tuple | None = None
 
 
 def is_path(source):

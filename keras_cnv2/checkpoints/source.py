@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_cnv2.checkpoints.bundled import check_file, checkout_file
-from keras_cnv2.checkpoints.convert import load_contents, shape_of, translate
 from keras_cnv2.checkpoints.hub import download
+from keras_cnv2.checkpoints.load import load_contents
 from keras_cnv2.checkpoints.read import READERS, file_at, is_path, open_checkpoint
 from keras_cnv2.checkpoints.registry import find_checkpoint, find_file
+from keras_cnv2.checkpoints.translate import shape_of, translate
 from keras_cnv2.errors import CheckpointError
 from keras_cnv2.sizes import SIZES, size_of
 
@@ -107,11 +108,12 @@ def open_weights(weights):
     """Opens the `Weights` of `fetch_weights` like `open_checkpoint`, and adds their metadata to those of the file."""
     with open_checkpoint(weights.path) as contents:
         known = dict(weights.metadata)
-        head = translate(contents.tensors)[1].get("head/bias")
+        translation = translate(contents.tensors)
+        head = translation.tensors.get("head/bias")
         if head and shape_of(head.array) != (len(known.get("class_names", ())),):
             known.pop("class_names", None)  # the user's own file, which has the name of a published one
         told = {"pretrained": known["pretrained"]} if "pretrained" in known else {}  # overrides the file's own entry
-        yield contents._replace(metadata={**known, **contents.metadata, **told})
+        yield contents._replace(metadata={**known, **contents.metadata, **told}, translation=translation)
 
 
 def load_weights(model, weights, other_classes=False):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import keras
 
-from keras_cnv2.checkpoints.convert import named_arrays, with_names
 from keras_cnv2.checkpoints.metadata import KEY, metadata_of
+from keras_cnv2.checkpoints.named_arrays import named_arrays, with_names
 from keras_cnv2.files import replacing
 
 

@@ -1,46 +1,29 @@
-"""Strict conversion between a model's weights and `{name: array}`, both ways."""
+"""Strict loading of weights into a model."""
 
 import contextlib
 import logging
 import os
 import posixpath
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_cnv2.checkpoints import names
 from keras_cnv2.checkpoints.architecture import architecture_of
 from keras_cnv2.checkpoints.encoder_within import absent_levels, is_around_encoder, without_surroundings
 from keras_cnv2.checkpoints.metadata import adopt_metadata
 from keras_cnv2.checkpoints.names import part_of
 from keras_cnv2.checkpoints.read import Contents, open_checkpoint
+from keras_cnv2.checkpoints.translate import shape_of, translation_of
+from keras_cnv2.checkpoints.variables import STEM, forget_lora, variables_of
 from keras_cnv2.errors import CheckpointError
-from keras_cnv2.layers.quantized import quantized_as
-from keras_cnv2.sizes import size_of
 
 logger = logging.getLogger(__name__)
 
-STEM = "stem_conv/kernel"
-NAMINGS = ("official", "timm", "transformers")
-# In these sizes, timm has 1x1 convolutions in place of the linear layers of the blocks.
-CONV_MLP_SIZES = ("atto", "femto", "pico", "nano")
 # Maximum number of names that a log line shows.
 SHOWN = 5
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-
-
-class Tensor(NamedTuple):
-    """One tensor of a checkpoint: its name in the checkpoint, its layout, and the array (NumPy or lazy)."""
-
-    name: str
-    layout: names.Layout
-    array: Any
-
-    @property
-    def shape_here(self):
-        return self.layout.shape_here(shape_of(self.array))
 
 
 def load_checkpoint(model: keras.Model, source: str | os.PathLike | Mapping[str, Any]) -> None:
@@ -99,8 +82,8 @@ def load_contents(model, contents, other_classes=False):
     Raises:
         CheckpointError: If the weights do not fit the model.
     """
-    variables = _variables(model)
-    dialect, tensors, left_over = translate(contents.tensors)
+    variables = variables_of(model)
+    dialect, tensors, left_over = translation_of(contents)
     surroundings, absent = [], []
     if left_over and is_around_encoder(contents.config):
         (tensors, surroundings), left_over = without_surroundings(tensors, left_over), []
@@ -125,7 +108,7 @@ def load_contents(model, contents, other_classes=False):
         )
     adapted = _other_channels(STEM, tensors[STEM], variables[STEM].shape)
     not_finite = _assign(variables, tensors)
-    _forget_lora(model, variables)
+    forget_lora(model, variables)
     adopt_metadata(model, metadata)
     tell_of_not_finite(model.name, not_finite)
     if fresh := [*fresh, *absent]:
@@ -134,190 +117,6 @@ def load_contents(model, contents, other_classes=False):
         logger.info("%s: in the checkpoint, left out: %s", model.name, ", ".join(left_out))
     if adapted:
         logger.warning("%s: the stem's kernel was adapted to %d channels", model.name, variables[STEM].shape[2])
-
-
-def state_dict(model: keras.Model, naming: str = "official") -> dict[str, np.ndarray]:
-    """Returns the model's weights with the names and layouts of a PyTorch implementation.
-
-    Args:
-        model: A classifier, backbone or FCMAE; or a model of your own on an encoder of this package, of which only the
-            encoder is taken, and a log line names the layers that are left out.
-        naming: "official", the names of facebookresearch/ConvNeXt-V2 (FCMAE's encoder has the prefix "encoder.");
-            "timm", which has 1x1 convolutions in atto to nano; or "transformers". The last two have no names for
-            FCMAE's decoder, and "timm" has none for a pyramid's norms: these are left out, and a log line says so. In
-            "transformers", a backbone with pyramid norms has the names of a `ConvNextV2Backbone`.
-
-    Returns:
-        Dict from names to NumPy arrays in PyTorch's layout; `load_checkpoint` takes it. LoRA updates are added to the
-        kernels.
-
-    Raises:
-        ValueError: If the naming is unknown, the model is quantized, or it does not hold exactly one encoder of this
-            package.
-    """
-    return named_arrays(*with_names(model), naming)
-
-
-def named_arrays(model, variables, naming):
-    """Does the work of `state_dict`, from the values that `with_names` returns."""
-    updates = _lora_updates(model)
-    dialect = _dialect(naming, variables)
-    translated = {path: dialect.name_of(path) for path in variables}
-    dropped = sorted({part_of(path) for path, found in translated.items() if found is None})
-    if dropped:
-        logger.warning("%s: has no names in %s, left out: %s", model.name, naming, ", ".join(dropped))
-
-    def values(path):
-        array, update = keras.ops.convert_to_numpy(variables[path]), updates.get(id(variables[path]))
-        return array if update is None else array + update
-
-    return {
-        found[0]: np.ascontiguousarray(found[1].to_there(values(path))) for path, found in translated.items() if found
-    }
-
-
-def with_names(model):
-    """Finds the part of a model whose weights have names in checkpoints.
-
-    Returns:
-        A model, and its weights as a dict from Keras paths to variables. The model is `model` itself for a classifier,
-        a backbone or an FCMAE, and the encoder in any other model. If that encoder is no model of its own but layers of
-        `model`, it is `model` with the weights of the encoder only.
-
-    Raises:
-        ValueError: As in `state_dict`.
-    """
-    encoders = [part for part in model._flatten_layers() if isinstance(part, keras.Model) and _has_stem(part)]
-    if len(encoders) != 1 or not _unnamed(model):
-        return model, _variables(model)
-    (encoder,) = encoders
-    variables = _variables(encoder) if encoder is not model else _variables_of_layers(model)
-    written = {*map(id, variables.values())}
-    left_out = sorted({posixpath.dirname(v.path) for v in _weights(model) if id(v) not in written})
-    logger.warning("%s: only the encoder has names in checkpoints, left out: %s", model.name, ", ".join(left_out))
-    return encoder, variables
-
-
-def _variables_of_layers(model):
-    """The encoder's weights, by Keras path, in a functional model that holds its layers next to a head of the user."""
-    unnamed = {*_unnamed(model)}
-    named = {variable.path: variable for variable in _weights(model) if variable.path not in unnamed}
-    if {*map(posixpath.dirname, named)} & {*map(posixpath.dirname, unnamed)}:
-        return _variables(model)  # raises an error: a layer of this package has weights that are not of this package
-    # "norm" and "head" are left out: the user's own layers may have these names.
-    return {path: variable for path, variable in named.items() if part_of(path) not in ("norm", "head")}
-
-
-def _has_stem(model):
-    return any(f"{layer.name}/kernel" == STEM for layer in model.layers)
-
-
-def _unnamed(model):
-    """The paths of the weights that have no name in checkpoints."""
-    outer = _outer_path(model)
-    paths = [variable.path for variable in _weights(model)]
-    return [path for path in paths if names.OFFICIAL.name_of(path.removeprefix(outer)) is None]
-
-
-def translate(tensors):
-    """Detects the dialect of a dict from names to arrays, and translates the names.
-
-    Returns:
-        The dialect; a dict from Keras paths to `Tensor`; a list of the names that the dialect does not know.
-
-    Raises:
-        CheckpointError: If no name belongs to any dialect.
-    """
-    are_names = all(isinstance(name, str) for name in tensors)
-    dialect = names.detect({name: shape_of(array) for name, array in tensors.items()}) if are_names else None
-    if dialect is None:
-        raise CheckpointError(
-            "These weights are of no ConvNeXt V2 that is known here, nothing was loaded. "
-            f"Received: {len(tensors)} tensors called {[*tensors][:5]}"
-        )
-    found = {name: dialect.path_of(name) for name in tensors}
-    translated = {place[0]: Tensor(name, place[1], tensors[name]) for name, place in found.items() if place}
-    return dialect, translated, [name for name, place in found.items() if place is None]
-
-
-def shape_of(array):
-    """The shape of an array, tensor, lazy array or nested list; lazy arrays are not read."""
-    return tuple(array.shape) if hasattr(array, "shape") else np.shape(array)
-
-
-def _variables(model):
-    """The model's weights by Keras path."""
-    outer = _outer_path(model)
-    variables = {variable.path.removeprefix(outer): variable for variable in _weights(model)}
-    unknown = [outer + path for path in variables if names.OFFICIAL.name_of(path) is None]
-    if unknown or not variables:
-        _check_not_quantized(model)
-        raise ValueError(
-            "Only models made of this package's layers, under their names, have checkpoints. "
-            f"Received: model={model.name!r} with weights {unknown[:5]}"
-        )
-    if len(variables) < len(_weights(model)):
-        raise ValueError(
-            "Checkpoints hold one encoder: give that of the model that is meant. "
-            f"Received: model={model.name!r} with several weights of one name"
-        )
-    return variables
-
-
-def _outer_path(model):
-    """The common prefix of the weights' paths: the layers in whose `build` the model was made. It ends in "/"."""
-    paths = [variable.path for variable in _weights(model)]
-    layers = {posixpath.dirname(path) for path in paths}
-    if all(map(names.OFFICIAL.name_of, paths)) or len(layers) < 2:
-        return ""
-    common = posixpath.commonpath(layers)
-    return f"{common}/" if common else ""
-
-
-def _weights(model):
-    """The model's weights without those of LoRA."""
-    return [v for v in model.weights if not posixpath.basename(v.path).startswith("lora_kernel_")]
-
-
-def _lora_updates(model):
-    """The updates that LoRA adds to kernels, as a dict from the ids of the kernels to arrays.
-
-    The property `kernel` of a layer includes the update, but rounded if the layer computes in half precision.
-    """
-    updates = {}
-    for layer in _layers_with_lora(model):
-        dtype = keras.backend.result_type(layer._kernel.dtype, "float32")
-        a, b = (keras.ops.cast(weight, dtype) for weight in (layer.lora_kernel_a, layer.lora_kernel_b))
-        update = layer.lora_alpha / layer.lora_rank * keras.ops.matmul(a, b)
-        update = keras.ops.cast(update, layer._kernel.dtype)
-        updates[id(layer._kernel)] = keras.ops.convert_to_numpy(update)
-    return updates
-
-
-def _layers_with_lora(model):
-    return [layer for layer in model._flatten_layers() if getattr(layer, "lora_enabled", False)]
-
-
-def _check_not_quantized(model):
-    """Raises a `ValueError` for a quantized model: its weights are not those that checkpoints hold."""
-    if modes := quantized_as(model):
-        raise ValueError(
-            "Quantized models are neither filled from checkpoints nor written to them: load or write the weights "
-            f"first, and quantize then. Received: model={model.name!r}, quantized as {', '.join(modes)}"
-        )
-
-
-def _dialect(naming, variables):
-    """The dialect in which to write these weights."""
-    if naming not in NAMINGS:
-        raise ValueError(f"naming must be one of {NAMINGS}. Received: naming={naming!r}")
-    architecture = architecture_of({path: tuple(variable.shape) for path, variable in variables.items()})
-    if naming == "official":
-        return names.OFFICIAL_FCMAE if architecture.decoder_dim else names.OFFICIAL
-    if naming == "transformers":
-        return names.TRANSFORMERS_BARE if architecture.has_pyramid_norms else names.TRANSFORMERS
-    conv_mlp = size_of(architecture.depths, architecture.dims) in CONV_MLP_SIZES
-    return names.TIMM_CONV_MLP if conv_mlp else names.TIMM
 
 
 def _parts(variables, tensors, other_classes):
@@ -394,14 +193,6 @@ def tell_of_not_finite(model_name, names):
             "%s: %d tensors hold NaN or infinities, so that outputs will, too: %s%s",
             *(model_name, len(names), ", ".join(names[:SHOWN]), more),
         )
-
-
-def _forget_lora(model, variables):
-    """Resets LoRA for the kernels that were set: it adds nothing to them, as in a new layer."""
-    kernels = {id(variable) for variable in variables.values()}
-    for layer in _layers_with_lora(model):
-        if id(layer._kernel) in kernels:
-            layer.lora_kernel_b.assign(keras.ops.zeros(layer.lora_kernel_b.shape))
 
 
 def _array(values):

@@ -1,0 +1,65 @@
+"""From the names in a file to Keras paths."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_cnv2.checkpoints import names
+from keras_cnv2.errors import CheckpointError
+
+
+class Tensor(NamedTuple):
+    """One tensor of a checkpoint: its name in the checkpoint, its layout, and the array (NumPy or lazy)."""
+
+    name: str
+    layout: names.Layout
+    array: Any
+
+    @property
+    def shape_here(self):
+        return self.layout.shape_here(shape_of(self.array))
+
+
+class Translation(NamedTuple):
+    """The tensors of a checkpoint by Keras path.
+
+    Args:
+        dialect: The `Dialect` that the names belong to.
+        tensors: Dict from Keras paths to `Tensor`.
+        left_over: List of the names that the dialect does not know.
+    """
+
+    dialect: names.Dialect
+    tensors: dict[str, Tensor]
+    left_over: list[str]
+
+
+def translation_of(contents):
+    """The `Translation` of open `Contents`, which may have been translated already."""
+    return contents.translation or translate(contents.tensors)
+
+
+def translate(tensors):
+    """Detects the dialect of a dict from names to arrays, and translates the names.
+
+    Returns:
+        A `Translation`.
+
+    Raises:
+        CheckpointError: If no name belongs to any dialect.
+    """
+    are_names = all(isinstance(name, str) for name in tensors)
+    dialect = names.detect({name: shape_of(array) for name, array in tensors.items()}) if are_names else None
+    if dialect is None:
+        raise CheckpointError(
+            "These weights are of no ConvNeXt V2 that is known here, nothing was loaded. "
+            f"Received: {len(tensors)} tensors called {[*tensors][:5]}"
+        )
+    found = {name: dialect.path_of(name) for name in tensors}
+    known = {place[0]: Tensor(name, place[1], tensors[name]) for name, place in found.items() if place}
+    return Translation(dialect, known, [name for name, place in found.items() if place is None])
+
+
+def shape_of(array):
+    """The shape of an array, tensor, lazy array or nested list; lazy arrays are not read."""
+    return tuple(array.shape) if hasattr(array, "shape") else np.shape(array)
