@@ -1,1 +1,1 @@
-"""ConvNeXt V2 as a classifier and as a backbone, on one graph of stem and stages."""
+"""ConvNeXt V2 as a classifier and as a backbone, both built on the same graph of stem and stages."""

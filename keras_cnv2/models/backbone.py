@@ -22,20 +22,20 @@ from keras_cnv2.sizes import get_size
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class ConvNeXtV2Backbone(keras.Model):
-    """The stem and stages of ConvNeXt V2 as a functional model, for other heads.
+    """The stem and stages of ConvNeXt V2 as a functional model, for use with other heads.
 
-    Its output is the last stage's feature map. All four are in `pyramid_outputs` (level -> tensor, the convention of
-    KerasHub) and `pyramid_level_inputs` (level -> layer name, the convention of KerasCV). Level `P{n}` has stride
-    `2 ** n`: P2 to P5 with `stem_stride` 4, P1 to P4 with 2, P0 to P3 with 1.
+    The output is the feature map of the last stage. The feature maps of all four stages are in `pyramid_outputs`
+    (level -> tensor, the convention of KerasHub) and `pyramid_level_inputs` (level -> layer name, the convention of
+    KerasCV). Level `P{n}` has stride `2 ** n`: P2 to P5 with `stem_stride` 4, P1 to P4 with 2, P0 to P3 with 1.
 
-    Heads for segmentation and detection train better on levels of one scale: with `pyramid_norms` each level ends in a
-    LayerNorm of its own, as in the paper's experiments, and the output is the dict of levels. Published weights lack
-    these norms, which then keep their initial values.
+    Heads for segmentation and detection train better if the values of all levels have the same scale. With
+    `pyramid_norms` each level ends in a LayerNorm of its own, as in the paper's experiments, and the output is a dict
+    of all levels. Published weights do not include these norms, which then keep their initial values.
 
     Args:
-        size: Name of a published size, "atto" to "huge"; or give `depths` and `dims`.
-        depths: Four ints, the blocks of each stage; without `size`.
-        dims: Four ints, the channels of each stage; without `size`.
+        size: Name of a published size, "atto" to "huge". Give either this, or `depths` and `dims`.
+        depths: Four ints, the number of blocks in each stage.
+        dims: Four ints, the number of channels in each stage.
         weights, include_preprocessing, input_shape, input_tensor, stem_stride, drop_path_rate, dtype, name: As in
             `keras_cnv2.ConvNeXtV2`.
         pyramid_norms: Bool, whether each level ends in a LayerNorm (epsilon 1e-6), `pyramid_norm_0` to
@@ -45,15 +45,15 @@ class ConvNeXtV2Backbone(keras.Model):
         images: Tensor `(N, height, width, channels)`.
 
     Returns:
-        The last stage's features, `(N, height / (8 * stem_stride), width / (8 * stem_stride), dims[3])`; with
+        The feature map of the last stage, `(N, height / (8 * stem_stride), width / (8 * stem_stride), dims[3])`; with
         `pyramid_norms` a dict of all levels.
 
     Raises:
-        ValueError: If an argument is out of range, or weights cannot be had, read or fitted (`CheckpointError`); the
-            message names what was received and what is allowed.
+        ValueError: If an argument is out of range, or weights cannot be found, downloaded, read or loaded
+            (`CheckpointError`). The message says what was received and what is allowed.
         FileNotFoundError: If `weights` is a path without a file.
 
-    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3; the norms are those of the detection and segmentation
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3. The pyramid norms are those of the detection and segmentation
         backbones in ConvNeXt's published code (arXiv 2201.03545, section 3.3).
     """
 
@@ -83,7 +83,7 @@ class ConvNeXtV2Backbone(keras.Model):
         stem_stride = stem_stride_for(published(weights, depths, dims), stem_stride)
         source = fetch_weights_for(weights, depths, dims)
         policy = policy_of(dtype)
-        # NumPy's ints among them, which Keras does not take.
+        # NumPy ints become Python ints: Keras does not accept them.
         depths, dims, stem_stride = tuple(map(int, depths)), tuple(map(int, dims)), int(stem_stride)
         images = make_input(input_shape, input_tensor, stem_stride)
         outputs = stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, policy)
@@ -107,7 +107,7 @@ class ConvNeXtV2Backbone(keras.Model):
             load_weights(self, source)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
-        if hasattr(inputs, "shape"):  # not where the model was built on several inputs
+        if hasattr(inputs, "shape"):  # false for a model that was built on several inputs
             check_size(inputs, self.stem_stride)
         return super().call(inputs, training=training, mask=mask, **kwargs)
 

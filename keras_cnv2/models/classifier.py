@@ -25,7 +25,7 @@ from keras_cnv2.models.stages import (
 )
 from keras_cnv2.sizes import get_size
 
-# The default without weights that say otherwise. Whoever gives another number asks for a head of their own.
+# The default number of classes. With any other number, the head of published weights need not fit.
 PUBLISHED_CLASSES = 1000
 POOLINGS = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
 
@@ -34,7 +34,7 @@ POOLINGS = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.Glob
 class ConvNeXtV2(keras.Model):
     """ConvNeXt V2 of any size, a functional Keras model.
 
-    `ConvNeXtV2Atto` .. `ConvNeXtV2Huge` are the published sizes.
+    `ConvNeXtV2Atto` to `ConvNeXtV2Huge` build the published sizes.
 
     ```python
     model = keras_cnv2.ConvNeXtV2(depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), classes=10)
@@ -43,36 +43,38 @@ class ConvNeXtV2(keras.Model):
     ```
 
     Args:
-        depths: Four ints, the blocks of each stage.
-        dims: Four ints, the channels of each stage.
-        weights: `None` (random values), the tag of published weights of this size ("fcmae", "fcmae_ft_in1k",
-            "fcmae_ft_in22k_in1k", with "_384" or "_512"; "imagenet" is "fcmae_ft_in1k"; "fcmae@REVISION" for a commit,
-            tag or branch of the hub's repository), which are downloaded once, or the path of a file as
-            `keras_cnv2.load_checkpoint` takes it. Which published file it was is kept in `pretrained`, a dict of
-            "repository", "file", "commit" and "sha256". With `classes` other than 1000 and than the
-            weights', the head keeps its random values. With channels other than three, see `load_checkpoint`.
-        include_top: Bool, whether to end in pooling, LayerNorm and a dense layer of `classes`.
-        classes: Int, the number of classes; with `include_top`. By default that of published `weights`, else 1000.
-        classifier_activation: Activation of the top: "softmax", `None` for logits, or anything Keras knows. Of one
-            class "sigmoid": its softmax would be 1 for any image.
-        pooling: Without the top: `None` gives the last stage's feature map `(N, H / s, W / s, dims[3])`, "avg" or
-            "max" the pooled and LayerNorm-ed features `(N, dims[3])`.
-        class_names: Optional list of `classes` strings, kept with the model. By default those of the weights.
-        image_size: Optional int, the side in pixels of the images that evaluation and prediction make of pictures. By
-            default that of a fixed square `input_shape`, or that of the weights. Kept with the model.
-        resize: Optional "crop" or "squash", how they make them, see `keras_cnv2.load_image`. By default that of the
-            weights, if the image size is theirs. Kept with the model.
-        include_preprocessing: Bool. If true, images are RGB in 0..255, of any dtype; otherwise already
-            normalised, see `keras_cnv2.preprocess_input`.
-        input_shape: (height, width, channels); height and width may be `None` (any size). Sizes that the stride
-            does not divide are floored, as in the original.
+        depths: Four ints, the number of blocks in each stage.
+        dims: Four ints, the number of channels in each stage.
+        weights: `None` for random initial values; or the tag of published weights of this size, which are downloaded
+            once: "fcmae", "fcmae_ft_in1k" (or "imagenet"), "fcmae_ft_in22k_in1k", the latter also with "_384" or
+            "_512", optionally followed by "@" and a commit, tag or branch of the hub's repository; or the path of a
+            file that `keras_cnv2.load_checkpoint` reads. The attribute `pretrained` holds the origin of published
+            weights, a dict of "repository", "file", "commit" and "sha256". If `classes` is neither 1000 nor the number
+            of classes of the weights, the head keeps its initial values. For channels other than three, see
+            `load_checkpoint`.
+        include_top: Bool, whether the model ends in pooling, LayerNorm and a dense layer of `classes` units.
+        classes: Int, the number of classes, with `include_top`. By default that of published `weights`, else 1000.
+        classifier_activation: Activation of the top: "softmax", `None` for logits, or any other Keras activation. For
+            one class give "sigmoid" or `None`: the softmax of one logit is always 1.
+        pooling: Output without the top: `None` for the feature map of the last stage, `(N, H / s, W / s, dims[3])` with
+            `s = 8 * stem_stride`; "avg" or "max" for pooled features after a LayerNorm, `(N, dims[3])`.
+        class_names: Optional list of `classes` strings, saved with the model. By default those of the weights.
+        image_size: Optional int, side in pixels of the square images that evaluation and prediction make of image
+            files. By default that of a fixed square `input_shape`, or that of the weights. Saved with the model.
+        resize: Optional "crop" or "squash", how image files are resized to `image_size`, see `keras_cnv2.load_image`.
+            By default that of the weights, if the model has the image size of the weights. Saved with the model.
+        include_preprocessing: Bool. If true, the model takes RGB images in 0..255, of any dtype; otherwise images that
+            are already normalised, see `keras_cnv2.preprocess_input`.
+        input_shape: (height, width, channels); height and width may be `None` (any size). If the stride does not divide
+            a size, the size of the feature map is rounded down, as in the official code.
         input_tensor: Optional symbolic Keras tensor to build on, in place of `input_shape`.
-        stem_stride: 4, or 2 or 1 for small images; the stem's kernel is as large. By default that of published
+        stem_stride: Stride and kernel size of the stem: 4, or 2 or 1 for small images. By default that of published
             `weights`, else 4.
-        drop_path_rate: Float in `[0, 1)`, the last block's rate of stochastic depth; it rises linearly from 0.
-        head_init_scale: Float, factor on the initial values of the top's dense layer. 0.001 when fine-tuning as in
-            the paper; leave it at 1 when training from scratch.
-        dtype: Dtype policy, by default the global one. The head works in its variable dtype, so outputs are
+        drop_path_rate: Float in `[0, 1)`, the last block's rate of stochastic depth. The rates rise linearly from 0 in
+            the first block.
+        head_init_scale: Float, factor on the initial values of the top's dense layer. The paper uses 0.001 for
+            fine-tuning; leave it at 1 when training from scratch.
+        dtype: Dtype policy, by default the global one. The head computes in its variable dtype, so outputs are
             float32 under the mixed policies.
         name: Name of the model.
 
@@ -80,11 +82,11 @@ class ConvNeXtV2(keras.Model):
         images: Tensor `(N, height, width, channels)`.
 
     Returns:
-        Class scores `(N, classes)`, or features as `pooling` says.
+        Class scores `(N, classes)`, or features as described under `pooling`.
 
     Raises:
-        ValueError: If an argument is out of range, or weights cannot be had, read or fitted (`CheckpointError`); the
-            message names what was received and what is allowed.
+        ValueError: If an argument is out of range, or weights cannot be found, downloaded, read or loaded
+            (`CheckpointError`). The message says what was received and what is allowed.
         FileNotFoundError: If `weights` is a path without a file.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3.
@@ -125,12 +127,12 @@ class ConvNeXtV2(keras.Model):
         check_resize(resize)
         source = fetch_weights_for(weights, depths, dims)
         policy = policy_of(dtype)
-        # NumPy's ints among them, which Keras does not take.
+        # NumPy ints become Python ints: Keras does not accept them.
         depths, dims, stem_stride = tuple(map(int, depths)), tuple(map(int, dims)), int(stem_stride)
         images = make_input(input_shape, input_tensor, stem_stride)
         x = stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, policy)[-1]
         if include_top or pooling:
-            # The head costs next to nothing, so it never pays to round logits to half precision.
+            # The head costs next to nothing, so half precision would save nothing and only round the logits.
             full = policy.variable_dtype
             x = POOLINGS["avg" if include_top else pooling](dtype=full, name="pool")(x)
             x = keras.layers.LayerNormalization(epsilon=1e-6, dtype=full, name="norm")(x)
@@ -163,7 +165,7 @@ class ConvNeXtV2(keras.Model):
             load_weights(self, source, other_classes=own_head)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
-        if hasattr(inputs, "shape"):  # not where the model was built on several inputs
+        if hasattr(inputs, "shape"):  # false for a model that was built on several inputs
             check_size(inputs, self.stem_stride)
         return super().call(inputs, training=training, mask=mask, **kwargs)
 
@@ -189,14 +191,14 @@ class ConvNeXtV2(keras.Model):
 
 
 def _head_policy(policy):
-    """That of a map of policies, if it has one for the head, else the variable dtype: no logits in half precision."""
+    """The policy of a map of policies for the head, if it has one; else the variable dtype, for full precision."""
     if isinstance(policy, keras.dtype_policies.DTypePolicyMap) and policy["head"] != policy.default_policy:
         return policy["head"]
     return policy.variable_dtype
 
 
 def classes_for(row, given):
-    """The number of classes: what is given, or else that of published weights (a row or `None`), or else 1000."""
+    """The number of classes: the given one, else that of published weights (`row` or `None`), else 1000."""
     if given is not None:
         return given
     return len(row.metadata["class_names"]) if row and row.has_head else PUBLISHED_CLASSES
@@ -218,7 +220,7 @@ def check_head(include_top, classes, pooling, class_names):
 
 
 def check_activation(classes, activation):
-    """Raises a `ValueError` for probabilities that are 1 whatever the model sees."""
+    """Raises a `ValueError` for softmax with one class, whose probability is always 1."""
     if classes == 1 and keras.activations.get(activation) is keras.activations.softmax:
         raise ValueError(
             "The softmax of one class is 1 for any image: give classifier_activation='sigmoid' (or None for logits), "
@@ -227,7 +229,7 @@ def check_activation(classes, activation):
 
 
 def evaluation_size(image_size, shape, stem_stride):
-    """The side of evaluation images of a model with this input shape, `None` if nothing says it."""
+    """The side of images for evaluation: `image_size`, else that of a square input shape, else `None`."""
     sides = set(shape[1:3])
     if image_size is None:
         return sides.pop() if len(sides) == 1 else None
@@ -245,7 +247,7 @@ def evaluation_size(image_size, shape, stem_stride):
 
 
 def _of_size(size) -> Callable[..., ConvNeXtV2]:
-    """Makes the public function that builds the published size called `size`."""
+    """Creates the public function that builds the published size called `size`."""
     row = get_size(size)
 
     def build(*args, name=f"convnextv2_{size}", **kwargs):

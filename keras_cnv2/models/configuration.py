@@ -1,4 +1,4 @@
-"""What `get_config` of a classifier or backbone holds, and a model built from it again."""
+"""The configuration (`get_config`) of classifiers and backbones, and how a model is built from it."""
 
 import keras
 
@@ -7,11 +7,11 @@ from keras_cnv2.models.stages import INPUT
 
 
 def architecture_config(model):
-    """The part of `get_config` that classifier and backbone have in common.
+    """Returns the part of `get_config` that classifier and backbone have in common.
 
     Raises:
-        ValueError: If the model was built on an `input_tensor` that other layers computed: their configuration is
-            not ours to restore.
+        ValueError: If the model was built on an `input_tensor` that is the output of other layers: these layers are
+            not part of the configuration.
     """
     images = model.input
     if not isinstance(images, keras.KerasTensor) or model.images is not images:
@@ -34,21 +34,21 @@ def architecture_config(model):
 
 
 def origin_config(model):
-    """The published file that a model's weights come from, if they do; see `keras_cnv2.checkpoints.metadata`."""
+    """Returns the entry "pretrained", see `keras_cnv2.checkpoints.metadata`; an empty dict for other weights."""
     origin = getattr(model, "pretrained", None)
     return {"pretrained": dict(origin)} if origin else {}
 
 
 def _input_config(images):
-    """What an input has of its own: name, dtype or a fixed number of images; an empty dict for one like ours."""
+    """Returns an entry "input" with name, dtype and batch shape; an empty dict if they are those of `make_input`."""
     found = {"name": images.name, "dtype": images.dtype, "batch_shape": tuple(images.shape)}
     ours = {"name": INPUT, "dtype": "float32", "batch_shape": (None, *images.shape[1:])}
     return {} if found == ours else {"input": found}
 
 
 def layers_config(model):
-    """Whether a model is trainable, and what was set on single layers of it since it was built, if anything."""
-    layers = [layer for layer in model.layers if not isinstance(layer, keras.Model)]  # these are kept by themselves
+    """Returns whether a model is trainable, and the settings that were changed on its layers after it was built."""
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.Model)]  # models have their own entries
     return {"trainable": model.trainable, **settings_of(model, layers)}
 
 
@@ -61,7 +61,7 @@ def from_architecture_config(cls, config, custom_objects=None):
     pretrained = given.pop("pretrained", None)
     with keras.saving.CustomObjectScope(custom_objects or {}):
         model = cls(**given)
-        if not trainable:  # true is not set: it would reach into parts that are frozen alone
+        if not trainable:  # `trainable = True` must not be set: it would unfreeze layers of a nested model
             model.trainable = False
         restore_settings(model.layers, settings)
     if pretrained:
@@ -70,7 +70,7 @@ def from_architecture_config(cls, config, custom_objects=None):
 
 
 def _pop_settings(config):
-    """What a configuration says of single layers; older files have two lists of their names."""
+    """Removes and returns the settings of single layers. Older files have two lists of layer names instead."""
     settings = {name: {"trainable": False} for name in config.pop("frozen", ())}
     for name in config.pop("remat", ()):
         settings.setdefault(name, {})["remat"] = True
@@ -78,6 +78,6 @@ def _pop_settings(config):
 
 
 def from_nested_config(cls, config, names, custom_objects=None):
-    """`from_architecture_config`, where the entries called `names` hold serialized models."""
+    """Does the same as `from_architecture_config`, for a `config` whose entries in `names` are serialized models."""
     parts = {name: keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects) for name in names}
     return from_architecture_config(cls, {**config, **parts}, custom_objects)

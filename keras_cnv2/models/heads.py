@@ -1,4 +1,4 @@
-"""What a model around our stem and stages takes and gives, whoever put its head on."""
+"""Inputs and outputs of any model on the stem and stages of this package, including heads of the user's own."""
 
 import itertools
 
@@ -8,24 +8,24 @@ from keras_cnv2.images.normalization import preprocess_input
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.models.stages import STEM, pyramid_layers
 
-# What a single output is called, by its activation.
+# Names of a single output, by its activation.
 KINDS = {"softmax": "probabilities", "sigmoid": "probabilities", "linear": "logits"}
 
-# What exports call their input, and what they say of pictures: no output can have these names.
+# Names that exports use for the input and for the flags of decoded image files. No output can have these names.
 TAKEN = ("images", "decoded")
 
-# Layers that leave open what the values they pass on are.
+# Layers that do not change the kind of the values, so the activation before them counts.
 TRANSPARENT = (keras.layers.Activation, keras.layers.Dropout, keras.layers.Flatten, keras.layers.Reshape)
 
 
 def stem_of(model):
-    """The convolution with which the encoder in a model begins.
+    """Returns the first convolution of the encoder in a model.
 
     Args:
         model: A classifier, a backbone, or a functional or sequential model that holds one or its layers.
 
     Raises:
-        ValueError: If there is none, or more than one.
+        ValueError: If the model does not hold exactly one encoder, or is not built.
     """
     found = [layer for layer in _operations(model) if layer.name == STEM]
     if len(found) != 1 or not model.built:
@@ -38,7 +38,7 @@ def stem_of(model):
 
 
 def _operations(model):
-    """The layers and operations of a functional or sequential model, and of those within it, in their order."""
+    """Yields the layers and operations of a functional or sequential model and of the models nested in it, in order."""
     if isinstance(model, (keras.Function, keras.Sequential)):
         for operation in getattr(model, "operations", model.layers):
             yield operation
@@ -46,39 +46,40 @@ def _operations(model):
 
 
 def takes_pixels(model):
-    """Whether a model takes images in 0..255, rather than normalised ones.
+    """Whether a model takes images in 0..255 rather than normalised ones.
 
-    Layers of the user's own before an encoder without preprocessing are taken to see to it, unless they move pixels
-    alone.
+    For an encoder without preprocessing, layers of the user before it are assumed to normalise the images, unless they
+    only augment, resize, crop or pad.
     """
     encoder = model if hasattr(model, "include_preprocessing") else getattr(model, "backbone", None)
     if encoder is not None:
-        return getattr(encoder, "include_preprocessing", True)  # backbones of others see to it themselves
+        return getattr(encoder, "include_preprocessing", True)  # other packages' backbones normalise images themselves
     before = itertools.takewhile(lambda operation: operation.name != STEM, _operations(model))
     return not all(map(_keeps_values, before))
 
 
 def as_taken(model, images):
-    """Images in 0..255 as a model takes them: as they are, or normalised; in graphs too."""
+    """Returns images in 0..255 unchanged if the model takes them so, else normalised. Works in graphs, too."""
     return images if takes_pixels(model) else preprocess_input(images)
 
 
 def _keeps_values(operation):
-    """Whether an operation leaves the range of pixels as it is: no operation at all, or augmentation and resizing."""
+    """Whether an operation keeps the value range of images: an input, a nested model, augmentation, resizing etc."""
     if isinstance(operation, (keras.layers.InputLayer, keras.Function, keras.Sequential)):
         return True
     return type(operation).__name__.startswith(("Rand", "Resizing", "CenterCrop", "ZeroPadding", "Cropping"))
 
 
 def named_outputs(model):
-    """{name: symbolic output} of a model with a head.
+    """Returns a dict from names to symbolic outputs, for exports.
 
-    A single output is "probabilities", "logits" or, of another or an unknown activation, "scores"; of a classifier
-    without its top, what its layer is called in exports. Several have the names of their layers, or those of a dict.
+    A single output is called "probabilities" or "logits", or "scores" if its activation is another or unknown. The
+    output of a classifier without its top is called "pooled", or by its level of the pyramid. Several outputs have the
+    keys of their dict, or else the names of their layers.
 
     Raises:
-        ValueError: If two outputs have the same name, or an output has one that exports cannot give it, or is no tensor
-            but several.
+        ValueError: If two outputs have the same name, if exports cannot use a name, or if an output is not a single
+            tensor.
     """
     if isinstance(model, ConvNeXtV2) and not model.include_top:
         level = [*pyramid_layers(model.depths, model.stem_stride)][-1]
@@ -99,25 +100,25 @@ def named_outputs(model):
 
 
 def activation_of(tensor):
-    """The last activation before an output: "softmax", "sigmoid", "linear", or `None` for any other."""
+    """The last activation before an output: "softmax", "sigmoid" or "linear"; `None` for any other activation."""
     operation, node, index = tensor._keras_history
     if isinstance(operation, (keras.Function, keras.Sequential)):
         return activation_of(operation.outputs[index])
     activation = getattr(operation, "activation", None)
     if isinstance(operation, TRANSPARENT) and activation in (None, keras.activations.linear):
         return activation_of(operation._inbound_nodes[node].input_tensors[0])
-    if type(operation).__name__ in ("Softmax", "Sigmoid"):  # a layer, or an operation of keras.ops
+    if type(operation).__name__ in ("Softmax", "Sigmoid"):  # a layer or an operation of keras.ops
         return type(operation).__name__.lower()
     return next((name for name in KINDS if activation is getattr(keras.activations, name)), None)
 
 
 def kind_of(model):
-    """What a model's only output is: "probabilities", "logits", or "scores" for numbers of any other kind."""
+    """The name for a model's only output: "probabilities" or "logits"; "scores" for values of any other kind."""
     return KINDS.get(activation_of(model.outputs[0]), "scores")
 
 
 def classes_of(model):
-    """How many numbers a model gives for each image, if it gives one row of them; otherwise `None`."""
+    """The number of classes: the length of a model's only output `(N, classes)`, or `None` for other outputs."""
     if isinstance(model, ConvNeXtV2):
         return model.classes if model.include_top else None
     if not isinstance(model, (keras.Function, keras.Sequential)) or not model.built or len(model.outputs) != 1:
@@ -127,10 +128,10 @@ def classes_of(model):
 
 
 def compute_dtypes(model):
-    """The dtypes in which the layers of a model compute, by name."""
+    """The set of dtypes, as strings, in which the layers of a model compute."""
     return {layer.compute_dtype for layer in model._flatten_layers() if not isinstance(layer, keras.layers.InputLayer)}
 
 
 def channels_of(model):
-    """The channels of a model's images, that of an FCMAE's or another head's backbone as well."""
+    """The number of channels of a model's images; for an FCMAE, a segmenter or a detector, those of its backbone."""
     return getattr(model, "backbone", model).input_shape[-1]

@@ -1,4 +1,4 @@
-"""Pictures as a model takes them, and the names of its classes."""
+"""Turns image files into the images that a model takes, and finds the names of its classes."""
 
 from typing import NamedTuple
 
@@ -10,18 +10,18 @@ from keras_cnv2.images.pictures import READING, default_resize, load_image
 from keras_cnv2.models.classifier import PUBLISHED_CLASSES, ConvNeXtV2
 from keras_cnv2.models.heads import as_taken, classes_of
 
-# The size of the published models, for models that nobody gave one.
+# Default for models without an image size: that of the published models.
 IMAGE_SIZE = 224
 
-# What red, green and blue have of a grey level (ITU-R 601).
+# Weights of red, green and blue in a grey level (ITU-R 601).
 LUMA = (0.299, 0.587, 0.114)
 
-# Numbers of channels that can be made of a picture's colours.
+# Numbers of channels of models that take grey or RGB images.
 PICTURE_CHANNELS = (1, 3)
 
 
 class Framing(NamedTuple):
-    """How pictures become square images.
+    """How image files become square images.
 
     Args:
         size: Int, the side of the images in pixels.
@@ -33,18 +33,18 @@ class Framing(NamedTuple):
 
 
 def framing_of(model, size=None, resize=None):
-    """How a model's pictures become images, for evaluation, prediction and exports alike.
+    """Returns how image files become images for a model: the same for evaluation, prediction and exports.
 
-    What is given counts. A model's own way to resize belongs to its image size: for another one, pictures are resized
-    in the default way for that size, see `default_resize`.
+    The arguments `size` and `resize` take precedence over the model's own values. The model's `resize` is only used
+    with the model's image size; for another size, the default for that size is used, see `default_resize`.
 
     Args:
-        model: A model, whose `image_size` and `resize` may say something, or the square images that it takes.
-        size: Optional int.
+        model: A model. Its attributes `image_size` and `resize`, or its fixed square input shape, give its own values.
+        size: Optional int, the side in pixels.
         resize: Optional "crop" or "squash".
 
     Returns:
-        A `Framing`; without any size, one of 224 pixels.
+        A `Framing`. The size is 224 pixels if neither the argument nor the model gives one.
     """
     own = image_size_of(model)
     size = size or own or IMAGE_SIZE
@@ -54,16 +54,18 @@ def framing_of(model, size=None, resize=None):
 
 
 def image_size_of(model):
-    """The side of a model's images, if it says one and they are square; otherwise `None`."""
+    """The side of a model's images in pixels; `None` if the model has no image size or it is not square."""
     size = getattr(model, "image_size", None) or tuple(model.input_shape[1:3])
-    if isinstance(size, (tuple, list)):  # an FCMAE has both sides
+    if isinstance(size, (tuple, list)):  # (height, width), as in an FCMAE
         height, width = size
         return height if height == width else None
     return size
 
 
 def class_names(model, names=None):
-    """The names of a model's classes: those given, its own, or their numbers; of 1000 classes of ours, ImageNet's.
+    """Returns the names of a model's classes: the given ones, or else the model's own.
+
+    Without either, they are ImageNet's for a `ConvNeXtV2` with 1000 classes, and numbers for any other model.
 
     Raises:
         ValueError: If there are more or fewer names than classes.
@@ -80,12 +82,12 @@ def class_names(model, names=None):
 
 
 def load_image_for(model, path, size=None, resize=None, reading=READING):
-    """`load_image` as a model takes pictures: framed by `framing_of`, with its channels, in 0..255."""
+    """Loads an image file for a model: resized as in `framing_of`, in 0..255, grey if the model does not take RGB."""
     image = load_image(path, *framing_of(model, size, resize), *reading)
     return image if model.input_shape[-1] == 3 else image @ np.float32(LUMA)[:, None]
 
 
 def to_input(model, images):
-    """Images in 0..255 as a model takes them: as they are, or normalised, if they are pictures."""
+    """Returns images in 0..255 as the model takes them: unchanged, or normalised. Only grey and RGB are normalised."""
     taken = as_taken(model, images) if images.shape[-1] in PICTURE_CHANNELS else images
     return taken if taken is images else convert_to_numpy(taken)

@@ -1,4 +1,4 @@
-"""Stem and stages: the part that classifier, backbone and FCMAE share, as a functional graph."""
+"""Stem and stages as a functional graph: the part that classifier, backbone and FCMAE share."""
 
 import keras
 import numpy as np
@@ -14,19 +14,20 @@ STEM_STRIDES = (1, 2, 4)
 INPUT = "images"
 STEM = "stem_conv"
 
-# The LayerNorm of a level of the pyramid, by stage.
+# The name of the LayerNorm of a pyramid level, by stage.
 NORM = "pyramid_norm_{}"
 
 
 def total_stride(stem_stride):
-    """Input pixels for each position of the last stage, along one side."""
+    """The stride of the last stage in input pixels."""
     return 8 * stem_stride
 
 
 def pyramid_layers(depths, stem_stride, norms=False):
-    """{level: name of the layer that puts it out}. Level `P{n}` has stride `2 ** n`: P2 to P5 with a stem of 4.
+    """Returns a dict from pyramid levels to the names of the layers whose outputs they are.
 
-    The layer is the last block of a stage, or with `norms` the LayerNorm after it.
+    Level `P{n}` has stride `2 ** n`: P2 to P5 with a stem of stride 4. The layer is the last block of a stage, or with
+    `norms` the LayerNorm after it.
     """
     first = 2 - STEM_STRIDES[::-1].index(stem_stride)
     last_blocks = (f"stages_{stage}_{depth - 1}" for stage, depth in enumerate(depths))
@@ -49,7 +50,7 @@ def check_architecture(depths, dims, stem_stride, drop_path_rate):
 
 
 def policy_of(dtype):
-    """The dtype policy that a model gets. Raises a `ValueError` for one that no new model can have."""
+    """Returns the dtype policy of a new model. Raises a `ValueError` for a quantized policy."""
     policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
     if isinstance(policy, keras.dtype_policies.QuantizedDTypePolicy):
         raise ValueError(f"dtype must be a policy of floats; call quantize() afterwards. Received: dtype={dtype!r}")
@@ -57,12 +58,12 @@ def policy_of(dtype):
 
 
 def adopt_policy(model, policy):
-    """Gives a functional model its policy. Where the global one is a map, Keras's setter would write into that."""
+    """Sets the policy of a functional model. Keras's setter would change the global policy where that is a map."""
     model._dtype_policy = policy
 
 
 def make_input(input_shape, input_tensor, stem_stride):
-    """The tensor a model starts from: `input_tensor`, checked, or a new `keras.Input`."""
+    """Returns the input of a model: `input_tensor`, checked, or a new `keras.Input`."""
     if input_tensor is None:
         shape = (None, None, 3) if input_shape is None else input_shape
     elif keras.backend.is_keras_tensor(input_tensor):
@@ -80,7 +81,7 @@ def make_input(input_shape, input_tensor, stem_stride):
 
 
 def check_size(images, stem_stride):
-    """Raises a `ValueError` for images of which the last stage would see nothing, as far as their size is known."""
+    """Raises a `ValueError` for images too small for the last stage. Sizes that are not known yet are not checked."""
     smallest = total_stride(stem_stride)
     if any(side is not None and side < smallest for side in images.shape[1:3]):
         raise ValueError(
@@ -95,10 +96,10 @@ def stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocess
     Args:
         images: Symbolic tensor `(N, H, W, channels)`.
         depths, dims, stem_stride, drop_path_rate, include_preprocessing: As in `keras_cnv2.ConvNeXtV2`.
-        dtype: Dtype policy of the layers, but for the preprocessing, which is in float32.
+        dtype: Dtype policy of the layers, except for the preprocessing, which is always in float32.
 
     Returns:
-        List of the four stages' outputs, `(N, H / s, W / s, dim)` with `s` the stem's stride times 1, 2, 4, 8.
+        List of the four stages' outputs, `(N, H / s, W / s, dim)`, where `s` is the stem's stride times 1, 2, 4, 8.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3; A ConvNet for the 2020s (arXiv 2201.03545), section 2.
     """
@@ -107,7 +108,7 @@ def stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocess
         return LayerNorm(dtype=dtype, name=name)
 
     def patchify(dim, stride, name):
-        # Kernel and stride are equal: windows do not overlap, so no pixel leaks from one patch into the next.
+        # Kernel size and stride are equal, so windows do not overlap: no patch of FCMAE sees pixels of another patch.
         return keras.layers.Conv2D(
             dim, stride, strides=stride, kernel_initializer=kernel_initializer(), dtype=dtype, name=name
         )
@@ -126,11 +127,11 @@ def stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocess
 
 
 def normalized_levels(outputs, dtype):
-    """The stages' outputs, each behind a LayerNorm of its own."""
+    """Applies a LayerNorm of its own to each stage's output."""
     return [LayerNorm(dtype=dtype, name=NORM.format(stage))(x) for stage, x in enumerate(outputs)]
 
 
 def source_inputs(images):
-    """What a functional model starting at `images` takes as input: `images`, or what it was computed from."""
+    """The inputs of a functional model on `images`: `images` itself, or the input(s) from which it is computed."""
     sources = keras.utils.get_source_inputs(images)
     return sources[0] if len(sources) == 1 else sources
