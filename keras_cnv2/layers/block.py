@@ -14,7 +14,7 @@ from keras_cnv2.layers.settings import SETTINGS, policy_at, restore_flags, resto
 
 
 def kernel_initializer(scale=1.0):
-    """The initial values of every kernel: normal, std 0.02 times `scale`. Each call's object has a seed of its own."""
+    """Returns the initializer of all kernels: normal, std `0.02 * scale`. Each call's initializer has its own seed."""
     return keras.initializers.RandomNormal(stddev=0.02 * scale)
 
 
@@ -24,18 +24,18 @@ class ConvNeXtV2Block(keras.layers.Layer):
 
     Depthwise 7x7 -> LayerNorm -> dense C to 4C -> GELU (exact) -> GRN -> dense 4C to C -> drop path -> add the input.
 
-    With a mask, hidden positions count as zero throughout, GRN's statistics run over the visible positions of each
-    image, and the output is zero where hidden.
+    With a mask, masked positions count as zero in every layer that mixes positions, GRN's statistics are computed over
+    the visible positions of each image, and the output is zero where masked.
 
     Args:
         dim: Int, the number of channels C.
         drop_path_rate: Float in `[0, 1)`, the probability that a sample skips the block while training.
-        remat: Bool, whether what the gradients need is computed again instead of kept (gradient checkpointing); all
-            but drop path, whose random numbers would be others. The attribute can be set later, too.
+        remat: Bool, whether activations are recomputed for the gradients instead of stored (gradient checkpointing).
+            Drop path is not recomputed, since it would draw other random numbers. The attribute can also be set later.
 
     Call arguments:
-        x: Float tensor of shape `(N, H, W, C)`, finite where hidden.
-        hidden: Optional tensor of shape `(N, H, W)`, 1 where hidden and 0 where visible, of any dtype.
+        x: Float tensor of shape `(N, H, W, C)`, finite where masked.
+        hidden: Optional mask, a tensor of shape `(N, H, W)` of any dtype: 1 where masked and 0 where visible.
         training: Bool, whether to drop paths.
 
     Returns:
@@ -43,7 +43,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
 
     Raises:
         ValueError: If `dim` is not a positive int, `drop_path_rate` is outside `[0, 1)`, the input has another number
-            of channels, or `hidden` has not the batch, height and width of the input.
+            of channels, or `hidden` differs from the input in batch size, height or width.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.2, figure 5.
     """
@@ -53,7 +53,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
         self.dim = dim = positive_int("dim", dim)
         self.drop_path_rate = drop_path_rate = fraction("drop_path_rate", drop_path_rate)
         self.remat = remat
-        self._settings: dict[str, Any] = {}  # what the layers within get when they are built
+        self._settings: dict[str, Any] = {}  # settings of the inner layers, applied when they are built
         dtype = self.dtype_policy
         self.dwconv = MaskedDepthwiseConv2D(
             7, depthwise_initializer=kernel_initializer(), data_format="channels_last", dtype=dtype, name="dwconv"
@@ -63,7 +63,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
         self.grn = GRN(dtype=dtype, name="grn")
         self.pwconv2 = keras.layers.Dense(dim, kernel_initializer=kernel_initializer(), dtype=dtype, name="pwconv2")
         self.drop_path = DropPath(drop_path_rate, dtype=dtype, name="drop_path")
-        if not self.trainable:  # the argument: Keras tells nothing of it to the layers within
+        if not self.trainable:  # Keras does not pass the constructor's argument on to the inner layers
             for layer in self._layers:
                 layer.trainable = False
 
@@ -89,21 +89,21 @@ class ConvNeXtV2Block(keras.layers.Layer):
         return hide(x + y, hidden)
 
     def _branch(self, x, hidden, training):
-        # `training` explicitly: where this is computed again, Keras no longer knows it.
+        # `training` is passed explicitly: Keras does not know it when this is recomputed for the gradients.
         return self.mlp(self.dwconv(x, hidden, training=training), hidden, training)
 
     def checkpointed(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """The function of one tensor, made to keep nothing for its gradient where `remat` is set."""
+        """Wraps a function of one tensor in `keras.remat` if `remat` is set; returns it unchanged otherwise."""
         return keras.remat(function) if self.remat else function
 
     def mlp(self, y: Any, hidden: Any = None, training: bool | None = None) -> Any:
-        """Everything after the depthwise convolution: works position by position, but for GRN's statistics.
+        """Applies the layers after the depthwise convolution. Apart from GRN's statistics, they work per position.
 
-        Takes `(N, ..., C)` in any layout. The last dense layer leaves its bias at hidden positions.
+        Takes `(N, ..., C)` with positions in any layout. The output at masked positions is the bias of the last layer.
         """
         shape = ops.shape(y)
         wide = (*shape[:-1], 4 * self.dim)
-        # The dense layers get two axes: only so do TensorFlow's CPU kernels join product, bias and GELU.
+        # The dense layers get tensors of two axes: only then do TensorFlow's CPU kernels fuse product, bias and GELU.
         y = self.pwconv1(ops.reshape(self.norm(y, training=training), (-1, self.dim)))
         if training and fused.applies(wide, self.compute_dtype):
             y = self._fused_response(ops.reshape(y, wide), hidden)
@@ -113,7 +113,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
         return ops.reshape(self.pwconv2(ops.reshape(y, (-1, 4 * self.dim))), shape)
 
     def _fused_response(self, y, hidden):
-        """`grn(hide(gelu(y)))`."""
+        """Computes `grn(hide(gelu(y)))` with the fused kernel."""
         y = ops.reshape(y, (ops.shape(y)[0], -1, 4 * self.dim))
         visible = None if hidden is None else 1 - ops.reshape(ops.cast(hidden, "float32"), (*ops.shape(y)[:2], 1))
         return fused.gelu_grn(y, self.grn.gamma, self.grn.beta, self.grn.epsilon, visible)

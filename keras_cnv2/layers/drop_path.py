@@ -13,8 +13,8 @@ from keras_cnv2.layers.built import needs_build
 class DropPath(keras.layers.Layer):
     """Stochastic depth: drops a residual branch for whole samples while training.
 
-    Each sample of a batch is set to zero with probability `rate`, otherwise divided by `1 - rate`, so that the
-    expected value stays. Outside training, or at rate 0, the input is returned as it is.
+    Each sample of a batch is set to zero with probability `rate`, and divided by `1 - rate` otherwise, so that the
+    expected value stays the same. When not training, or with rate 0, the input is returned unchanged.
 
     Args:
         rate: Float in `[0, 1)`, the probability that a sample's branch is dropped.
@@ -39,7 +39,7 @@ class DropPath(keras.layers.Layer):
         self.seed = seed
         if self.rate > 0:
             self.seed_generator = keras.random.SeedGenerator(seed)
-        self.supports_masking = True  # Keras's masks, of padding, pass through
+        self.supports_masking = True  # Keras masks (of padding) are passed on
         self.built = not needs_build(self)
 
     def call(self, x: Any, training: bool | None = False) -> Any:

@@ -11,7 +11,7 @@ from keras_cnv2.kernels.fused import TINY
 class GRN(keras.layers.Layer):
     """Global Response Normalization: channels compete for the response of the whole image.
 
-    For `x` of shape `(N, H, W, C)`, per image:
+    For `x` of shape `(N, H, W, C)`, for each image:
 
     ```
     g = sqrt(sum(x ** 2 over H, W))             # (N, 1, 1, C) aggregation
@@ -19,14 +19,14 @@ class GRN(keras.layers.Layer):
     y = gamma * (x * n) + beta + x              # calibration, with a residual
     ```
 
-    The statistics and the calibration are computed in float32 at least, whatever the dtype policy: in float16
+    With any dtype policy, the statistics and the calibration are computed in float32 or higher precision: in float16
     the sum of squares overflows at an activation of 260.
 
-    Positions that hold zeros add nothing to the statistics, so a masked image gives the same `n` as its visible
-    positions alone, in any layout.
+    Positions with zeros add nothing to the statistics. So a masked image gives the same `n` as its visible positions
+    alone, in any layout.
 
-    A mask of Keras's, as of padded sequences, passes through and is not looked at: what stands in the padding counts,
-    unless it is zero.
+    A Keras mask, such as that of padded sequences, is passed on but not used: values in the padding count, unless they
+    are zero.
 
     Args:
         epsilon: Small positive float, added to the mean response.
@@ -40,8 +40,8 @@ class GRN(keras.layers.Layer):
     Raises:
         ValueError: If the rank is below 3 or the number of channels is unknown.
 
-    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.2, equations 1 to 3, algorithm 1. The algorithm's mean is used;
-        the text's equation 2 says sum.
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.2, equations 1 to 3, algorithm 1. The divisor is the mean, as in
+        the algorithm; equation 2 in the text has the sum.
     """
 
     def __init__(self, epsilon: float = 1e-6, **kwargs: Any):

@@ -3,7 +3,7 @@ from keras import ops
 
 from keras_cnv2.kernels import fused
 
-# In training, `fused` computes nothing else. The configuration of a built layer has its axis in a list.
+# The only arguments that `fused` supports in training. The configuration of a built layer has its axis in a list.
 ALLOWED = {"axis": (-1, [-1], (-1,)), "center": (True,), "scale": (True,), "rms_scaling": (False,)}
 
 
@@ -11,8 +11,8 @@ ALLOWED = {"axis": (-1, [-1], (-1,)), "center": (True,), "scale": (True,), "rms_
 class LayerNorm(keras.layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis, with epsilon 1e-6, scale and shift.
 
-    The numbers are the same, in float32 at least. It trains faster on a CPU, and keeps less for its gradient: see
-    `fused`.
+    It computes the same numbers, in float32 or higher precision. On a CPU it trains faster and stores less for its
+    gradient: see `keras_cnv2.kernels.fused`.
 
     Args:
         epsilon: Small positive float, added to the variance.
@@ -21,13 +21,13 @@ class LayerNorm(keras.layers.LayerNormalization):
 
     Call arguments:
         x: Float tensor `(N, ..., C)`.
-        training: Bool.
+        training: Bool, whether the layer is training.
 
     Returns:
         A tensor of the shape of `x`.
 
     Raises:
-        ValueError: If one of these arguments is another.
+        ValueError: If `axis`, `scale`, `center` or `rms_scaling` has another value.
 
     Source: ConvNeXt (arXiv 2201.03545), section 2.6, "Substituting BN with LN".
     """

@@ -8,19 +8,19 @@ from keras_cnv2.kernels import cpu, depthwise
 
 
 def hide(x, hidden):
-    """Sets the hidden positions of `x` (N, H, W, C), finite numbers, to zero; `hidden` (N, H, W), 1 = hidden."""
-    # Not by `where`, which would take NaN too: a training step on a CPU takes 3 % longer with it.
+    """Sets the masked positions of `x` `(N, H, W, C)`, finite numbers, to zero; `hidden` `(N, H, W)` is 1 there."""
+    # `where` would also replace NaN, but a training step on a CPU takes 3 % longer with it.
     visible = 1 - ops.cast(hidden, x.dtype)
     return x * ops.expand_dims(visible, -1)
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
-    """Depthwise convolution that neither reads nor writes hidden positions.
+    """Depthwise convolution that neither reads nor writes masked positions.
 
-    With a mask, hidden positions count as zero on the way in and are set to zero on the way out. These are the
-    numbers of a submanifold sparse convolution over the visible positions. Without a mask it is a plain
-    `keras.layers.DepthwiseConv2D` of stride 1 and padding "same", whose arguments it takes.
+    With a mask, masked positions are set to zero in the input and in the output. The numbers are those of a submanifold
+    sparse convolution over the visible positions. Without a mask, the layer is a plain `keras.layers.DepthwiseConv2D`
+    with stride 1 and padding "same". It takes the arguments of that layer.
 
     Args:
         kernel_size: Int or (height, width).
@@ -28,17 +28,18 @@ class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
             input), `padding` "same" and `data_format` "channels_last".
 
     Call arguments:
-        x: Float tensor of shape `(N, H, W, C)`, finite where hidden.
-        hidden: Optional tensor of shape `(N, H, W)`, 1 where hidden and 0 where visible, of any dtype.
-        patches: Optional `keras_cnv2.fcmae.masking.VisiblePatches` instead of `hidden`. Then `x` are these patches
-            alone, as small images `(N * V, p, p, C)`, and so is the output. The numbers are the same.
-        training: Bool. While training on a CPU, gradients are computed in the way of `depthwise.convolve`.
+        x: Float tensor of shape `(N, H, W, C)`, finite where masked.
+        hidden: Optional mask, a tensor of shape `(N, H, W)` of any dtype: 1 where masked and 0 where visible.
+        patches: Optional `keras_cnv2.fcmae.masking.VisiblePatches` instead of `hidden`. Then `x` and the output hold
+            only the visible patches, as small images `(N * V, p, p, C)`. The numbers are the same.
+        training: Bool. When training on a CPU, gradients are computed by `keras_cnv2.kernels.depthwise.convolve`.
 
     Returns:
-        A tensor of shape `(N, H, W, C * depth_multiplier)`, zero where hidden.
+        A tensor of shape `(N, H, W, C * depth_multiplier)`, zero where masked.
 
     Raises:
-        ValueError: If strides, padding or data format are others, or the shapes of `x` and `hidden` do not fit.
+        ValueError: If `strides`, `padding` or `data_format` has another value, or the shapes of `x` and `hidden` do not
+            match.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1 and appendix A.2.
     """
@@ -83,7 +84,7 @@ class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
     def _fast_in_patches(self, x, patches):
         reach = self.kernel_size[0] // 2
-        if x.shape[1] <= 2 * reach:  # what surrounds the patch is most of the work: rather the whole grid
+        if x.shape[1] <= 2 * reach:  # a border around each patch would cost more than the whole grid does
             return self._fast(x, spread=patches.scatter, collect=patches.gather)
         return self._fast(x, spread=lambda x: patches.surround(x, reach), centre=lambda x: x)
 
@@ -95,7 +96,7 @@ class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
 
 def check_hidden(x_shape, hidden_shape):
-    """Raises a `ValueError` unless `hidden`, where there is one, has the batch, height and width of `x`."""
+    """Raises a `ValueError` if `hidden` is given and differs from `x` in batch size, height or width."""
     if hidden_shape is None:
         return
     expected, received = tuple(x_shape[:-1]), tuple(hidden_shape)

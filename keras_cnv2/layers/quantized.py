@@ -1,7 +1,7 @@
-"""Whether Keras has quantized a model: what the package does not fill from checkpoints, write to them or fold."""
+"""Detects quantized models: their weights are not loaded from checkpoints, written to checkpoints, or folded."""
 
 
 def quantized_as(model):
-    """The modes in which `quantize` was called on layers of a model, like "int8", sorted; an empty list for none."""
+    """The sorted quantization modes of a model's layers, such as "int8"; an empty list if none is quantized."""
     modes = {getattr(layer, "quantization_mode", None) for layer in model._flatten_layers()}
     return sorted(modes - {None})

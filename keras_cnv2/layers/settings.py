@@ -1,33 +1,34 @@
-"""What is set on single layers after they are made: frozen or not, recomputed, quantized, with LoRA.
+"""Settings of single layers that users change after the layers are created: trainable, remat, quantization and LoRA.
 
-A layer's own configuration holds it. Models and blocks, which make their layers themselves, keep what differs from what
-they make in their own configuration: `settings_of` is that entry, `restore_settings` sets it again.
+The configuration of a layer holds its settings. Models and blocks create their inner layers themselves, so they store
+only the settings that differ from those of new layers. `settings_of` returns this entry of their configuration, and
+`restore_settings` applies it to a new model.
 """
 
 import keras
 
-# The entry of a configuration. It is there where anything was set: older releases do not know it.
+# The name of the entry. It is only written if a setting was changed, since older releases do not know it.
 SETTINGS = "settings"
 
-# What can be set on a layer before it is built.
+# Settings that a layer takes before it is built.
 FLAGS = ("trainable", "remat")
 
-# What quantized layers have in their own configuration, and layers with LoRA.
+# Entries of the configuration of quantized layers, and of layers with LoRA.
 QUANTIZATION = ("dtype", "quantization_config")
 LORA = ("lora_rank", "lora_alpha")
 
 
 def settings_of(parent, layers, pending=None):
-    """What was set on layers, and on those inside of them.
+    """Returns the changed settings of layers and of the layers inside of them.
 
     Args:
-        parent: The layer or model that made the layers.
-        layers: Those of its layers whose configuration it does not keep.
+        parent: The layer or model that created the layers.
+        layers: The layers of `parent` whose configuration it does not store.
         pending: Settings that the layers will get when they are built.
 
     Returns:
-        {"settings": {path of a layer: settings}}, or an empty dict if nothing was set. A path has the names of the
-        layers from the parent down. A layer is as trainable as the one it is in where it is not said.
+        {"settings": {path of a layer: settings}}, or an empty dict if no setting was changed. A path consists of the
+        names of the layers from `parent` downwards. Without an entry, a layer is as trainable as its parent.
     """
     found = {path: {k: v for k, v in entry.items() if k not in FLAGS} for path, entry in (pending or {}).items()}
     for path, entry in _settings(parent, layers):
@@ -37,7 +38,7 @@ def settings_of(parent, layers, pending=None):
 
 
 def policy_at(policy, path):
-    """The policy of the layer at a path: Keras's dense layers compute with a map of policies, and cannot be saved."""
+    """The policy of the layer at a path. Keras's dense layers accept a map of policies, but then cannot be saved."""
     return policy[path] if isinstance(policy, keras.dtype_policies.DTypePolicyMap) else policy
 
 
@@ -48,7 +49,7 @@ def _settings(parent, layers, prefix=""):
 
 
 def _inner(layer):
-    """The layers inside of a layer. A model inside of another is kept with its own configuration."""
+    """The layers inside of a layer. Nested models are left out, since they have a configuration of their own."""
     return [part for part in layer._layers if not isinstance(part, keras.Model)]
 
 
@@ -67,21 +68,23 @@ def _set_on(layer, parent):
 
 
 def restore_settings(layers, settings):
-    """Sets on layers that are built what a configuration says of them.
+    """Applies the settings of a configuration to built layers.
 
     Args:
         layers: The layers.
         settings: The entry of the configuration, a dict.
 
     Raises:
-        ValueError: If it names a layer that there is not.
+        ValueError: If it names a layer that does not exist.
     """
-    restore_flags(layers, settings)  # first, as weights are made trainable or not; from the outside in
+    # Flags first: quantization and LoRA create weights, which are then trainable or not. The entries of outer layers
+    # come before those of inner ones, since setting `trainable` also sets it on all inner layers.
+    restore_flags(layers, settings)
     restore_weights(layers, settings)
 
 
 def restore_flags(layers, settings):
-    """The part of `restore_settings` that layers take before they are built."""
+    """Applies the settings that layers take before they are built: the first part of `restore_settings`."""
     for layer, entry in _found(layers, settings):
         for name in FLAGS:
             if name in entry:
@@ -89,7 +92,7 @@ def restore_flags(layers, settings):
 
 
 def restore_weights(layers, settings):
-    """The other part: it changes which weights there are, in the order in which users do it."""
+    """Applies quantization, then LoRA, which change the weights of a layer: the second part of `restore_settings`."""
     for layer, entry in _found(layers, settings):
         if "dtype" in entry and not layer.quantization_mode:
             _quantize(layer, entry)
