@@ -1,1 +1,1 @@
-"""The same numbers faster: training with TensorFlow on CPUs."""
+"""Faster code for the same numbers, for training with TensorFlow on CPUs."""

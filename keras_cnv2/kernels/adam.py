@@ -1,10 +1,10 @@
-"""TensorFlow's kernel for a step of Adam: it goes over a weight once, where separate operations go a dozen times."""
+"""TensorFlow's fused kernel for a step of Adam: it reads a weight once, separate operations read it a dozen times."""
 
 import keras
 
 
 def fits(gradient, variable):
-    """Whether the kernel can take this step."""
+    """Whether the kernel supports this step: TensorFlow, and a dense gradient and a weight in float32."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
@@ -13,13 +13,15 @@ def fits(gradient, variable):
 
 
 def step(gradient, variable, momentum, velocity, beta_1, beta_2, rate, epsilon):
-    """`m += (1 - beta_1) * (g - m)`, `v += (1 - beta_2) * (g ** 2 - v)`, `w -= rate * m / (sqrt(v) + epsilon)`.
+    """Updates a weight `w` with gradient `g`, momentum `m` and velocity `v` in place.
+
+    `m += (1 - beta_1) * (g - m)`, `v += (1 - beta_2) * (g ** 2 - v)`, `w -= rate * m / (sqrt(v) + epsilon)`.
 
     Args:
         gradient: Tensor.
-        variable, momentum, velocity: Variables of Keras or, as under tf.distribute, a replica's of TensorFlow.
+        variable, momentum, velocity: Keras variables, or a replica's TensorFlow variables under tf.distribute.
         beta_1, beta_2: Floats, which the kernel rounds to float32.
-        rate, epsilon: Float32 scalars, with all corrections for the bias of `m` and `v`.
+        rate, epsilon: Float32 scalars that already include the bias corrections of `m` and `v`.
     """
     import tensorflow as tf
 
@@ -28,7 +30,7 @@ def step(gradient, variable, momentum, velocity, beta_1, beta_2, rate, epsilon):
         var=w.handle,
         m=m.handle,
         v=v.handle,
-        beta1_power=0.0,  # its own corrections: none
+        beta1_power=0.0,  # turns off the kernel's own bias corrections
         beta2_power=0.0,
         lr=rate,
         beta1=beta_1,

@@ -6,12 +6,12 @@ import keras
 
 
 def trains_fast(dtype):
-    """Whether training with this dtype is here and now what `depthwise` and `fused` are for.
+    """Whether the fast CPU kernels of `depthwise` and `fused` apply to this dtype on this machine.
 
-    That is TensorFlow with nothing but CPUs and with oneDNN's kernels, as it has by default on x86 but on Macs.
+    They do with TensorFlow if it sees only CPUs and uses oneDNN's kernels. That is the default on x86, except on Macs.
 
     Args:
-        dtype: Str, the dtype that a layer computes in.
+        dtype: String, the dtype in which a layer computes.
     """
     if keras.backend.backend() != "tensorflow" or dtype not in ("float32", "bfloat16") or not _onednn():
         return False

@@ -1,7 +1,8 @@
 """Depthwise convolution with gradients that TensorFlow computes fast on a CPU.
 
-TensorFlow's own filter gradient takes there four to ten times as long as the convolution itself. But it is one too: of
-the images with the output's gradient as the filter, where every image and channel is a channel of its own.
+On a CPU, TensorFlow's own filter gradient takes four to ten times as long as the convolution itself. But the filter
+gradient is itself a depthwise convolution: of the images, with the output's gradient as the filter, where every pair of
+image and channel is a channel of its own.
 """
 
 
@@ -10,19 +11,20 @@ def _same(x):
 
 
 def convolve(x, kernel, bias, spread=_same, collect=_same, centre=None):
-    """Depthwise convolution of stride 1 and padding "same", over positions that need not lie side by side in `x`.
+    """Depthwise convolution of stride 1 and padding "same", over positions that need not be adjacent in `x`.
 
-    A position sees another one exactly if that one sees it. So the gradient of `x` is the same convolution of the
-    output's gradient, with the kernel turned around, and nothing but `x` is kept for it.
+    If a position is in the window of another, the reverse is true as well. So the gradient of `x` is the same
+    convolution, of the output's gradient with the rotated kernel, and only `x` and the kernel are stored for it.
 
     Args:
-        x: Tensor of TensorFlow.
+        x: TensorFlow tensor.
         kernel: Tensor or variable `(size, size, C, 1)`, of odd size.
         bias: Tensor or variable `(C,)`.
-        spread: Function that lays `x` out as maps `(M, H, W, C)`, where every position finds its neighbours.
-        collect: Function that takes from such maps what stands at the positions of `x`, in the form of `x`.
-        centre: Function that lays `x` out as maps without their edges, where those of `spread` have the neighbours of
-            the outermost positions around them. By default they have not, and zeros are thought there.
+        spread: Function that arranges `x` as feature maps `(M, H, W, C)`, in which all neighbours are adjacent.
+        collect: Function that takes the values at the positions of `x` from such maps, and returns them in the shape of
+            `x`.
+        centre: If the maps of `spread` have a border with the neighbours of the outermost positions, a function that
+            arranges `x` as maps without it. By default there is no border; zeros are assumed.
 
     Returns:
         A tensor of the shape of `x`.
@@ -52,11 +54,12 @@ def _convolve(x, kernel, padding):
 
 
 def _filter_gradient(x, dy, shape, padding):
-    """The gradient of the kernel of this shape, from the input `(M, H, W, C)` and the output's gradient."""
+    """The gradient of a kernel of this shape, from the input `(M, H, W, C)` and the output's gradient `dy`."""
     import tensorflow as tf
 
     edge = shape[0] // 2 if padding == "SAME" else 0
-    # Explicit, as "SAME" would mean the size of this filter. (With a bias after it the graph optimizer would abort.)
+    # Explicit padding: "SAME" would refer to the size of this filter. (With a bias after it, TensorFlow's graph
+    # optimizer would abort.)
     padding = [[0, 0], [edge, edge], [edge, edge], [0, 0]]
     by_image = _convolve(_images_to_channels(x)[None], _images_to_channels(dy)[..., None], padding)
     by_image = tf.reshape(by_image, (*shape[:2], -1, shape[2]))  # (size, size, M, C)
@@ -64,10 +67,10 @@ def _filter_gradient(x, dy, shape, padding):
 
 
 def _images_to_channels(x):
-    """`(M, H, W, C)` to `(H, W, M * C)`."""
+    """Rearranges `(M, H, W, C)` to `(H, W, M * C)`."""
     import tensorflow as tf
 
     images, height, width, channels = (known or size for known, size in zip(x.shape, tf.unstack(tf.shape(x))))
-    # Transposed with three axes, not four: that kernel is faster.
+    # A transposition of three axes has a faster kernel than one of four.
     x = tf.transpose(tf.reshape(x, (images, -1, channels)), (1, 0, 2))
     return tf.reshape(x, (height, width, images * channels))

@@ -1,8 +1,8 @@
-"""The elementwise parts of a block, for training on a CPU: LayerNorm, and GELU with GRN.
+"""LayerNorm, and GELU with GRN, compiled with XLA for training on a CPU.
 
-XLA compiles each, and its gradient, into few passes over memory, where TensorFlow's kernels take one or more for every
-operation. For the gradients nothing is kept but the input and one number a row or channel. The dense layers and the
-convolutions between them stay with oneDNN, whose kernels XLA has not.
+XLA compiles each function and its gradient into few passes over memory, while TensorFlow's kernels need one or more
+passes for every operation. Only the input and one number per row or channel are stored for the gradients. The dense
+layers and convolutions between these functions stay with oneDNN, whose kernels XLA does not have.
 """
 
 import functools
@@ -10,19 +10,18 @@ import math
 
 from keras_cnv2.kernels import cpu
 
-# XLA compiles each function in about 0.3 s. That pays off from so many values per image on, or per batch where its size
-# is known.
+# Values per image, or per batch of known size, from which XLA's compilation pays off: about 0.3 s per function.
 WORTH_IT, WORTH_IT_BATCH = 2**14, 2**20
 
-# Keeps the gradient of the square root finite where a channel is zero everywhere; far below anything
-# that float32 would notice beside a real activation.
+# Keeps the gradient of the square root finite where a channel is zero everywhere. It is far too small to change the sum
+# of squares of real activations in float32.
 TINY = 1e-24
 
 
 def applies(shape, dtype):
-    """Whether to take this file's functions in training, for tensors of the shape `(N, ..., C)`."""
+    """Whether to use the functions of this file in training, for tensors of shape `(N, ..., C)`."""
     batch, *of_an_image = shape
-    if not all(isinstance(size, int) for size in of_an_image):  # XLA compiles anew for every size
+    if not all(isinstance(size, int) for size in of_an_image):  # XLA would compile again for every size
         return False
     numbers = math.prod(of_an_image)
     many = numbers >= WORTH_IT or (isinstance(batch, int) and batch * numbers >= WORTH_IT_BATCH)
@@ -30,7 +29,7 @@ def applies(shape, dtype):
 
 
 def layer_norm(x, gamma, beta, epsilon):
-    """LayerNorm over the last axis of `x` `(M, C)`, in float32; output in the dtype of `x`."""
+    """LayerNorm over the last axis of `x` `(M, C)`, computed in float32. The output has the dtype of `x`."""
     import tensorflow as tf
 
     @tf.custom_gradient
@@ -42,14 +41,14 @@ def layer_norm(x, gamma, beta, epsilon):
 
 
 def gelu_grn(x, gamma, beta, epsilon, visible=None):
-    """`GRN(gelu(x) * visible)`, with the exact GELU, in float32; output in the dtype of `x`.
+    """`GRN(gelu(x) * visible)` with the exact GELU, computed in float32. The output has the dtype of `x`.
 
     Args:
         x: Tensor `(N, L, C)`.
-        gamma: GRN's, `(C,)`.
-        beta: GRN's, `(C,)`.
-        epsilon: GRN's.
-        visible: Optional tensor `(N, L, 1)`, 1 where visible and 0 where hidden.
+        gamma: Scale of GRN, `(C,)`.
+        beta: Shift of GRN, `(C,)`.
+        epsilon: Float, the epsilon of GRN.
+        visible: Optional tensor `(N, L, 1)`, 1 where visible and 0 where masked.
     """
     import tensorflow as tf
 
@@ -68,7 +67,7 @@ def gelu_grn(x, gamma, beta, epsilon, visible=None):
             drelative = gamma * dscale
             dnorms = (drelative - tf.reduce_mean(drelative * relative, -1, keepdims=True)) / mean
             dx = compiled[_dx](x, visible, scale, dnorms / norms, dy)
-            # The sums over the batch are TensorFlow's: XLA would compute them in a single thread.
+            # TensorFlow computes the sums over the batch: XLA would do so in a single thread.
             return dx, tf.reduce_sum(relative * dscale, (0, 1)), tf.reduce_sum(compiled[_sums](dy), 0)
 
         return compiled[_scaled](x, visible, scale, beta), gradient
@@ -84,14 +83,14 @@ def _float32(*variables):
 
 @functools.cache
 def _compiled(function, *_shape):
-    """One for each shape of an image's tensor: TensorFlow warns of functions that are traced for many."""
+    """Compiles a function, once per shape `_shape`: TensorFlow warns if one function is traced for many shapes."""
     import tensorflow as tf
 
     return tf.function(function, jit_compile=True, autograph=False)
 
 
 def _standardize(x, epsilon):
-    """In float32: `x` with mean 0 and variance 1 in every row, and what it was multiplied by."""
+    """Normalises every row of `x` to mean 0 and variance 1, in float32. Returns the rows and their scale factors."""
     import tensorflow as tf
 
     x = tf.cast(x, "float32")
@@ -117,8 +116,8 @@ def _norm_gradient(x, gamma, epsilon, dy):
     return tf.cast(dx, x.dtype), tf.reduce_sum(dy * standard, 0), tf.reduce_sum(dy, 0)
 
 
-# GELU with GRN is split into functions that pass over memory once, each of which computes GELU again. As one function,
-# XLA stores GELU in float32 between its passes, and the gradient takes up to three times as long.
+# GELU with GRN is split into functions that each pass over memory once and compute GELU again. If it were one function,
+# XLA would store GELU in float32 between its passes, and the gradient would take up to three times as long.
 # Below, `h` stands for `gelu(x) * visible`.
 
 
@@ -153,14 +152,14 @@ def _products(x, visible, dy):
 
 
 def _sums(dy):
-    """Sums over the positions, `(N, C)`."""
+    """Sums of `dy` over the positions, `(N, C)`."""
     import tensorflow as tf
 
     return tf.reduce_sum(tf.cast(dy, "float32"), 1)
 
 
 def _dx(x, visible, scale, response, dy):
-    """The gradient of `x`, from that of `h`, which is `dy * scale + h * response`."""
+    """The gradient with respect to `x`, from that with respect to `h`, which is `dy * scale + h * response`."""
     import tensorflow as tf
 
     wide, dy = tf.cast(x, "float32"), tf.cast(dy, "float32")
