@@ -1,8 +1,8 @@
-"""`fit`, `evaluate` and `predict` under tf.distribute.MultiWorkerMirroredStrategy, where Keras 3 raises by itself.
+"""`fit`, `evaluate` and `predict` under tf.distribute.MultiWorkerMirroredStrategy, where Keras 3 alone raises errors.
 
-Keras's trainer fails there in two places (https://github.com/keras-team/keras/issues/20585): it averages the batches of
-all replicas to learn the shapes of one, and it reduces numbers along an axis that they do not have. Tried with Keras
-3.10 on TensorFlow 2.20 and with Keras 3.15 on TensorFlow 2.21. A test tells when Keras does without this file.
+Keras's trainer fails there in two places (https://github.com/keras-team/keras/issues/20585): to learn the shapes of a
+batch it averages the batches of all replicas, and it reduces scalars along an axis that they do not have. Tested with
+Keras 3.10 on TensorFlow 2.20 and with Keras 3.15 on TensorFlow 2.21. A test will fail once Keras no longer needs this.
 """
 
 import functools
@@ -11,9 +11,9 @@ import keras
 
 
 def enable_multi_worker() -> None:
-    """Makes the methods of Keras models work under `tf.distribute.MultiWorkerMirroredStrategy`.
+    """Makes `fit`, `evaluate` and `predict` of Keras models work under `tf.distribute.MultiWorkerMirroredStrategy`.
 
-    Once a process is enough. Nothing changes under any other strategy, nor under none.
+    Call it once per process. Nothing changes under any other strategy or without a strategy.
 
     ```python
     from keras_cnv2 import distribute
@@ -27,7 +27,7 @@ def enable_multi_worker() -> None:
     ```
 
     Raises:
-        RuntimeError: If Keras has another backend than TensorFlow, or a trainer that this does not know.
+        RuntimeError: If Keras has another backend than TensorFlow, or its version has an unknown trainer.
     """
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
@@ -39,7 +39,7 @@ def enable_multi_worker() -> None:
     build = getattr(trainer.TensorFlowTrainer, "_maybe_symbolic_build", None)
     if reduce is None or build is None:
         raise RuntimeError(f"Several workers need another version of Keras. Received: Keras {keras.__version__}")
-    if hasattr(reduce, "__wrapped__"):  # it was called before
+    if hasattr(reduce, "__wrapped__"):  # already enabled
         return
     trainer.reduce_per_replica = _reducing_numbers(reduce)
     trainer.TensorFlowTrainer._maybe_symbolic_build = _building_from_one_batch(build)

@@ -1,11 +1,11 @@
-"""Which replica of how many a computation is on, under tf.distribute. Anywhere else there is one."""
+"""Replicas under tf.distribute: number, sums and random numbers. Without tf.distribute there is one replica."""
 
 import keras
 from keras import ops
 
 
 def replica():
-    """The number of this replica (an int or an int tensor) and that of all replicas (an int)."""
+    """Returns the index of this replica (an int or an int tensor) and the number of replicas (an int)."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -16,7 +16,7 @@ def replica():
 
 
 def all_sum(value):
-    """The sum of what all replicas have: of a tensor of any shape."""
+    """Returns the sum of a tensor, of any shape, over all replicas."""
     _, count = replica()
     if count == 1:
         return value
@@ -26,17 +26,17 @@ def all_sum(value):
 
 
 def uniform(shape, seed):
-    """Random numbers for the samples of a batch, others on each replica.
+    """Draws random numbers for the samples of a batch, different ones on each replica.
 
-    The generators of all replicas are in the same state. So each draws for all of them and takes its part, and the
-    samples of a batch get the same numbers however many replicas share it.
+    The generators of all replicas have the same state. So each replica draws the numbers for all replicas and takes its
+    part. The samples of a batch get the same numbers for any number of replicas.
 
     Args:
-        shape: Tuple of ints, this replica's samples first; that one may be a tensor.
-        seed: `keras.random.SeedGenerator`, or whatever `keras.random.uniform` takes.
+        shape: Tuple of ints that begins with the number of samples on this replica, an int or an int tensor.
+        seed: `keras.random.SeedGenerator`, or any other seed that `keras.random.uniform` takes.
 
     Returns:
-        A float32 tensor in `[0, 1)`.
+        A float32 tensor of this shape, with values in `[0, 1)`.
     """
     number, replicas = replica()
     if replicas == 1:
