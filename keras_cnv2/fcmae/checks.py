@@ -1,4 +1,4 @@
-"""What `FCMAE` demands of its arguments, and of what it is called with."""
+"""Checks of the arguments of `FCMAE`, and of the inputs it is called with."""
 
 import numpy as np
 from keras import ops
@@ -9,7 +9,7 @@ from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 
 
 def check_backbone(backbone):
-    """Raises a `ValueError` for what cannot be pre-trained; whether a name is one of a size, is seen later."""
+    """Raises a `ValueError` for a backbone that cannot be pre-trained. Names of sizes are checked later."""
     if not isinstance(backbone, (str, ConvNeXtV2Backbone)):
         raise ValueError(
             "backbone must be the name of a size or a ConvNeXtV2Backbone (whose weights come from any checkpoint: "
@@ -28,7 +28,7 @@ def check_backbone(backbone):
 
 
 def check_same(model, **given):
-    """Raises a `ValueError` for an argument that is neither left out nor what the model has from its backbone."""
+    """Raises a `ValueError` for an argument that is given and differs from the backbone's value."""
     for name, received in given.items():
         if received not in (None, getattr(model, name)):
             raise ValueError(
@@ -38,7 +38,7 @@ def check_same(model, **given):
 
 
 def sides(image_size, patch):
-    """Height and width of the images as ints, or a `ValueError`."""
+    """Returns height and width of the images as ints; raises a `ValueError` if they are invalid."""
     pair = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)
     if len(pair) != 2 or not all(is_positive_int(side) and side % patch == 0 for side in pair):
         raise ValueError(
@@ -49,7 +49,7 @@ def sides(image_size, patch):
 
 
 def visible_patches(grid, mask_ratio):
-    """The number of visible patches of an image of `grid` patches, or a `ValueError`."""
+    """Returns the number of visible patches of an image of `grid` patches; raises a `ValueError` if it is invalid."""
     number("mask_ratio", mask_ratio, "a number between 0 and 1", lambda x: 0 < x < 1)
     height, width = grid
     visible = masking.count_visible(height * width, mask_ratio)
@@ -62,7 +62,7 @@ def visible_patches(grid, mask_ratio):
 
 
 def check_loss(loss):
-    """Raises a `ValueError` for a loss given to `compile`."""
+    """Raises a `ValueError` if a loss is given to `compile`."""
     if loss is not None:
         raise ValueError(
             "FCMAE has a loss of its own, reconstruction_loss: compile it without one, and override that for another. "
@@ -70,12 +70,12 @@ def check_loss(loss):
         )
 
 
-# What `keras.Model.compile` takes and an FCMAE does not.
+# Arguments of `keras.Model.compile` that FCMAE does not take.
 NOT_COMPILED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 
 def check_metrics(**arguments):
-    """Raises a `ValueError` for metrics given to `compile`, which Keras would call with labels."""
+    """Raises a `ValueError` if metrics are given to `compile`: Keras would call them with labels."""
     given = {name: value for name, value in arguments.items() if value}
     if given:
         raise ValueError(
@@ -85,7 +85,7 @@ def check_metrics(**arguments):
 
 
 def split(images, hidden=None):
-    """What a model is called with, as images and masks: a dict of both is what data sets can hold."""
+    """Splits a dict of "images" and "hidden", the form that datasets can hold; returns images and masks."""
     if not isinstance(images, dict):
         return images, hidden
     if not {"images"} <= images.keys() <= {"images", "hidden"}:
@@ -94,7 +94,10 @@ def split(images, hidden=None):
 
 
 def fitting(name, tensor, expected):
-    """The tensor as float32 `(N, *expected)`, checked; sizes that a dataset left open become known."""
+    """Returns the tensor as float32 `(N, *expected)`; raises a `ValueError` if its shape differs.
+
+    Sizes that are unknown, as in some datasets, become known.
+    """
     if not hasattr(tensor, "shape"):
         raise ValueError(
             f'{name} must be one array or tensor; images and masks go together as a dict of "images" and "hidden". '
@@ -110,7 +113,7 @@ def fitting(name, tensor, expected):
 
 
 def known_masks(hidden):
-    """The values of given masks, checked; `None` where a function is being compiled, which has none yet."""
+    """Returns the values of given masks, checked; `None` inside a compiled function, where they are not known yet."""
     try:
         values = ops.convert_to_numpy(hidden)
     except (NotImplementedError, TypeError, ValueError):  # a symbolic tensor
@@ -123,7 +126,20 @@ def known_masks(hidden):
 
 
 def count_visible(hidden, values, expected):
-    """The number of visible patches of given masks and, where values are unknown, which images have it."""
+    """Checks the number of visible patches in given masks.
+
+    Args:
+        hidden: Masks `(N, h, w)`.
+        values: The values of the masks as a NumPy array, or `None` if they are unknown.
+        expected: Int, the number of visible patches to assume for unknown values.
+
+    Returns:
+        The number of visible patches in every image. For unknown values, also a bool tensor `(N, 1, 1, 1)` that tells
+        which images have this number; else `None`.
+
+    Raises:
+        ValueError: If the values are known, and images differ in the number or have no visible patch.
+    """
     if values is None:
         counts = ops.sum(1 - hidden, axis=(1, 2))
         return expected, ops.reshape(counts == expected, (-1, 1, 1, 1))

@@ -1,7 +1,7 @@
-"""Two ways through a backbone's layers with hidden patches. Same weights, same numbers.
+"""Two ways to run a backbone on masked images. They use the same weights and compute the same numbers.
 
-Both take the backbone, images `(N, H, W, channels)`, masks `(N, h, w)` (1 = hidden), the number of visible patches and
-whether this is training, and return the last stage's features `(N, h, w, D)`, zero where hidden.
+Both take the backbone, images `(N, H, W, channels)`, masks `(N, h, w)` (1 = masked), the number of visible patches and
+whether the model is training. They return the features of the last stage, `(N, h, w, D)`, zero where masked.
 """
 
 from functools import partial
@@ -12,11 +12,11 @@ from keras_cnv2.fcmae import masking
 
 
 def encode_dense(backbone, images, hidden, visible, training):
-    """All positions, with masks before and after each depthwise convolution and each block.
+    """Computes all positions. Masks are applied before and after each depthwise convolution and after each block.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), appendix A.2.
     """
-    # Before anything else: the masks further on are factors, and zero times NaN is NaN.
+    # Masked pixels are replaced first: later the masks are only factors, and zero times NaN is NaN.
     covered = masking.enlarge(hidden, images.shape[1] // hidden.shape[1])
     x = _stem(backbone, ops.where(ops.expand_dims(covered, -1) > 0, 0.0, images))
     for stage in range(4):
@@ -28,9 +28,9 @@ def encode_dense(backbone, images, hidden, visible, training):
 
 
 def encode_visible(backbone, images, hidden, visible, training):
-    """The visible patches alone; only the depthwise convolutions look at where they lie, for their neighbours."""
+    """Computes the visible patches only. The depthwise convolutions use their positions to find neighbours."""
     patches = masking.VisiblePatches(hidden, visible)
-    # A visible patch is a small image: neither the stem nor the downsampling reaches beyond its edge.
+    # A visible patch is treated as a small image: the windows of stem and downsampling do not cross its edge.
     x = _stem(backbone, patches.gather(images))
     for stage in range(4):
         x = _downsample(backbone, stage, x)  # (N * V, p, p, C)

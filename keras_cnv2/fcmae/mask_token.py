@@ -6,14 +6,14 @@ from keras_cnv2.layers.block import kernel_initializer
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class MaskToken(keras.layers.Layer):
-    """Puts one learned vector into the hidden positions, for the decoder to paint.
+    """Replaces masked positions by one learned vector, the mask token, as input of the decoder.
 
     Call arguments:
         x: Tensor `(N, h, w, dim)`.
-        hidden: Tensor `(N, h, w)`, 1 where hidden and 0 where visible.
+        hidden: Mask, a tensor `(N, h, w)`: 1 where masked and 0 where visible.
 
     Returns:
-        A tensor of the shape of `x`: as it is where visible, the token where hidden.
+        A tensor of the shape of `x`: unchanged where visible, the token where masked.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1, "Decoder design"; Masked Autoencoders (arXiv 2111.06377),
         section 3.

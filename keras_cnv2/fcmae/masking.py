@@ -1,4 +1,4 @@
-"""Patches, and which of them are hidden: pure functions. `hidden` is 1 where hidden, 0 where visible."""
+"""Patches and masks: pure functions. A mask is called `hidden`; it is 1 where masked and 0 where visible."""
 
 from keras import ops
 
@@ -6,12 +6,12 @@ from keras_cnv2.distribute import replicas
 
 
 def count_visible(patches, mask_ratio):
-    """The number of visible patches in every image, as the official code rounds it."""
+    """Returns the number of visible patches in every image, rounded down as in the official code."""
     return int(patches * (1 - mask_ratio))
 
 
 def random_hidden(batch_size, height, width, visible, seed):
-    """Draws masks `(batch_size, height, width)` float32 with exactly `visible` visible patches in each image.
+    """Draws masks `(batch_size, height, width)` in float32, with exactly `visible` visible patches in each image.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1, "Masking".
     """
@@ -21,12 +21,15 @@ def random_hidden(batch_size, height, width, visible, seed):
 
 
 def enlarge(hidden, factor):
-    """Repeats the mask's positions: `(N, h, w)` to `(N, h * factor, w * factor)`."""
+    """Repeats the positions of a mask: `(N, h, w)` to `(N, h * factor, w * factor)`."""
     return ops.repeat(ops.repeat(hidden, factor, axis=1), factor, axis=2)
 
 
 def to_patches(images, patch):
-    """Cuts `(N, h * patch, w * patch, C)` into `(N, h * w, patch * patch * C)`, ordered (row, column, channel)."""
+    """Cuts images `(N, h * patch, w * patch, C)` into patches `(N, h * w, patch * patch * C)`.
+
+    The values of a patch are ordered (row, column, channel).
+    """
     _, height, width, channels = images.shape
     h, w = height // patch, width // patch
     x = ops.reshape(images, (-1, h, patch, w, patch, channels))
@@ -41,7 +44,9 @@ def from_patches(patches, height, width, patch):
 
 
 def patch_statistics(patches):
-    """Mean and standard deviation of each patch `(N, L, D)`, as two `(N, L, 1)`: variance with D - 1, plus 1e-6.
+    """Returns mean and standard deviation of each patch `(N, L, D)`, as two tensors `(N, L, 1)`.
+
+    The variance has the divisor `D - 1`, and 1e-6 is added to it before the square root.
 
     Source: Masked Autoencoders (arXiv 2111.06377), section 3, "Reconstruction target".
     """
@@ -51,13 +56,13 @@ def patch_statistics(patches):
 
 
 class VisiblePatches:
-    """Moves the visible part of feature maps out of the grid and back.
+    """Moves the visible patches of feature maps out of the grid and back.
 
-    Every image has the same number of visible patches, so the visible part has a static shape. A patch that is `p`
-    positions wide lies in the grid as `p` rows of `p * C` contiguous numbers: moving whole rows takes one pass.
+    Every image has the same number of visible patches, so the visible part has a static shape. A patch with a side of
+    `p` positions occupies `p` rows of `p * C` contiguous numbers in the grid. Moving whole rows takes a single pass.
 
     Args:
-        hidden: Tensor `(N, h, w)` with `visible` zeros in each image.
+        hidden: Mask, a tensor `(N, h, w)` with `visible` zeros in each image.
         visible: Int, the number of visible patches V.
     """
 
@@ -70,7 +75,7 @@ class VisiblePatches:
         self.batch_size = ops.shape(self.patches)[0]
 
     def _rows(self, p):
-        """For stage maps of `p` positions a patch: where the visible rows lie among the grid's, `(N * V * p,)`."""
+        """The indices of the visible rows among all rows of the grid, `(N * V * p,)`, for patches of side `p`."""
         image = ops.reshape(ops.arange(self.batch_size, dtype="int32"), (-1, 1, 1))
         row, column = self.patches // self.w, self.patches % self.w  # of the patch
         row_in_grid = (image * self.h + row[..., None]) * p + ops.arange(p, dtype="int32")  # (N, V, p)
@@ -83,7 +88,7 @@ class VisiblePatches:
         return ops.reshape(ops.take(rows, self._rows(p), axis=0), (-1, p, p, channels))
 
     def scatter(self, patches):
-        """`(N * V, p, p, C)` to `(N, h * p, w * p, C)`, zero where hidden."""
+        """`(N * V, p, p, C)` to `(N, h * p, w * p, C)`, zero where masked: the inverse of `gather`."""
         _, p, _, channels = patches.shape
         rows = ops.reshape(patches, (-1, p * channels))
         shape = (self.batch_size * self.h * p * self.w, p * channels)
@@ -91,25 +96,25 @@ class VisiblePatches:
         return ops.reshape(grid, (-1, self.h * p, self.w * p, channels))
 
     def surround(self, patches, reach):
-        """`(N * V, p, p, C)` to `(N * V, p + 2 * reach, p + 2 * reach, C)`: patches with what the grid has around them.
+        """`(N * V, p, p, C)` to `(N * V, p + 2 * reach, p + 2 * reach, C)`: patches with a border from the grid.
 
-        That is zero where hidden or outside. `reach` is at most `p`.
+        The border is zero where the grid is masked, and outside of the grid. `reach` is at most `p`.
         """
         _, p, _, channels = patches.shape
         offset = ops.arange(-reach, p + reach, dtype="int32")
-        patch, within = offset // p + 1, offset % p  # which of three neighbours, and where in it
+        patch, within = offset // p + 1, offset % p  # which of three neighbours, and the position in it
         neighbours = ops.take(ops.take(self._neighbours(), patch, axis=1), patch, axis=2)
         positions = (neighbours * p + within[:, None]) * p + within
-        # After the last patch one of zeros, which is meant wherever there is none.
+        # A patch of zeros is appended, which stands for masked patches and those outside of the grid.
         padded = ops.reshape(ops.pad(patches, [[0, 1], [0, 0], [0, 0], [0, 0]]), (-1, channels))
         x = ops.take(padded, ops.reshape(positions, (-1,)), axis=0)
         return ops.reshape(x, (-1, p + 2 * reach, p + 2 * reach, channels))
 
     def _neighbours(self):
-        """The numbers of each visible patch and the eight around it, `(N * V, 3, 3)`; N * V stands for none."""
+        """The indices of each visible patch and the eight around it, `(N * V, 3, 3)`; `N * V` if not visible."""
         row, column = self.patches // self.w, self.patches % self.w
         image = ops.arange(self.batch_size, dtype="int32")[:, None]
-        height, width = self.h + 2, self.w + 2  # a frame, so that none is everywhere inside
+        height, width = self.h + 2, self.w + 2  # with a frame of empty cells, so that every patch has eight neighbours
         cells = ops.reshape((image * height + row + 1) * width + column + 1, (-1,))
         count = self.batch_size * self.visible
         numbers = ops.arange(count, dtype="int32") - count

@@ -20,10 +20,10 @@ from keras_cnv2.models.stages import total_stride
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class FCMAE(keras.Model):
-    """Fully convolutional masked autoencoder: learns a ConvNeXt V2 encoder from images alone.
+    """Fully convolutional masked autoencoder: pre-trains a ConvNeXt V2 encoder on images without labels.
 
-    Most patches of an image are hidden, the encoder sees the visible ones, and a light decoder paints the hidden
-    ones. The patch is the encoder's total stride, `8 * stem_stride` pixels.
+    Most patches of an image are masked. The encoder sees the visible patches, and a light decoder reconstructs the
+    masked ones. The side of a patch is the encoder's total stride, `8 * stem_stride` pixels.
 
     ```python
     fcmae = keras_cnv2.FCMAE("atto", image_size=224)
@@ -33,43 +33,46 @@ class FCMAE(keras.Model):
     fcmae.backbone  # what fine-tuning starts from
     ```
 
-    An image is encoded alike alone and in a batch, and hidden pixels have no influence on any feature.
+    The features of an image do not depend on other images of the batch, nor on masked pixels.
 
-    Labels, `y`, are ignored, so datasets of (images, labels) will do. Weights beside them, `sample_weight` `(N,)`, are
-    factors on the errors of the images; without labels, Keras's `fit` drops them.
+    Labels, `y`, are ignored, so datasets of (images, labels) can be used. A third element, `sample_weight` `(N,)`, has
+    factors on the errors of the images; without labels, Keras's `fit` drops it.
 
     Args:
         backbone: Name of a published size ("atto" to "huge"), or a `keras_cnv2.ConvNeXtV2Backbone`.
         image_size: Int or (height, width) in pixels, multiples of the patch.
-        channels: Int, the channels of the images. By default 3, or those of a given backbone.
+        channels: Int, the number of channels of the images. By default 3, or that of a given backbone.
         stem_stride: 1, 2 or 4. By default 4, or that of a given backbone.
-        include_preprocessing: Bool, whether images come in 0..255. By default true, or that of a given backbone.
-        mask_ratio: Float between 0 and 1, the share of hidden patches. `int(patches * (1 - mask_ratio))` stay visible.
-        decoder_dim: Int, the width of the decoder.
-        decoder_depth: Int, the blocks of the decoder.
-        norm_pix_loss: Bool, whether each patch of the target is normalised by its own mean and standard deviation.
-        encoder: "visible" works on the visible patches alone but for the depthwise convolutions. "dense" works on
-            all positions with masks before and after; it gives the same numbers, slower.
-        seed: Optional int for the masks. In `fit` they differ for every step and image, in `evaluate` they are the
-            same each time.
+        include_preprocessing: Bool, whether the model takes images in 0..255. By default true, or the value of a given
+            backbone.
+        mask_ratio: Float between 0 and 1, the share of masked patches. `int(patches * (1 - mask_ratio))` stay visible.
+        decoder_dim: Int, the number of channels of the decoder.
+        decoder_depth: Int, the number of blocks of the decoder.
+        norm_pix_loss: Bool, whether each target patch is normalised with its own mean and standard deviation.
+        encoder: "visible" computes the visible patches only. "dense" computes all positions, and applies masks before
+            and after each depthwise convolution. Both give the same numbers; "dense" is slower.
+        seed: Optional int, the seed of the masks. In `fit` the masks differ for every step and image; in `evaluate`
+            and `predict` they are the same each time.
         dtype: Dtype policy, by default the global one, or that of a given backbone.
         name: Name of the model.
 
     Call arguments:
         images: Tensor `(N, height, width, channels)`, or a dict of "images" and "hidden".
-        hidden: Optional masks `(N, height / patch, width / patch)`, 1 = hidden; drawn if `None`. The visible encoder
-            needs the same number of visible patches in every image. Inside a compiled function, where values cannot
-            be looked at, this must be the number `mask_ratio` gives, or the output is NaN.
+        hidden: Optional masks `(N, height / patch, width / patch)`, 1 = masked; drawn if `None`. The encoder "visible"
+            needs the same number of visible patches in every image. Inside a compiled function, where the values are
+            not known, it must be the number that follows from `mask_ratio`; for images with another number the output
+            is NaN.
 
     Returns:
-        Dict of "prediction" `(N, patches, patch * patch * channels)`, ordered (row, column, channel), "hidden" as
-        used, and "features" `(N, height / patch, width / patch, dims[3])`, zero where hidden.
+        Dict of "prediction" `(N, patches, patch * patch * channels)`, the values of a patch ordered (row, column,
+        channel); "hidden", the masks that were used; and "features" `(N, height / patch, width / patch, dims[3])`,
+        zero where masked.
 
     Raises:
-        ValueError: If an argument is out of range, or the shapes or the values of the call's arguments do not fit.
+        ValueError: If an argument is out of range, or inputs have the wrong shape or invalid values.
 
-    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1 and appendix A.2. GRN's statistics run over each image, not
-        over the visible points of the batch as in the official sparse code.
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1 and appendix A.2. The statistics of GRN are computed for each
+        image, not over the visible positions of the whole batch as in the official sparse code.
     """
 
     pretrained: Mapping[str, str] | None = None
@@ -92,7 +95,7 @@ class FCMAE(keras.Model):
     ):
         checks.check_backbone(backbone)
         given = isinstance(backbone, ConvNeXtV2Backbone)
-        # autocast=False: images stay float32 until they are normalised, pixels are too coarse in half precision.
+        # autocast=False: images stay float32 until they are normalised. Half precision is too coarse for 0..255.
         super().__init__(dtype=backbone.dtype_policy if given and dtype is None else dtype, autocast=False, name=name)
         if not given:
             backbone = ConvNeXtV2Backbone(
@@ -120,7 +123,7 @@ class FCMAE(keras.Model):
         if encoder not in encoders.ENCODERS:
             raise ValueError(f"encoder must be one of {tuple(encoders.ENCODERS)}. Received: encoder={encoder!r}")
         self._training_masks = keras.random.SeedGenerator(seed)
-        # One that was drawn is kept as well: evaluation has the same masks after saving and loading.
+        # A random seed is stored as well, so that evaluation has the same masks after saving and loading.
         self.seed = int(ops.convert_to_numpy(self._training_masks.state)[0]) if seed is None else seed
         self._evaluation_masks = keras.random.SeedGenerator(self.seed)
         self._first_masks = ops.convert_to_numpy(self._evaluation_masks.state)
@@ -165,7 +168,7 @@ class FCMAE(keras.Model):
         return {"prediction": prediction, "hidden": hidden, "features": features}
 
     def compute_output_spec(self, images: Any, hidden: Any = None, training: bool | None = False) -> dict[str, Any]:
-        # Keras may try `call` on made up values, which are no masks.
+        # Without this method, Keras may try `call` on placeholder values, which are no valid masks.
         images, masks = checks.split(images, hidden)
         batch_size = self._fitting(images).shape[0]
         if masks is not None:
@@ -182,16 +185,16 @@ class FCMAE(keras.Model):
         return checks.fitting("images", images, (*self.image_size, self.channels))
 
     def reconstruction_loss(self, images: Any, outputs: Mapping[str, Any], sample_weight: Any = None) -> Any:
-        """Mean squared error of the hidden patches.
+        """Computes the mean squared error of the masked patches.
 
         Args:
             images: Tensor `(N, height, width, channels)`, as given to the model.
-            outputs: What the model returned for them.
+            outputs: The outputs of the model for these images.
             sample_weight: Optional tensor `(N,)`, factors on the errors of the images.
 
         Returns:
-            A float32 scalar: the mean over each patch, then over the hidden patches of the batch. As in Keras's own
-            losses, that mean is over their number, not over the sum of their weights.
+            A float32 scalar: the mean over each patch, then over the masked patches of the batch. As in Keras's own
+            losses, the second mean divides by the number of patches, not by the sum of their weights.
 
         Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1, "Reconstruction target".
         """
@@ -220,13 +223,13 @@ class FCMAE(keras.Model):
         weighted_metrics: None = None,
         **kwargs: Any,
     ) -> None:
-        """As in `keras.Model`, but for `loss`, which is the model's own, and metrics: there are no labels for them."""
+        """As in `keras.Model`, but without `loss` (the model has its own) and metrics (there are no labels)."""
         checks.check_loss(loss)
         checks.check_metrics(loss_weights=loss_weights, metrics=metrics, weighted_metrics=weighted_metrics)
         super().compile(optimizer, **kwargs)
 
     def compile_from_config(self, config: Mapping[str, Any]) -> None:
-        # Keras's own does nothing where `compile` is overridden. Older files may name what had no effect.
+        # Keras's own method does nothing if `compile` is overridden. Older files may have arguments without effect.
         config = {name: value for name, value in config.items() if name not in checks.NOT_COMPILED}
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
@@ -236,9 +239,9 @@ class FCMAE(keras.Model):
     ) -> Any:
         images, _ = checks.split(x)
         loss = self.reconstruction_loss(images, y_pred, sample_weight)
-        for of_a_layer in self.losses:  # of regularizers, and what layers have added
+        for of_a_layer in self.losses:  # from regularizers and `add_loss`
             loss = loss + ops.cast(ops.sum(of_a_layer), loss.dtype)
-        _, count = replicas.replica()  # their gradients are added up
+        _, count = replicas.replica()  # the gradients of all replicas are summed
         return loss / count
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
@@ -257,20 +260,20 @@ class FCMAE(keras.Model):
         input_signature: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """As in `keras.Model`; `input_signature` is by default that of the images alone."""
+        """As in `keras.Model`. By default, `input_signature` has only the images."""
         if input_signature is None:
             input_signature = [keras.InputSpec(dtype="float32", shape=(None, *self.image_size, self.channels))]
         return super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def reconstruct(self, images: Any, hidden: Any = None) -> np.ndarray:
-        """Paints the hidden patches, for pictures.
+        """Reconstructs the masked patches of images, for display.
 
-        Visible pixels are those of the input. With `norm_pix_loss` the model paints normalised patches; they get the
-        mean and the standard deviation of the patch they stand for.
+        Visible pixels are copied from the input. With `norm_pix_loss` the model predicts normalised patches; they are
+        scaled and shifted by the standard deviation and mean of the true patch.
 
         Args:
             images: Array or tensor `(N, height, width, channels)`, or a dict of "images" and "hidden".
-            hidden: Optional masks `(N, height / patch, width / patch)`, 1 = hidden; drawn if `None`.
+            hidden: Optional masks `(N, height / patch, width / patch)`, 1 = masked; drawn if `None`.
 
         Returns:
             A float32 NumPy array of the shape of the images, in the value range of the input.
@@ -280,11 +283,11 @@ class FCMAE(keras.Model):
         return ops.convert_to_numpy(self.paint(images, outputs))
 
     def paint(self, images: Any, outputs: Mapping[str, Any]) -> Any:
-        """`reconstruct` as part of a graph.
+        """Does the same as `reconstruct`, from outputs of the model; works in graphs.
 
         Args:
             images: Tensor `(N, height, width, channels)`, as given to the model.
-            outputs: What the model returned for them.
+            outputs: The outputs of the model for these images.
 
         Returns:
             A float32 tensor of the shape of `images`.
