@@ -1,1 +1,1 @@
-"""Optimizers: AdamW with layer-wise decay as in the paper's recipes, Muon in its frame, schedules, loss scaling."""
+"""Optimizers: AdamW and Muon with layer-wise learning-rate decay, a schedule, loss scaling."""

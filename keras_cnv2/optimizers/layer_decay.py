@@ -1,9 +1,9 @@
-"""Which layer a weight belongs to, for layer-wise learning-rate decay: read from the paths of the weights."""
+"""Layer-wise learning-rate decay: finds the layer that a weight belongs to, from the paths of the weights."""
 
 import re
 from collections import defaultdict
 
-# What the layer groups of 'group' were made for: the blocks of each stage of base, large and huge.
+# The number of blocks in each stage for which "group" is defined: that of base, large and huge.
 GROUP_DEPTHS = {0: 3, 1: 3, 2: 27, 3: 3}
 GROUPS = 13
 
@@ -11,19 +11,19 @@ LAYER_DECAY_TYPES = ("single", "group")
 
 
 def layers_above(paths, layer_decay_type):
-    """How many layers' worth of learning-rate decay each weight has.
+    """Counts the layers above each weight: the exponent of the layer decay.
 
     Args:
-        paths: The paths of all weights that are trained. Encoders come one after the other, as in a model's
-            `trainable_variables`, and each is counted by itself.
+        paths: The paths of all trained weights. Encoders come one after the other, as in a model's
+            `trainable_variables`, and each is counted separately.
         layer_decay_type: "single" or "group", as in `LayerDecayAdamW`.
 
     Returns:
-        List of ints, 0 for what lies above the stages.
+        List of ints, one per path; 0 for weights above the stages.
 
     Raises:
-        ValueError: If the weights of several encoders are mixed; if the type is "group" and a stage has not the depth
-            that groups are defined for.
+        ValueError: If the weights of several encoders are mixed; or if the type is "group" and a stage has another
+            depth than groups are defined for.
     """
     count = _count_groups if layer_decay_type == "group" else _count_blocks
     above = [0] * len(paths)
@@ -45,7 +45,7 @@ def _count_groups(places):
 
 
 def _depths(places):
-    """How many blocks of each stage there are, as far as they are trained."""
+    """The number of blocks in each stage, by the last trained block."""
     depths = defaultdict(int)
     for stage, block in places:
         depths[stage] = max(depths[stage], block + 1)
@@ -53,10 +53,11 @@ def _depths(places):
 
 
 def _encoders(paths):
-    """The weights of each encoder, a dict from positions in `paths` to places.
+    """Groups the weights by encoder: a list of dicts from indices in `paths` to places (stage, block).
 
-    A path seen again begins the next encoder. So does a place below the last one, where an encoder is frozen at the
-    bottom and lacks the paths; without any path seen again it is one encoder, in an order of the caller's own.
+    A new encoder begins at a path (without its prefix) that the current encoder already has. If any path occurs twice,
+    a new encoder also begins at a place below the previous one, since an encoder that is frozen at the bottom lacks the
+    lower paths. If no path occurs twice, there is a single encoder, whose weights may come in any order.
     """
     encoders, names, last = [{}], set(), (0, BEFORE)
     found = [(index, *place) for index, path in enumerate(paths) if (place := _place(path))]
@@ -67,7 +68,7 @@ def _encoders(paths):
             names = set()
         encoders[-1][index] = last = place
         names.add(name)
-    # Layers in turns look like many encoders, cut off at different stages.
+    # If the weights of encoders alternate, they look like many encoders that end at different stages.
     if len({max(encoder.values())[0] for encoder in encoders if encoder}) > 1:
         raise ValueError(
             "Weights of several encoders must come one encoder after the other, each from its stem up, as in "
@@ -77,14 +78,14 @@ def _encoders(paths):
     return encoders
 
 
-BEFORE = -1  # the "block" of the stem and of the downsampling between stages
+BEFORE = -1  # stands for the block number of the stem and of the downsampling layers
 PLACE = re.compile(
     r"stem_(?:conv|norm)|downsample_(?P<before>[1-3])_(?:conv|norm)|stages_(?P<stage>[0-3])_(?P<block>\d+)"
 )
 
 
 def _place(path):
-    """The (stage, block) of a weight and its path from there on, `None` if it is not in the stem or a stage."""
+    """The place (stage, block) of a weight and its path without prefix; `None` if it is in neither stem nor stages."""
     segments = path.split("/")
     for number, segment in enumerate(segments):
         if match := PLACE.fullmatch(segment):
@@ -94,14 +95,14 @@ def _place(path):
 
 
 def _group(stage, block):
-    """The layer group of a weight, 0 to 12, as the official code has them."""
+    """The layer group of a weight, 0 to 12, as in the official code."""
     if (stage, block) == (0, BEFORE):
         return 0
     return (1, 2, 3 + max(block, 0) // 3, 12)[stage]
 
 
 def _check_group_depths(depths):
-    # A stage without trained blocks, that is, a frozen one, shows no depth.
+    # The depth of a stage without trained blocks (a frozen one) is not known, so it is not checked.
     if any(depth and GROUP_DEPTHS.get(stage) != depth for stage, depth in depths.items()):
         found = ", ".join(f"stage {stage}: {depth}" for stage, depth in sorted(depths.items()))
         raise ValueError(

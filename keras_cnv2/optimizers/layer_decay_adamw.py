@@ -1,4 +1,4 @@
-"""The optimizer of the paper's recipes, AdamW with layer-wise learning-rate decay."""
+"""AdamW with layer-wise learning-rate decay, the optimizer of the paper's recipes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from keras_cnv2.optimizers.layer_decay import LAYER_DECAY_TYPES, layers_above
 class LayerDecayAdamW(keras.optimizers.Optimizer):
     """AdamW as PyTorch computes it, with a learning rate that decays from the head down to the stem.
 
-    For each weight `w` with gradient `g`, at step `t` counted from 1, with `lr` its own learning rate:
+    For each weight `w` with gradient `g` and its own learning rate `lr`, at step `t` counted from 1:
 
     ```
     lr = learning_rate * multiplier
@@ -27,16 +27,17 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
     w -= lr * m / (1 - beta_1 ** t) / (sqrt(v / (1 - beta_2 ** t)) + epsilon)
     ```
 
-    The multiplier is `layer_decay` to the power of the layers above. It follows from the paths of the weights, which
-    may have prefixes, so any model with a ConvNeXt V2 in it will do. What lies above the stages (norm, head, decoder
-    of an FCMAE, layers of your own) has 1. Blocks are counted from the top: frozen layers at the bottom change
-    nothing, frozen stages at the top are not seen and not counted. Several encoders in one model are counted each by
-    itself: their weights come one encoder after the other, as in `trainable_variables`.
+    The multiplier is `layer_decay ** n`, where `n` is the number of layers above the weight. It is derived from the
+    paths of the weights, which may have prefixes, so it works for any model that contains a ConvNeXt V2. All weights
+    above the stages (norm, head, decoder of an FCMAE, your own layers) are one layer, the top one, with multiplier 1.
+    Since layers are counted from the top, frozen layers at the bottom change nothing. Frozen stages at the top are not
+    counted. Several encoders in one model are counted separately: their weights must come one encoder after the other,
+    as in `trainable_variables`.
 
     Weights of rank 1, biases, GRN and the mask token have no weight decay; `exclude_from_weight_decay` adds to these.
 
-    With `gradient_accumulation_steps`, the schedule and the moving average of the weights go by the updates of the
-    weights, not by the batches.
+    With `gradient_accumulation_steps`, the schedule and the moving average of the weights count updates of the weights,
+    not batches.
 
     ```python
     schedule = keras_cnv2.WarmupCosine(8e-4, steps=600 * 1251, min_learning_rate=1e-6)
@@ -45,19 +46,20 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
 
     Args:
         learning_rate: Float, a `LearningRateSchedule`, or a function without arguments.
-        weight_decay: Float from 0 on, or `None` for no decay. Decoupled from the gradient, times the learning rate.
+        weight_decay: Float of at least 0, or `None` for no decay. It is decoupled from the gradient, and multiplied by
+            the learning rate.
         beta_1, beta_2: Floats in `[0, 1)`.
         epsilon: Positive float.
-        layer_decay: Float in `(0, 1]`; 1 is no layer decay.
-        layer_decay_type: "single": each block is a layer, along with the downsampling before it. "group": stages 1, 2
-            and 4 and each three blocks of stage 3 are a layer, for depths (3, 3, 27, 3).
+        layer_decay: Float in `(0, 1]`; 1 means no layer decay.
+        layer_decay_type: "single": each block is a layer, together with the stem or downsampling before it. "group",
+            for depths (3, 3, 27, 3): the stem, stages 1, 2 and 4, and every three blocks of stage 3 are a layer each.
         clipnorm, clipvalue, global_clipnorm: As in `keras.optimizers.AdamW`.
-        use_ema, ema_momentum, ema_overwrite_frequency: As in `keras.optimizers.AdamW`, but for the default momentum.
+        use_ema, ema_momentum, ema_overwrite_frequency: As in `keras.optimizers.AdamW`, except for the default momentum.
         loss_scale_factor, gradient_accumulation_steps, name: As in `keras.optimizers.AdamW`.
 
     Raises:
-        ValueError: If an argument is out of range; when built, if weights of several encoders come mixed, and with
-            "group", if a stage has another depth.
+        ValueError: If an argument is out of range; when the optimizer is built, if the weights of several encoders are
+            mixed, or with "group", if a stage has another depth.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), tables 9 to 13, "layer-wise lr decay"; Decoupled Weight Decay Regularization
         (arXiv 1711.05101), algorithm 2.
@@ -123,7 +125,7 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
         self._momentums, self._velocities = self.add_optimizer_variables(variables, ["momentum", "velocity"])
 
     def multiplier(self, variable: Any) -> float:
-        """The factor of the learning rate for a variable that the optimizer was built with, a float."""
+        """Returns the factor on the learning rate for a variable that the optimizer was built with, a float."""
         return self._multipliers[self._get_variable_index(variable)]
 
     def decays(self, variable: Any) -> bool:
@@ -139,9 +141,10 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
         lr = ops.cast(learning_rate, dtype) * self._multipliers[index]
         beta_1, beta_2 = self.beta_1, self.beta_2
         has_kernel = not self.gradient_accumulation_steps and adam.fits(gradient, variable)
-        if has_kernel:  # which rounds them, 1 - 0.999 by 1.3e-5; the bias is that of the rounded ones
+        # The kernel rounds the betas to float32 (which changes 1 - 0.999 by 1.3e-5). The corrections use rounded ones.
+        if has_kernel:
             beta_1, beta_2 = float(np.float32(beta_1)), float(np.float32(beta_2))
-        # m_hat and v_hat as factors on scalars, which saves two passes over the weight.
+        # The bias corrections of `m` and `v` are factors on scalars here, which saves two passes over the weight.
         root = ops.sqrt(self._bias_correction(beta_2, dtype))
         rate, epsilon = lr * root / self._bias_correction(beta_1, dtype), self.epsilon * root
         decay = lr * self.weight_decay if self.weight_decay and self.decays(variable) else None
@@ -161,13 +164,14 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
             self.assign(target, self._if_update(new, target))
 
     def _bias_correction(self, beta, dtype):
-        """`1 - beta ** t`, to full precision also where the power is close to one."""
+        """Computes `1 - beta ** t`, in full precision even if the power is close to one."""
         step = ops.cast(self.iterations + 1, dtype)
         return -ops.expm1(step * (math.log(beta) if beta else -math.inf))
 
-    # From here on, what goes wrong in Keras (3.10 to 3.15). With gradient accumulation, it calls the schedule with
-    # batches, moves and applies the average of the weights at every batch, and fails under tf.distribute: replicas
-    # cannot synchronize inside of a branch. Nor can JAX assign there, so nothing branches here.
+    # The methods below replace methods of Keras (3.10 to 3.15) that do not work with gradient accumulation: Keras calls
+    # the schedule with the number of batches, updates and applies the average of the weights at every batch, and fails
+    # under tf.distribute, where replicas cannot synchronize inside of a branch. JAX cannot assign variables inside of a
+    # branch, either. So there are no branches here.
 
     def _get_current_learning_rate(self):
         if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
@@ -175,7 +179,7 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
         return super()._get_current_learning_rate()
 
     def _if_update(self, new, old):
-        """`new` where the weights are updated, `old` while gradients accumulate."""
+        """Returns `new` at steps that update the weights, and `old` at steps that only accumulate gradients."""
         if not self.gradient_accumulation_steps:
             return new
         is_update = (self._iterations + 1) % self.gradient_accumulation_steps == 0
@@ -191,12 +195,12 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
             self._update_model_variables_moving_average(self._trainable_variables)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        # Part of the update step on TensorFlow. Only after it is the norm that of the whole batch, on all replicas.
+        # On TensorFlow, gradients are clipped here, after the sum: now their norm is that of the whole batch.
         grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars))
         return [*zip(self._clip_gradients(grads), variables)]
 
     def _accumulate(self, gradient, variable):
-        """Adds to the accumulated gradient; returns its mean, which is complete where the weights are updated."""
+        """Adds to the accumulated gradient, and returns its mean. The mean is complete at steps that update weights."""
         accumulator = self._accumulated_gradients[self._get_variable_index(variable)]
         total = ops.add(accumulator, gradient)
         accumulator.assign(self._if_update(ops.zeros_like(total), total))

@@ -1,4 +1,4 @@
-"""Muon for the kernels of blocks, AdamW for the rest, with layer-wise learning-rate decay."""
+"""Muon for the dense kernels of blocks, AdamW for all other weights, with layer-wise learning-rate decay."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,11 +10,11 @@ from keras import ops
 from keras_cnv2.arguments import fraction, number, positive_int
 from keras_cnv2.optimizers.layer_decay_adamw import LayerDecayAdamW
 
-# The Newton-Schulz polynomial a x + b x^3 + c x^5: its slope at zero is steep, and five steps of it bring singular
-# values from 0.01 to 1 near 1.
+# The coefficients of the Newton-Schulz polynomial a x + b x^3 + c x^5. Its slope at zero is steep: five steps bring
+# singular values between 0.01 and 1 close to 1.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
-# The kernels of a block that are matrices.
+# The kernels of a block that are matrices, by the end of their paths.
 MATRICES = ("pwconv1/kernel", "pwconv2/kernel")
 
 
@@ -22,8 +22,8 @@ MATRICES = ("pwconv1/kernel", "pwconv2/kernel")
 class LayerDecayMuon(LayerDecayAdamW):
     """Muon for the matrices of ConvNeXt V2's blocks, `LayerDecayAdamW` for all other weights.
 
-    Muon makes the singular values of a matrix's step nearly equal. For each kernel `w` of `pwconv1` and `pwconv2`, with
-    gradient `g` and its own learning rate `lr`, as in `LayerDecayAdamW`:
+    Muon makes the singular values of the update of a matrix nearly equal. For each kernel `w` of `pwconv1` and
+    `pwconv2`, with gradient `g` and its own learning rate `lr`, as in `LayerDecayAdamW`:
 
     ```
     lr = learning_rate * multiplier
@@ -35,8 +35,9 @@ class LayerDecayMuon(LayerDecayAdamW):
     w -= lr * rms_rate * sqrt(max(rows, columns)) * x
     ```
 
-    With the default `rms_rate` a step is about as long as one of AdamW, so that learning rates and weight decay made
-    for AdamW go on to hold. The head, the stem, depthwise and downsampling kernels and all of rank 1 are AdamW's.
+    With the default `rms_rate`, updates are about as large as those of AdamW, so that learning rates and weight decay
+    chosen for AdamW remain valid. AdamW updates the head, the stem, depthwise and downsampling kernels, and all weights
+    of rank 1.
 
     ```python
     schedule = keras_cnv2.WarmupCosine(4e-3, steps=20_000, warmup_steps=1_000)
@@ -45,10 +46,10 @@ class LayerDecayMuon(LayerDecayAdamW):
 
     Args:
         learning_rate, weight_decay: As in `LayerDecayAdamW`.
-        momentum: Float in `[0, 1)`, of the gradients of matrices.
-        newton_schulz_steps: Positive int.
-        rms_rate: Positive float, the root mean square of a step over the learning rate, where all singular values are
-            equal.
+        momentum: Float in `[0, 1)`, the momentum for the gradients of matrices.
+        newton_schulz_steps: Positive int, the number of Newton-Schulz iterations.
+        rms_rate: Positive float, the root mean square of an update divided by the learning rate, if all its singular
+            values are equal to 1.
         name: String.
         **kwargs: Further arguments of `LayerDecayAdamW`.
 
@@ -108,17 +109,17 @@ class LayerDecayMuon(LayerDecayAdamW):
 
 
 def orthogonalized(matrix: Any, steps: int) -> Any:
-    """A matrix with its singular values brought near 1.
+    """Brings the singular values of a matrix close to 1.
 
     Args:
         matrix: Float tensor `(m, n)`.
-        steps: Int, of the Newton-Schulz iteration.
+        steps: Int, the number of Newton-Schulz iterations.
 
     Returns:
         A tensor of the same shape and dtype.
     """
     a, b, c = COEFFICIENTS
-    is_tall = matrix.shape[0] > matrix.shape[1]  # the smaller of both products
+    is_tall = matrix.shape[0] > matrix.shape[1]  # then transposed, so that `x x^T` is the smaller product
     x = ops.transpose(matrix) if is_tall else matrix
     x = x / (ops.norm(x) + 1e-7)
     for _ in range(steps):

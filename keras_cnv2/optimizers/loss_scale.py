@@ -9,11 +9,11 @@ from keras_cnv2.distribute import replicas
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
-    """`keras.optimizers.LossScaleOptimizer`, also where float16 overflows on one replica and not on another.
+    """`keras.optimizers.LossScaleOptimizer` that also works if float16 overflows on one replica and not on another.
 
-    Then all replicas leave out the step and lower the scale. Keras's own (3.10 to 3.15) lets each replica look at its
-    own gradients before they are summed: weights become NaN under `MirroredStrategy`, and workers wait for each other
-    without end. On one device both are the same.
+    In that case all replicas skip the step and lower the scale. In Keras's own class (3.10 to 3.15) each replica checks
+    only its own gradients, before they are summed: weights become NaN under `MirroredStrategy`, and several workers
+    wait for each other forever. On one device, both classes do the same.
 
     ```python
     model.compile(LossScaleOptimizer(keras_cnv2.LayerDecayAdamW(1e-3)))

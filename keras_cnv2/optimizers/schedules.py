@@ -1,4 +1,4 @@
-"""The learning rate's course in the paper's recipes."""
+"""The learning-rate schedule of the paper's recipes."""
 
 import math
 from numbers import Integral
@@ -12,23 +12,24 @@ from keras_cnv2.arguments import number, positive_int
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises linearly from zero, then falls to a minimum along half a cosine, step by step.
+    """A learning rate that rises linearly from zero, then falls to a minimum along half a cosine, per step.
 
     ```
     step < warmup_steps:  learning_rate * step / warmup_steps
     afterwards:           min + (learning_rate - min) * (1 + cos(pi * progress)) / 2
     ```
 
-    `progress` goes from 0 at the end of the warm-up to 1 at `steps`; from there on the minimum stays.
+    `progress` rises from 0 at the end of the warm-up to 1 at `steps`. After that, the learning rate stays at its
+    minimum.
 
     Args:
-        learning_rate: Positive float, the highest value: the paper's base learning rate * batch size / 256.
-        steps: Positive int, the optimizer steps of the whole training, those of the warm-up included.
-        warmup_steps: Int in `[0, steps]`.
-        min_learning_rate: Float in `[0, learning_rate]`.
+        learning_rate: Positive float, the maximum: the paper's base learning rate * batch size / 256.
+        steps: Positive int, the number of optimizer steps of the whole training, including the warm-up.
+        warmup_steps: Int in `[0, steps]`, the number of steps of the warm-up.
+        min_learning_rate: Float in `[0, learning_rate]`, the minimum.
 
     Call arguments:
-        step: Int, or tensor of ints of any shape: optimizer steps done so far.
+        step: Int or tensor of ints of any shape, the number of optimizer steps done so far.
 
     Returns:
         A float32 tensor of the shape of `step`.
@@ -54,7 +55,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         step = ops.cast(step, "float32")
         rising = self.learning_rate * step / max(self.warmup_steps, 1)
         remaining = ops.clip((self.steps - step) / max(self.steps - self.warmup_steps, 1), 0, 1)
-        # (1 + cos(pi * progress)) / 2, without its loss of digits near the end.
+        # Equal to (1 + cos(pi * progress)) / 2, but without its loss of precision near the end.
         share = ops.square(ops.sin(math.pi / 2 * remaining))
         falling = self.min_learning_rate + (self.learning_rate - self.min_learning_rate) * share
         return ops.where(step < self.warmup_steps, rising, falling)
