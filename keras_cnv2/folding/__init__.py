@@ -1,1 +1,1 @@
-"""The same outputs with fewer operations, for inference."""
+"""Folding of models for inference: the same outputs with fewer operations."""

@@ -7,10 +7,10 @@ from keras_cnv2.layers.built import needs_build
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class Standardize(keras.layers.Layer):
-    """Layer normalization without scale and shift, over the last axis; in float32 at least.
+    """Layer normalization over the last axis without scale and shift, computed in at least float32.
 
     Args:
-        epsilon: Small positive float, added to the variance.
+        epsilon: Small positive float that is added to the variance.
 
     Call arguments:
         x: Float tensor `(..., C)`.
@@ -39,13 +39,13 @@ class Standardize(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class FoldedBlock(keras.layers.Layer):
-    """A `ConvNeXtV2Block` for inference, as `keras_cnv2.fold` makes it.
+    """A `ConvNeXtV2Block` for inference, made by `keras_cnv2.fold`.
 
     Depthwise 7x7 -> standardize -> dense C to 4C -> GELU (exact) -> GRN's factors -> dense 4C to C -> add the input.
 
-    LayerNorm's scale and shift are part of the first dense layer, GRN's beta of the second one's bias. GRN's factors,
-    one an image and wide channel, multiply the activations, `H * W` numbers a channel, or the rows of the second
-    kernel, C numbers a channel: whichever are known to be fewer.
+    LayerNorm's scale and shift are part of the first dense layer, and GRN's beta is part of the bias of the second one.
+    GRN's factors, one per image and channel (of 4C), multiply the rows of the second kernel, C values per channel, if
+    H and W are known and `H * W > C`. Otherwise they multiply the activations, `H * W` values per channel.
 
     Args:
         dim: Int, the number of channels C.
@@ -58,7 +58,7 @@ class FoldedBlock(keras.layers.Layer):
     Returns:
         A tensor of the shape of `x`.
 
-    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.2, figure 5; the algebra is ours.
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.2, figure 5. The folding is not part of the paper.
     """
 
     def __init__(self, dim, norm_epsilon=1e-6, grn_epsilon=1e-6, **kwargs):
@@ -81,7 +81,7 @@ class FoldedBlock(keras.layers.Layer):
         self.pwconv2.build((None, 4 * self.dim))
 
     def call(self, x):
-        # Two axes from here on: only so do TensorFlow's kernels join product, bias and GELU.
+        # Rank-2 tensors from here on: TensorFlow fuses product, bias and GELU for these only.
         y = self.norm(ops.reshape(self.dwconv(x), (-1, self.dim)))
         y = keras.activations.gelu(self.pwconv1(y), approximate=False)
         factors = self.grn_factors(ops.reshape(y, (ops.shape(x)[0], -1, 4 * self.dim)))
@@ -93,15 +93,15 @@ class FoldedBlock(keras.layers.Layer):
         return x + ops.reshape(y, ops.shape(x))
 
     def _dense_with_scaled_rows(self, y, factors, images):
-        """`pwconv2` of `y` `(N * L, 4C)`, whose kernel's rows are multiplied with each image's factors `(N, 4C)`."""
+        """Applies `pwconv2` to `y` `(N * L, 4C)` after scaling its kernel's rows by the factors `(N, 4C)` per image."""
         kernel = ops.expand_dims(factors, -1) * self.pwconv2.kernel
-        if images == 1:  # one product with two axes again
+        if images == 1:  # a product of rank-2 tensors, which TensorFlow can fuse
             return ops.matmul(y, kernel[0]) + self.pwconv2.bias
         y = ops.matmul(ops.reshape(y, (ops.shape(factors)[0], -1, 4 * self.dim)), kernel)
         return ops.reshape(y, (-1, self.dim)) + self.pwconv2.bias
 
     def grn_factors(self, y):
-        """What GRN multiplies activations `(N, L, 4C)` with: `(N, 4C)`."""
+        """Computes the factors `(N, 4C)` by which GRN multiplies activations `(N, L, 4C)`."""
         g = _norms(ops.cast(y, keras.backend.result_type(y.dtype, "float32")))
         n = g / (ops.mean(g, axis=-1, keepdims=True) + self.grn_epsilon)
         return ops.cast(self.gamma * n + 1, self.compute_dtype)
@@ -119,9 +119,9 @@ class FoldedBlock(keras.layers.Layer):
 
 
 def _norms(y):
-    """L2 norms over the middle axis."""
+    """Computes L2 norms over axis 1."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.math.reduce_euclidean_norm(y, axis=1)  # one pass; a square and a sum are two, and a copy
+        return tf.math.reduce_euclidean_norm(y, axis=1)  # one pass; `square` and `sum` take two passes and a copy
     return ops.sqrt(ops.sum(ops.square(y), axis=1))

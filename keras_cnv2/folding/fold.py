@@ -1,4 +1,4 @@
-"""`fold`: a model for inference, with the same outputs and fewer operations."""
+"""`fold`: makes a model for inference with the same outputs and fewer operations."""
 
 from itertools import chain
 
@@ -13,40 +13,42 @@ from keras_cnv2.layers.built import needs_build
 from keras_cnv2.layers.quantized import quantized_as
 from keras_cnv2.layers.settings import LORA
 
-# What models of this package tell those who prepare images and name classes.
+# Attributes that are copied to the folded model.
 ATTRIBUTES = ("class_names", "image_size", "resize", "pyramid_level_inputs")
 
 
 def fold(model: keras.Model) -> keras.Model:
-    """Makes a model for inference that has the same outputs and computes them in fewer operations.
+    """Makes a model for inference that computes the same outputs with fewer operations.
 
-    - The scale and shift of a LayerNorm before a dense layer of a block or before a downsampling become part of these.
-    - In each block GRN's beta becomes part of the bias that follows, and GRN's factors, one an image and channel,
-      multiply the kernel that follows in place of the activations, where the kernel is smaller.
+    - The scale and shift of each LayerNorm in a block or before a downsampling become part of the dense layer or
+      convolution that follows.
+    - In each block, GRN's beta becomes part of the following bias. GRN's factors, one per image and channel, multiply
+      the following kernel instead of the activations where the kernel is smaller.
     - The normalisation of images becomes part of the stem.
 
-    What remains is what TensorFlow's CPU kernels compute at once: a convolution with its bias, a dense layer with its
-    bias and GELU.
+    TensorFlow's CPU kernels fuse the remaining operations: a convolution with its bias; a dense layer with its bias and
+    GELU.
 
     ```python
     model = keras_cnv2.ConvNeXtV2Tiny(weights="imagenet", input_shape=(224, 224, 3))
     fast = keras_cnv2.fold(model)
     ```
 
-    Where height and width are known, from `input_shape`, each stage gets the better way for GRN's factors. With free
+    If `input_shape` has a fixed height and width, each stage applies GRN's factors in the cheaper way. With variable
     sizes they multiply the activations.
 
     Args:
-        model: A `keras_cnv2.ConvNeXtV2` or `ConvNeXtV2Backbone`, or another functional or sequential model that holds
-            one or its layers, like a backbone with a head of your own, of layers or of `keras.ops`. It stays as it is.
+        model: A `keras_cnv2.ConvNeXtV2` or `ConvNeXtV2Backbone`, or another functional or sequential model that
+            contains one or its layers, like a backbone with a head of your own, made of layers or of `keras.ops`. It is
+            not changed.
 
     Returns:
-        A `keras.Model` with the inputs and outputs of `model`, and copies of its values. It is for inference alone: it
-        has no drop path and no auxiliary head, takes no masks, and checkpoints do not fit it. Save and train `model`.
+        A `keras.Model` with the inputs and outputs of `model` and copies of its weights. Use it for inference only: it
+        has no drop path and no auxiliary head, takes no masks, and cannot load checkpoints. Save and train `model`.
 
     Raises:
-        ValueError: If `model` is neither functional nor sequential, holds no block, has a block that is called with
-            `hidden`, or is quantized.
+        ValueError: If `model` is neither functional nor sequential, contains no block, contains a block that is called
+            with `hidden`, or is quantized.
     """
     layers = [*_layers(model)]
     if not any(isinstance(layer, ConvNeXtV2Block) for layer in layers):
@@ -64,7 +66,7 @@ def fold(model: keras.Model) -> keras.Model:
 
 
 def _layers(model):
-    """The layers of a functional or sequential model, and of those within it, and those that make up blocks."""
+    """Yields the layers of a functional or sequential model, of nested models, and the main layers of blocks."""
     if not isinstance(model, (keras.Function, keras.Sequential)):
         return
     for layer in model.layers:
@@ -91,13 +93,14 @@ def _fold(model):
         return copies[operation]
 
     new = keras.models.clone_model(graph, clone_function=folded)
-    for operation, copy in copies.items():  # only now: there are layers that have no weights until they are called
+    for operation, copy in copies.items():  # after cloning, because some layers have no weights until they are called
         if isinstance(operation, keras.Layer):
             _set_values(copy, _values(operation, affine_layers.get(operation)))
     for name in ATTRIBUTES:
         if hasattr(model, name):
             setattr(new, name, getattr(model, name))
-    # A head takes the images of its backbone, which as an attribute would be another part of the new model.
+    # A model with a backbone takes the same images as the backbone. The backbone itself is not copied as an attribute,
+    # because Keras would track it as part of the new model.
     encoder = getattr(model, "backbone", model)
     if hasattr(encoder, "include_preprocessing"):
         new.include_preprocessing = encoder.include_preprocessing
@@ -108,7 +111,7 @@ def _fold(model):
 
 
 def _check_masks(model):
-    """Raises a `ValueError` if a block of a functional model takes a mask; those of a sequential one cannot."""
+    """Raises a `ValueError` if a block of a functional model takes a mask. In a sequential model none can."""
     for node in chain(*getattr(model, "_nodes_by_depth", {}).values()):
         block, arguments = node.operation, node.arguments
         if isinstance(block, ConvNeXtV2Block) and (len(arguments.args) > 1 or "hidden" in arguments.kwargs):
@@ -119,9 +122,13 @@ def _check_masks(model):
 
 
 def _affine_layers(model):
-    """Convolutions that alone read a layer which scales and shifts channels, and that layer: a dict."""
+    """Finds layers that scale and shift channels and are read by one convolution only.
+
+    Returns:
+        Dict {convolution: layer whose scale and shift can become part of it}.
+    """
     readers = {}
-    # A functional model's layers are not all that reads: it may hold operations of `keras.ops`.
+    # A functional model contains operations of `keras.ops` in addition to layers.
     for operation in getattr(model, "operations", model.layers):
         for tensor in _inputs(operation):
             readers.setdefault(id(tensor), []).append(operation)
@@ -137,7 +144,7 @@ def _affine_layers(model):
 
 
 def _inputs(operation):
-    """What a layer or another operation reads, wherever it is called."""
+    """Returns the input tensors of all calls of a layer or another operation."""
     return [tensor for node in operation._inbound_nodes for tensor in node.input_tensors]
 
 
@@ -153,9 +160,10 @@ def _is_affine(layer):
 
 
 def _takes_affine(reader, layer):
-    """Whether a layer is a convolution that the scale and shift of its input can become part of.
+    """Whether the scale and shift of `layer` can become part of `reader`, which must be a convolution.
 
-    Padding, which no shift reaches, rules it out. Pixels are too coarse in half precision.
+    Convolutions with padding are excluded, because padding is not shifted. `Preprocessing` is only folded into float32
+    convolutions, because values up to 255 are too coarse in half precision.
     """
     if not isinstance(reader, keras.layers.Conv2D) or len(reader._inbound_nodes) != 1:
         return False
@@ -177,10 +185,10 @@ def _without_affine(layer):
 
 
 def _values(layer, affine_layer=None):
-    """The weights of a layer, or of a convolution that the scale and shift of `affine_layer` become part of."""
+    """Returns the weights of a layer, with the scale and shift of `affine_layer`, if given, folded into them."""
     if affine_layer is None and not _has_lora(layer):
         return layer.get_weights()
-    kernel = _array(layer.kernel)  # with what LoRA adds
+    kernel = _array(layer.kernel)  # includes the LoRA update
     if affine_layer is None:
         return [kernel, _array(layer.bias)] if layer.use_bias else [kernel]
     bias = _array(layer.bias)
@@ -193,7 +201,7 @@ def _has_lora(operation):
 
 
 def _copy(operation):
-    """A new operation like this one, without LoRA."""
+    """Returns a new operation with the same configuration, without LoRA."""
     config = operation.get_config()
     if _has_lora(operation):
         config = {name: value for name, value in config.items() if name not in LORA}
@@ -204,7 +212,7 @@ def _set_values(layer, values):
     layer.set_weights(values)
     for part in layer._flatten_layers():
         if isinstance(part, keras.layers.Normalization):
-            part.finalize_state()  # it computes with constants that it makes of its weights
+            part.finalize_state()  # the layer computes with constants derived from its weights
 
 
 def _folded_block(block):
@@ -214,19 +222,19 @@ def _folded_block(block):
     scale, shift = _array(block.norm.gamma), _array(block.norm.beta)
     new.dwconv.set_weights(block.dwconv.get_weights())
     new.pwconv1.set_weights([w1 * scale[:, None], b1 + shift @ w1])
-    new.gamma.assign(_array(block.grn.gamma))  # a copy: JAX would share the values
+    new.gamma.assign(_array(block.grn.gamma))  # through NumPy, because with JAX both variables would share one array
     new.pwconv2.set_weights([w2, b2 + _array(block.grn.beta) @ w2])
     return new
 
 
 def _array(values):
-    """In float64: what is folded gets rounded once."""
+    """Returns values as a float64 NumPy array, so that folded weights are rounded only once."""
     return ops.convert_to_numpy(values).astype("float64")
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class ToFloat(keras.layers.Layer):
-    """Makes float32 of images of any dtype.
+    """Casts images of any dtype to float32.
 
     Call arguments:
         images: Tensor of any shape and dtype.

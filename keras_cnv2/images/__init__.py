@@ -1,1 +1,1 @@
-"""Images: encoded bytes to pixels, pixels to normalized values, and the names of classes."""
+"""Images: reading, resizing and normalisation of image files, and class names."""

@@ -1,4 +1,4 @@
-"""Names of classes: ImageNet's, and those behind a model's probabilities."""
+"""Class names: those of ImageNet, and the names of a model's top predictions."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -10,52 +10,52 @@ import numpy as np
 
 from keras_cnv2.arguments import positive_int
 
-# How far a sum of probabilities may be from 1, and what float32 may round beyond 0 and 1.
+# Tolerances: of the sum of probabilities around 1, and of probabilities around the interval [0, 1] (float32 rounding).
 OFF, ROUNDING = 0.01, 1e-6
 
 
 @cache
 def _imagenet():
-    """Number, WordNet id and name of each class."""
+    """Returns a tuple of (number, WordNet id, name) for each class."""
     rows = files("keras_cnv2.images").joinpath("imagenet_classes.tsv").read_text("utf-8").splitlines()
     return tuple(tuple(row.split("\t")) for row in rows)
 
 
 def imagenet_classes():
-    """The names of ImageNet-1K's classes in the order of the published weights, a tuple of 1000 strings."""
+    """Returns the names of the ImageNet-1K classes in the order of the published weights, a tuple of 1000 strings."""
     return tuple(name for _, _, name in _imagenet())
 
 
 def imagenet_wnids():
-    """Their WordNet ids ("n01440764"), which are what ImageNet's folders are called."""
+    """Returns the WordNet ids ("n01440764") of the ImageNet-1K classes, which are the names of ImageNet's folders."""
     return tuple(wnid for _, wnid, _ in _imagenet())
 
 
 def numbered(classes):
-    """The names of so many classes that nobody named."""
+    """Returns default names for `classes` classes: "class 0", "class 1" and so on."""
     return tuple(f"class {index}" for index in range(classes))
 
 
 def decode_predictions(
     probabilities: Any, top: int = 5, class_names: Sequence[str] | None = None, activation: str = "softmax"
 ) -> list[list[tuple[str, float]]]:
-    """Names the most probable classes.
+    """Returns the names and probabilities of the most probable classes.
 
-    What are no probabilities is an error: logits or other numbers would be named as if they were.
+    Logits and other values that are not probabilities raise an error.
 
     Args:
-        probabilities: Array or tensor `(N, classes)`, such as a classifier returns.
-        top: Int, how many classes to name, at most all.
-        class_names: List of one string a class, such as `model.class_names`; by default ImageNet's 1000.
-        activation: "softmax", where a row's probabilities add up to 1, or "sigmoid", where each stands for itself, as
-            that of a single class always does.
+        probabilities: Array or tensor `(N, classes)`, such as the output of a classifier.
+        top: Int, how many classes to name; at most all.
+        class_names: List of strings, one per class, such as `model.class_names`. By default the 1000 of ImageNet.
+        activation: "softmax" if the probabilities of a row add up to 1, or "sigmoid" if they are independent. For a
+            single class, the sum is not checked in either case.
 
     Returns:
         List of N lists of `top` pairs (name, probability), the most probable first.
 
     Raises:
         ValueError: If the shape or the number of names does not fit, there are NaN or values outside 0..1, the rows of
-            a softmax do not add up to 1 within 0.01, or `top` is no positive int.
+            a softmax do not add up to 1 within 0.01, or `top` is not a positive int.
     """
     if activation not in ("softmax", "sigmoid"):
         raise ValueError(f'activation must be "softmax" or "sigmoid". Received: activation={activation!r}')
@@ -71,7 +71,7 @@ def decode_predictions(
 
 
 def rank(values, top, names):
-    """Names the classes of the largest values, an array `(N, classes)`, as `decode_predictions` does."""
+    """Returns the classes with the largest values, like `decode_predictions`, for any values `(N, classes)`."""
     positive_int("top", top)
     values = np.asarray(values)
     ranked = np.argsort(-values, axis=1, kind="stable")[:, :top]

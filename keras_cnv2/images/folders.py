@@ -1,4 +1,4 @@
-"""Which pictures lie below a folder, and what else is there."""
+"""Finds the image files in a folder and its subfolders, and records other files."""
 
 import os
 from collections import Counter
@@ -6,16 +6,16 @@ from collections.abc import Iterable
 
 from keras_cnv2.images.pictures import SUFFIXES
 
-# How many names a message quotes.
+# Number of paths that a message quotes.
 _QUOTED = 3
 
 
 class LeftOut:
-    """What lies among pictures and is not taken, to be said in one line.
+    """Collects what a search for image files skips, and describes it in one line.
 
     Attributes:
-        suffixes: `Counter` of the suffixes of files that are no pictures.
-        others: Paths of what is neither a file nor a folder that can be read.
+        suffixes: `Counter` of the suffixes of files that are not image files.
+        others: List of paths that are neither files nor folders that can be read.
     """
 
     def __init__(self):
@@ -26,7 +26,7 @@ class LeftOut:
         return bool(self.suffixes or self.others)
 
     def __str__(self):
-        """\"3 .tif, 1 .heic; no files that can be read: a/pipe\"."""
+        """For example \"3 .tif, 1 .heic; neither files nor folders that can be read: 'a/pipe'\"."""
         counts = ", ".join(f"{count} {suffix}" for suffix, count in self.suffixes.most_common())
         quoted = ", ".join(map(repr, self.others[:_QUOTED]))
         rest = f" and {len(self.others) - _QUOTED} more" if len(self.others) > _QUOTED else ""
@@ -35,15 +35,15 @@ class LeftOut:
 
 
 def pictures_below(folder: str | os.PathLike, left_out: LeftOut, suffixes: Iterable[str] = SUFFIXES) -> list[str]:
-    """Finds the pictures below a folder.
+    """Finds the image files in a folder and its subfolders.
 
-    Symbolic links are followed, hidden files and folders left out. Each folder is looked at once, however many links
-    lead to it.
+    Symbolic links are followed; hidden files and folders are skipped. Each folder is searched once, even if several
+    links lead to it.
 
     Args:
-        folder: Its path.
-        left_out: Takes what is no picture.
-        suffixes: In lower case, what names of pictures end in.
+        folder: Path of the folder.
+        left_out: `LeftOut` that records skipped files.
+        suffixes: File name endings of image files, in lower case.
 
     Returns:
         List of paths, in the same order on every machine.
@@ -58,23 +58,23 @@ def pictures_below(folder: str | os.PathLike, left_out: LeftOut, suffixes: Itera
         return visible(path)[::-1]
 
     waiting = entries_of(folder)
-    while waiting:  # not a call for each folder: they may lie deeper than Python calls
+    while waiting:  # not recursive, because folders may be nested deeper than Python's recursion limit
         entry = waiting.pop()
         try:
             if entry.is_dir():
                 waiting += entries_of(entry.path)
-            elif not entry.is_file():  # pipes, devices, links to nothing
+            elif not entry.is_file():  # pipes, devices, broken links
                 left_out.others.append(entry.path)
             elif entry.name.lower().endswith(suffixes):
                 files.append(entry.path)
             else:
                 left_out.suffixes[os.path.splitext(entry.name)[1].lower() or "without a suffix"] += 1
-        except OSError:  # no rights, names that are too long, links to themselves
+        except OSError:  # no permission, names that are too long, links to themselves
             left_out.others.append(entry.path)
     return files
 
 
 def visible(folder: str | os.PathLike) -> list[os.DirEntry]:
-    """What is in a folder, in order of the names, but for those that begin with a dot."""
+    """Returns the entries of a folder, sorted by name, without those whose names begin with a dot."""
     with os.scandir(folder) as entries:
         return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)

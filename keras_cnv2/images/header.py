@@ -1,32 +1,33 @@
-"""The size of a picture, from its first bytes: what decides whether it may be decoded at all. In graphs."""
+"""Reads the size of an image file from its header, in graphs. It decides whether the file may be decoded."""
 
 import functools
 from typing import Any, NamedTuple
 
-# Larger pictures are not decoded: 150 MB of pixels.
+# Default limit: larger images are not decoded. They would take more than 150 MB as RGB bytes.
 MAX_PIXELS = 50_000_000
 
 JPEG, PNG, WEBP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"WEBP"
 
-# How many blocks of a file are looked at. More are no picture's, but meant to take long.
+# Maximum number of blocks of a file to read. Real image files have fewer; a malicious one could have many, to keep the
+# reader busy.
 MAX_BLOCKS = 50_000
 
 _FLOAT_BYTES = 4
 
-# Of a GIF: its header with the size of the screen, and the first bytes of blocks.
+# GIF format: length of the header and screen descriptor in bytes, and the first bytes of extension and image blocks.
 _SCREEN = 13
 _EXTENSION, _FRAME = 0x21, 0x2C
 
 
 def pixel_limit(max_pixels):
-    """The limit as an int64 scalar, in graphs. What is larger than any is no limit."""
+    """Returns the limit as an int64 scalar tensor. Limits beyond int64 are set to its maximum."""
     import tensorflow as tf
 
     return tf.constant(min(max_pixels, tf.int64.max), tf.int64)
 
 
 def needed_pixels(height, width, size=0):
-    """What a picture takes in memory until it is an image of `size` pixels, in pixels of a picture.
+    """Returns the peak memory for decoding and resizing an image to `size` pixels, in units of decoded pixels.
 
     Resizing holds all rows at the new width, or all columns at the new height, as floats.
     """
@@ -36,20 +37,20 @@ def needed_pixels(height, width, size=0):
 
 
 def picture_size(contents):
-    """Height and width that the header of a picture states, in graphs.
+    """Reads height and width from the header of an encoded image, in graphs.
 
-    A few bytes can claim a picture that fills the memory, and decoders allocate what is claimed.
+    Check them before decoding: a file of a few bytes can declare a huge size, and decoders allocate the declared size.
 
     Args:
         contents: Scalar string tensor, an encoded JPEG, PNG, WebP, BMP or GIF.
 
     Returns:
-        Two int64 scalars; zeros if it is none of these. An error is raised for some that are damaged.
+        Two int64 scalars; zeros for other formats. For some damaged files TensorFlow raises an error.
     """
     return _picture_size()(contents)
 
 
-@functools.cache  # as TensorFlow is not imported with the package; a graph, as it is made but once
+@functools.cache  # lazy, because the package does not import TensorFlow; a graph, so that it is built only once
 def _picture_size():
     import tensorflow as tf
 
@@ -71,7 +72,7 @@ def _picture_size():
 
         def bmp():
             height = at(22, 4)
-            return tf.minimum(height, 2**32 - height), at(18, 4)  # negative where rows come from the top down
+            return tf.minimum(height, 2**32 - height), at(18, 4)  # a negative height means that the top row is first
 
         def gif():
             frame = gif_frame(contents)
@@ -96,12 +97,12 @@ def _picture_size():
 
 
 class GifFrame(NamedTuple):
-    """The first frame of a GIF, scalar tensors.
+    """The first frame of a GIF. All fields are scalar tensors.
 
     Args:
-        contents: The same GIF without its other frames, the frame in its upper left corner.
-        top, left: Where the frame lies in the picture, int64.
-        height, width: Of the picture, int64; zeros if there is no frame.
+        contents: The same GIF with this frame only, moved to the upper left corner.
+        top, left: Position of the frame in the image in pixels, int64.
+        height, width: Size of the whole image in pixels, int64; zeros if there is no frame.
     """
 
     contents: Any
@@ -112,11 +113,14 @@ class GifFrame(NamedTuple):
 
 
 def gif_frame(contents):
-    """Cuts the first frame out of a GIF: TensorFlow decodes all of them, however much memory that takes."""
+    """Extracts the first frame of a GIF as a `GifFrame`.
+
+    TensorFlow would decode all frames, which can take any amount of memory.
+    """
     return GifFrame(*_gif_frame()(contents))
 
 
-@functools.cache  # as TensorFlow is not imported with the package; a graph, as one byte after another takes long
+@functools.cache  # lazy, because the package does not import TensorFlow; a graph, because eager loops are slow
 def _gif_frame():
     import tensorflow as tf
 
@@ -126,11 +130,11 @@ def _gif_frame():
         length = tf.strings.length(contents)
 
         def colours(at):
-            """Bytes of the table of colours that the byte of flags at a place announces."""
+            """Returns the length in bytes of the colour table that the flags byte at position `at` declares."""
             return tf.where(data[at] >= 128, 3 * tf.bitwise.left_shift(2, data[at] % 8), 0)
 
         def after_blocks(at):
-            """The place after a series of blocks: each begins with its length, the last one has none."""
+            """Returns the position after a series of blocks. Each starts with its length; the last has length 0."""
             last, count = tf.constant(False), tf.constant(0)
             _, at, _ = tf.while_loop(
                 lambda last, at, count: ~last & (at < length) & (count < MAX_BLOCKS),
@@ -147,7 +151,7 @@ def _gif_frame():
         )
         is_frame = (at + 10 < length) & (data[tf.minimum(at, length)] == _FRAME)
         at = tf.where(is_frame, at, 0)
-        # Two bytes each: left, top, width, height; then flags, a table of colours, the size of codes, the codes.
+        # Layout of a frame: left, top, width and height of two bytes each, flags, colour table, code size, codes.
         left, top, width, height = (data[at + place] + 256 * data[at + place + 1] for place in (1, 3, 5, 7))
         screen_width, screen_height = (data[place] + 256 * data[place + 1] for place in (6, 8))
         end = tf.minimum(after_blocks(at + 11 + colours(at + 9)), length)
@@ -161,32 +165,35 @@ def _gif_frame():
 
 
 def has_16_bits(contents):
-    """Whether an encoded picture is a PNG with 16 bits a value; in graphs."""
+    """Whether an encoded image is a PNG with 16 bits per value, in graphs."""
     head = part(contents, 0, 32)
     return starts(head, PNG) & starts(head, b"\x10", 24)
 
 
 def part(contents, at, count):
-    """So many bytes of a string from a place on, filled up with zeros where there are no more; in graphs."""
+    """Returns `count` bytes of a string from position `at`, padded with zeros beyond its end, in graphs.
+
+    At most 32 zeros are added.
+    """
     import tensorflow as tf
 
     at = tf.minimum(tf.cast(at, tf.int64), tf.cast(tf.strings.length(contents), tf.int64))
     count = tf.cast(count, tf.int64)
-    filling = tf.constant(bytes(32))  # strings that are too short end in an error
+    filling = tf.constant(bytes(32))  # `substr` and `decode_raw` raise errors for strings that are too short
     return tf.strings.substr(
         tf.strings.join([tf.strings.substr(contents, at, count), filling]), 0, tf.cast(count, tf.int32)
     )
 
 
 def starts(head, signature, at=0):
-    """Whether a string has this one at a place; in graphs."""
+    """Whether a string has `signature` at position `at`, in graphs."""
     import tensorflow as tf
 
     return tf.strings.substr(head, at, len(signature)) == signature
 
 
 def number(encoded, is_little=True):
-    """The number that a few bytes are, an int64 scalar; the last byte counts most, or else the first; in graphs."""
+    """Decodes a few bytes, little or big endian, to an unsigned number, an int64 scalar, in graphs."""
     import tensorflow as tf
 
     digits = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int64)

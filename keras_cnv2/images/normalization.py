@@ -1,4 +1,4 @@
-"""Values in 0..255 -> normalised values, on any backend."""
+"""Normalisation of images from values in 0..255, on any backend."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from keras import ops
 
 from keras_cnv2.layers.built import needs_build
 
-# Of RGB values in 0..1 over ImageNet.
+# ImageNet's mean and standard deviation of RGB values in 0..1.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
 def pixel_statistics(channels):
-    """Mean and standard deviation per channel, in units of 0..255, as two float32 tensors of shape (channels,).
+    """Returns mean and standard deviation per channel in units of 0..255, two float32 tensors of shape `(channels,)`.
 
-    ImageNet's for RGB; their average for any other number of channels.
+    They are ImageNet's for three channels, and the average of these for any other number of channels.
     """
     mean, std = (MEAN, STD) if channels == 3 else (np.full(channels, np.mean(v)) for v in (MEAN, STD))
     return tuple(ops.convert_to_tensor(np.float32(v) * 255) for v in (mean, std))
@@ -37,14 +37,14 @@ def preprocess_input(x: Any) -> Any:
 
 
 def restore_pixels(x):
-    """The inverse of `preprocess_input`."""
+    """Converts normalised images back to values in 0..255; the inverse of `preprocess_input`."""
     mean, std = pixel_statistics(x.shape[-1])
     return ops.cast(x, "float32") * std + mean
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class Preprocessing(keras.layers.Layer):
-    """`preprocess_input` as the first layer of a model. Always in float32, whatever the model's dtype policy.
+    """`preprocess_input` as the first layer of a model. It computes in float32 under any dtype policy.
 
     Call arguments:
         images: Tensor `(N, H, W, channels)`, values in 0..255, any dtype.

@@ -1,6 +1,7 @@
-"""How a picture is to be turned: cameras store the sensor's rows, and a tag that says which side was up. In graphs.
+"""EXIF orientation: how an image must be rotated and mirrored to be upright. All functions work in graphs.
 
-The tag is EXIF's, of JPEG, PNG (chunk eXIf) and WebP files. Orientations that stand in XMP alone do not count.
+Cameras store the rows as the sensor reads them, and a tag that says which side was up. The tag is read from the EXIF
+data of JPEG, PNG (chunk eXIf) and WebP files. Orientations in XMP data are ignored.
 """
 
 import functools
@@ -9,34 +10,37 @@ from keras_cnv2.images.header import JPEG, MAX_BLOCKS, PNG, number, part, starts
 
 UPRIGHT = 1
 
-# Of these the columns, of those the rows are stored from the last to the first, once rows are columns where they must.
+# Orientations whose columns, and whose rows, are stored in reverse order (after transposing, from 5 on).
 MIRRORED, FLIPPED = (2, 3, 6, 7), (3, 4, 7, 8)
-TRANSPOSED = 5  # from this one on, rows are stored as columns
+TRANSPOSED = 5  # from this orientation on, rows are stored as columns
 
 _TAG = 0x112
-_SHORT, _LONG = (3, 8), (4, 9)  # with and without a sign
-_IN_PLACE = 4  # bytes: of more values, an entry holds where they are
+_SHORT, _LONG = (3, 8), (4, 9)  # TIFF types of 2 and 4 bytes, unsigned and signed
+_IN_PLACE = 4  # bytes; if the values of an entry take more, the entry contains their position instead
 _EXIF = b"Exif\x00\x00"
 
 
 def orientation_of(contents):
-    """The orientation that a picture's EXIF data state.
+    """Reads the orientation from the EXIF data of an encoded image.
 
     Args:
-        contents: Scalar string tensor, an encoded picture.
+        contents: Scalar string tensor, an encoded image.
 
     Returns:
-        An int32 scalar from 1 to 8; 1, upright, where there is none, or none that makes sense.
+        An int32 scalar from 1 to 8; 1 (upright) if there is no orientation or an invalid one.
     """
     return _orientation_of()(contents)
 
 
 def turned(pixels, orientation):
-    """The picture as it is meant to be seen.
+    """Rotates and mirrors an image so that it is upright.
 
     Args:
         pixels: Tensor `(height, width, channels)`, as stored.
         orientation: Int32 scalar from 1 to 8.
+
+    Returns:
+        A tensor of the same dtype, with height and width exchanged from orientation 5 on.
     """
     import tensorflow as tf
 
@@ -48,22 +52,23 @@ def turned(pixels, orientation):
 
 
 def turned_sides(sides, orientation):
-    """Height and width as they are seen, of those stored, or the other way round."""
+    """Converts height and width between the stored and the upright image, in either direction."""
     import tensorflow as tf
 
     return tf.where(orientation >= TRANSPOSED, tf.reverse(sides, [0]), sides)
 
 
 def stored_window(corner, extent, sides, orientation):
-    """Where the pixels of a window are stored.
+    """Converts a window in the upright image to the window of the stored image that holds the same pixels.
 
     Args:
-        corner, extent: Int32 tensors, top and left, height and width of a window in the picture as it is seen.
-        sides: Int32 tensor, height and width of that picture.
+        corner: Int32 tensor, top and left of the window in the upright image, in pixels.
+        extent: Int32 tensor, height and width of the window, in pixels.
+        sides: Int32 tensor, height and width of the upright image, in pixels.
         orientation: Int32 scalar from 1 to 8.
 
     Returns:
-        Corner and extent in the picture as stored. What they hold, `turned`, is the window.
+        Corner and extent in the stored image. Their pixels, after `turned`, are the window.
     """
     import tensorflow as tf
 
@@ -72,13 +77,13 @@ def stored_window(corner, extent, sides, orientation):
 
 
 def _from_the_end(orientation):
-    """Whether rows, and whether columns, are stored from the last to the first, as they are seen."""
+    """Whether the rows, and whether the columns, of the upright image are stored in reverse order."""
     import tensorflow as tf
 
     return tf.stack([tf.reduce_any(orientation == orientations) for orientations in (FLIPPED, MIRRORED)])
 
 
-@functools.cache  # as TensorFlow is not imported with the package; a graph, as one block after another takes long
+@functools.cache  # lazy, because the package does not import TensorFlow; a graph, because eager loops are slow
 def _orientation_of():
     import tensorflow as tf
 
@@ -96,11 +101,12 @@ def _orientation_of():
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
     def orientation_of(contents):
         head = part(contents, 0, 32)
-        # The flags of an extended WebP, of which one announces EXIF data.
+        # Only an extended WebP has EXIF data, which bit 3 of its flags declares.
         is_webp = starts(head, b"WEBPVP8X", 8) & (number(part(head, 20, 1)) & 8 > 0)
         name = tf.where(starts(head, JPEG), _EXIF, tf.where(starts(head, PNG), b"eXIf", b"EXIF"))
         can_be = starts(head, JPEG) | starts(head, PNG) | is_webp
-        # To look for the name anywhere takes a tenth of the time of a walk, and most pictures have no such data.
+        # Searching the bytes for the name takes a tenth of the time of parsing all blocks, and most images have no EXIF
+        # data.
         may_be = tf.cond(can_be, lambda: tf.size(tf.strings.split(contents, name, maxsplit=1)) > 1, lambda: False)
         return tf.cond(may_be, lambda: _orientation_in(exif_of(contents, head)), lambda: UPRIGHT)
 
@@ -114,7 +120,7 @@ def _nothing():
 
 
 def _exif_of_jpeg(contents):
-    """Where EXIF data begin in a JPEG, and how long they are; 0 if there are none."""
+    """Returns the position and the length of the EXIF data in a JPEG; zeros if there are none."""
     import tensorflow as tf
 
     end = tf.strings.length(contents)
@@ -137,7 +143,7 @@ def _exif_of_jpeg(contents):
 
 
 def _exif_of_chunks(contents, first, name, of_png):
-    """The same in a file of chunks, each with a length and a name, in PNG and in WebP."""
+    """Like `_exif_of_jpeg`, for PNG and WebP, whose chunks have a length and a name each."""
     import tensorflow as tf
 
     end = tf.strings.length(contents)
@@ -160,13 +166,13 @@ def _exif_of_chunks(contents, first, name, of_png):
 
 
 def _orientation_in(exif):
-    """The orientation in EXIF data, which are a TIFF file: a header, and a directory of 12 bytes for each tag."""
+    """Reads the orientation from EXIF data: a TIFF file with a header, and a directory with 12 bytes per tag."""
     import tensorflow as tf
 
     exif = tf.cond(starts(part(exif, 0, 6), _EXIF), lambda: tf.strings.substr(exif, 6, -1), lambda: exif)
     head = part(exif, 0, 8)
     is_little = starts(head, b"II")
-    # The number 42 behind it, which some write in the other order. BigTIFF has 43, and other directories.
+    # The number 42 follows, which some programs write in the other byte order. BigTIFF has 43 and another layout.
     is_tiff = (is_little | starts(head, b"MM")) & (starts(head, b"*\0", 2) | starts(head, b"\0*", 2))
 
     def orientation():
@@ -176,7 +182,7 @@ def _orientation_in(exif):
         entries = tf.strings.substr(exif, tf.minimum(at + 2, length), 12 * count)
         entries = tf.where(is_little, *(tf.io.decode_raw(entries, tf.uint16, little) for little in (True, False)))
         entries = tf.cast(tf.reshape(entries, (-1, 6)), tf.int32)
-        # Number of the tag, type, then the count and the value, of four bytes each.
+        # An entry has a tag and a type of two bytes each, and a count and a value of four bytes each.
         tag, kind = entries[:, 0], entries[:, 1]
         is_short, is_long = (tf.reduce_any(kind[:, None] == kinds, 1) for kinds in (_SHORT, _LONG))
         count, value = (tf.where(is_little, pair, pair[:, ::-1]) for pair in (entries[:, 2:4], entries[:, 4:]))

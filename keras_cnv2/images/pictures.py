@@ -1,7 +1,9 @@
-"""Pictures: encoded bytes -> RGB -> a square image. Evaluation, prediction and serving share this.
+"""Reads image files as square RGB images. Evaluation, prediction and serving share this code.
 
-The published weights were evaluated on PIL's pixels. TensorFlow gives the same ones here: JPEG with the exact
-transform, and PIL's two passes of resizing, first along rows, then along columns, each rounded to whole grey levels.
+Names in this package distinguish a picture, the content of an image file, from an image, the array that a model takes.
+
+The published weights were evaluated with PIL. To get the same pixels, TensorFlow decodes JPEG with the exact transform,
+and images are resized as in PIL in two passes, first along rows, then along columns, each rounded to whole numbers.
 """
 
 import os
@@ -15,33 +17,33 @@ from keras_cnv2.files import read_file
 from keras_cnv2.images.header import MAX_PIXELS, gif_frame, has_16_bits, needed_pixels, picture_size, pixel_limit
 from keras_cnv2.images.orientation import UPRIGHT, orientation_of, turned, turned_sides
 
-# The kinds of pictures that are read.
+# Suffixes of the image files that can be read.
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif")
 
-# How a picture becomes square: the centre of it, or all of it.
+# How an image is made square: by cropping its centre, or by squashing all of it.
 RESIZES = ("crop", "squash")
 
-# What the centre crop keeps of the shortest side.
+# Fraction of the shorter side that the centre crop keeps.
 CROP = 0.875
 
-# Of the values of 16 bits: with less between the darkest and the brightest pixel, a quarter of all grey levels is used.
+# Range of 16-bit values below which a warning is given: less than a quarter of the grey levels would be used.
 SMALL_RANGE = 2**14
 
-# Bytes of a BMP before its palette.
+# Length of a BMP's header in bytes; the palette follows.
 HEADER = 54
 
-# Why a picture is not read.
+# Error messages for files that are not read.
 PALETTE = "BMP files with a palette are not read, save it as PNG"
 NO_PICTURE = "Not a JPEG, PNG, BMP, WebP or GIF picture, or a damaged one, or too large"
 
 
 def default_resize(size):
-    """The way to make square images of `size` pixels where none is given: the paper's."""
+    """Returns the paper's `resize` for square images of `size` pixels: "crop" below 384, "squash" from 384 on."""
     return "crop" if size < 384 else "squash"
 
 
 def check_resize(resize):
-    """Raises a `ValueError` for an unknown way to resize."""
+    """Raises a `ValueError` unless `resize` is `None`, "crop" or "squash"."""
     if resize is not None and resize not in RESIZES:
         raise ValueError(f"resize must be None or one of {RESIZES}. Received: resize={resize!r}")
 
@@ -53,29 +55,29 @@ def load_image(
     exif_orientation: bool = True,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Reads a picture as an image for evaluation and prediction.
+    """Reads an image file for evaluation and prediction.
 
-    The pixels are those of PIL, which the published weights were evaluated with, but for one grey level in a few of
-    ten thousand values.
+    The pixels are those of PIL, with which the published weights were evaluated, except that a few of ten thousand
+    values differ by 1.
 
     Args:
-        path_or_bytes: Path of a JPEG, PNG, BMP, WebP or GIF file, or the bytes of one. Alpha is dropped; of a
-            GIF's frames the first is taken, animated WebP is not read.
-        size: Int, the side of the image in pixels.
-        resize: "crop": the shortest side becomes `int(size / 0.875)`, then the centre is cut out; "squash": both
-            sides become `size`; `None`: "crop" below 384 pixels, "squash" from there on. Bicubic, antialiased.
-        exif_orientation: Bool, whether a picture is turned and mirrored as its EXIF data say, of JPEG, PNG and WebP
-            files, like viewers show it and as PIL's `ImageOps.exif_transpose` does it. Orientations that stand in XMP
-            alone do not count. ImageNet is evaluated without.
-        max_pixels: Int, height times width of the largest picture that is decoded; very long pictures count as if
-            they were about as wide as the image.
+        path_or_bytes: Path of a JPEG, PNG, BMP, WebP or GIF file, or the bytes of one. An alpha channel is dropped.
+            Only the first frame of a GIF is read; animated WebP files raise an error.
+        size: Int, the side of the returned image in pixels.
+        resize: "crop" resizes the shorter side to `int(size / 0.875)` and cuts out the centre; "squash" resizes both
+            sides to `size`; `None` means "crop" below 384 pixels and "squash" from 384 on. Bicubic with antialiasing.
+        exif_orientation: Bool, whether JPEG, PNG and WebP files are rotated and mirrored according to their EXIF data,
+            as image viewers and PIL's `ImageOps.exif_transpose` do. Orientations in XMP data are ignored. ImageNet is
+            evaluated without it.
+        max_pixels: Int, height times width of the largest file that is decoded. Images that are very long and narrow
+            need more memory to resize, and count as if they were about as wide as the returned image.
 
     Returns:
         A float32 array `(size, size, 3)` of whole numbers in 0..255.
 
     Raises:
-        ValueError: If this is no such picture, or it is too large, or an argument is out of range.
-        OSError: If there is no file that can be read.
+        ValueError: If the file is not one of these formats, is damaged or too large, or an argument is out of range.
+        OSError: If the file cannot be read.
     """
     size, max_pixels = positive_int("size", size), positive_int("max_pixels", max_pixels)
     check_resize(resize)
@@ -87,24 +89,24 @@ def load_image(
 
 
 def load_pixels(path, size, reading=None):
-    """A picture as it is seen, to be made an image of this size.
+    """Reads an image file at its own size, upright.
 
     Args:
-        path: Path of the picture.
-        size: Int, the side of the image.
+        path: Path of the file.
+        size: Int, the side in pixels to which the caller will resize it. It only affects the limit `max_pixels`.
         reading: Optional `Reading`.
 
     Returns:
         A uint8 array `(height, width, 3)`.
 
     Raises:
-        ValueError or OSError: As `load_image`.
+        ValueError, OSError: As in `load_image`.
     """
     return _loaded(path, size, reading or READING, lambda pixels: pixels)
 
 
 def _loaded(path_or_bytes, size, reading, finish):
-    """What `finish` makes of the pixels of a picture, as an array."""
+    """Reads an image file, applies `finish` to its pixels and returns the result as an array."""
     import tensorflow as tf
 
     is_path = isinstance(path_or_bytes, (str, os.PathLike))
@@ -128,16 +130,16 @@ def _loaded(path_or_bytes, size, reading, finish):
 
 
 def small_range(contents):
-    """What to say of a PNG of 16 bits, of which the upper 8 are kept, if few grey levels remain; else `None`.
+    """Returns a warning if a 16-bit PNG, of which only the upper 8 bits are kept, uses few grey levels; else `None`.
 
     Args:
-        contents: The encoded picture, whose size has been checked.
+        contents: Bytes of the PNG, whose size must have been checked.
     """
     import tensorflow as tf
 
     try:
         values = tf.io.decode_png(contents, 3, tf.uint16).numpy()
-    except tf.errors.OpError:  # damaged, which is said elsewhere
+    except tf.errors.OpError:  # a damaged file, which `decode` reports
         return None
     low, high = int(values.min()), int(values.max())
     if high - low >= SMALL_RANGE:
@@ -149,7 +151,7 @@ def small_range(contents):
 
 
 class Reading(NamedTuple):
-    """How encoded pictures become pixels, in graphs too.
+    """Options for reading encoded images. The methods also work in graphs.
 
     Args:
         exif_orientation, max_pixels: As in `load_image`.
@@ -159,20 +161,20 @@ class Reading(NamedTuple):
     max_pixels: int = MAX_PIXELS
 
     def orientation(self, contents):
-        """From 1 to 8, an int32 scalar, see `keras_cnv2.images.orientation`."""
+        """Returns the orientation to apply, an int32 scalar from 1 to 8, see `keras_cnv2.images.orientation`."""
         import tensorflow as tf
 
         return orientation_of(contents) if self.exif_orientation else tf.constant(UPRIGHT)
 
     def needed(self, height, width, orientation, size):
-        """What a picture takes until it is an image of this size, in pixels; height and width as stored."""
+        """Returns the peak memory for resizing an image of the stored height and width, see `needed_pixels`."""
         import tensorflow as tf
 
         height, width = tf.unstack(turned_sides(tf.stack([height, width]), orientation))
         return needed_pixels(height, width, size)
 
     def checked(self, contents, orientation, size=0):
-        """The encoded picture; an error is raised if it is none, or too large to become an image of this size."""
+        """Returns `contents`, with an error if it is not an image, or is too large to be resized to `size`."""
         import tensorflow as tf
 
         height, width = picture_size(contents)
@@ -184,15 +186,15 @@ class Reading(NamedTuple):
             return tf.identity(contents)
 
     def pixels(self, contents, size=0, orientation=None):
-        """A picture as it is seen, for an image of this size.
+        """Decodes an image at its own size, upright.
 
         Args:
-            contents: Scalar string tensor, the encoded picture.
-            size: Int, the side of the image.
-            orientation: Int32 scalar, by default that of the picture.
+            contents: Scalar string tensor, the encoded image.
+            size: Int, the side in pixels to which the caller will resize it. It only affects the limit `max_pixels`.
+            orientation: Int32 scalar, by default the orientation in the file.
 
         Returns:
-            A uint8 tensor `(height, width, 3)`. An error is raised if this is no picture or too large a one.
+            A uint8 tensor `(height, width, 3)`. An error is raised if this is not an image, or too large.
         """
         orientation = self.orientation(contents) if orientation is None else orientation
         return turned(decode(self.checked(contents, orientation, size)), orientation)
@@ -202,7 +204,9 @@ READING = Reading()
 
 
 def decode(contents):
-    """The pixels of a picture as they are stored, in graphs too. Whatever size it claims, see `Reading`.
+    """Decodes an image as it is stored. It also works in graphs.
+
+    The size is not limited and the orientation is not applied; `Reading` does both.
 
     Args:
         contents: Scalar string tensor, an encoded JPEG, PNG, BMP, WebP or GIF.
@@ -212,7 +216,7 @@ def decode(contents):
     """
     import tensorflow as tf
 
-    # Filled up, as TensorFlow's error about too short a string quotes the bytes, and fails where they are no text.
+    # Padded, because TensorFlow's error for short strings quotes the bytes, which fails if they are not text.
     head = tf.strings.join([tf.strings.substr(contents, 0, 32), bytes(32)])
 
     def starts(signature, at=0):
@@ -220,7 +224,7 @@ def decode(contents):
 
     pixels = tf.case(
         [
-            # TensorFlow's default transform is faster, and off by a grey level.
+            # TensorFlow's default transform is faster, but its values differ by up to 1.
             (starts(b"\xff\xd8\xff"), lambda: tf.io.decode_jpeg(contents, 3, dct_method="INTEGER_ACCURATE")),
             (starts(b"WEBP", at=8), lambda: _decode_webp(contents, head)),
             (starts(b"BM"), lambda: _decode_bmp(contents)),
@@ -233,7 +237,10 @@ def decode(contents):
 
 
 def _decode_bmp(contents):
-    """`decode` for BMP, but for those of up to 256 colours other than greys: TensorFlow takes numbers for levels."""
+    """Implements `decode` for BMP. Palettes other than greys raise an error.
+
+    TensorFlow ignores palettes: it would return the indices as grey levels.
+    """
     import tensorflow as tf
 
     greys = bytes(part for level in range(256) for part in (level, level, level, 0))
@@ -246,7 +253,7 @@ def _decode_bmp(contents):
 
 
 def _decode_gif(contents):
-    """`decode` for GIF: the first frame where it lies in the picture, on black."""
+    """Implements `decode` for GIF: returns the first frame, at its position in the image, on black."""
     import tensorflow as tf
 
     frame = gif_frame(contents)
@@ -257,10 +264,10 @@ def _decode_gif(contents):
 
 
 def _decode_webp(contents, head):
-    """`decode` for WebP, where TensorFlow wants to be told whether there is an alpha channel.
+    """Implements `decode` for WebP. Reads from the header whether there is an alpha channel, and tells TensorFlow.
 
-    Left to find out, it writes beyond its memory for animations without alpha (seen in 2.21). Told that there are three
-    channels it refuses all animations, and with them headers that claim more pixels than fit into memory.
+    With automatic detection, TensorFlow writes out of bounds for animations without alpha (seen in 2.21). With three
+    channels it refuses all animations, including those whose headers declare more pixels than fit into memory.
     """
     import tensorflow as tf
 
@@ -275,7 +282,7 @@ def _decode_webp(contents, head):
 
 
 def to_square(pixels, size, resize=None):
-    """Makes a square image of pixels, in graphs too.
+    """Resizes pixels to a square image. It also works in graphs.
 
     Args:
         pixels: Tensor `(height, width, 3)`, values in 0..255.
@@ -296,9 +303,9 @@ def to_square(pixels, size, resize=None):
 
 
 def _resize(pixels, scaled, window):
-    """Resizes to the size `scaled` and cuts the centre of the size `window` out of it, without computing the rest.
+    """Resizes to the size `scaled` and crops the centre to the size `window`. Only the crop is computed.
 
-    Bicubic, antialiased, rounded to whole grey levels.
+    Bicubic with antialiasing, rounded to whole numbers.
     """
     import tensorflow as tf
 
