@@ -1,1 +1,1 @@
-"""One file for each command, and what starts a run. Imports nothing."""
+"""One file for each command, and the code that starts a run. Imports nothing."""

@@ -27,7 +27,7 @@ from .scaling import SCALING
 from .start import Outcome, folder_name, folder_of, positive_int, weights_of
 from .values import converter
 
-# Images whose pictures are drawn.
+# Number of images shown in the Grad-CAM figure.
 SHOWN = 6
 
 
@@ -50,7 +50,7 @@ def add_arguments(parser):
 
 
 def outcome(args):
-    """Does what was asked for. Returns the `Outcome`; its metrics are what analysis.json holds."""
+    """Runs the command. Returns the `Outcome`; its metrics are the content of analysis.json."""
     reading = "max_unreadable", "exif_orientation", "max_pixels", *SCALING
     given = {name: getattr(args, name) for name in ("data", "model", "image_size", "resize", "batch_size", *reading)}
     given = completed({**given, "weights": args.weights}, args.config)
@@ -76,24 +76,24 @@ def _mean(values):
 
 
 def run(weights, folder, images=1000, labelled=True, **evaluation):
-    """Looks into models with the same images.
+    """Analyses several models with the same images.
 
-    Writes analysis.json, cosine_distance.png, activations.png, with labels selectivity.png, and for classifiers
+    Writes analysis.json, cosine_distance.png and activations.png; with labels also selectivity.png, and for classifiers
     grad_cam.png.
 
     Args:
-        weights: List of what `training evaluate` takes; of classifiers, backbones, or FCMAE, whose encoder then sees
-            whole images.
+        weights: List of weights as for `training evaluate`: classifiers, backbones, or FCMAE models, whose encoder gets
+            unmasked images.
         folder: Path of the folder to write to.
-        images: Int, how many images are looked at, at most.
+        images: Int, the maximum number of images.
         labelled: Bool, whether the data have classes.
         **evaluation: Further fields of `training.commands.evaluate.Evaluation`.
 
     Returns:
-        What is in analysis.json: a dict from the models' names to their figures, by block.
+        The content of analysis.json: a dict from the models' names to their measurements, by block.
 
     Raises:
-        RecipeError: If a model and the data do not fit.
+        RecipeError: If a model and the data do not fit each other.
     """
     check_resize(evaluation.get("resize"))
     models = _restored(weights, evaluation)
@@ -134,14 +134,14 @@ def _restored(weights, evaluation):
 
 
 def _name(weights, others):
-    """What a model is called in pictures: the last part of its path, more of it if another is called so."""
+    """Returns a model's name in figures: the last part of its path, or more parts if that name is taken."""
     parts = Path(weights).parts
     names = ("/".join(parts[-length:]) for length in range(1, len(parts) + 1))
     return next((name for name in names if name not in others), f"{weights} ({len(others) + 1})")
 
 
 def _opened(models, weights, labelled, evaluation):
-    """The data, the batch size and the `Evaluation` that says how pictures become images."""
+    """Returns the data source, the batch size, and the `Evaluation` that defines how pictures become images."""
     first = next(iter(models.values()))
     size, resize = framing_of(first, evaluation.get("image_size"), evaluation.get("resize"))
     recipe = Evaluation(**{**evaluation, "weights": weights[0], "image_size": size, "resize": resize})
@@ -149,7 +149,7 @@ def _opened(models, weights, labelled, evaluation):
 
 
 def _measured(name, model, images, labels, classes, batch_size):
-    """Two dicts by block: the mean cosine distance, and, with classes, the channels' selectivity."""
+    """Returns two dicts by block: the mean cosine distance, and with classes, the channels' selectivity."""
     blocks = Blocks(model)
     distances = {block: [] for block in blocks.names}
     selectivity = {block: measures.Selectivity(len(classes)) for block in blocks.names} if classes else {}
@@ -176,7 +176,7 @@ def _figures(distances, selectivity):
 
 
 def _maps(models, images):
-    """What the last block of each stage holds of the first image."""
+    """Returns the expanded feature maps of the first image in the last block of each stage."""
     maps = {}
     for name, model in models.items():
         blocks = Blocks(model)

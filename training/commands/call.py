@@ -1,4 +1,4 @@
-"""A command as a Python call: its options as keyword arguments, read by the command's own parser."""
+"""Calls a command from Python, with its options as keyword arguments, parsed by the command's own parser."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from ..errors import RecipeError
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises what the command line prints."""
+    """Raises usage errors instead of printing them."""
 
     def error(self, message):
         raise RecipeError(f"{self.prog}: {message}")
@@ -20,33 +20,33 @@ def call(command, /, *positional, **options):
     """Runs a command in this process.
 
     Args:
-        command: Its name.
-        *positional: What it takes without an option's name, strings or paths.
-        **options: Its other options; of a recipe's command the fields, too. `None` is a field's "none", and stands for
-            the default of anything else.
+        command: Name of the command.
+        *positional: Positional arguments of the command, strings or paths.
+        **options: Options of the command, including the fields of its recipe. For a field, `None` means "none"; for
+            any other option, it means the default.
 
     Returns:
-        What the command's `outcome` returns.
+        The result of the command's `outcome`.
 
     Raises:
-        RecipeError: If there is no such option, or it cannot have that value.
+        RecipeError: If an option is unknown or its value is invalid.
     """
     module = import_module(f".{command}", __package__)
     parser = _Parser(prog=command, allow_abbrev=False, add_help=False)
     module.add_arguments(parser)
     places = ["--", *(_path(command, "argument", value) for value in positional)] if positional else []
-    defaults = vars(parser.parse_args(places))  # without a recipe's fields, whose defaults are those of its row
+    defaults = vars(parser.parse_args(places))  # excludes a recipe's fields, whose defaults are those of its row
     given = {name: value for name, value in options.items() if value is not None or name not in defaults}
     arguments = [f"--{name.replace('_', '-')}={_text(value)}" for name, value in given.items()]
     args = parser.parse_args([*arguments, *places])
     for name, value in given.items():
-        if isinstance(getattr(args, name, None), str):  # which a list or a number would be as well, written out
+        if isinstance(getattr(args, name, None), str):  # refuse lists and numbers, which were converted to text
             _path(command, name, value)
     return module.outcome(args)
 
 
 def _text(value):
-    """A value as it is written on the command line."""
+    """Returns a value as text for the command line."""
     if isinstance(value, (np.ndarray, np.bool_)):
         value = value.tolist()
     if isinstance(value, (tuple, list)):

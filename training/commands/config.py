@@ -1,4 +1,4 @@
-"""A recipe from the config.json of an earlier run."""
+"""Reads a recipe from the config.json of an earlier run."""
 
 import dataclasses
 import sys
@@ -10,19 +10,21 @@ from ..files import read_json
 from ..runs.folder import CHANGES, CONFIG, FOUND, PATHS, paths_of
 from .values import choices, parts_of, type_names
 
-# What config.json holds beside the recipe's fields.
+# Keys of config.json in addition to the recipe's fields.
 BESIDE = {"kind", "versions", "system", FOUND, PATHS, CHANGES}
 
 
 def read_config(path):
-    """What the config.json of a run holds, a dict. Paths that lead nowhere from here are those that they were then.
+    """Reads the config.json of a run into a dict.
+
+    Relative paths that do not exist here are replaced by the absolute paths that they had in the run.
 
     Args:
-        path: Of the file, or of the run's folder.
+        path: Path of the file, or of the run's folder.
 
     Raises:
-        RecipeError: If this is no configuration of a run.
-        OSError: If it cannot be read.
+        RecipeError: If the file is not the configuration of a run.
+        OSError: If the file cannot be read.
     """
     path = Path(path)
     config = read_json(path / CONFIG if path.is_dir() else path, object)
@@ -32,14 +34,14 @@ def read_config(path):
 
 
 def recipe_of(path, kind):
-    """The recipe of an earlier run.
+    """Returns the recipe of an earlier run.
 
     Args:
-        path: Of its config.json, or of its folder.
+        path: Path of the run's config.json, or of its folder.
         kind: Class of the recipe.
 
     Raises:
-        RecipeError: If the run had another kind of recipe, or a field or value that this one cannot have.
+        RecipeError: If the run had another kind of recipe, or a field is unknown, missing or invalid.
     """
     config = read_config(path)
     if config["kind"] != kind.__name__:
@@ -55,7 +57,7 @@ def recipe_of(path, kind):
 
 
 def value_of(name, value, annotation, path):
-    """A field's value from the JSON of a configuration. Raises a `RecipeError` if it has another type."""
+    """Returns a field's value from its JSON value. Raises a `RecipeError` if the type is wrong."""
     value = tuple(value) if isinstance(value, list) else value
     if not _fits(value, annotation):
         allowed = " or ".join(type_names(annotation))
@@ -72,7 +74,7 @@ def _fits(value, annotation):
         if typing.get_args(kind):
             return isinstance(value, tuple) and _fit_parts(value, parts_of(kind, len(value)))
         if kind is float:
-            return type(value) in (int, float) and abs(value) <= sys.float_info.max  # not for NaN
+            return type(value) in (int, float) and abs(value) <= sys.float_info.max  # false for NaN
         return type(value) is kind
 
     return any(map(fits, choices(annotation)))

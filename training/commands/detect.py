@@ -19,7 +19,7 @@ from .start import add_device_options, add_run_options, outcome_of, start_run
 MODEL = "detector.keras"
 EXAMPLES = 6
 
-# An average precision counts all that was found, however unsure.
+# Average precision needs all detections, down to low scores.
 LEAST_SCORE = 0.001
 
 
@@ -30,7 +30,7 @@ def add_arguments(parser):
 
 
 def outcome(args):
-    """Does what was asked for. Returns the `Outcome`."""
+    """Runs the command. Returns the `Outcome`."""
     return outcome_of(run, DETECTION, args)
 
 
@@ -39,7 +39,7 @@ def main(args):
 
 
 def show(folder, metrics):
-    """Prints what a run came to."""
+    """Prints the results of a run."""
     if metrics:
         if "AP" in metrics:
             print(tables.detection(metrics))
@@ -47,7 +47,7 @@ def show(folder, metrics):
 
 
 def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=None, change=False):
-    """Trains to the end of a recipe, going on if the folder has an interrupted run of it.
+    """Trains to the end of a recipe, resuming an interrupted run of it in the folder.
 
     Writes detector.keras (with `recipe.ema` the averaged weights), best.keras after each epoch that is the best so
     far, the folder saved_model, detections.png, average_precisions.png, learning_curves.png, metrics.json, the logs and
@@ -55,14 +55,14 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=Non
 
     Args:
         recipe: `training.recipes.detection.Detection`.
-        folder: Path of the run.
+        folder: Path of the run's folder.
         devices: `training.distribute.devices.Devices`.
-        new_encoder: From recipe and weights to the encoder under the head.
+        new_encoder: Function of recipe and weights that returns the encoder under the head.
         finish: "newest" or "best" to end the run with this checkpoint, without a further step.
-        change: Whether a run may go on with another recipe, see `training.runs.folder.open_run`.
+        change: Whether a run may resume with another recipe, see `training.runs.folder.open_run`.
 
     Returns:
-        What is in metrics.json, a dict; `None` on all workers but the chief.
+        The content of metrics.json, a dict; `None` on all workers except the chief.
     """
     source, weights = start_run(recipe, folder, devices, _open_data, finish=finish, change=change)
     names = source.class_names
@@ -88,8 +88,8 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=Non
 
 
 def _open_data(recipe):
-    """The source of a run. That a package is missing is said here, not after the training."""
-    # These need TensorFlow, without which other commands run.
+    """Opens the data source of a run. Checks here, not after the training, that all packages are installed."""
+    # Imported here because they need TensorFlow, and other commands run without it.
     from ..data.boxes.sources import open_boxes
     from ..evaluation.detection import require_pycocotools
 
@@ -101,7 +101,7 @@ def _open_data(recipe):
 
 
 def _scores(model, source, recipe, devices):
-    """COCO's figures. Average precision needs detections of low scores, too."""
+    """Returns COCO's metrics. Average precision also needs detections with low scores."""
     from ..evaluation.detection import evaluate
 
     unsure = Detector(model, recipe.nms, LEAST_SCORE, recipe.iou_threshold)
@@ -109,7 +109,7 @@ def _scores(model, source, recipe, devices):
 
 
 def _written(detector, recipe, source, progress, folder, scores):
-    """Writes what a run leaves beside its weights. Returns what is in metrics.json."""
+    """Writes all results of a run except its weights. Returns the content of metrics.json."""
     model, names = detector.retinanet, source.class_names
     results.draw_curves(progress.history, folder, ("loss", "box_loss", "classification_loss"))
     if is_exportable(model):

@@ -30,15 +30,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What is evaluated; the fields are those of a recipe.
+    """Settings of an evaluation; the fields are those of a recipe.
 
     Args:
         data, weights, model, image_size, resize, batch_size, max_unreadable, exif_orientation, max_pixels, scale, mean,
-            deviation: See `training.recipes.fields.Recipe`. Image size and resizing are by default those of the
-            weights, else 224 and the paper's way; a model's way of resizing belongs to its image size.
-        class_names: Path of a text file, one name of the weights' classes a line. By default those in the weights, or
-            those of the data, in their order.
-        mirrored: Whether each image is also seen mirrored, and the mean of both scored beside the plain figures.
+            deviation: See `training.recipes.fields.Recipe`. Defaults of `image_size` and `resize` are those of the
+            weights, else 224 and the paper's way. The weights' `resize` is used only with the weights' `image_size`.
+        class_names: Path of a text file with the names of the weights' classes, one per line. By default the names in
+            the weights, or those of the data, in their order.
+        mirrored: Whether to score, in addition, the mean of the predictions for each image and its mirror image.
     """
 
     data: str
@@ -55,13 +55,13 @@ class Evaluation:
     scale: float | None = None
     mean: tuple[float, ...] | None = None
     deviation: tuple[float, ...] | None = None
-    # Of data without a validation split, everything is evaluated.
+    # Data without a validation split are evaluated as a whole.
     validation_share: float = 1.0
     train_share: float = 1.0
     seed: int = 0
 
 
-# What a run's evaluation has in common with its training, beside the scaling of values.
+# Fields that the evaluation of a run takes from its recipe, in addition to the scaling of values.
 FROM_RUN = ("data", "image_size", "resize", "max_unreadable", "exif_orientation", "max_pixels")
 
 
@@ -83,7 +83,7 @@ def add_arguments(parser):
 
 
 def add_picture_options(parser):
-    """Adds the options that say how pictures are read; by default as in the run of `--config`."""
+    """Adds the options for reading pictures; their defaults are those of the run of `--config`."""
     parser.add_argument(
         "--exif-orientation",
         type=converter(bool),
@@ -100,13 +100,13 @@ def add_picture_options(parser):
 
 
 def outcome(args):
-    """Does what was asked for. Returns the scores; `None` on all workers but the chief."""
+    """Runs the command. Returns the scores; `None` on all workers except the chief."""
     given = {name: value for name, value in vars(args).items() if name in Evaluation.__dataclass_fields__}
     devices = devices_of(args)
     with devices.clear_errors():
         with devices.agreement():
             if args.json and devices.is_chief:
-                check_target(Path(args.json))  # now, not after an hour
+                check_target(Path(args.json))  # fail before the evaluation, which may take long
         scores = run(Evaluation(**completed(given, args.config)), devices)
     if not devices.is_chief:
         return None
@@ -121,15 +121,17 @@ def main(args):
 
 
 def completed(given, config=None):
-    """Options, those of an earlier run where none was given.
+    """Completes options with those of an earlier run.
+
+    If the data are an .npz file and no scaling is given, the scaling is that of the run of `config`, else of the run
+    that the (first) weights belong to.
 
     Args:
-        given: Dict from the names of options to their values, `None` where there is none. Where weights are of a run
-            (of several, the first) and data an .npz file, that run says how its values are scaled.
+        given: Dict from the names of options to their values, `None` for options that were not given.
         config: Path of the run's config.json, or of its folder; `None` for no run.
 
     Raises:
-        RecipeError: If it remains open which weights or data are meant, or the run's are damaged.
+        RecipeError: If weights or data are missing, or the run's configuration is damaged.
     """
     given = {name: value for name, value in given.items() if value not in (None, [])}
     if config:
@@ -162,11 +164,11 @@ def run(evaluation, devices=ONE_DEVICE):
         devices: `training.distribute.devices.Devices`.
 
     Returns:
-        A dict of figures: "top1", "top5", "images", "images_per_second" and "classes", a dict from the names of the
-        classes to their accuracies; with `mirrored` also that, a dict of "top1" and "top5".
+        A dict with "top1", "top5", "images", "images_per_second" and "classes", a dict from class names to their
+        accuracies; with `mirrored`, also "mirrored", a dict with "top1" and "top5".
 
     Raises:
-        RecipeError: If there is no classifier in the weights, or its classes are not those of the data.
+        RecipeError: If the weights are not those of a classifier, or its classes are not those of the data.
     """
     check_resize(evaluation.resize)
     check_scale(evaluation.scale, evaluation.mean, evaluation.deviation)

@@ -1,4 +1,4 @@
-"""Exports of what a run has saved: made with TensorFlow, in a process of its own where Keras has another backend."""
+"""Exports a run's saved model with TensorFlow; if Keras has another backend, in a separate process."""
 
 import importlib.util
 import os
@@ -16,7 +16,7 @@ EXPORT = "import sys; from keras_cnv2.commands.main import main; sys.exit(main(s
 
 
 def require_tensorflow():
-    """Raises an `ImportError` where exports will not be possible: before a training, not after it."""
+    """Raises an `ImportError` if TensorFlow is missing. Call this before training, since the export comes after it."""
     if importlib.util.find_spec("tensorflow") is None:
         raise ImportError(
             'The SavedModel at the end is made with TensorFlow, on any backend of Keras: pip install "tensorflow"'
@@ -24,14 +24,14 @@ def require_tensorflow():
 
 
 def export_saved(model, folder):
-    """Exports a classifier as a SavedModel; one that is there gives way.
+    """Exports a classifier as a SavedModel, replacing an existing one.
 
     Args:
         model: Path of the `.keras` file.
         folder: Path of the folder to write.
 
     Raises:
-        TrainingError: If the process that exports fails; its output is in the message.
+        TrainingError: If the exporting process fails; its output is in the message.
     """
     if keras.backend.backend() == "tensorflow":
         export_saved_model(keras.saving.load_model(model), folder, overwrite=True)

@@ -34,7 +34,7 @@ def add_arguments(parser):
 
 
 def outcome(args):
-    """Does what was asked for. Returns the `Outcome`."""
+    """Runs the command. Returns the `Outcome`."""
     return outcome_of(run, FINETUNING, args)
 
 
@@ -43,7 +43,7 @@ def main(args):
 
 
 def show(folder, metrics):
-    """Prints what a run came to."""
+    """Prints the results of a run."""
     if metrics is None:
         return
     if "top1" in metrics:
@@ -52,20 +52,20 @@ def show(folder, metrics):
 
 
 def run(recipe, folder, devices=ONE_DEVICE, finish=None, change=False):
-    """Trains to the end of a recipe, going on if the folder has an interrupted run of it.
+    """Trains to the end of a recipe, resuming an interrupted run of it in the folder.
 
     Writes classifier.keras (with `recipe.ema` the averaged weights), best.keras after each epoch that is the best so
     far, learning_curves.png, confusion_matrix.png, predictions.png, metrics.json, the logs and the checkpoints.
 
     Args:
         recipe: `training.recipes.fields.Finetuning`.
-        folder: Path of the run.
+        folder: Path of the run's folder.
         devices: `training.distribute.devices.Devices`.
         finish: "newest" or "best" to end the run with this checkpoint, without a further step.
-        change: Whether a run may go on with another recipe, see `training.runs.folder.open_run`.
+        change: Whether a run may resume with another recipe, see `training.runs.folder.open_run`.
 
     Returns:
-        What is in metrics.json, a dict; `None` on all workers but the chief.
+        The content of metrics.json, a dict; `None` on all workers except the chief.
     """
     source, weights = start_run(recipe, folder, devices, finish=finish, change=change)
     with devices.scope():
@@ -100,13 +100,13 @@ def run(recipe, folder, devices=ONE_DEVICE, finish=None, change=False):
     with devices.scope():
         trained = with_softmax(classifier, recipe)
     if devices.is_chief:
-        results.save(trained, folder / MODEL)  # before evaluation compiles it
+        results.save(trained, folder / MODEL)  # before evaluation compiles the model
     found = evaluate(trained, source, recipe, recipe.step_batch, devices) if source.validation_size else ({}, None)
     return devices.on_chief(lambda: _written(classifier, trained, recipe, source, progress, folder, devices, *found))
 
 
 def _rand_augment(recipe, channels):
-    """The recipe's magnitude; 0 for images that RandAugment is not for, which the log says."""
+    """Returns the recipe's magnitude of RandAugment; 0, with a warning, for channels that RandAugment cannot take."""
     if recipe.rand_augment and channels not in PICTURE_CHANNELS:
         logger.warning("images of %d channels: trained without RandAugment, which is for 1 or 3", channels)
         return 0.0
@@ -114,7 +114,7 @@ def _rand_augment(recipe, channels):
 
 
 def _written(classifier, trained, recipe, source, progress, folder, devices, scores, matrix):
-    """Writes what a run leaves beside its weights. Returns what is in metrics.json."""
+    """Writes all results of a run except its weights. Returns the content of metrics.json."""
     results.draw_curves(progress.history, folder, ("loss", "accuracy"))
     metrics = results.last(progress.history, "accuracy") | results.summary(trained, progress)
     if scores:

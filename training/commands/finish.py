@@ -29,7 +29,7 @@ def add_arguments(parser):
 
 
 def outcome(args):
-    """Does what was asked for. Returns the `Outcome`."""
+    """Runs the command. Returns the `Outcome`."""
     folder = Path(args.run)
     kind, command = _command_of(folder)
     recipe = recipe_of(folder, kind)
@@ -44,10 +44,10 @@ def main(args):
 
 
 def _command_of(folder):
-    """The kind of recipe that a run has, and the command that runs it.
+    """Returns the class of a run's recipe, and the command that runs it.
 
     Raises:
-        RunError: If there is no such run, or it is finished.
+        RunError: If the run is already finished, or its kind is unknown.
     """
     if (folder / METRICS).exists():
         raise RunError(f"This run is finished, its model is there. Received: {folder}")

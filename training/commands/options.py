@@ -1,4 +1,4 @@
-"""A recipe's fields as options of the command line."""
+"""Command-line options for the fields of a recipe."""
 
 import argparse
 import dataclasses
@@ -18,7 +18,7 @@ def add_options(parser, rows, default):
     Args:
         parser: An `argparse` parser.
         rows: Dict from names to recipes of one class.
-        default: Name of the recipe that is taken where none is given.
+        default: Name of the default recipe.
     """
     kind = type(rows[default])
     source = parser.add_mutually_exclusive_group()
@@ -50,14 +50,14 @@ def add_options(parser, rows, default):
 
 
 def chosen_recipe(args, rows):
-    """The recipe that was asked for, with the fields that were given.
+    """Returns the recipe that the options name, with the fields that they set.
 
     Raises:
-        RecipeError: If a field has an impossible value, or there is no such recipe in the configuration.
+        RecipeError: If a field has an invalid value, or the configuration does not hold such a recipe.
     """
     row = recipe_of(args.config, type(rows[args.recipe])) if args.config else rows[args.recipe]
     given = {field.name: getattr(args, field.name) for field in dataclasses.fields(row) if hasattr(args, field.name)}
-    if given.get("model") and row.depths:  # a published size in place of the row's own architecture
+    if given.get("model") and row.depths:  # a published size replaces the row's own architecture
         given = {"depths": None, "dims": None, **given}
     elif given.get("depths") and row.model:
         given = {"model": None, **given}
@@ -66,7 +66,7 @@ def chosen_recipe(args, rows):
 
 
 def _check_warm_up(row, given):
-    """Raises a `RecipeError` if a row's own warm-up is longer than the run asked for; warns if it is most of it."""
+    """Raises a `RecipeError` if a recipe's warm-up exceeds the requested run; warns if it exceeds half of it."""
     for length in ("epochs", "iterations"):
         warm_up = f"warmup_{length}"
         if warm_up in given or not 0 < given.get(length, 0) < 2 * getattr(row, warm_up, 0):
@@ -88,12 +88,12 @@ def _check_warm_up(row, given):
 
 
 def option(name):
-    """The option of a field: `--base-lr` for "base_lr"."""
+    """Returns the option of a field: `--base-lr` for "base_lr"."""
     return "--" + name.replace("_", "-")
 
 
 def explanations(kind):
-    """What each field means, from the docstrings of a recipe's class and its parents."""
+    """Returns the help text of each field, from the docstrings of a recipe's class and its parents."""
     found = {}
     for cls in kind.__mro__[:-1]:
         lines = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", cls.__doc__, flags=re.MULTILINE)

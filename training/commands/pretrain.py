@@ -31,7 +31,7 @@ def add_arguments(parser):
 
 
 def outcome(args):
-    """Does what was asked for. Returns the `Outcome`."""
+    """Runs the command. Returns the `Outcome`."""
     return outcome_of(run, PRETRAINING, args)
 
 
@@ -40,26 +40,26 @@ def main(args):
 
 
 def show(folder, metrics):
-    """Prints what a run came to."""
+    """Prints the results of a run."""
     if metrics:
         losses = f"loss {metrics['first_loss']:.4f} -> {metrics['loss']:.4f}, " if "loss" in metrics else ""
         print(f"{losses}weights: {printable(folder / MODEL)}")
 
 
 def run(recipe, folder, devices=ONE_DEVICE, finish=None, change=False):
-    """Pre-trains to the end of a recipe, going on if the folder has an interrupted run of it.
+    """Pre-trains to the end of a recipe, resuming an interrupted run of it in the folder.
 
     Writes fcmae.keras, reconstructions.png, learning_curves.png, metrics.json, the logs and the checkpoints.
 
     Args:
         recipe: `training.recipes.fields.Pretraining`.
-        folder: Path of the run.
+        folder: Path of the run's folder.
         devices: `training.distribute.devices.Devices`.
         finish: "newest" or "best" to end the run with this checkpoint, without a further step.
-        change: Whether a run may go on with another recipe, see `training.runs.folder.open_run`.
+        change: Whether a run may resume with another recipe, see `training.runs.folder.open_run`.
 
     Returns:
-        What is in metrics.json, a dict; `None` on all workers but the chief.
+        The content of metrics.json, a dict; `None` on all workers except the chief.
     """
     source, weights = start_run(recipe, folder, devices, finish=finish, change=change, labelled=False)
     with devices.scope():
@@ -74,7 +74,7 @@ def run(recipe, folder, devices=ONE_DEVICE, finish=None, change=False):
 
 
 def _written(fcmae, progress, folder, reconstruct):
-    """Writes what a run leaves. Returns what is in metrics.json."""
+    """Writes all results of a run. Returns the content of metrics.json."""
     reconstruct.catch_up(fcmae, progress)
     results.save(fcmae, folder / MODEL)
     results.draw_curves(progress.history, folder, ("loss",))
@@ -86,9 +86,9 @@ def _written(fcmae, progress, folder, reconstruct):
 
 
 class Reconstruct(keras.callbacks.Callback):
-    """Paints the same pictures under the same masks after epochs 1, 2, 4, 8 and so on, and after the last.
+    """Reconstructs the same images with the same masks after epochs 1, 2, 4, 8, ... and after the last epoch.
 
-    Writes reconstructions.png, and each as reconstructions/epoch-NNNN.png.
+    Writes reconstructions.png, and a copy of each version as reconstructions/epoch-NNNN.png.
 
     Args:
         images: Array `(N, H, W, channels)`.
@@ -108,10 +108,10 @@ class Reconstruct(keras.callbacks.Callback):
             self._paint(done)
 
     def catch_up(self, model, progress):
-        """Paints after the last epoch if that was not done: the run was killed just then, or ends early."""
+        """Draws the last reconstructions if they are missing: the run was killed before drawing, or ends early."""
         self.set_model(model)
         done = progress.history[-1]["epoch"] if progress.history else 0
-        if done < self.recipe.epochs:  # and perhaps some steps more
+        if done < self.recipe.epochs:  # ends early, possibly within an epoch
             self._paint_latest()
         elif not self._path(done).exists():
             self._paint(done)
@@ -123,7 +123,7 @@ class Reconstruct(keras.callbacks.Callback):
         path = self._path(done)
         path.parent.mkdir(exist_ok=True)
         latest = self._paint_latest()
-        with replacing(path) as temporary:  # the last of all: where it is, the other is of the same epoch
+        with replacing(path) as temporary:  # written last: if it exists, reconstructions.png is of the same epoch
             shutil.copyfile(latest, temporary)
 
     def _paint_latest(self):

@@ -16,7 +16,7 @@ from . import finetune, pretrain, served
 from .exported import export_saved, require_tensorflow
 from .start import Outcome, add_run_options, folder_of, make_reproducible, positive_int
 
-# Served and Keras's own probabilities may differ by float32 rounding only.
+# The exported model's probabilities may differ from Keras's by float32 rounding only.
 EXPORT_TOLERANCE = 1e-5
 
 
@@ -29,7 +29,7 @@ def add_arguments(parser):
 
 
 def outcome(args):
-    """Does what was asked for. Returns the `Outcome`."""
+    """Runs the command. Returns the `Outcome`."""
     folder = folder_of(args)
     pretraining = with_epochs(PRETRAINING["quickstart"], args.pretrain_epochs, args.seed)
     finetuning = with_epochs(FINETUNING["quickstart"], args.finetune_epochs, args.seed)
@@ -43,21 +43,21 @@ def main(args):
 
 
 def with_epochs(recipe, epochs, seed):
-    """The same for other epochs and another seed; the warm-up takes at most half of them."""
+    """Returns a recipe with other epochs and seed, and a warm-up of at most half of the epochs."""
     warmup = min(recipe.warmup_epochs, epochs // 2)
     return dataclasses.replace(recipe, epochs=epochs, warmup_epochs=warmup, seed=seed)
 
 
 def run(pretraining, finetuning, folder):
-    """Runs the whole of it; an interrupted run goes on where it was.
+    """Runs the whole quickstart, or resumes an interrupted one.
 
     Returns:
-        What is in metrics.json, a dict.
+        The content of metrics.json, a dict.
 
     Raises:
-        FileExistsError: If it is finished.
-        ImportError: If there is no TensorFlow to export with.
-        RunError: If what is there was begun with other recipes.
+        FileExistsError: If the quickstart in this folder is finished.
+        ImportError: If TensorFlow, which exports the model, is not installed.
+        RunError: If the folder has runs with other recipes.
     """
     check_new(folder)
     require_tensorflow()
@@ -87,10 +87,10 @@ def _run(phase, recipe, folder):
 
 
 def export(folder, recipe):
-    """Exports the classifier and lets a new process predict with it.
+    """Exports the classifier and predicts with it in a new process.
 
     Returns:
-        The largest difference between served and Keras's own probabilities on the test images.
+        The largest difference between the exported model's and Keras's probabilities on the test images.
     """
     make_reproducible(recipe)
     images = open_source(recipe).test.images

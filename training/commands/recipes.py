@@ -23,13 +23,13 @@ PAPER_NAMES = {
 
 
 def table(rows):
-    """Recipes as a table for the terminal, as the paper prints them: a field a line, a recipe a column.
+    """Formats recipes as a table for the terminal, as in the paper: one line per field, one column per recipe.
 
     Args:
         rows: Dict from names to recipes of one class.
 
     Returns:
-        A string. Fields that are at their default in all of the recipes are left out.
+        A string. Fields that have their default in all recipes are left out.
     """
     kind = type(next(iter(rows.values())))
     shown = [f.name for f in fields(kind) if any(getattr(row, f.name) != f.default for row in rows.values())]
@@ -44,7 +44,7 @@ def _title(name):
 
 
 def show(value):
-    """A field's value as it is written on the command line."""
+    """Returns a field's value as text for the command line."""
     if value is None:
         return "none"
     if isinstance(value, tuple):
@@ -53,7 +53,7 @@ def show(value):
 
 
 def all_tables():
-    """All recipes: titles -> names -> recipes."""
+    """Returns all recipes: titles -> names -> recipes."""
     return TABLES | {"Segmentation": SEGMENTATION, "Detection": DETECTION}
 
 
@@ -65,7 +65,7 @@ def add_arguments(parser):
 
 
 def outcome(args):
-    """All that was asked for: titles -> names -> recipes."""
+    """Runs the command. Returns the recipes: titles -> names -> recipes."""
     if args.config:
         kinds = {type(row).__name__: type(row) for rows in all_tables().values() for row in rows.values()}
         kind = read_config(args.config)["kind"]

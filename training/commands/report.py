@@ -14,7 +14,7 @@ def add_arguments(parser):
 
 
 def outcome(args):
-    """Does what was asked for. Returns the page's path."""
+    """Runs the command. Returns the page's path."""
     return run(args.runs, args.out)
 
 
@@ -26,8 +26,8 @@ def run(folders, out=None):
     """Writes the page.
 
     Args:
-        folders: Paths of runs, finished or not, or of folders that hold some, like the quickstart's.
-        out: Path of the page; by default report.html in the runs' folder, or in the one that they have in common.
+        folders: Paths of runs, finished or not, or of folders that hold runs, like the quickstart's.
+        out: Path of the page; by default report.html in the common folder of all runs.
 
     Returns:
         The page's path.

@@ -1,4 +1,4 @@
-"""How the values of an .npz file become those of pictures: as in the run that the weights are of."""
+"""Scales the values of an .npz file as in the run that produced the weights."""
 
 import dataclasses
 import logging
@@ -14,7 +14,10 @@ SCALING = ("scale", "mean", "deviation")
 
 
 def run_of(weights):
-    """The folder of the run that weights are of: that folder, its model or one of its checkpoints. Else `None`."""
+    """Returns the folder of the run that weights belong to, or `None`.
+
+    Weights may be the folder itself, a model in it or one of its checkpoints.
+    """
     if not weights or not Path(weights).exists():  # a published tag
         return None
     path = Path(weights)
@@ -23,13 +26,13 @@ def run_of(weights):
 
 
 def scaling_of(run):
-    """How a run scaled its values: a dict of the fields that it was given, or of what it took from its data.
+    """Returns how a run scaled its values: a dict of the fields that were given, or of those measured on its data.
 
     Args:
-        run: Path of its folder or of its config.json.
+        run: Path of the run's folder or of its config.json.
 
     Raises:
-        RecipeError or RunError: If that is damaged.
+        RecipeError or RunError: If the file is damaged.
     """
     config = read_config(run)
     told = {name: config[name] for name in SCALING if config.get(name) is not None}
@@ -40,9 +43,9 @@ def scaling_of(run):
 
 
 def like_weights(recipe):
-    """A recipe for an .npz file whose values are scaled as in the run that its weights are of, which the log says.
+    """Returns a recipe for an .npz file that scales its values as in the run that produced the weights; logs this.
 
-    What a recipe says itself counts; where the run had something else, that is said.
+    The recipe's own scaling has priority; if it differs from that of the run, a warning is logged.
     """
     run = run_of(recipe.weights)
     if run is None or not str(recipe.data).endswith(".npz"):

@@ -27,7 +27,7 @@ def add_arguments(parser):
 
 
 def outcome(args):
-    """Does what was asked for. Returns the `Outcome`."""
+    """Runs the command. Returns the `Outcome`."""
     return outcome_of(run, SEGMENTATION, args)
 
 
@@ -36,7 +36,7 @@ def main(args):
 
 
 def show(folder, metrics):
-    """Prints what a run came to."""
+    """Prints the results of a run."""
     if metrics:
         if "iou" in metrics:
             print(tables.segmentation(metrics))
@@ -44,23 +44,23 @@ def show(folder, metrics):
 
 
 def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=None, change=False):
-    """Trains to the end of a recipe, going on if the folder has an interrupted run of it.
+    """Trains to the end of a recipe, resuming an interrupted run of it in the folder.
 
     Writes segmenter.keras (with `recipe.ema` the averaged weights), best.keras after each epoch that is the best so
     far, the folder saved_model, overlays.png, iou.png, learning_curves.png, metrics.json, the logs and the checkpoints.
 
     Args:
         recipe: `training.recipes.segmentation.Segmentation`.
-        folder: Path of the run.
+        folder: Path of the run's folder.
         devices: `training.distribute.devices.Devices`.
-        new_encoder: From recipe and weights to the encoder under the head.
+        new_encoder: Function of recipe and weights that returns the encoder under the head.
         finish: "newest" or "best" to end the run with this checkpoint, without a further step.
-        change: Whether a run may go on with another recipe, see `training.runs.folder.open_run`.
+        change: Whether a run may resume with another recipe, see `training.runs.folder.open_run`.
 
     Returns:
-        What is in metrics.json, a dict; `None` on all workers but the chief.
+        The content of metrics.json, a dict; `None` on all workers except the chief.
     """
-    # These need TensorFlow, without which other commands run.
+    # Imported here because they need TensorFlow, and other commands run without it.
     from ..data.scenes.sources import open_scenes
     from ..evaluation.segmentation import evaluate
 
@@ -87,7 +87,7 @@ def run(recipe, folder, devices=ONE_DEVICE, new_encoder=new_backbone, finish=Non
 
 
 def _written(model, recipe, source, progress, folder, scores):
-    """Writes what a run leaves beside its weights. Returns what is in metrics.json."""
+    """Writes all results of a run except its weights. Returns the content of metrics.json."""
     from ..evaluation.segmentation import examples
 
     results.draw_curves(progress.history, folder, ("loss", "mean_iou"))

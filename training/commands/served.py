@@ -1,4 +1,4 @@
-"""Predictions of a SavedModel in a process of its own: TensorFlow and NumPy, nothing of Keras or of ours.
+"""Predicts with a SavedModel in a separate process that imports only TensorFlow and NumPy, not this package or Keras.
 
 python -m training.commands.served SAVED_MODEL IMAGES.npy PREDICTIONS.npy
 """
@@ -12,14 +12,14 @@ import numpy as np
 
 
 def predict_in_new_process(saved_model, images):
-    """Predicts with a SavedModel as a server would, in a new process that only has the files.
+    """Predicts with a SavedModel as a server would, in a new process that has only the exported files.
 
     Args:
-        saved_model: Path of a classifier's folder, from `keras_cnv2.export_saved_model`.
+        saved_model: Path of a classifier's folder, written by `keras_cnv2.export_saved_model`.
         images: Array, the model's input.
 
     Returns:
-        The probabilities of the classes, an array.
+        The class probabilities, an array.
 
     Raises:
         RuntimeError: If the process fails; its output is in the message.

@@ -1,4 +1,4 @@
-"""What the commands have in common: the run's name, its seed, the weights it starts from."""
+"""Starts runs, for all commands: a run's folder, devices, seed and the weights it starts from."""
 
 import argparse
 import dataclasses
@@ -21,7 +21,7 @@ from .scaling import like_weights
 
 logger = logging.getLogger(__name__)
 
-# The models that other runs start from, and the kinds of runs that end with them.
+# Models that other runs can start from, and the kinds of runs that write them.
 KINDS = {
     "fcmae.keras": "Pretraining",
     "classifier.keras": "Finetuning",
@@ -31,13 +31,13 @@ KINDS = {
 
 
 def add_run_options(parser, name):
-    """Adds the options that say where a run is kept."""
+    """Adds the options for the folder of a run."""
     parser.add_argument("--name", type=folder_name, default=name, help="of the run (default: %(default)s)")
     parser.add_argument("--runs", default="runs", help="folder of all runs (default: %(default)s)")
 
 
 def add_device_options(parser):
-    """Adds the options that say where a run computes."""
+    """Adds the options for the devices of a run."""
     group = parser.add_argument_group("devices, see docs/distribute.md")
     group.add_argument(
         "--strategy",
@@ -54,16 +54,16 @@ def add_device_options(parser):
 
 
 def devices_of(args):
-    """The devices that were asked for."""
+    """Returns the devices that the options name."""
     return open_devices(args.strategy, args.cluster, args.task)
 
 
 class Outcome(NamedTuple):
-    """What a command came to.
+    """The result of a command.
 
     Args:
-        folder: Path of the run.
-        metrics: Dict of its figures, what metrics.json holds; `None` on all workers but the chief.
+        folder: Path of the run's folder.
+        metrics: The content of metrics.json, a dict; `None` on all workers except the chief.
     """
 
     folder: Path
@@ -71,12 +71,12 @@ class Outcome(NamedTuple):
 
 
 def outcome_of(run, rows, args):
-    """Runs the recipe that was asked for, where it was asked for.
+    """Runs the recipe that the options name, in their folder and on their devices.
 
     Args:
-        run: Function of a recipe, a folder, devices and `change` that trains, and returns the metrics.
+        run: Function of a recipe, a folder, devices and `change` that trains and returns the metrics.
         rows: Dict from names to recipes.
-        args: Options, as `add_run_options`, `add_device_options` and `options.add_options` define them.
+        args: Options as defined by `add_run_options`, `add_device_options` and `options.add_options`.
 
     Returns:
         The `Outcome`.
@@ -101,17 +101,17 @@ def positive_int(text):
 
 
 def folder_of(args):
-    """The folder of the run that was asked for."""
+    """Returns the folder of the run that the options name."""
     folder = Path(args.runs) / args.name
     try:
         str(folder).encode()
-    except UnicodeEncodeError as error:  # its name has bytes of another encoding; TensorFlow fails with it, much later
+    except UnicodeEncodeError as error:  # bytes of another encoding, with which TensorFlow would fail much later
         raise RunError(f"A run's folder must have a name in UTF-8. Received: {str(folder)!r}") from error
     return folder
 
 
 def make_reproducible(recipe):
-    """Seeds all random generators; with `recipe.deterministic`, sums get a fixed order as well."""
+    """Seeds all random generators; with `recipe.deterministic`, also makes TensorFlow's operations deterministic."""
     keras.utils.set_random_seed(recipe.seed)
     if recipe.deterministic and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -120,23 +120,23 @@ def make_reproducible(recipe):
 
 
 def start_run(recipe, folder, devices, open_data=None, finish=None, change=False, **about_data):
-    """Opens data, weights and the chief's folder of a run; on all workers or on none.
+    """Opens the data, the weights and, on the chief, the folder of a run. Succeeds on all workers or fails on all.
 
     Args:
         recipe: The recipe, the same on all workers.
-        folder: Path of the run.
+        folder: Path of the run's folder.
         devices: `training.distribute.devices.Devices`.
-        open_data: From the recipe to its source of data; by default that of images.
-        finish: Not `None` for a run that makes no further step, and needs no weights to start from.
-        change: Whether a run may go on with another recipe, see `training.runs.folder.open_run`.
-        **about_data: For `open_data`.
+        open_data: Function from the recipe to its data source; by default `open_source`, for images.
+        finish: Not `None` for a run that makes no further step and thus needs no weights to start from.
+        change: Whether a run may resume with another recipe, see `training.runs.folder.open_run`.
+        **about_data: Keyword arguments for `open_data`.
 
     Returns:
-        The source of data, and a path or tag of the weights to start from or `None`.
+        The data source, and the path or tag of the weights to start from, or `None`.
 
     Raises:
         TrainingError: If another worker fails, or has another recipe, other data or other packages.
-        ValueError or OSError: If there is something wrong with recipe, data, weights or folder.
+        ValueError or OSError: If recipe, data, weights or folder are invalid.
     """
     with devices.agreement() as facts:
         devices.check_batch_size(recipe.batch_size, recipe.accumulation)
@@ -165,16 +165,16 @@ def start_run(recipe, folder, devices, open_data=None, finish=None, change=False
 
 
 def weights_of(recipe, finished=tuple(KINDS)):
-    """What a recipe's `weights` mean: of a run's folder the model in it, else a path or tag as it is.
+    """Resolves a recipe's `weights`: for a run's folder, returns the model in it; returns any other path or tag as is.
 
-    Of a run that is not finished, its best model or its newest checkpoint is taken, and the log says so.
+    For an unfinished run, returns its best model or its newest checkpoint, and logs this.
 
     Args:
         recipe: The recipe.
-        finished: File names of models in a run's folder, the first that is there is taken.
+        finished: File names of models in a run's folder; the first that exists is returned.
 
     Raises:
-        RunError: If the folder is of another kind of run.
+        RunError: If the folder belongs to another kind of run.
         CheckpointError: If the run has no checkpoint yet.
     """
     folder = Path(recipe.weights)

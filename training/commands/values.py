@@ -1,4 +1,4 @@
-"""Types of a recipe's fields: how their values are written, and text as a value."""
+"""Converts text to values of the types that a recipe's fields have, and names these types."""
 
 import argparse
 import math
@@ -7,12 +7,12 @@ import typing
 
 
 def choices(annotation):
-    """The alternatives of a type annotation, as a tuple."""
+    """Returns the alternatives of a type annotation, as a tuple."""
     return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
 
 
 def type_names(annotation):
-    """How values of a type are written, for help and errors."""
+    """Returns the names of a type's alternatives, for help and errors."""
 
     def name(kind):
         if kind is types.NoneType:
@@ -25,7 +25,7 @@ def type_names(annotation):
 
 
 def converter(annotation):
-    """A function from text to a value of the annotated type."""
+    """Returns a function that converts text to a value of the annotated type."""
 
     def convert(text):
         for kind in choices(annotation):
@@ -40,17 +40,17 @@ def converter(annotation):
 
 
 def parts_of(kind, count):
-    """The types of the parts of a tuple; of one that may have any length, `count` of them."""
+    """Returns the types of a tuple's elements; `count` of them if the tuple may have any length."""
     parts = typing.get_args(kind)
     return parts[:1] * count if ... in parts else parts
 
 
-# Values that are words.
+# Values that are written as words.
 WORDS = {types.NoneType: {"none": None}, bool: {"true": True, "false": False}}
 
 
 def _value(text, kind):
-    """The text as one plain type. Raises a `ValueError` if it is none of that."""
+    """Converts text to one type without alternatives. Raises a `ValueError` if that is not possible."""
     parts = typing.get_args(kind)
     if parts:
         texts = text.split(",")

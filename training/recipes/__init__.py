@@ -1,4 +1,4 @@
-"""Recipes: their fields (fields, dense), and their rows (images, segmentation, detection)."""
+"""Recipes: their fields (in fields, dense, segmentation and detection) and rows (images, segmentation, detection)."""
 
 from . import detection as detection
 from . import images as images

@@ -1,4 +1,4 @@
-"""What segmentation and detection have in common: a recipe in steps, an encoder under a head."""
+"""Fields that segmentation and detection share: training counted in steps, an encoder under a head."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from .fields import Training
 
 SCHEDULES = ("poly", "steps")
 
-# For pictures of one's own, on two CPU cores.
+# For users' own small data sets, on two CPU cores.
 SMALL = {
     "model": "atto",
     "image_size": 256,
@@ -25,20 +25,20 @@ SMALL = {
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Training):
-    """Training of an encoder with a head for dense prediction, counted in steps of the optimizer.
+    """Training of an encoder with a head for dense prediction, counted in optimizer steps.
 
     Args:
         weights: Weights of the encoder to start from: the folder of a run (pre-training or fine-tuning), a published
             tag or a file; none for random values.
-        lr: Learning rate after the warm-up, for the batch as it is.
-        schedule: "poly", a straight line down to 0; or "steps", a tenth from 27/36 of the run on, a hundredth from
-            33/36 on.
-        iterations: Steps of the optimizer.
-        warmup_iterations: Of these, steps in which the learning rate rises from 0.
-        report_every: Steps that make an epoch of the log, after which there is validation.
+        lr: Learning rate after the warm-up, not scaled by the batch size.
+        schedule: "poly", which falls linearly to 0; or "steps", which falls to a tenth at 27/36 of the run and to a
+            hundredth at 33/36.
+        iterations: Number of optimizer steps.
+        warmup_iterations: Number of first steps in which the learning rate rises from 0.
+        report_every: Number of steps in an epoch of the log; validation follows each epoch.
         layer_decay: Factor on the learning rate from each layer of the encoder to the one below.
         layer_decay_type: "single": every block is a layer; "group": twelve groups of blocks, for base to huge.
-        ema: Momentum of the moving average of the weights, which is what is evaluated and saved; none for no average.
+        ema: Momentum of the moving average of the weights, which is evaluated and saved; none for no average.
         scale: Smallest and largest factor by which pictures are resized.
     """
 
@@ -67,24 +67,24 @@ class Dense(Training):
 
     @property
     def epochs(self):
-        """Epochs of the log."""
+        """Number of epochs in the log."""
         return self.iterations // self.report_every
 
     @property
     def sides(self):
-        """Height and width of the model's images, `None` where they are free."""
+        """Height and width of the model's input, `None` where they may vary."""
         return None, None
 
     @property
     def parts(self):
-        """As those of `training.recipes.fields.Recipe`: there is one."""
+        """As in `training.recipes.fields.Recipe`: here a single part."""
         return [(self, self.epochs)]
 
     def steps_per_epoch(self, images):
-        """The number of steps in an epoch of the log, however many images there are."""
+        """Returns the number of training steps in an epoch of the log, for any number of images."""
         return self.report_every * self.accumulation
 
     def learning_rate(self, updates_per_epoch):
-        """The learning rate by the optimizer's steps."""
+        """Returns the learning rate schedule, which counts optimizer steps."""
         falling = {"poly": schedules.poly, "steps": schedules.stepwise}[self.schedule](self.lr, self.iterations)
         return schedules.Warmup(falling, self.warmup_iterations)

@@ -9,19 +9,19 @@ NMS = ("soft", "hard")
 
 @dataclass(frozen=True, kw_only=True)
 class Detection(Dense):
-    """An encoder and RetinaNet's heads, from pictures with boxes.
+    """Training of an encoder with RetinaNet's heads on pictures with boxes.
 
     Args:
-        data: The data set: a folder as of Pascal VOC or as of COCO, or "tfds:NAME" for TensorFlow Datasets.
-        image_size: Side of the square images that are trained on and tested, in pixels; a multiple of 32.
-        head_width: Channels of the feature pyramid and of the heads.
-        head_convs: Convolutions of each head before its last.
-        scale: Smallest and largest size of a picture's frame, relative to `image_size`.
-        max_boxes: Places for boxes in an image.
-        min_box: Boxes with a shorter side, in pixels of the image, are left out.
-        nms: "soft": the scores of boxes that overlap better ones fall; "hard": they are left out.
-        score_threshold: What is exported leaves out boxes of a lower score; the test counts them.
-        iou_threshold: From which overlap on boxes are left out by hard NMS.
+        data: The data set: a folder in Pascal VOC or COCO layout, or "tfds:NAME" for TensorFlow Datasets.
+        image_size: Side of the square images in training and evaluation, in pixels; a multiple of 32.
+        head_width: Number of channels of the feature pyramid and of the heads.
+        head_convs: Number of convolutions of each head before its last one.
+        scale: Smallest and largest factor by which pictures are resized; 1 fits a picture into `image_size`.
+        max_boxes: Maximum number of boxes in an image.
+        min_box: Boxes with a shorter side than this, in pixels of the image, are left out.
+        nms: "soft" lowers the scores of boxes that overlap better ones; "hard" removes these boxes.
+        score_threshold: The exported model leaves out boxes with a lower score; the evaluation counts them.
+        iou_threshold: Overlap (IoU) from which hard NMS removes boxes.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), appendix, "COCO object detection"; RetinaNet (arXiv 1708.02002).
     """
@@ -47,8 +47,8 @@ class Detection(Dense):
         check("iou_threshold", 0 < self.iou_threshold <= 1, "above 0 and up to 1")
 
 
-# 36 epochs of 118,287 pictures in batches of 32. Of layer decay (0.9, 0.95) and drop path (0.2 to 0.5) the paper names
-# what it tried, not what was best for which size.
+# 36 epochs of 118,287 pictures in batches of 32. For layer decay (0.9, 0.95) and drop path (0.2 to 0.5) the paper gives
+# only the values that were tried, not the best ones for each size.
 _COCO = {
     "data": "tfds:coco/2017",
     "weights": "fcmae_ft_in1k",
@@ -67,7 +67,7 @@ _SMALL = {**SMALL, "head_width": 64, "head_convs": 2, "scale": (0.8, 1.25), "cli
 
 DETECTION = {
     "objects": Detection(**_SMALL),
-    # Blood cells, 205 pictures for training.
+    # Blood cells, 205 training pictures.
     "bccd": Detection(max_boxes=50, **_SMALL),
     "coco": Detection(model="base", layer_decay=0.9, drop_path=0.4, **_COCO),
     "coco_tiny": Detection(model="tiny", layer_decay=0.95, drop_path=0.2, **_COCO),

@@ -1,7 +1,7 @@
-"""What a recipe says: frozen fields with the paper's names, and what follows from them.
+"""The fields of recipes: frozen dataclasses with the paper's names, and values derived from them.
 
-The optimizer is AdamW, or Muon for the blocks' matrices and AdamW for the rest; without weight decay on anything of
-rank 1: norms, biases, GRN, the mask token.
+The optimizer is AdamW, or Muon for the matrices of the blocks and AdamW for the rest. Weights of rank 1 have no weight
+decay: norms, biases, GRN, the mask token.
 """
 
 from dataclasses import dataclass, replace
@@ -20,39 +20,41 @@ DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What all training has in common: data, encoder, optimizer.
+    """Fields that all kinds of training share: data, encoder, optimizer.
 
     Args:
         data: The data set: a folder of pictures, "tfds:NAME" for TensorFlow Datasets, "digits" for scikit-learn's
-            handwritten digits, or an .npz file with train_images, train_labels and, if there are any, test_images and
+            handwritten digits, or an .npz file with train_images, train_labels and optionally test_images and
             test_labels.
-        validation_share: Share of the pictures held out where data have no validation split of their own.
-        max_unreadable: Largest share of the pictures that may be unreadable, ten anyway; those are named and skipped.
-        exif_orientation: Whether pictures are turned and mirrored as their EXIF data say, like viewers show them. Where
-            annotations have the size of a picture as it is stored, it is not.
+        validation_share: Share of the pictures that is held out if the data have no validation split.
+        max_unreadable: Largest share of the pictures that may be unreadable; ten are always allowed. Unreadable
+            pictures are logged and skipped.
+        exif_orientation: Whether pictures are turned and mirrored as their EXIF data say, as in image viewers. A
+            picture is not turned if its annotations have the size of the picture as stored.
         max_pixels: Height times width of the largest picture that is decoded; larger ones count as unreadable.
         model: Name of a published size, "atto" to "huge"; or give depths and dims.
-        depths: Blocks of each stage.
-        dims: Channels of each stage.
+        depths: Number of blocks in each stage.
+        dims: Number of channels in each stage.
         stem_stride: 4, or 2 or 1 for small images.
         weights: Weights to start from: the folder of a run, a published tag or a file; none for random values.
         image_size: Height and width of the images, in pixels.
         flip: Whether half of the images are mirrored.
-        batch_size: Images an optimizer step, over all devices and accumulated steps.
+        batch_size: Number of images in an optimizer step, over all devices and accumulated steps.
         optimizer: "adamw", or "muon" for the matrices of the blocks, with AdamW for all other weights.
         weight_decay: Decoupled weight decay.
         betas: AdamW's two decay rates.
-        drop_path: Rate of stochastic depth of the last block; it rises linearly from 0.
-        accumulation: Steps whose gradients are averaged into one of the optimizer, to save memory.
-        clip_norm: Largest norm of all gradients together; none for no clipping.
+        drop_path: Rate of stochastic depth in the last block; the rate rises linearly from 0 in the first block.
+        accumulation: Number of steps whose gradients are averaged for one optimizer step, to save memory.
+        clip_norm: Largest global norm of the gradients; none for no clipping.
         dtype: "float32", "mixed_bfloat16", or "mixed_float16" with loss scaling.
-        remat: Whether blocks are computed again for their gradients instead of kept (gradient checkpointing).
-        checkpoint_steps: Steps between checkpoints within an epoch; there is one at the end of each epoch anyway.
-        deterministic: Whether the same seed gives the same numbers to the last bit, at some cost on GPUs.
-        seed: Of initial values, order, augmentation, masks and drop path.
+        remat: Whether the activations of blocks are recomputed for the gradients instead of stored (gradient
+            checkpointing).
+        checkpoint_steps: Number of steps between checkpoints within an epoch; each epoch also ends with one.
+        deterministic: Whether the same seed gives bit-identical results, which is slower on GPUs.
+        seed: Seed of initial values, order, augmentation, masks and drop path.
     """
 
-    # The optimizer's settings that pre-training does not offer as fields.
+    # Settings of the optimizer that are not fields in pre-training.
     layer_decay, layer_decay_type, ema = 1.0, "single", None
 
     data: str | None = None
@@ -110,7 +112,7 @@ class Training:
             raise RecipeError(f"{name} must be {demand}. Received: {name}={getattr(self, name)}")
 
     def check_layer_decay(self):
-        """Raises a `RecipeError` if layer-wise decay or the moving average, where a recipe has them, are impossible."""
+        """Raises a `RecipeError` if the values of layer_decay, layer_decay_type or ema are invalid."""
         check = self._check
         check("layer_decay", 0 < self.layer_decay <= 1, "above 0 and up to 1")
         check("layer_decay_type", self.layer_decay_type in ("single", "group"), "one of single, group")
@@ -121,7 +123,7 @@ class Training:
 
     @property
     def step_batch(self):
-        """Images a step, of which `accumulation` make one of the optimizer."""
+        """Number of images in a training step; `accumulation` such steps make one optimizer step."""
         return self.batch_size // self.accumulation
 
     @property
@@ -131,7 +133,7 @@ class Training:
         return {"depths": source.depths, "dims": source.dims}
 
     def steps_per_pass(self, images):
-        """The number of steps in one pass over so many images; those that fill no whole batch are left out."""
+        """Returns the number of training steps in one pass over `images` images, without an incomplete last batch."""
         if images < self.batch_size:
             raise RecipeError(
                 f"batch_size must be at most the number of training images, {images}. "
@@ -141,7 +143,7 @@ class Training:
 
 
 def check_scale(scale, mean, deviation):
-    """Raises a `RecipeError` for values of an .npz file that are no scale, or no mean and deviation."""
+    """Raises a `RecipeError` if the scaling of an .npz file is invalid, see `Recipe`."""
     if scale is not None and not scale > 0:
         raise RecipeError(f"scale must be positive. Received: scale={scale}")
     if scale is not None and mean is not None:
@@ -157,31 +159,31 @@ def check_scale(scale, mean, deviation):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Training):
-    """What pre-training and fine-tuning have in common.
+    """Fields that pre-training and fine-tuning share.
 
-    The learning rate rises linearly through the warm-up to `base_lr * batch_size / 256`, and falls by half a cosine or
-    in a straight line.
+    The learning rate rises linearly during the warm-up to `base_lr * batch_size / 256`, then falls by half a cosine or
+    linearly.
 
     Args:
-        scale: Of an .npz file, the value that counts as white, 255. None for uint8 as it is, and for a mean and a
-            deviation where values are others.
-        mean: Of an .npz file, the mean of each channel, with a deviation of each: both become those that models expect
-            of pictures. None, of values other than uint8: those of train_images, which are logged.
-        deviation: Standard deviations to go with the mean.
-        train_share: Share of the training pictures that is used, the same of each class: how much few labels tell. Of
-            TensorFlow Datasets, the first of the split.
-        resize: How pictures become such images in evaluation: "crop" or "squash"; none for the paper's way.
+        scale: Value in an .npz file that becomes white, 255. None leaves uint8 values unchanged, and scales other
+            values by mean and deviation.
+        mean: Mean of each channel in an .npz file; values are scaled such that mean and deviation become those that
+            models expect. None, for values other than uint8, takes those of train_images and logs them.
+        deviation: Standard deviation of each channel, given with the mean.
+        train_share: Share of the training pictures that is used, the same for each class, to test training with few
+            labels. With TensorFlow Datasets, the first pictures of the split.
+        resize: How pictures become square images in evaluation: "crop" or "squash"; none for the paper's way.
         crop_area: Smallest and largest share of a picture's area that a random resized crop takes.
-        shift: By how many pixels an image is moved at most in each direction; free space shows its reflection.
-        alternate_flip: Whether an image that is mirrored in one epoch is not in the next, in place of a draw each time.
-        epochs: Passes over the training images.
-        warmup_epochs: Of these, epochs in which the learning rate rises from 0.
+        shift: Maximum random shift in pixels along each axis, with reflection at the border.
+        alternate_flip: Whether each image is mirrored in every other epoch instead of at random.
+        epochs: Number of passes over the training images.
+        warmup_epochs: Number of first epochs in which the learning rate rises from 0.
         base_lr: Learning rate for a batch of 256.
         min_lr: Learning rate at the end.
-        schedule: How the learning rate falls: "cosine", or "linear", which falls from the first step on, times the
-            warm-up.
-        grn: Whether Global Response Normalization learns; else it is kept the identity that it begins as, which makes
-            the blocks those of ConvNeXt V1, without layer scale.
+        schedule: How the learning rate falls: "cosine" after the warm-up; or "linear" from the first step on, times the
+            warm-up's factor.
+        grn: Whether Global Response Normalization learns. If not, it stays the identity, as initialised; the blocks
+            are then those of ConvNeXt V1 without layer scale.
     """
 
     scale: float | None = None
@@ -221,20 +223,20 @@ class Recipe(Training):
 
     @property
     def sides(self):
-        """Height and width of the model's images, `None` where they are free."""
+        """Height and width of the model's input, `None` where they may vary."""
         return self.image_size, self.image_size
 
     @property
     def parts(self):
-        """The parts of the training in order: pairs of a recipe and the number of epochs done at its end."""
+        """The parts of the training in order: pairs of a recipe and the number of epochs done when the part ends."""
         return [(self, self.epochs)]
 
     def steps_per_epoch(self, images):
-        """The number of steps in an epoch: a pass over so many images."""
+        """Returns the number of training steps in an epoch, which is one pass over `images` images."""
         return self.steps_per_pass(images)
 
     def learning_rate(self, updates_per_epoch):
-        """The learning rate by the optimizer's steps: a warm-up, then half a cosine or a straight line."""
+        """Returns the learning rate schedule, which counts optimizer steps: a warm-up, then half a cosine or linear."""
         if self.schedule == "linear":
             falling = schedules.poly(self.lr, self.epochs * updates_per_epoch, self.min_lr)
             return schedules.Warmup(falling, self.warmup_epochs * updates_per_epoch)
@@ -251,10 +253,10 @@ class Pretraining(Recipe):
     """FCMAE pre-training.
 
     Args:
-        mask_ratio: Share of hidden patches.
-        decoder_dim: Width of the decoder.
-        decoder_depth: Blocks of the decoder.
-        norm_pix_loss: Whether each patch of the target is normalised.
+        mask_ratio: Share of masked patches.
+        decoder_dim: Number of channels of the decoder.
+        decoder_depth: Number of blocks in the decoder.
+        norm_pix_loss: Whether each patch of the target is normalised by its own mean and standard deviation.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), table 8.
     """
@@ -275,24 +277,24 @@ class Pretraining(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class Finetuning(Recipe):
-    """Supervised training, from pre-trained weights or from none.
+    """Supervised training of a classifier, from pre-trained weights or from scratch.
 
     Args:
         frozen: Whether only the final norm and the head are trained (a linear probe).
-        first_size: Height and width of the images in the first epochs, in pixels, which saves time; none for the same
-            all along.
-        first_epochs: How many epochs these are.
+        first_size: Height and width of the images in the first epochs, in pixels; smaller ones save time. None for
+            image_size in all epochs.
+        first_epochs: Number of epochs with first_size.
         layer_decay: Factor on the learning rate from each layer to the one below.
         layer_decay_type: "single": every block is a layer; "group": twelve groups of blocks, for base to huge.
         rand_augment: Magnitude of RandAugment, 0 to 10; 0 for none.
-        rand_augment_std: Its spread.
+        rand_augment_std: Standard deviation of RandAugment's magnitude.
         erasing: Probability of random erasing.
-        cutout: Side of a square, in pixels, that is the mean colour in each image; 0 for none.
+        cutout: Side in pixels of a square in each image that is filled with the mean colour; 0 for none.
         label_smoothing: Share of the label that is spread over all classes.
-        mixup: Mixup's alpha; 0 for none.
-        cutmix: CutMix's alpha; 0 for none.
-        head_init: Factor on the initial values of the head; without weights to start from, it is 1.
-        ema: Momentum of the moving average of the weights, which is what is evaluated and saved; none for no average.
+        mixup: Alpha of mixup; 0 for none.
+        cutmix: Alpha of CutMix; 0 for none.
+        head_init: Factor on the initial values of the head; training without weights uses 1.
+        ema: Momentum of the moving average of the weights, which is evaluated and saved; none for no average.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), tables 9 to 13.
     """

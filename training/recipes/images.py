@@ -1,21 +1,21 @@
-"""Recipes for images: pre-training and fine-tuning, a row each, with the names of the paper's tables."""
+"""Recipes for pre-training and fine-tuning, one row each, named after the paper's tables."""
 
 from .fields import Finetuning, Pretraining
 
 
 def _rows(names, columns, **common):
-    """Fine-tuning rows of the published sizes, written as in the paper: a size a column.
+    """Returns fine-tuning recipes of the published sizes from a table laid out as in the paper, one column per size.
 
     Args:
-        names: The rows' names, with `{}` for the size.
-        columns: Dict from a field to its values, one a size in the order of "model".
-        **common: Fields that are alike in all.
+        names: Template of the recipes' names, with `{}` for the size.
+        columns: Dict from a field to its values, one for each size in the order of "model".
+        **common: Fields with the same value in all recipes.
     """
     rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
     return {names.format(row["model"]): Finetuning(**row, **common) for row in rows}
 
 
-# 800 or 1600 epochs; the published weights were trained for either.
+# The published weights were trained for 800 or 1600 epochs.
 _PRETRAINING = {
     "data": "tfds:imagenet2012",
     "crop_area": (0.2, 1.0),
@@ -28,7 +28,7 @@ _PRETRAINING = {
 _FINETUNING = {"crop_area": (0.08, 1.0), "betas": (0.9, 0.999), "min_lr": 1e-6, "head_init": 0.001}
 _STRONG = {"rand_augment": 9.0, "rand_augment_std": 0.5, "erasing": 0.25}
 
-# Handwritten digits, 1437 for training, on two CPU cores.
+# Handwritten digits, 1437 training images, on two CPU cores.
 _QUICKSTART = {
     "data": "digits",
     "depths": (1, 1, 2, 1),
@@ -46,14 +46,14 @@ _QUICKSTART = {
     "deterministic": True,
 }
 _CIFAR10 = {"data": "tfds:cifar10", "model": "atto", "stem_stride": 1, "image_size": 32, "resize": "squash"}
-# The budget of docs/cifar10.md, for two CPU cores: a quarter of the positions, a few epochs.
+# The budget of docs/cifar10.md, for two CPU cores: stem stride 2, which gives a quarter of the positions; few epochs.
 _CIFAR10_SHORT = _CIFAR10 | {"stem_stride": 2}
 
 PRETRAINING = {
     # Table 8.
     "imagenet": Pretraining(model="atto", epochs=1600, **_PRETRAINING),
     "imagenet_800": Pretraining(model="atto", epochs=800, **_PRETRAINING),
-    # A small data set needs more, and larger, steps than the paper's one per 4096 images.
+    # A small data set needs more and larger optimizer steps than the paper's one per 4096 images.
     "cifar10": Pretraining(
         **_CIFAR10,
         crop_area=(0.2, 1.0),
@@ -64,7 +64,7 @@ PRETRAINING = {
         weight_decay=0.05,
         betas=(0.9, 0.95),
     ),
-    # The image is 2 x 2 patches, of which two are hidden.
+    # An image has 2 x 2 patches, of which two are masked.
     "cifar10_short": Pretraining(
         **_CIFAR10_SHORT,
         crop_area=(0.35, 1.0),
@@ -91,8 +91,8 @@ PRETRAINING = {
     "quickstart": Pretraining(**_QUICKSTART, betas=(0.9, 0.95), decoder_dim=64),
 }
 
-# Tables 9 to 11. The paper prints 6.25e-3 for base and large, ten times what the official command for base takes; no
-# official command covers huge, its figure is the paper's.
+# Tables 9 to 11. The paper prints the base_lr 6.25e-3 for base and large, ten times that of the official command for
+# base. There is no official command for huge; its value is the paper's.
 IMAGENET = _rows(
     "imagenet_{}",
     {
@@ -116,7 +116,7 @@ IMAGENET = _rows(
     **_STRONG,
 )
 
-# Table 12: intermediate fine-tuning. ImageNet-22K comes as a folder, give data.
+# Table 12: intermediate fine-tuning. ImageNet-22K is a folder of your own: give `data`.
 IMAGENET_22K = _rows(
     "imagenet22k_{}",
     {
@@ -137,7 +137,7 @@ IMAGENET_22K = _rows(
     **_STRONG,
 )
 
-# Table 13: ImageNet-1K after 22K. The weights are those of a run of the rows above, give weights.
+# Table 13: ImageNet-1K after 22K. Give `weights`, those of a run of a recipe in table 12.
 IMAGENET_AFTER_22K = _rows(
     "imagenet_after_22k_{}",
     {

@@ -1,19 +1,19 @@
-"""Learning rates by the step that Keras has, with a warm-up before."""
+"""Learning rate schedules built from Keras's own, with a warm-up."""
 
 import keras
 from keras import ops
 
-# Where in a run the learning rate falls to a tenth, and to a tenth of that: epochs 27 and 33 of 36.
+# Shares of a run after which the learning rate falls to a tenth, and to a hundredth: epochs 27 and 33 of 36.
 DROPS = (27 / 36, 33 / 36)
 
 
 @keras.saving.register_keras_serializable(package="keras_cnv2_training")
 class Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule times a factor that rises linearly from 0 to 1 through the first steps.
+    """Multiplies a schedule by a factor that rises linearly from 0 to 1 during the first steps.
 
     Args:
         schedule: The `keras.optimizers.schedules.LearningRateSchedule`.
-        warmup_steps: Int from 0 on, the steps before the factor is 1.
+        warmup_steps: Int of at least 0, the number of steps before the factor is 1.
     """
 
     def __init__(self, schedule, warmup_steps):
@@ -34,11 +34,11 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def poly(lr, steps, min_lr=0.0):
-    """From `lr` to `min_lr` in a straight line: the "poly" schedule with power 1."""
+    """Returns a schedule that falls linearly from `lr` to `min_lr`: the "poly" schedule with power 1."""
     return keras.optimizers.schedules.PolynomialDecay(lr, steps, min_lr)
 
 
 def stepwise(lr, steps):
-    """`lr`, a tenth of it from the first of `DROPS` on, a hundredth from the second on."""
+    """Returns a schedule of `lr`, then `lr / 10` from the first of `DROPS` on, then `lr / 100` from the second on."""
     boundaries = [round(share * steps) for share in DROPS]
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, [lr, lr / 10, lr / 100])

@@ -9,26 +9,27 @@ HEADS = ("upernet", "deeplab")
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentation(Dense):
-    """An encoder and a head, from pictures whose every pixel has a class.
+    """Training of an encoder with a segmentation head on pictures with a class for each pixel.
 
     Args:
         data: The data set: a folder of pictures and label PNGs, or "tfds:NAME" for TensorFlow Datasets.
-        image_size: Side of the square crops that are trained on, in pixels.
-        head: "upernet", the paper's; or "deeplab", DeepLabV3+ from KerasCV, which sees images of one size alone: give
-            window and stride.
-        head_width: Channels of the head; of "upernet" alone.
-        classes: File with the names of the classes, one a line, or how many there are; none for classes.txt of the
-            folder, or as many as its labels say.
-        ignore_label: Label of pixels that do not count.
-        reduce_zero_label: Whether label 0 does not count and all others are one less, as in ADE20K.
-        short_side: Shorter side of pictures before they are rescaled, and in the test; none for their own size.
+        image_size: Side of the square training crops, in pixels.
+        head: "upernet", as in the paper; or "deeplab", DeepLabV3+ from KerasCV, which takes images of one size only:
+            give window and stride.
+        head_width: Number of channels of the head; for "upernet" only.
+        classes: File with the names of the classes, one per line, or the number of classes; none for the folder's
+            classes.txt, or else as many as its labels have.
+        ignore_label: Label of pixels that are ignored.
+        reduce_zero_label: Whether label 0 is ignored and all others are reduced by one, as for ADE20K.
+        short_side: Shorter side of pictures before random scaling and in evaluation, in pixels; none for their own
+            size.
         scale: Smallest and largest factor by which pictures are rescaled.
-        photometric: Whether brightness, contrast, saturation and hue are changed.
-        window: Side of the windows that slide over a picture in the test, in pixels; none for whole pictures.
-        stride: Distance of these windows.
-        multi_scale: Whether the test also has six scales from 0.5 to 1.75, each mirrored as well.
+        photometric: Whether brightness, contrast, saturation and hue are changed at random.
+        window: Side of the sliding windows in evaluation, in pixels; none for whole pictures.
+        stride: Distance between these windows, in pixels.
+        multi_scale: Whether evaluation also reports the result with six scales from 0.5 to 1.75, each also mirrored.
 
-    Source: ConvNeXt V2 (arXiv 2301.00808), appendix, "ADE20K semantic segmentation"; what it leaves open is
+    Source: ConvNeXt V2 (arXiv 2301.00808), appendix, "ADE20K semantic segmentation"; other values as in
     mmsegmentation's set-up for ConvNeXt.
     """
 
@@ -65,10 +66,10 @@ class Segmentation(Dense):
 
 _STRIDE = "from 1 to window, or none without windows"
 
-# 160k iterations at 512, batch 16, mIoU of the paper: base 52.1, large 53.7, huge 55.0. Of lr (1e-4, 2e-4, 3e-4),
-# layer decay (0.8, 0.9) and drop path (0.1 to 0.4) the paper names what it tried, not what was best for which size.
-# The data come as a folder, ADEChallengeData2016, give data: scene_parse150 of TensorFlow Datasets has the instances of
-# 100 classes, not the 150 classes of pixels.
+# 160k iterations at image size 512, batch size 16. The paper's mIoU: base 52.1, large 53.7, huge 55.0. For lr (1e-4,
+# 2e-4, 3e-4), layer decay (0.8, 0.9) and drop path (0.1 to 0.4) the paper gives only the values that were tried, not
+# the best ones for each size. Give `data`, the folder ADEChallengeData2016: scene_parse150 of TensorFlow Datasets has
+# the instances of 100 classes, not the 150 classes of pixels.
 _ADE20K = {
     "weights": "fcmae_ft_in1k",
     "image_size": 512,
@@ -89,7 +90,7 @@ _SMALL = {**SMALL, "head_width": 64}
 
 SEGMENTATION = {
     "scenes": Segmentation(**_SMALL),
-    # Street scenes, 367 for training, of 11 classes; 11 is what has none.
+    # Street scenes, 367 training pictures, 11 classes; label 11 marks pixels without a class.
     "camvid": Segmentation(ignore_label=11, **_SMALL),
     "ade20k": Segmentation(model="base", layer_decay=0.9, layer_decay_type="group", drop_path=0.4, **_ADE20K),
     "ade20k_tiny": Segmentation(model="tiny", layer_decay=0.9, drop_path=0.2, **_ADE20K),

@@ -1,4 +1,4 @@
-"""Images that fit into memory, as a source of training on any backend of Keras. Imports no TensorFlow."""
+"""Data source for images that fit into memory, on any backend of Keras. Imports no TensorFlow."""
 
 import contextlib
 import itertools
@@ -15,17 +15,17 @@ from . import augment
 
 
 class Split(NamedTuple):
-    """Images `(N, H, W, channels)` in 0..255, uint8, or float32 about that, their labels `(N,)` int32."""
+    """Images `(N, H, W, channels)`, uint8 in 0..255 or float32 of about that range, and int32 labels `(N,)`."""
 
     images: np.ndarray
     labels: np.ndarray
 
     def at(self, places):
-        """The images with these numbers."""
+        """Returns a `Split` of the images and labels at these indices."""
         return Split(self.images[places], self.labels[places])
 
     def mixed(self, count=None):
-        """So many of them, or all, always the same: the first of a file can be of one class."""
+        """Returns `count` of them, or all, in a fixed random order: files are often sorted by class."""
         return self.at(np.random.default_rng(0).permutation(len(self.images))[:count])
 
 
@@ -35,8 +35,8 @@ class Arrays:
     Args:
         train: `Split`.
         test: `Split`, or `None`.
-        class_names: One string a class.
-        taken: Optional dict of what was taken from the training images to scale them all.
+        class_names: One string for each class.
+        taken: Optional dict of statistics of the training images that were used to scale all images.
     """
 
     def __init__(self, train, test, class_names, taken=None):
@@ -49,11 +49,11 @@ class Arrays:
         self.channels = train.images.shape[-1]
 
     def with_held_out(self, share, seed):
-        """The same with a share of each class's training images as the test, unless there is one.
+        """Returns `Arrays` with a share of each class's training images as test images, unless there are some already.
 
         Args:
-            share: Float from 0 to 1; with 1 there is nothing to train on.
-            seed: Int, decides which.
+            share: Float from 0 to 1; with 1, no training images remain.
+            seed: Int, decides which images are held out.
         """
         if self.test or not share:
             return self
@@ -63,56 +63,56 @@ class Arrays:
         return Arrays(train, test if len(test.labels) else None, self.class_names, self.taken)
 
     def with_share(self, share, seed):
-        """The same with a share of each class's training images, one at least.
+        """Returns `Arrays` with only a share of each class's training images, at least one.
 
         Args:
             share: Float above 0 and up to 1.
-            seed: Int, decides which.
+            seed: Int, decides which images are kept.
         """
         if share == 1:
             return self
         order = np.random.default_rng(seed).permutation(self.size)
         labels = self.train.labels[order]
         counts = np.bincount(labels)
-        # The how-manieth of its class each one is, in this order.
+        # Rank of each image within its class, in this order.
         places = np.concatenate([np.arange(count) for count in counts])[np.argsort(np.argsort(labels, kind="stable"))]
         kept = np.sort(order[places < np.maximum(np.round(share * counts), 1)[labels]])
         return Arrays(self.train.at(kept), self.test, self.class_names, self.taken)
 
     def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
-        """Endless batches from the given one on: images, or with an augmentation images and soft targets."""
+        """Returns endless batches from `first_batch` on: images, or with an augmentation, images and soft targets."""
         return Batches(self.train, recipe, first_batch, augmentation, share)
 
     def validation(self, recipe, batch_size, share=WHOLE, mixed=False):
-        """The test images in order, or `mixed`, with one-hot labels and weights; `None` if there are none."""
+        """Returns the test images in order, or `mixed`, with one-hot labels and weights; `None` if there are none."""
         if self.test is None:
             return None
         test = self.test.mixed() if mixed else self.test
         return Ordered(test, batch_size, len(self.class_names), share)
 
     def examples(self, recipe, count, labelled=False):
-        """Always the same test images, or training images if there is no test; if `labelled`, with their labels."""
+        """Returns a fixed selection of test images, or else training images; if `labelled`, also their labels."""
         images, labels = (self.test or self.train).mixed(count)
         return (images, labels) if labelled else images
 
     def look(self, memory=None):
-        """Nothing is left to check: the arrays were read as a whole."""
+        """Does nothing: the arrays were checked when they were read."""
 
     def clear_errors(self):
-        """A context in which errors of the data are clear; there are none here."""
+        """A context that does nothing: arrays in memory cause no pipeline errors."""
         return contextlib.nullcontext()
 
 
 class Batches(keras.utils.PyDataset):
-    """Whole batches without end, in a new order each epoch; each is a function of seed and number alone.
+    """Endless full batches, in a new order each epoch. A batch depends only on the seed and its number.
 
     Args:
         split: `Split`.
-        recipe: The recipe: batch, seed, crops and flips.
+        recipe: The recipe: batch size, seed, crops and flips.
         first_batch: Number of the first batch.
         augmentation: Optional `training.data.images.augment.Augmentation`.
-        share: `training.data.shares.Share`, the part of each batch that is given out. All of it is made: mixup and
-            CutMix find the same partners in it however many workers there are.
+        share: `training.data.shares.Share`, the part of each batch that is returned. The whole batch is computed, so
+            that mixup and CutMix pair the same images for any number of workers.
     """
 
     num_batches = None
@@ -126,7 +126,7 @@ class Batches(keras.utils.PyDataset):
         self.part = share.of(recipe.step_batch)
         self.steps = recipe.steps_per_epoch(len(split.images))
         self._order = (None, None)
-        # Only where flips alternate: which images are mirrored in even epochs.
+        # For alternating flips only: 1 for images that are mirrored in even epochs, 0 for the others.
         self._flipped = np.random.default_rng([recipe.seed]).integers(0, 2, len(split.images), "int32")
         self._augment = compiled(self._changed)
 
@@ -139,7 +139,7 @@ class Batches(keras.utils.PyDataset):
         return keras.tree.map_structure(lambda column: keras.ops.convert_to_numpy(column)[self.part], batch)
 
     def _changed(self, images, labels, flipped, number, epoch):
-        """The batch as it is trained on."""
+        """Returns the augmented batch."""
         draws = Draws(self.recipe.seed, number)
         images = augment.resized_crops(images, self.recipe.crop_area, draws)
         if images.shape[1] > self.recipe.image_size:
@@ -164,13 +164,13 @@ class Batches(keras.utils.PyDataset):
 
 
 class Ordered(keras.utils.PyDataset):
-    """All images once, in order, with one-hot labels and weights, which are 0 where the last batch has no more images.
+    """All images once, in order, with one-hot labels and weights. The last batch is padded, with weight 0.
 
     Args:
         split: `Split`.
         batch_size: Int.
         classes: Int, the number of classes.
-        share: `training.data.shares.Share`, the part of each batch that is given out.
+        share: `training.data.shares.Share`, the part of each batch that is returned.
     """
 
     def __init__(self, split, batch_size, classes, share=WHOLE):
@@ -193,7 +193,7 @@ class Ordered(keras.utils.PyDataset):
 
 
 def digits(image_size):
-    """Scikit-learn's handwritten digits (1797 real scans of 8 x 8), enlarged: 80 % for training, always the same.
+    """Loads scikit-learn's handwritten digits (1797 scans of 8 x 8 pixels), enlarged; a fixed 80 % is for training.
 
     Args:
         image_size: Int, height and width in pixels.

@@ -1,26 +1,25 @@
-"""Random changes of images and labels, as the paper's code makes them with timm.
+"""Random augmentation of images and labels, as in the paper's code, which uses timm.
 
-Images have values in 0..255, channels last. All of it runs on any backend of Keras, under `jax.jit` and in
-`tf.data.Dataset.map` (TensorFlow backend), and imports no TensorFlow. Randomness comes from `Draws` alone.
+Images have values in 0..255, channels last. Everything runs on any backend of Keras, under `jax.jit` and in
+`tf.data.Dataset.map` (TensorFlow backend), and imports no TensorFlow. All random numbers come from `Draws`.
 
-What differs from timm:
+Differences from timm:
 
-- Rotated, sheared, shifted and cropped images are interpolated bilinearly, not bicubically. Where a picture ends it
+- Rotated, sheared, shifted and cropped images are interpolated bilinearly, not bicubically. The border of an image
   fades into the fill colour over one pixel, and a crop is interpolated with the pixels around it.
 - Images are float and are not rounded to whole grey levels after each operation.
-- New pixels get ImageNet's mean colour unrounded.
+- New pixels get ImageNet's mean colour, not rounded.
 
-What of Keras is not used, and why. Its image layers need TensorFlow to be installed on every backend, so none of them;
-but for that:
+Keras's image layers are not used. They need TensorFlow to be installed on every backend, and further:
 
 - `keras.layers.RandAugment` draws its operations once for a batch (in Keras 3.10 once for a whole graph), computes all
   eleven of them for each pick, has no fixed magnitude with a spread, and rotates by up to half a turn.
-- `keras.layers.Equalization` computes another formula than PIL.
-- `keras.layers.RandomErasing` draws both sides of a box on their own, so that neither the area is uniform nor the
-  aspect ratio limited.
-- `keras.layers.MixUp` and `keras.layers.CutMix` hold a variable, so they cannot be made inside a dataset's `map`; they
-  draw a share and a partner for each image where timm draws one share for the batch and takes it in reverse; and
-  CutMix weighs labels by a window with broken sides, not by its pixels.
+- `keras.layers.Equalization` uses another formula than PIL.
+- `keras.layers.RandomErasing` draws the two sides of a box independently, so the area is not uniform and the aspect
+  ratio is not limited.
+- `keras.layers.MixUp` and `keras.layers.CutMix` hold a variable, so they cannot be created inside a dataset's `map`.
+  They draw a share and a partner for each image, whereas timm draws one share for the batch and pairs it with its
+  reverse. CutMix weights labels by the unrounded area of its window, not by the number of its pixels.
 """
 
 import math
@@ -35,21 +34,22 @@ from ..draws import Draws
 from .affine import affine
 from .rand_augment import rand_augment
 
-# The limits of the aspect ratio, width over height, of a crop and of an erased box.
+# Limits of the aspect ratio, width / height, of a crop and of an erased box.
 CROP_RATIO = (3 / 4, 4 / 3)
 ERASED_RATIO = (0.3, 1 / 0.3)
 
-# The share of an image that is erased.
+# Limits of the share of an image that is erased.
 ERASED_AREA = (0.02, 1 / 3)
 
-# How often a box is drawn anew that does not fit into the image.
+# How many boxes are drawn; the first that fits into the image is used.
 ATTEMPTS = 10
 
 
 def over(function, images, draws):
     """Applies a function to every image of a batch.
 
-    On JAX all images at once, elsewhere one after the other, which saves the branches that an image does not take.
+    On JAX, all images are processed at once. Elsewhere they are processed one by one, so that each image computes only
+    the branches that it takes.
 
     Args:
         function: Takes an image `(H, W, C)` and its `Draws`, returns a tensor.
@@ -70,10 +70,10 @@ def sample_crop(height, width, area, draws):
     """Draws the window of a random resized crop.
 
     Its share of the image is uniform in `area`, its aspect ratio log-uniform in `CROP_RATIO`. If none of ten such
-    windows fits into the image it is the largest one in the centre with an aspect ratio within the limits.
+    windows fits into the image, the result is the largest centred window whose aspect ratio is within the limits.
 
     Args:
-        height, width: Of the image in pixels; ints or integer scalar tensors.
+        height, width: Size of the image in pixels; ints or integer scalar tensors.
         area: Pair of floats in `(0, 1]`.
         draws: `Draws`.
 
@@ -84,11 +84,11 @@ def sample_crop(height, width, area, draws):
 
 
 def resized_crops(images, area, draws):
-    """Random resized crops of a batch, in the size of the images.
+    """Crops each image of a batch at random and resizes the crops to the original size.
 
     Args:
         images: Tensor `(N, H, W, C)`, values in 0..255, any dtype.
-        area: Pair of floats in `(0, 1]`, see `sample_crop`. (1.0, 1.0) leaves the images as they are.
+        area: Pair of floats in `(0, 1]`, see `sample_crop`. (1.0, 1.0) leaves the images unchanged.
         draws: `Draws` of the batch.
 
     Returns:
@@ -115,19 +115,19 @@ def _crops(shape, height, width, area, draws):
 
 
 def _boxes(shape, height, width, area, ratio, draws, margin=0):
-    """Random boxes anywhere within an image.
+    """Draws random boxes within an image.
 
     Args:
-        shape: How many.
-        height, width: Of the image in pixels, float scalars.
+        shape: Shape of the batch of boxes.
+        height, width: Size of the image in pixels, float scalars.
         area: Least and greatest share of the image, uniform.
-        ratio: Least and greatest width over height, log-uniform.
+        ratio: Least and greatest width / height, log-uniform.
         draws: `Draws`.
-        margin: By how many pixels a box is at least smaller than the image in height and width.
+        margin: Number of pixels by which a box must be smaller than the image, in height and in width.
 
     Returns:
-        Top, left, height and width in whole pixels, float32 `(*shape, 4)`: the first of `ATTEMPTS` that fits, or
-        zeros.
+        Top, left, height and width in whole pixels, float32 `(*shape, 4)`: the first of `ATTEMPTS` boxes that fits, or
+        zeros if none fits.
     """
     area_at, ratio_at, top_at, left_at = ops.unstack(
         keras.random.uniform((*shape, ATTEMPTS, 4), dtype="float32", seed=draws), 4, axis=-1
@@ -172,7 +172,7 @@ def flips_in_turns(images, flipped, epoch):
 
 
 def shift(image, pixels, draws):
-    """Moves an image `(H, W, C)` by up to so many whole pixels in each direction; free space shows its reflection."""
+    """Shifts an image `(H, W, C)` by up to `pixels` whole pixels along each axis, with reflection at the border."""
     image = ops.convert_to_tensor(image)
     offsets = ops.floor(keras.random.uniform((2,), -pixels, pixels + 1, dtype="float32", seed=draws))
     for axis in (0, 1):
@@ -183,9 +183,9 @@ def shift(image, pixels, draws):
 
 
 def cutout(image, side, draws):
-    """Fills a square somewhere in an image `(H, W, C)`, values in 0..255, with the mean colour. Returns float32.
+    """Fills a random square of an image `(H, W, C)`, values in 0..255, with the mean colour. Returns float32.
 
-    Source: Cutout (arXiv 1708.04552), section 3.2, but for squares that lie wholly in the image.
+    Source: Cutout (arXiv 1708.04552), section 3.2; but here the square always lies wholly within the image.
     """
     image = ops.cast(image, "float32")
     height, width, channels = ops.shape(image)
@@ -196,10 +196,10 @@ def cutout(image, side, draws):
 
 
 def erase(image, probability, draws):
-    """Random erasing: with some probability, fills a box in the image with noise.
+    """Random erasing: with a given probability, fills a random box of the image with noise.
 
-    The box has a share of the image uniform in `ERASED_AREA`, and an aspect ratio log-uniform in `ERASED_RATIO`. The
-    noise is drawn for each value; after normalisation it is standard normal.
+    The box's share of the image is uniform in `ERASED_AREA`, its aspect ratio log-uniform in `ERASED_RATIO`. The noise
+    is independent for each value; after normalisation it is standard normal.
 
     Args:
         image: Tensor `(H, W, C)`, values in 0..255, any dtype.
@@ -207,9 +207,9 @@ def erase(image, probability, draws):
         draws: `Draws` of the image.
 
     Returns:
-        A float32 tensor `(H, W, C)`; the noise exceeds 0..255.
+        A float32 tensor `(H, W, C)`; the noise may lie outside 0..255.
 
-    Source: Random Erasing (arXiv 1708.04896), section 3; the noise as timm's mode "pixel".
+    Source: Random Erasing (arXiv 1708.04896), section 3; noise as in timm's mode "pixel".
     """
     image = ops.cast(image, "float32")
     height, width, channels = ops.shape(image)
@@ -222,20 +222,20 @@ def erase(image, probability, draws):
         noise = mean + std * keras.random.normal(ops.shape(image), dtype="float32", seed=draws)
         return ops.where(_within(height, width, top, left, top + box_height, left + box_width), noise, image)
 
-    # Noise takes longer than all the rest: it is drawn for the images that get some.
+    # Drawing noise takes longest, so it is drawn only for images that are erased.
     erases = keras.random.uniform((1,), dtype="float32", seed=draws)[0] < probability
     return ops.cond(erases, with_noise, lambda: image)
 
 
 def _within(height, width, top, left, bottom, right):
-    """Which pixels lie in a box: booleans `(height, width, 1)`."""
+    """Returns which pixels lie in a box: bools `(height, width, 1)`."""
     rows, columns = (ops.arange(side, dtype="float32") for side in (height, width))
     rows, columns = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
     return rows[:, None, None] & columns[None, :, None]
 
 
 def soft_labels(labels, classes, smoothing):
-    """Smoothed targets: `smoothing / classes` for every class, and `1 - smoothing` more for the image's own.
+    """Returns smoothed targets: `smoothing / classes` for each class, plus `1 - smoothing` for the image's own class.
 
     Args:
         labels: Integer tensor `(N,)`.
@@ -249,10 +249,11 @@ def soft_labels(labels, classes, smoothing):
 
 
 def mix(images, labels, mixup, cutmix, draws):
-    """Mixes each image of a batch with another, and their labels by the share of each.
+    """Mixes each image of a batch with another one, and their labels in proportion.
 
-    Mixup blends both images; CutMix pastes a box of the other one. With both on, the batch gets either with
-    probability 0.5. The share of a batch is drawn from Beta(alpha, alpha), the partners are the batch in reverse.
+    Mixup blends the two images; CutMix pastes a box of the other one. If both are on, the batch gets either with
+    probability 0.5. The share is drawn from Beta(alpha, alpha) once per batch; the partners are the batch in reverse
+    order.
 
     Args:
         images: Tensor `(N, H, W, C)`, values in 0..255, any dtype.
@@ -261,9 +262,10 @@ def mix(images, labels, mixup, cutmix, draws):
         draws: `Draws` of the batch.
 
     Returns:
-        The images, float32, and the labels; both as they are if all is off.
+        The images, float32, and the labels; both unchanged if both methods are off.
 
-    Source: mixup (arXiv 1710.09412), section 2; CutMix (arXiv 1905.04899), section 3.1; in turns as in timm.
+    Source: mixup (arXiv 1710.09412), section 2; CutMix (arXiv 1905.04899), section 3.1; the choice between both as in
+    timm.
     """
     if not (mixup or cutmix):
         return images, labels
@@ -282,7 +284,7 @@ def mix(images, labels, mixup, cutmix, draws):
 
 
 def _outside_box(height, width, y, x, share):
-    """CutMix's mask `(height, width, 1)`: 0 in a box around (y, x), given in 0..1, that is cut off at the borders."""
+    """Returns CutMix's mask `(height, width, 1)`: 0 in a box around (y, x), in 0..1, clipped to the image; else 1."""
     edges = []
     for side, at in ((height, y), (width, x)):
         side = ops.cast(side, "float32")
@@ -295,14 +297,14 @@ def _outside_box(height, width, y, x, share):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What fine-tuning does to images and labels, but for crops and flips.
+    """The augmentation of images and labels in fine-tuning, except for crops and flips.
 
     Args:
-        classes: How many there are.
+        classes: Number of classes.
         rand_augment: Magnitude of RandAugment in 0..10, 0 to turn it off.
         rand_augment_std: Standard deviation of the magnitude.
         erasing: Probability of random erasing.
-        cutout: Side of the square to cut out in pixels, 0 for none.
+        cutout: Side in pixels of the square that cutout fills, 0 to turn it off.
         label_smoothing: In `[0, 1)`.
         mixup: Alpha of mixup, 0 to turn it off.
         cutmix: Alpha of CutMix, 0 to turn it off.
@@ -318,7 +320,7 @@ class Augmentation:
     cutmix: float = 0.0
 
     def image(self, image, draws):
-        """What is drawn for an image `(H, W, C)` in 0..255 alone: RandAugment, cutout, then erasing, beyond 0..255."""
+        """Augments an image `(H, W, C)` in 0..255: RandAugment, cutout, then erasing, whose noise may exceed 0..255."""
         if self.rand_augment:
             image = rand_augment(image, self.rand_augment, self.rand_augment_std, draws)
         if self.cutout:
@@ -326,7 +328,7 @@ class Augmentation:
         return erase(image, self.erasing, draws) if self.erasing else image
 
     def batch(self, images, labels, draws):
-        """What is done to a batch: soft labels and mixing.
+        """Augments a batch: soft labels, mixup and CutMix.
 
         Args:
             images: Tensor `(N, H, W, C)`, values in 0..255, any dtype.

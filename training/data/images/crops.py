@@ -1,4 +1,4 @@
-"""A random part of an encoded picture as a square image, in graphs."""
+"""Random resized crops of encoded pictures. Runs in graphs."""
 
 import keras
 import tensorflow as tf
@@ -10,26 +10,26 @@ from . import augment
 
 
 def random_crop(contents, size, area, flip, draws, reading=READING):
-    """Decodes a random part of a picture and makes a square image of it, in graphs.
+    """Decodes a random part of a picture and resizes it to a square image. Runs in graphs.
 
-    Of a JPEG only that part is decoded; if it is large, at a half, a quarter or an eighth of its size, in whole pixels
-    of that, as long as they are at least twice as many along each side as the image has.
+    Only that part of a JPEG is decoded. A large part is decoded at 1/2, 1/4 or 1/8 of its size, rounded to whole pixels
+    of that size, if each side still has at least twice as many pixels as the image.
 
     Args:
         contents: Scalar string tensor, an encoded JPEG, PNG, BMP, WebP or GIF.
         size: Int, the side of the image in pixels.
         area: Pair of floats, smallest and largest share of the picture.
-        flip: Bool, whether half of the images are mirrored; or a scalar bool tensor, whether this one is.
+        flip: Bool, whether half of the images are mirrored; or a scalar bool tensor, whether this image is mirrored.
         draws: `training.data.draws.Draws` of the image.
         reading: `keras_cnv2.images.pictures.Reading`.
 
     Returns:
-        A float32 tensor `(size, size, 3)`, values in 0..255. Bicubic, antialiased.
+        A float32 tensor `(size, size, 3)`, values in 0..255, resized bicubically with antialiasing.
     """
     orientation = reading.orientation(contents)
 
     def window(sides):
-        """Corner and extent in the picture as it is seen."""
+        """Returns top left corner and size of the crop in the upright picture."""
         box = tf.stack(augment.sample_crop(*tf.unstack(sides), area, draws))
         return box[:2], box[2:]
 
@@ -63,16 +63,16 @@ def random_crop(contents, size, area, flip, draws, reading=READING):
 
 
 def is_jpeg(contents):
-    """Whether an encoded picture is a JPEG, by its first bytes."""
+    """Returns whether an encoded picture is a JPEG, by its first bytes."""
     return tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
 
 
 def resize(pixels, size, mirrored):
-    """Resizes pixels `(height, width, 3)` to `(size, size, 3)`, bicubic and antialiased, and mirrors them or not.
+    """Resizes pixels `(height, width, 3)` to `(size, size, 3)`, bicubic and antialiased, and optionally mirrors them.
 
-    In two passes over the first axis: TensorFlow's operation gives the same, and takes four times as long for both. A
-    row of the second pass is a column of the image, channel after channel: so both transpose matrices, which is faster
-    than to transpose pixels.
+    Resizes in two passes over the first axis, with a transpose in between; one call of TensorFlow's operation for both
+    axes gives the same values but takes four times as long. In the second pass, a row is a column of the image,
+    channel after channel: both transposes are then of matrices, which is faster than transposing pixels.
     """
     height, width = tf.unstack(tf.shape(pixels)[:2])
     rows = _resize_rows(tf.reshape(pixels, (height, width * 3)), size)
@@ -85,7 +85,7 @@ def resize(pixels, size, mirrored):
 def _resize_rows(rows, count):
     """Resizes `(n, m)` to `(count, m)`."""
     resized = tf.raw_ops.ScaleAndTranslate(
-        images=rows[None, None],  # each row a pixel of m channels
+        images=rows[None, None],  # each row is a pixel with m channels
         size=(1, count),
         scale=tf.stack([1.0, count / tf.cast(tf.shape(rows)[0], tf.float32)]),
         translation=(0.0, 0.0),
@@ -96,5 +96,5 @@ def _resize_rows(rows, count):
 
 
 def _transpose(matrix):
-    """Of float32. As integers, which TensorFlow does not give to oneDNN: threads that load pictures wait for it."""
+    """Transposes a float32 matrix as integers, which TensorFlow does not pass to oneDNN: loader threads wait for it."""
     return tf.bitcast(tf.transpose(tf.bitcast(matrix, tf.int32)), tf.float32)

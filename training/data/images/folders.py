@@ -1,4 +1,4 @@
-"""Folders of pictures as a source of training."""
+"""Data source for folders of pictures."""
 
 import logging
 import os
@@ -22,22 +22,23 @@ logger = logging.getLogger(__name__)
 class Folder(FileRows, Pictures):
     """Pictures in folders.
 
-    Labelled, a class is a folder: PATH/train/CLASS/..., with validation pictures in PATH/val, /validation, /valid or
-    /test, the first that is there; or PATH/CLASS/.... Where there is no validation folder a share of each class is held
-    out. Without labels, all pictures below PATH/train, or below PATH where there is no such folder.
+    With labels, each class is a folder: PATH/train/CLASS/... for training, and the same in the first existing folder of
+    PATH/val, PATH/validation, PATH/valid and PATH/test for validation; or just PATH/CLASS/.... Without a validation
+    folder, a share of each class is held out. Without labels, all pictures below PATH/train are used, or below PATH if
+    there is no PATH/train.
 
     Args:
-        path: The folder. Symbolic links are followed, hidden files and folders left out.
+        path: The folder. Symbolic links are followed; hidden files and folders are ignored.
         labelled: Bool, whether classes are needed.
-        validation_share: Float from 0 to 1, the share to hold out; with 1 there is nothing to train on.
-        train_share: Float above 0 and up to 1, the share of each class's other pictures that is trained on.
+        validation_share: Float from 0 to 1, the share to hold out; with 1, no training pictures remain.
+        train_share: Float above 0 and up to 1, the share of each class's remaining pictures that is trained on.
         seed: Int, decides which pictures are held out.
         max_unreadable: Largest share of all pictures that may be unreadable.
         reading: `keras_cnv2.images.pictures.Reading`.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        DataError: If there are no pictures, or a class has none, or validation has a class that training lacks.
+        FileNotFoundError: If the folder does not exist.
+        DataError: If there are no pictures, a class has none, or validation has a class that training lacks.
     """
 
     def __init__(
@@ -84,19 +85,19 @@ def _training_folder(path):
 
 
 def _labelled_files(path, validation_share, seed, left_out):
-    """The training and the validation files, checked: two dicts from class names to lists of paths."""
+    """Returns the training and the validation files, checked: two dicts from class names to lists of paths."""
     train, validation = _classes(_training_folder(path), left_out), _validation_classes(path, left_out)
     if validation:
         _check_classes(train, validation, path)
         return train, validation
     train, validation = _hold_out(train, path, validation_share, seed)
-    # Where all are held out there is nothing to train on.
+    # If all pictures are held out, the training folders are empty on purpose.
     _check_classes(validation if validation_share == 1 else train, validation, path)
     return train, validation
 
 
 def _validation_classes(path, left_out):
-    """The files of the validation folder by class; none if there is no such folder."""
+    """Returns a dict from class names to validation files, empty if there is no validation folder."""
     folders = (path / name for name in VALIDATION_NAMES if (path / "train").is_dir())
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
@@ -108,12 +109,12 @@ def _validation_classes(path, left_out):
 
 
 def _classes(folder, left_out):
-    folders = [entry for entry in visible(folder) if os.path.isdir(entry.path)]  # false for links to themselves
+    folders = [entry for entry in visible(folder) if os.path.isdir(entry.path)]  # false for circular links
     return {entry.name: pictures_below(entry.path, left_out) for entry in folders}
 
 
 def _hold_out(classes, path, share, seed):
-    """Holds out a share of the files of each class."""
+    """Holds out a share of the files of each class. Returns two dicts, for training and held out."""
     train, held_out = {}, {}
     for name, files in classes.items():
         train[name], chosen = hold_out_files(files, path, share, seed)

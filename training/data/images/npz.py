@@ -14,14 +14,14 @@ from .values import as_pixels
 
 logger = logging.getLogger(__name__)
 
-# What an .npz file may hold, beside class_names: a pair for each split.
+# Keys of an .npz file: a pair of images and labels for each split. It may also hold class_names.
 NPZ_KEYS = {split: (f"{split}_images", f"{split}_labels") for split in ("train", "test")}
 READ = {"class_names"}.union(*NPZ_KEYS.values())
 
-# Members of more bytes are refused that compress better than pictures ever do.
+# An array of more than LARGE bytes is refused if its compression ratio exceeds MAX_RATIO, which no images reach.
 LARGE, MAX_RATIO = 2**28, 200
 
-# The most classes that labels alone can tell of: ImageNet-21k has 21,841. One stray label must not make millions.
+# Maximum number of classes without class_names (ImageNet-21k has 21,841): one wrong label must not create millions.
 MAX_UNNAMED = 2**15
 
 
@@ -33,11 +33,11 @@ def from_npz(path, image_size, labelled=True, scale=None, mean=None, deviation=N
             and optionally test_images with test_labels, and class_names.
         image_size: Int, the height and width that the images must have.
         labelled: Bool, whether classes are needed: there must be two or more.
-        scale, mean, deviation: How values become those of pictures, see `training.data.images.values.as_pixels`.
+        scale, mean, deviation: How values are converted to 0..255, see `training.data.images.values.as_pixels`.
 
     Raises:
-        ValueError: If the file is damaged, lacks these, or their shapes or types do not fit.
-        OSError: If there is no file that can be read.
+        ValueError: If the file is damaged, an array is missing, or shapes or types do not fit.
+        OSError: If the file cannot be read.
     """
     arrays = _read(path)
     _check_keys(path, arrays)
@@ -47,7 +47,7 @@ def from_npz(path, image_size, labelled=True, scale=None, mean=None, deviation=N
             "test_images must have the channels of train_images. "
             f"Received: {path} with {test.images.shape[-1]} and {train.images.shape[-1]}"
         )
-    if test and (test.images.dtype == np.uint8) != (train.images.dtype == np.uint8):  # 0..255 the one, 0..1 the other
+    if test and (test.images.dtype == np.uint8) != (train.images.dtype == np.uint8):  # e.g. ranges 0..255 and 0..1
         raise DataError(
             "test_images must be of the same kind of numbers as train_images, uint8 both or neither. "
             f"Received: {path} with {test.images.dtype} and {train.images.dtype}"
@@ -63,8 +63,8 @@ def from_npz(path, image_size, labelled=True, scale=None, mean=None, deviation=N
 
 
 def _read(path):
-    """The arrays of a file by name, `None` where it is not read. Raises a `DataError` if it is damaged."""
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+    """Returns a file's arrays by name, `None` for other keys than `READ`. Raises a `DataError` if it is damaged."""
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would block
         raise DataError(f"This is no file. Received: {path}")
     with open(path, "rb") as opened:
         try:
@@ -72,24 +72,24 @@ def _read(path):
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it is a single array, as in an .npy file")
             _check_sizes(file.zip.infolist())
-            # What numpy does not know comes as bytes.
+            # `np.asarray`, because numpy returns members that are not arrays as bytes.
             return {key: np.asarray(file[key]) if key in READ else None for key in file}
-        except Exception as error:  # of many kinds: of zipfile, zlib, numpy
+        except Exception as error:  # zipfile, zlib and numpy raise many kinds
             reason = str(error) or type(error).__name__
             raise DataError(f"This .npz file is damaged or is none: {reason}. Received: {path}") from error
 
 
 def _check_sizes(members):
-    """Raises a `ValueError` if a few bytes would fill the memory."""
+    """Raises a `ValueError` for decompression bombs: few bytes that would fill the memory."""
     for member in members:
         if member.file_size > max(LARGE, MAX_RATIO * member.compress_size):
             raise ValueError(f"{member.filename} has {member.compress_size} bytes that become {member.file_size}")
 
 
 def _check_keys(path, arrays):
-    """Raises a `DataError` if a file has half a split, or nothing to train on; warns of what is not read."""
+    """Raises a `DataError` if training arrays or half of a test split are missing; warns of keys that are not read."""
     missing = {split: [key for key in keys if key not in arrays] for split, keys in NPZ_KEYS.items()}
-    # There may be no test.
+    # The test split is optional.
     lacking = missing["train"] + (missing["test"] if len(missing["test"]) == 1 else [])
     if lacking:
         raise DataError(
@@ -101,7 +101,10 @@ def _check_keys(path, arrays):
 
 
 def _split_of(path, arrays, keys, image_size):
-    """The `Split` under these keys, its labels as they are; `None` if there is none. Raises a `DataError`."""
+    """Returns the `Split` under these keys, with its labels unchanged; `None` if there is none.
+
+    Raises a `DataError` if shapes or types do not fit.
+    """
     if keys[0] not in arrays:
         return None
     images, labels = (arrays[key] for key in keys)
@@ -116,8 +119,8 @@ def _split_of(path, arrays, keys, image_size):
 
 
 def _names_of(path, names, labels):
-    """The names of the classes, "class 0" and so on if `names` is `None`. Raises a `DataError` if a label has none."""
-    # Python's ints, as labels may be too large for those of the source.
+    """Returns the class names; "class 0" etc. if `names` is `None`. Raises a `DataError` if a label has no name."""
+    # Python ints, because labels may be too large for int32.
     least, most = min(int(each.min()) for each in labels), max(int(each.max()) for each in labels)
     if names is not None:
         names = _checked_names(path, names)
@@ -136,8 +139,8 @@ def _names_of(path, names, labels):
 
 
 def _checked_names(path, names):
-    """Names of classes as strings. Raises a `DataError` if they are not names, or not different."""
-    # Bytes would become "b'cat'".
+    """Returns class names as strings. Raises a `DataError` if they are no text, or not unique."""
+    # Byte strings are refused: `str` would make "b'cat'" of b"cat".
     if names.ndim != 1 or not names.size or names.dtype.kind not in "Uiu":
         raise DataError(
             "class_names must be strings, one a class; bytes need class_names.astype(str). "
@@ -145,8 +148,8 @@ def _checked_names(path, names):
         )
     try:
         names = [*map(str, names)]
-        "".join(names).encode()  # halves of characters are an error
-    except (SystemError, ValueError) as error:  # numbers that are no characters
+        "".join(names).encode()  # fails for lone surrogates
+    except (SystemError, ValueError) as error:  # invalid code points
         raise DataError(f"class_names must be text. Received: {path} ({error})") from error
     check_names(names, path)
     return names

@@ -1,4 +1,4 @@
-"""RandAugment with timm's operations; `training.data.images.augment` says what differs. Imports no TensorFlow."""
+"""RandAugment with timm's operations; for differences see `training.data.images.augment`. Imports no TensorFlow."""
 
 import math
 
@@ -9,37 +9,38 @@ from keras_cnv2.images.normalization import pixel_statistics
 
 from .affine import affine
 
-# RandAugment: the operations an image goes through, and the scale of their magnitude.
+# Number of operations for each image, and the largest magnitude.
 PICKS = 2
 GREATEST_LEVEL = 10
 
-# Red, green and blue in grey (ITU-R BT.601).
+# Weights of red, green and blue in grey (ITU-R BT.601).
 LUMA = (0.299, 0.587, 0.114)
 
 
 def rand_augment(image, magnitude, spread, draws):
     """RandAugment with increasing severity, timm's "rand-m{magnitude}-mstd{spread}-inc1".
 
-    Two of the `OPERATIONS` in turn, drawn with replacement, each applied with probability 0.5 at a level of its own.
+    Draws two of the `OPERATIONS` with replacement and applies them in turn, each with probability 0.5 and at its own
+    level.
 
     Args:
         image: Tensor `(H, W, C)`, values in 0..255, one or three channels.
-        magnitude, spread: Mean and standard deviation of the levels, which are cut off at 0 and 10.
+        magnitude, spread: Mean and standard deviation of the levels, which are clipped to 0..10.
         draws: `Draws` of the image.
 
     Returns:
         A float32 tensor `(H, W, C)`, values in 0..255.
 
     Raises:
-        ValueError: For another number of channels.
+        ValueError: If the image does not have one or three channels.
 
-    Source: RandAugment (arXiv 1909.13719), section 3; the severity as in timm.
+    Source: RandAugment (arXiv 1909.13719), section 3; severity as in timm.
     """
     image = ops.cast(image, "float32")
     if image.shape[-1] not in (1, 3):
         raise ValueError(f"RandAugment takes images of 1 or 3 channels. Received: shape {tuple(image.shape)}")
     operations = [*OPERATIONS.values()]
-    # Half of the time beyond the last operation, which stands for none.
+    # Half of the numbers lie beyond the last operation and mean no operation.
     picks = keras.random.randint((PICKS,), 0, 2 * len(operations), seed=draws)
     branches = [*operations, lambda image, amount: image]
     levels = keras.random.normal((PICKS,), magnitude, spread, dtype="float32", seed=draws)
@@ -50,21 +51,21 @@ def rand_augment(image, magnitude, spread, draws):
     return image
 
 
-# RandAugment's operations: functions of a float image (H, W, C) and of an amount in -1..1. Those that have no
-# direction look at its size only.
+# RandAugment's operations: functions of a float image (H, W, C) and an amount in -1..1. Operations without direction
+# use only its absolute value.
 
 
 def auto_contrast(image, amount):
-    """Stretches each channel to 0..255; one of a single grey stays as it is."""
+    """Stretches each channel to 0..255; a constant channel stays unchanged."""
     lowest, highest = (extreme(image, axis=(0, 1), keepdims=True) for extreme in (ops.min, ops.max))
     stretched = (image - lowest) * (255 / ops.maximum(highest - lowest, 1e-3))
     return ops.where(highest > lowest, stretched, image)
 
 
 def equalize(image, amount):
-    """Spreads the values of each channel so that all are about equally frequent; PIL's formula."""
+    """Equalizes the histogram of each channel, with PIL's formula."""
     channels = image.shape[-1]
-    # One histogram for all channels.
+    # One histogram of 256 * channels bins for all channels.
     bins = ops.cast(ops.round(image), "int32") + 256 * ops.arange(channels, dtype="int32")
     flat = ops.reshape(bins, (-1,))
     counts = ops.reshape(ops.segment_sum(ops.ones_like(flat), flat, 256 * channels), (channels, 256))
@@ -76,12 +77,12 @@ def equalize(image, amount):
 
 
 def invert(image, amount):
-    """The negative."""
+    """Inverts all values."""
     return 255 - image
 
 
 def rotate(image, amount):
-    """Turns counterclockwise, by up to 30 degrees."""
+    """Rotates by up to 30 degrees, counterclockwise for a positive amount."""
     angle = amount * math.radians(30)
     sin, cos = ops.sin(angle), ops.cos(angle)
     x, y = (side / 2 for side in _sides(image))
@@ -89,45 +90,45 @@ def rotate(image, amount):
 
 
 def shear_x(image, amount):
-    """Shifts rows by up to 0.3 of their distance from the top."""
+    """Shifts each row by up to 0.3 of its distance from the top."""
     return _moved(image, (1, 0.3 * amount, 0, 0, 1, 0))
 
 
 def shear_y(image, amount):
-    """Shifts columns by up to 0.3 of their distance from the left."""
+    """Shifts each column by up to 0.3 of its distance from the left."""
     return _moved(image, (1, 0, 0, 0.3 * amount, 1, 0))
 
 
 def translate_x(image, amount):
-    """Shifts by up to 0.45 of the width."""
+    """Shifts horizontally by up to 0.45 of the width."""
     return _moved(image, (1, 0, 0.45 * amount * _sides(image)[0], 0, 1, 0))
 
 
 def translate_y(image, amount):
-    """Shifts by up to 0.45 of the height."""
+    """Shifts vertically by up to 0.45 of the height."""
     return _moved(image, (1, 0, 0, 0, 1, 0.45 * amount * _sides(image)[1]))
 
 
 def _sides(image):
-    """Width and height."""
+    """Returns width and height."""
     height, width = ops.shape(image)[:2]
     return ops.cast(width, "float32"), ops.cast(height, "float32")
 
 
 def _moved(image, coefficients):
-    """`affine` with the mean colour outside."""
+    """Applies `affine`, with the mean colour outside the image."""
     mean, _ = pixel_statistics(image.shape[-1])
     return affine(image - mean, coefficients, fill_mode="constant") + mean
 
 
 def posterize(image, amount):
-    """Keeps 4 bits of each value, or up to 4 less."""
+    """Keeps the upper 4 bits of each value, or up to 4 bits fewer."""
     step = ops.cast(ops.left_shift(16, ops.cast(4 * ops.abs(amount), "int32")), "float32")
     return ops.floor(image / step) * step
 
 
 def solarize(image, amount):
-    """Inverts values from 256, or up to 256 less, on."""
+    """Inverts values at or above a threshold: 256 minus up to 256."""
     return ops.where(image < 256 - ops.floor(256 * ops.abs(amount)), image, 255 - image)
 
 
@@ -137,24 +138,24 @@ def solarize_add(image, amount):
 
 
 def color(image, amount):
-    """Less or more saturated."""
+    """Decreases or increases the saturation."""
     return _enhanced(image, _grey(image), amount)
 
 
 def contrast(image, amount):
-    """Nearer to or farther from the mean grey."""
+    """Decreases or increases the contrast to the mean grey."""
     return _enhanced(image, ops.mean(_grey(image)), amount)
 
 
 def brightness(image, amount):
-    """Darker or brighter."""
+    """Makes the image darker or brighter."""
     return _enhanced(image, 0, amount)
 
 
 def sharpness(image, amount):
-    """Smoother or sharper, all but the outermost pixels."""
+    """Makes the image smoother or sharper, except for the outermost pixels."""
     mean = ops.average_pool(image[None], 3, 1, "valid", data_format="channels_last")[0]
-    # A filter of 3 x 3 ones with a 5 in the middle.
+    # PIL's smoothing filter: 3 x 3 ones with a 5 in the middle, divided by 13.
     smooth = (9 * mean + 4 * image[1:-1, 1:-1]) / 13
     detail = ops.pad(image[1:-1, 1:-1] - smooth, ((1, 1), (1, 1), (0, 0)))
     return _enhanced(image, image - detail, amount)

@@ -1,4 +1,4 @@
-"""The data set that a recipe names."""
+"""Opens the classification or pre-training data that a recipe names."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ def open_source(recipe, labelled=True):
     """Opens the data of a recipe.
 
     Args:
-        recipe: The recipe, whose `data` says which.
-        labelled: Bool, whether classes are needed: without, a folder may hold pictures in any order.
+        recipe: The recipe, whose `data` names the data.
+        labelled: Bool, whether classes are needed. If not, a folder may hold pictures in any structure.
 
     Returns:
-        A source as `training.loop.train` describes it.
+        A `training.data.source.Source`.
 
     Raises:
-        RecipeError: If the recipe names none.
-        ValueError or OSError: If there are no such data, or they are not usable.
+        RecipeError: If the recipe names no data.
+        ValueError or OSError: If the data do not exist or are not usable.
     """
     name = recipe.data
     if name is None:
@@ -31,10 +31,10 @@ def open_source(recipe, labelled=True):
         return arrays.digits(recipe.image_size).with_share(recipe.train_share, recipe.seed)
     if name.endswith(".npz"):
         source = npz.from_npz(name, recipe.image_size, labelled, recipe.scale, recipe.mean, recipe.deviation)
-        # As in a folder, where nothing is held out of pictures without labels.
+        # As for folders, nothing is held out of images without labels.
         source = source.with_held_out(recipe.validation_share if labelled else 0, recipe.seed)
         return source.with_share(recipe.train_share, recipe.seed)
-    # These need TensorFlow.
+    # The sources below need TensorFlow.
     common = {
         "labelled": labelled,
         "validation_share": recipe.validation_share,

@@ -1,4 +1,4 @@
-"""Pictures as square images, with or without classes: what pre-training and fine-tuning train on."""
+"""Batches of square images, with or without classes, for pre-training and fine-tuning, from any storage."""
 
 import tensorflow as tf
 
@@ -12,30 +12,31 @@ from .crops import random_crop
 
 
 class Pictures(Loader):
-    """A source of data as `training.loop.train` describes it. Of each row it opens the encoded picture and a label, an
-    int32.
+    """A source of pictures with or without classes.
+
+    A subclass's `_open` returns for each row the encoded picture and an int32 label.
 
     Args: As `training.data.loader.Loader`.
     """
 
     def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
-        """All batches from one on, without end: random resized crops, in a new order each epoch.
+        """Returns endless batches of random resized crops, in a new order each epoch.
 
-        What becomes of a picture depends on its place in the batch, not on the worker that loads it. Only mixup and
-        CutMix find their partners within a worker's part.
+        The augmentation of a picture depends on its position in the batch, not on the worker that loads it. Only mixup
+        and CutMix mix images within a worker's part.
 
         Args:
             recipe: The `training.recipes.fields.Recipe`.
-            first_batch: Number of the first batch. None of those before is decoded.
+            first_batch: Number of the first batch. Earlier batches are not decoded.
             augmentation: Optional `training.data.images.augment.Augmentation`.
             share: `training.data.shares.Share`, the part of each batch that is loaded.
 
         Returns:
-            A `tf.data.Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255, N the share's part of
-            `recipe.step_batch`; with an augmentation, of such images and float32 targets `(N, classes)`.
+            A `tf.data.Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255, where N is the share's
+            part of `recipe.step_batch`; with an augmentation, of such images and float32 targets `(N, classes)`.
 
         Raises:
-            DataError: If there is an augmentation, but no labels.
+            DataError: If there is an augmentation but no labels.
         """
         if augmentation is not None and self.class_names is None:
             raise DataError("Pictures without labels train without augmentation. Received: labelled=False")
@@ -55,18 +56,18 @@ class Pictures(Loader):
         return self._training_batches(recipe, first_batch, share, load, change, augmentation.batch)
 
     def validation(self, recipe, batch_size, share=WHOLE, mixed=False):
-        """Every validation image once, as in evaluation, with its label.
+        """Returns batches with every validation image once, without augmentation, with its label.
 
         Args:
             recipe: The `training.recipes.fields.Recipe`.
-            batch_size: Int. All batches are whole, for the sake of static shapes; empty places have the weight 0.
+            batch_size: Int. All batches have this size, to keep shapes static; padding has weight 0.
             share: `training.data.shares.Share`, the part of each batch that is loaded.
-            mixed: Bool, whether they come in the order of `examples`: those of a folder are sorted by class.
+            mixed: Bool, whether images come in the order of `examples`; those of a folder are sorted by class.
 
         Returns:
             A `tf.data.Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255, one-hot float32 labels
-            `(N, classes)` and float32 weights `(N,)`, N the share's part of `batch_size`; `None` if there are no
-            validation images, or no labels.
+            `(N, classes)` and float32 weights `(N,)`, where N is the share's part of `batch_size`; `None` if there are
+            no validation images or no labels.
         """
         if not self.validation_size or self.class_names is None:
             return None
@@ -77,18 +78,18 @@ class Pictures(Loader):
         return self._validation_batches(batch_size, share, self._as_in_evaluation(recipe), finish, mixed)
 
     def examples(self, recipe, count, labelled=False):
-        """Always the same images, from validation if there is any.
+        """Returns a fixed selection of images, from validation if there is any.
 
         Args:
             recipe: The `training.recipes.fields.Recipe`.
-            count: Int, how many at most.
-            labelled: Bool.
+            count: Int, the maximum number of images.
+            labelled: Bool, whether to return labels as well.
 
         Returns:
             A float32 array `(count, image_size, image_size, 3)` in 0..255; if `labelled`, also int32 labels `(count,)`.
 
         Raises:
-            DataError: If there is none.
+            DataError: If there is no readable picture.
         """
         images, labels = self._example_columns(count, self._as_in_evaluation(recipe))
         return (images, labels) if labelled else images
@@ -101,6 +102,6 @@ class Pictures(Loader):
 
 
 def _flips_in_turns(contents, seed, epoch):
-    """Whether a picture is mirrored in an epoch: its bytes decide in which half of them."""
+    """Returns whether a picture is mirrored in an epoch. A hash of its bytes selects even or odd epochs."""
     first = tf.strings.to_hash_bucket_strong(contents, 2, [seed, 0])
     return (first + epoch) % 2 == 1

@@ -1,4 +1,4 @@
-"""Images with classes from TensorFlow Datasets."""
+"""Data source for TensorFlow Datasets with images and optional classes."""
 
 import tensorflow as tf
 
@@ -12,21 +12,21 @@ from .task import Pictures
 class Tfds(TfdsRows, Pictures):
     """A data set of TensorFlow Datasets with a feature "image", and "label" for its classes.
 
-    Its "train" split, with a validation or else its test split; where there is neither, a share is held out. Prepared,
-    and downloaded, if it is not. Pictures stay encoded until they are cropped.
+    Uses its "train" split, and its validation split or else its test split; if it has neither, a share is held out. The
+    data set is downloaded and prepared if necessary. Pictures stay encoded until they are cropped.
 
     Args:
-        name: As `tfds.builder` takes it: "cifar10", "name/config:version".
-        data_dir: Folder of prepared data sets; `None` for the usual one.
+        name: As in `tfds.builder`: "cifar10", "name/config:version".
+        data_dir: Folder of prepared data sets; `None` for the default of TensorFlow Datasets.
         labelled: Bool, whether classes are needed.
-        validation_share: Float from 0 to 1, the share to hold out; with 1 there is nothing to train on.
-        train_share: Float above 0 and up to 1, the share of the other pictures that is trained on.
+        validation_share: Float from 0 to 1, the share to hold out; with 1, no training pictures remain.
+        train_share: Float above 0 and up to 1, the share of the remaining pictures that is trained on.
         max_unreadable: Largest share of all pictures that may be unreadable.
         reading: `keras_cnv2.images.pictures.Reading`.
-        shuffle_buffer: How many encoded pictures are kept in memory to take the next one from.
+        shuffle_buffer: Number of encoded pictures in the shuffle buffer.
 
     Raises:
-        DataError: If there is no such data set, it cannot be prepared, or it lacks what is needed.
+        DataError: If there is no such data set, it cannot be prepared, or it lacks a feature or split.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Values of any range -> what models expect of pictures, 0..255. Imports no TensorFlow."""
+"""Scales values of any range to the range that models expect, 0..255. Imports no TensorFlow."""
 
 import logging
 
@@ -13,25 +13,27 @@ logger = logging.getLogger(__name__)
 
 WHITE = 255
 
-# Images whose statistics are computed at once.
+# Number of images whose statistics are computed at once.
 _BLOCK = 64
 
 
 def as_pixels(path, train, test, scale=None, mean=None, deviation=None):
-    """Images as models expect them: as they are if they are uint8 and nothing is given.
+    """Scales images to the range that models expect. Leaves uint8 images unchanged if nothing is given.
 
     Args:
-        path: What messages call them.
+        path: Path of the data, for messages.
         train, test: Arrays `(N, H, W, channels)`; `test` may be `None`.
         scale: Optional float, the value that becomes 255.
-        mean, deviation: Optional floats, one a channel; they become those that models expect of pictures. `None`,
-            where there is no scale either: those of `train`, unless that is uint8.
+        mean, deviation: Optional floats, one for each channel. Images are scaled such that these become the mean and
+            deviation that models expect. If neither these nor `scale` are given, those of `train` are used, unless it
+            is uint8.
 
     Returns:
-        The arrays, uint8 or else float32, and what was taken from `train`: a dict of "mean" and "deviation", or empty.
+        The two arrays, uint8 or float32, and the statistics taken from `train`: a dict with "mean" and "deviation", or
+        an empty one.
 
     Raises:
-        DataError: If there is not one mean and deviation for each channel, or values are not finite.
+        DataError: If `mean` does not have one value for each channel, or values are not finite.
     """
     if train.dtype == np.uint8 and scale is None and mean is None:
         return train, test, {}
@@ -64,7 +66,7 @@ def as_pixels(path, train, test, scale=None, mean=None, deviation=None):
 
 
 def statistics(path, images):
-    """Mean and standard deviation of each channel, two lists of floats. A constant one has the deviation 1."""
+    """Returns mean and standard deviation of each channel, two lists of floats. Constant channels get deviation 1."""
     sums = np.zeros((2, images.shape[-1]))
     for start in range(0, len(images), _BLOCK):
         block = images[start : start + _BLOCK].astype("float64").reshape(-1, images.shape[-1])
@@ -73,7 +75,7 @@ def statistics(path, images):
     if not np.isfinite(squares).all():
         raise DataError(f"train_images must be finite numbers. Received: {path} with NaN or infinity")
     deviation = np.sqrt(np.maximum(squares - mean**2, 0))
-    # What rounding leaves of a constant is no deviation.
+    # Rounding errors of a constant channel are not a deviation.
     deviation = np.where(deviation > 1e-6 * np.maximum(np.abs(mean), 1e-30), deviation, 1.0)
     return mean.tolist(), deviation.tolist()
 

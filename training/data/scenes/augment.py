@@ -1,10 +1,11 @@
-"""Pictures and their labels as examples of one size, at random for training, in graphs.
+"""Turns pictures and their class maps into examples of one size, with random augmentation for training. Runs in graphs.
 
-As the UPerNet baselines on ADE20K are trained (mmsegmentation): resized by a random ratio, cropped, mirrored, colours
-changed, filled up with ImageNet's mean colour and the label that is ignored. Of a resized picture only the part that is
-cropped is computed.
+The augmentation is that of the UPerNet baselines on ADE20K (mmsegmentation): resize by a random ratio, crop, mirror,
+change colours, and pad with ImageNet's mean colour and the ignored label. Only the cropped part of a resized picture is
+computed.
 
-What differs from there: pictures are shrunk with antialiasing, and colours are not rounded to whole levels in between.
+Differences from mmsegmentation: pictures are shrunk with antialiasing, and colours are not rounded to whole levels in
+between.
 """
 
 import keras
@@ -14,14 +15,15 @@ from keras_cnv2.images.normalization import pixel_statistics
 
 from ..rescaled_part import pixels_of, resized
 
-# A picture is at most so many times longer than `short_side`: scale (2048, 512) of mmsegmentation.
+# Maximum ratio of a resized picture's longer side to `short_side`, as for scale (2048, 512) in mmsegmentation.
 LONGEST = 4
 
-# Crops are drawn anew if one class covers more than this share of them, up to so many in all.
+# A crop is drawn anew if one class covers at least this share of it, up to ATTEMPTS crops in all.
 MAX_SHARE = 0.75
 ATTEMPTS = 10
 
-# Of the photometric changes: levels, factors, and turns of the hue's circle (18 of 180 in OpenCV's units).
+# Photometric changes: maximum shift in grey levels, ranges of factors, and maximum shift in turns of the hue circle (18
+# of 180 in OpenCV's units).
 BRIGHTNESS = 32.0
 CONTRAST = (0.5, 1.5)
 SATURATION = (0.5, 1.5)
@@ -29,13 +31,13 @@ HUE = 0.1
 
 
 def random_example(pixels, labels, recipe, ignore_label, draws):
-    """One example of training.
+    """Makes one augmented training example.
 
     Args:
         pixels: Tensor `(height, width, 3)`, values in 0..255.
         labels: Int32 tensor `(height, width)`.
         recipe: Has `image_size`, `short_side`, `scale`, `flip` and `photometric`.
-        ignore_label: Int, the label of what is filled up.
+        ignore_label: Int, the label of padding.
         draws: `training.data.draws.Draws` of the example.
 
     Returns:
@@ -55,7 +57,10 @@ def random_example(pixels, labels, recipe, ignore_label, draws):
 
 
 def fitted_example(pixels, labels, image_size, ignore_label):
-    """The whole picture as one example: its longer side becomes `image_size`. Arguments and results as above."""
+    """Fits a whole picture into an example: its longer side becomes `image_size`.
+
+    Arguments and results as in `random_example`.
+    """
     size = _scaled(pixels, image_size / tf.reduce_max(_sides(pixels)))
     nowhere = tf.zeros(2, tf.int32)
     image, labels = (resize(x, size, nowhere, size) for resize, x in ((resize_image, pixels), (resize_labels, labels)))
@@ -63,13 +68,13 @@ def fitted_example(pixels, labels, image_size, ignore_label):
 
 
 def scaled_size(pixels, short_side, ratio=1.0):
-    """The size that a picture is resized to, proportions kept.
+    """Returns the size that a picture is resized to, with its aspect ratio kept.
 
     Args:
         pixels: Tensor `(height, width, ...)`.
-        short_side: The shorter side becomes this long, or less where the longer one would be more than four times it;
-            `None` leaves the picture as it is.
-        ratio: Scalar, a factor on the result.
+        short_side: Length of the shorter side, or less if the longer side would be more than four times as long.
+            `None` keeps the picture's own size.
+        ratio: Scalar, a further factor on this size.
 
     Returns:
         An int32 tensor: height and width.
@@ -90,14 +95,14 @@ def _scaled(pixels, factor):
 
 
 def random_window(labels, size, side, ignore_label, draws):
-    """Draws where to crop: the first of ten places where every class covers less than 75 %, else the last.
+    """Draws where to crop: the first of ten random windows where every class covers less than 75 %, else the last.
 
-    Pixels that are ignored do not count.
+    Ignored pixels do not count.
 
     Args:
         labels: Int32 tensor `(height, width)`, before it is resized.
         size: Int32 tensor, the resized height and width.
-        side: Int, the crop's height and width. It is smaller where the resized picture is.
+        side: Int, the crop's height and width. The crop is smaller if the resized picture is smaller.
         ignore_label: Int.
         draws: `training.data.draws.Draws`.
 
@@ -106,7 +111,7 @@ def random_window(labels, size, side, ignore_label, draws):
     """
     window = tf.minimum(size, side)
     places = keras.random.uniform((ATTEMPTS, 2), seed=draws)
-    # The float32 nearest to 1 times the number of places may round up to it.
+    # In float32, a value just below 1 times the number of positions may round up to that number.
     offsets = tf.minimum(tf.cast(places * tf.cast(size - window + 1, tf.float32), tf.int32), size - window)
 
     def is_dull(attempt):
@@ -121,7 +126,7 @@ def random_window(labels, size, side, ignore_label, draws):
 
 
 def resize_image(pixels, size, offset, window):
-    """A part of a resized picture: bilinear, antialiased where it shrinks.
+    """Computes a part of a resized picture: bilinear, with antialiasing where it shrinks.
 
     Args:
         pixels: Tensor `(height, width, 3)`.
@@ -140,10 +145,10 @@ def resize_image(pixels, size, offset, window):
 
 
 def resize_labels(labels, size, offset, window):
-    """A part of resized labels: each the one under the centre of its pixel. Arguments as in `resize_image`."""
+    """Computes a part of resized labels: the nearest label to each pixel's centre. Arguments as in `resize_image`."""
 
     def sources(axis):
-        # In integers, as a centre may lie on the border between two pixels.
+        # In exact integer arithmetic, because a centre may lie on the border between two pixels.
         centres = 2 * (offset[axis] + tf.range(window[axis])) + 1
         return centres * tf.shape(labels)[axis] // (2 * size[axis])
 
@@ -153,8 +158,9 @@ def resize_labels(labels, size, offset, window):
 def photometric(image, draws):
     """Changes brightness, contrast, saturation and hue, each with probability 0.5.
 
-    Brightness adds up to 32 levels; contrast and saturation have a factor in 0.5..1.5; the hue turns by up to 36
-    degrees. In this order, or with contrast last, with equal probability. Values are kept in 0..255 after each change.
+    Brightness adds or subtracts up to 32 levels; contrast and saturation have a factor in 0.5..1.5; the hue turns by up
+    to 36 degrees. The order is this one, or with contrast last, with equal probability. Values are clipped to 0..255
+    after each change.
 
     Args:
         image: Float32 tensor `(height, width, 3)`, values in 0..255.
@@ -174,7 +180,7 @@ def photometric(image, draws):
         return tf.clip_by_value(image, 0, 255)
 
     def coloured(is_on, function, image, amount):
-        # These take a while, and would not leave colours quite as they are.
+        # Skipped when off: these functions are slow, and change colours slightly even with a neutral amount.
         return tf.cond(is_on, lambda: within(function(image, amount)), lambda: image)
 
     brightness = tf.where(is_on[0], between(-BRIGHTNESS, BRIGHTNESS, change[0]), 0.0)
@@ -187,12 +193,12 @@ def photometric(image, draws):
 
 
 def pad(image, labels, side, ignore_label):
-    """Fills up at the bottom and to the right: the image with ImageNet's mean colour, labels with `ignore_label`.
+    """Pads at the bottom and the right: the image with ImageNet's mean colour, labels with `ignore_label`.
 
     Args:
         image: Float32 tensor `(height, width, 3)`, values in 0..255.
         labels: Int32 tensor `(height, width)`.
-        side: Int, both sides of the result.
+        side: Int, height and width of the result.
         ignore_label: Int.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The names of the classes of labels: given, beside the pictures, or counted."""
+"""Class names for segmentation: given by the user, read from the data folder, or counted in the labels."""
 
 import logging
 import os
@@ -16,13 +16,13 @@ from .labels import decode_labels, holds_numbers
 
 logger = logging.getLogger(__name__)
 
-# Names of classes beside the pictures: one a line, or ADE20K's table with the names in its last column.
+# Files of class names in a data folder: one name per line, or ADE20K's table with the names in its last column.
 CLASSES_FILE = "classes.txt"
 ADE20K_FILE = "objectInfo150.txt"
 
 
 def given_names(classes):
-    """Names of classes from names, a file with them or a number; `None` for `None`."""
+    """Returns class names from a list of names, a file or a number of classes; `None` for `None`."""
     if classes is None:
         return None
     names = classes
@@ -39,29 +39,29 @@ def given_names(classes):
 
 
 def names_beside(path):
-    """The names of classes in a file of the folder, `None` if there is none."""
+    """Returns the class names in the folder's file, `None` if there is no such file."""
     if (path / CLASSES_FILE).is_file():
         return given_names(path / CLASSES_FILE)
     if (path / ADE20K_FILE).is_file():
         lines = (path / ADE20K_FILE).read_text(encoding="utf-8").splitlines()[1:]
-        # The first of several words for a class.
+        # A class may have several synonyms; the first is used.
         return given_names([line.split("\t")[-1].split(",")[0].strip() for line in lines if line.strip()])
     return None
 
 
 def counted_names(contents, ignore_label, reduce_zero_label, source):
-    """As many classes as the greatest number in all labels says, named "class 0" and so on.
+    """Returns names "class 0" etc. for all classes up to the greatest number in all labels.
 
     Args:
         contents: `Dataset` of encoded labels.
-        ignore_label, reduce_zero_label: As `training.data.scenes.folders.SceneFolder`.
-        source: What they are from, for messages.
+        ignore_label, reduce_zero_label: As in `training.data.scenes.folders.SceneFolder`.
+        source: Where the labels come from, for messages.
     """
     logger.info("Counting the classes in all labels, as there is no list of them: %s", source)
 
     def greatest(contents):
         numbers = decode_labels(contents)
-        # A picture of colours has no numbers of classes; it is refused where it is loaded.
+        # A colour PNG holds no class numbers; it is refused when it is loaded.
         counts = (numbers != ignore_label) & holds_numbers(contents)
         return tf.reduce_max(tf.where(counts, numbers, -1))
 

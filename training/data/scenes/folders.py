@@ -1,4 +1,4 @@
-"""Folders of pictures and label PNGs as a source of training."""
+"""Data source for folders of pictures and label PNGs."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ from .task import Scenes
 TRAINING_NAMES = ("train", "training")
 LABEL_FOLDERS = ("annotations", "labels", "masks")
 
-# Where folders of pictures and of their labels lie, for a split; the first pair that is there is taken.
+# Folders of pictures and of their labels for a split; the first pair that exists is used.
 LAYOUTS = (
     ("{split}", "{split}annot"),  # CamVid
     *(("images/{split}", f"{labels}/{{split}}") for labels in LABEL_FOLDERS),  # ADE20K
@@ -28,29 +28,29 @@ LAYOUTS = (
 
 
 class SceneFolder(FileRows, Scenes):
-    """A folder of pictures and of PNGs with the numbers of their pixels' classes, under the same names.
+    """A folder of pictures, and PNGs of the same names with the class number of each pixel.
 
-    Laid out as CamVid (PATH/train, PATH/trainannot), as ADE20K (PATH/images/training, PATH/annotations/training), or
-    with PATH/train/images and PATH/train/labels; labels may also be called annotations or masks. In these there may be
-    folders. Where there is no validation split a share of the pictures is held out; where there are no splits at all
-    (PATH/images, PATH/labels), too.
+    The layout is that of CamVid (PATH/train, PATH/trainannot), that of ADE20K (PATH/images/training,
+    PATH/annotations/training), or PATH/train/images and PATH/train/labels. Folders of labels may also be called
+    annotations or masks. All of these may have subfolders. Without a validation split, a share of the pictures is held
+    out; likewise without any splits (PATH/images, PATH/labels).
 
     Args:
-        path: The folder. Symbolic links are followed, hidden files and folders left out.
-        classes: Names of the classes, a file with them, one a line, or how many there are. `None`: PATH/classes.txt;
-            ADE20K's objectInfo150.txt; or as many as the greatest number in the labels says.
-        ignore_label: Int, the number of pixels that do not count.
+        path: The folder. Symbolic links are followed; hidden files and folders are ignored.
+        classes: Class names, a file with one name per line, or the number of classes. `None`: PATH/classes.txt, else
+            ADE20K's objectInfo150.txt, else counted from the greatest number in the labels.
+        ignore_label: Int, the label of pixels that are ignored.
         reduce_zero_label: Bool, whether classes are numbered from 1 on in the files, and 0 is ignored (ADE20K).
-        validation: Name of the split for validation, e.g. "test". `None`: val, validation, valid or test, the first
-            that is there.
-        validation_share: Float from 0 to 1, the share to hold out; with 1 there is nothing to train on.
+        validation: Name of the validation split, e.g. "test". `None`: the first of val, validation, valid and test
+            that exists.
+        validation_share: Float from 0 to 1, the share to hold out; with 1, no training pictures remain.
         seed: Int, decides which pictures are held out.
         max_unreadable: Largest share of all pictures that may be unreadable.
         reading: `keras_cnv2.images.pictures.Reading`.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        DataError: If there are no such folders in it, no pictures, or pictures without labels.
+        FileNotFoundError: If the folder does not exist.
+        DataError: If the folder has another layout, no pictures, or pictures without labels.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class SceneFolder(FileRows, Scenes):
 
 
 def _splits(path, validation, share, seed):
-    """The pairs of files of training and of validation: two lists of tuples."""
+    """Returns pairs of picture and label files for training and for validation: two lists of tuples."""
     train = _first_pairs(path, TRAINING_NAMES)
     if train is None:
         train = _pairs(path / "images", next((path / name for name in LABEL_FOLDERS if (path / name).is_dir()), None))
@@ -113,7 +113,7 @@ def _splits(path, validation, share, seed):
 
 
 def _first_pairs(path, names):
-    """The pairs of the first split of these names; `None` if there is none."""
+    """Returns the pairs of the first split that exists; `None` if there is none."""
     for split in names:
         for layout in LAYOUTS:
             pairs = _pairs(*(path / folder.format(split=split) for folder in layout))
@@ -123,7 +123,7 @@ def _first_pairs(path, names):
 
 
 def _pairs(pictures, labels):
-    """Pictures with the labels of the same name, in order; `None` if there are no such folders."""
+    """Returns pairs of pictures and label files of the same name, in order; `None` if a folder is missing."""
     if labels is None or not (pictures.is_dir() and labels.is_dir()):
         return None
     left_out = LeftOut()

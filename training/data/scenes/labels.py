@@ -1,4 +1,4 @@
-"""Class maps in PNG files: the number of a class for each pixel, in graphs."""
+"""Decodes class maps: PNG files with a class number for each pixel. Runs in graphs."""
 
 import zlib
 
@@ -7,24 +7,23 @@ import tensorflow as tf
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-# Of a PNG: the signature, then the chunk that begins every file. A byte each for bits a value and kind of colour.
+# Length of a PNG's header, i.e. signature and IHDR chunk; positions of bit depth and colour type, one byte each.
 _HEADER = 33
 _BITS, _COLOUR = 24, 25
 GREY, INDEXED = 0, 3
 
 
 def decode_labels(contents):
-    """The numbers in a PNG, of grey levels or indexed colours with 1, 2, 4, 8 or 16 bits.
+    """Decodes the numbers in a PNG with grey levels or palette indices of 1, 2, 4, 8 or 16 bits.
 
-    TensorFlow alone would spread the few levels of 1, 2 and 4 bits over 0..255, cut 16 bits to their upper half and
+    TensorFlow's own decoder would stretch levels of 1, 2 and 4 bits to 0..255, keep only the upper 8 of 16 bits and
     turn indices into colours.
 
     Args:
-        contents: Scalar string tensor.
+        contents: Scalar string tensor, an encoded PNG. Other contents raise an error.
 
     Returns:
-        An int32 tensor `(height, width)`. Other kinds of colour give numbers without meaning, see `holds_numbers`.
-        An error is raised if this is no PNG.
+        An int32 tensor `(height, width)`. For other colour types, the numbers have no meaning; see `holds_numbers`.
     """
     is_png = tf.debugging.assert_equal(tf.strings.substr(contents, 0, len(SIGNATURE)), SIGNATURE)
     with tf.control_dependencies([is_png] if is_png is not None else []):
@@ -42,25 +41,25 @@ def decode_labels(contents):
 
 
 def holds_numbers(contents):
-    """Whether the pixels of a PNG are numbers, one each: grey levels or indices of colours."""
+    """Returns whether each pixel of a PNG is one number: a grey level or a palette index."""
     colour = _header(contents)[1]
     return (colour == GREY) | (colour == INDEXED)
 
 
 def _header(contents):
-    """Bits a value and kind of colour of a PNG, int32."""
+    """Returns the bit depth and the colour type of a PNG, int32."""
     fields = tf.io.decode_raw(tf.strings.substr(contents, _BITS, 2), tf.uint8)
     return tf.unstack(tf.ensure_shape(tf.cast(fields, tf.int32), (2,)))
 
 
 def _greyed():
-    """What to change in the header of a PNG to turn indexed colours into greys: one byte, and the checksum for it.
+    """Returns the bits to flip in a PNG's header to change its colour type from indexed to grey, and its checksum.
 
-    A checksum is linear: a change of some bits changes the same bits of it whatever the others are.
+    CRC-32 is linear: flipping certain bits of the data always flips the same bits of the checksum.
     """
     change = bytearray(_HEADER)
     change[_COLOUR] = INDEXED ^ GREY
-    summed = change[12:-4]  # the chunk's name and its fields
+    summed = change[12:-4]  # the chunk's type and data, which the checksum covers
     change[-4:] = (zlib.crc32(summed) ^ zlib.crc32(bytes(len(summed)))).to_bytes(4, "big")
     return np.frombuffer(bytes(change), "uint8")
 
@@ -69,7 +68,7 @@ _BYTES = [bytes([value]) for value in range(256)]
 
 
 def _indices_as_greys(contents):
-    """The same PNG with the indices of its colours as grey levels: another header, and nothing of a palette."""
+    """Turns an indexed PNG into a grey one with the same numbers: changes its header and drops its palette."""
     header = tf.io.decode_raw(tf.strings.substr(contents, 0, _HEADER), tf.uint8)
     header = tf.bitwise.bitwise_xor(header, _greyed())
     header = tf.strings.reduce_join(tf.gather(_BYTES, tf.cast(header, tf.int32)))

@@ -1,4 +1,4 @@
-"""The pictures with labels of pixels that a recipe names."""
+"""Opens the segmentation data that a recipe names."""
 
 from ...errors import RecipeError
 from ..reading import reading_of
@@ -10,14 +10,14 @@ def open_scenes(recipe):
     """Opens the data of a recipe for segmentation.
 
     Args:
-        recipe: The recipe, whose `data` says which: a folder, or "tfds:NAME".
+        recipe: The recipe, whose `data` is a folder or "tfds:NAME".
 
     Returns:
         A `SceneFolder` or `TfdsScenes`.
 
     Raises:
-        RecipeError: If the recipe names none.
-        ValueError or OSError: If there are no such data, or they are not usable.
+        RecipeError: If the recipe names no data.
+        ValueError or OSError: If the data do not exist or are not usable.
     """
     if recipe.data is None:
         raise RecipeError(

@@ -1,4 +1,4 @@
-"""Pictures with a class for each pixel, whatever they are kept as: what training and evaluation get of them."""
+"""Batches of pictures with class maps for training and evaluation, from any storage."""
 
 import logging
 import os
@@ -20,17 +20,18 @@ logger = logging.getLogger(__name__)
 
 
 class Scenes(Loader):
-    """A source of data as `training.loop.train` describes it. Of each row it opens the encoded picture, the encoded
-    labels and a name.
+    """A source of pictures with class maps ("labels").
 
-    Labels that cannot be right end the pipeline at once with a `DataError` that names them: numbers of no class,
-    another size than the picture's, colours in place of numbers. Damaged files are left out as all sources do.
+    A subclass's `_open` returns for each row the encoded picture, the encoded labels and a name.
+
+    Invalid labels end the pipeline at once with a `DataError` that names them: numbers of no class, another size than
+    the picture's, colours instead of numbers. Damaged files are left out, as in all sources.
 
     Args:
-        size, validation_size, class_names, max_unreadable: As `training.data.loader.Loader`.
-        ignore_label: Int, the number of pixels that do not count.
+        size, validation_size, class_names, max_unreadable: As in `training.data.loader.Loader`.
+        ignore_label: Int, the label of pixels that are ignored.
         reduce_zero_label: Bool, whether classes are numbered from 1 on in the files, and 0 is ignored.
-        reading: As `training.data.loader.Loader`.
+        reading: As in `training.data.loader.Loader`.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Scenes(Loader):
                 f"ignore_label must be none of the {len(class_names)} classes, which are numbered from 0 on once "
                 f"reduce_zero_label has left out 0. Received: ignore_label={ignore_label}"
             )
-        if ignore_label < len(class_names):  # meant for some data sets, an accident of a recipe's for others
+        if ignore_label < len(class_names):  # intended for some data sets, a mistake for others
             logger.warning(
                 "class %s is neither trained nor measured: it is the ignore_label", class_names[ignore_label]
             )
@@ -56,17 +57,17 @@ class Scenes(Loader):
         self._wrong = None
 
     def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
-        """All batches from one on, without end: random crops, in a new order each pass over the pictures.
+        """Returns endless batches of random crops, in a new order for each pass over the pictures.
 
         Args:
             recipe: The recipe, see `training.data.scenes.augment.random_example`.
-            first_batch: Number of the first batch. None of those before is decoded.
-            augmentation: Not used: the recipe says it all.
+            first_batch: Number of the first batch. Earlier batches are not decoded.
+            augmentation: Not used: the recipe defines the augmentation.
             share: `training.data.shares.Share`, the part of each batch that is loaded.
 
         Returns:
             A `tf.data.Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255 and int32 labels
-            `(N, image_size, image_size)`, N the share's part of `recipe.step_batch`.
+            `(N, image_size, image_size)`, where N is the share's part of `recipe.step_batch`.
         """
 
         def load(picture, labels, name, draws, epoch):
@@ -76,12 +77,12 @@ class Scenes(Loader):
         return self._training_batches(recipe, first_batch, share, load)
 
     def validation(self, recipe, batch_size, share=WHOLE):
-        """Every validation picture once, the whole of it fitted into a square.
+        """Returns batches with every validation picture once, the whole picture fitted into a square.
 
         Args:
-            recipe: The recipe, of which only `image_size` counts.
-            batch_size: Int. All batches are whole, for the sake of static shapes; empty places are black, ignored and
-                have the weight 0.
+            recipe: The recipe, of which only `image_size` is used.
+            batch_size: Int. All batches have this size, to keep shapes static; padding is black, with ignored labels
+                and weight 0.
             share: `training.data.shares.Share`, the part of each batch that is loaded.
 
         Returns:
@@ -97,38 +98,38 @@ class Scenes(Loader):
         return self._validation_batches(batch_size, share, self._fitted(recipe)).map(without_empty)
 
     def examples(self, recipe, count):
-        """Always the same pictures, from validation if there is any, fitted into squares.
+        """Returns a fixed selection of pictures, from validation if there is any, fitted into squares.
 
         Args:
-            recipe: The recipe, of which only `image_size` counts.
-            count: Int, how many at most.
+            recipe: The recipe, of which only `image_size` is used.
+            count: Int, the maximum number of pictures.
 
         Returns:
             Float32 images `(count, image_size, image_size, 3)` in 0..255 and int32 labels `(count, image_size,
             image_size)`.
 
         Raises:
-            DataError: If there is none.
+            DataError: If there is no readable picture.
         """
         images, labels = zip(*self._examples(count, self._fitted(recipe)))
         return np.stack(images), np.stack(labels)
 
     def whole(self, share=WHOLE, mixed=False):
-        """Every validation picture once, in its own size: what is evaluated in the end.
+        """Iterates over every validation picture once, in its own size, for the final evaluation.
 
         Args:
-            share: `training.data.shares.Share`: a worker gets every so many pictures, from that of its number on.
-            mixed: Bool, whether they come in the order of `examples`: the first few of a film look all the same.
+            share: `training.data.shares.Share`: worker i of n gets pictures i, i + n, i + 2n, ...
+            mixed: Bool, whether pictures come in the order of `examples`: the first frames of a video look alike.
 
         Returns:
             An iterator of tuples: pixels, uint8 `(height, width, 3)`; int32 labels `(height, width)`; a name.
 
         Raises:
-            DataError: Where labels cannot be right, or too many pictures cannot be read.
+            DataError: If labels are invalid, or too many pictures cannot be read.
         """
 
         def load(picture, labels, name):
-            # As strings, since a batch of tensors has one shape.
+            # Serialized, because tensors of different shapes cannot be batched.
             return (*map(tf.io.serialize_tensor, self._decode(picture, labels, name)), name)
 
         def load_batch(rows):
@@ -150,7 +151,7 @@ class Scenes(Loader):
         return load
 
     def _decode(self, picture, labels, name):
-        """Pixels, and for each the number of its class."""
+        """Decodes a picture and its labels. Returns pixels, and the class number of each pixel."""
         pixels, numbers = self._decode_alike(picture, labels, name)
         first = int(self.reduce_zero_label)
         ignored = numbers == self.ignore_label
@@ -169,7 +170,10 @@ class Scenes(Loader):
             return tf.identity(pixels), tf.where(ignored, self.ignore_label, numbers - first)
 
     def _decode_alike(self, picture, labels, name):
-        """Pixels and numbers, turned as each file says; both as they are stored if the sizes fit only so."""
+        """Decodes pixels and label numbers, each turned by its own EXIF orientation.
+
+        Both stay as stored if their sizes agree only in that case.
+        """
         orientations = [self.reading.orientation(contents) for contents in (picture, labels)]
         picture, labels = (
             self.reading.checked(contents, orientation)
@@ -187,7 +191,7 @@ class Scenes(Loader):
             return turned(pixels, of_picture), turned(numbers[..., None], of_labels)[..., 0]
 
     def _refuse(self, name, are_numbers, size, labels_size, values):
-        """Keeps what is wrong with a picture's labels for `_report`, and raises it."""
+        """Raises a `DataError` about a picture's invalid labels, and keeps it for `_report`."""
         first = int(self.reduce_zero_label)
         if not are_numbers:
             demand, received = "be numbers of classes, a PNG of grey levels or indexed colours", "a PNG of colours"

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets with labels of pixels as a source of training."""
+"""Data source for TensorFlow Datasets with class maps."""
 
 from keras_cnv2.images.pictures import READING
 
@@ -7,27 +7,27 @@ from ..tfds_rows import TfdsRows, check_image, features_of, open_builder, tensor
 from .class_names import counted_names, given_names
 from .task import Scenes
 
-# What TensorFlow Datasets call labels of pixels.
+# Names of the features in TensorFlow Datasets that hold class maps.
 LABEL_FEATURES = ("annotation", "segmentation_mask", "segmentation_label", "mask")
 
 
 class TfdsScenes(TfdsRows, Scenes):
-    """A data set of TensorFlow Datasets with pictures, "image", and PNGs with the numbers of their pixels' classes.
+    """A data set of TensorFlow Datasets with a feature "image", and one of PNGs with the class number of each pixel.
 
-    Those may be called "annotation", "segmentation_mask", "segmentation_label" or "mask". Its "train" split, with a
-    validation or else its test split; where there is neither, a share is held out. Prepared, and downloaded, if it is
-    not.
+    The latter is called "annotation", "segmentation_mask", "segmentation_label" or "mask". Uses the "train" split, and
+    the validation split or else the test split; if there is neither, a share is held out. The data set is downloaded
+    and prepared if necessary.
 
     Args:
-        name: As `tfds.builder` takes it: "oxford_iiit_pet", "name/config:version".
-        data_dir: Folder of prepared data sets; `None` for the usual one.
-        classes: As `SceneFolder` in `training.data.scenes.folders`. `None`: what the data set says, or as many as the
-            greatest number in the labels says.
-        ignore_label, reduce_zero_label, validation_share, max_unreadable, reading: As `SceneFolder`.
-        shuffle_buffer: How many encoded pictures are kept in memory to take the next one from.
+        name: As in `tfds.builder`: "oxford_iiit_pet", "name/config:version".
+        data_dir: Folder of prepared data sets; `None` for the default of TensorFlow Datasets.
+        classes: As in `training.data.scenes.folders.SceneFolder`. `None`: the data set's own names, else counted from
+            the greatest number in the labels.
+        ignore_label, reduce_zero_label, validation_share, max_unreadable, reading: As in `SceneFolder`.
+        shuffle_buffer: Number of encoded pictures in the shuffle buffer.
 
     Raises:
-        DataError: If there is no such data set, it cannot be prepared, or it lacks what is needed.
+        DataError: If there is no such data set, it cannot be prepared, or it lacks a feature or split.
     """
 
     def __init__(
