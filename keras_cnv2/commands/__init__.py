@@ -1,1 +1,1 @@
-"""The command `keras-cnv2`: `main`, and one file for each command with work of its own."""
+"""The command `keras-cnv2`: `main`, and one module for each subcommand with its own logic."""

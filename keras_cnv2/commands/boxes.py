@@ -1,4 +1,4 @@
-"""`keras-cnv2 predict` with a detector: what is in pictures, and where."""
+"""`keras-cnv2 predict` with a detector: finds objects in image files and draws their boxes."""
 
 import json
 import sys
@@ -13,12 +13,12 @@ from keras_cnv2.terminal import printable
 
 SCORE = 0.3
 
-# Options that a detector alone has, and those that it has not.
+# Options of `predict` for detectors only, and those for classifiers only.
 OWN, OTHERS = ("out", "score", "image_size"), ("top", "class_names")
 
 
 def add_arguments(parser):
-    """Adds the options of a detector."""
+    """Adds the options for detectors to the parser of `predict`."""
     group = parser.add_argument_group("with a detector")
     group.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures with their boxes, as PNG")
     group.add_argument("--score", type=float, help=f"least score of what is found, from 0 to 1 (default: {SCORE})")
@@ -26,7 +26,7 @@ def add_arguments(parser):
 
 
 def check_unused(args, names=OWN, kind="detectors"):
-    """Raises a `ValueError` if options were given that the model has no use for."""
+    """Raises a `ValueError` if options were given that do not apply to this kind of model."""
     if given := [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]:
         raise ValueError(
             f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} for {kind}, which this model is not."
@@ -34,7 +34,7 @@ def check_unused(args, names=OWN, kind="detectors"):
 
 
 def run(model, paths, args, reading):
-    """Prints the boxes of pictures, and draws them into `args.out`. Returns the exit code."""
+    """Prints the boxes found in image files and draws them on copies in `args.out`. Returns the exit code."""
     check_unused(args, OTHERS, "classifiers")
     score = SCORE if args.score is None else args.score
     if args.out:
@@ -61,13 +61,13 @@ def run(model, paths, args, reading):
 
 
 def _make_folder(folder):
-    """Before pictures are looked at, so that a folder that cannot be written is told at once."""
+    """Creates the output folder. It is called before prediction, so that an unwritable folder is reported at once."""
     folder.mkdir(parents=True, exist_ok=True)
     check_target(folder / "a.png")
 
 
 def _target(folder, path, taken):
-    """A path for the picture with boxes; pictures of one name in several folders get numbers."""
+    """Returns the output path for an image file. Files of the same name in different folders get numbers."""
     stem, number = Path(path).stem, 1
     while (name := f"{stem}-{number}.png" if number > 1 else f"{stem}.png").casefold() in taken:
         number += 1

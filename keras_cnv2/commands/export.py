@@ -1,4 +1,4 @@
-"""`keras-cnv2 export`: from weights to what others run."""
+"""`keras-cnv2 export`: exports weights to deployment formats."""
 
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,10 @@ EXPORTS = {
     "onnx": export_onnx,
 }
 
-# Ending of the file, for those that are one.
+# File name endings of the exports that are a single file.
 SUFFIXES = {"litert": ".tflite", "onnx": ".onnx"}
 
-# Which exports take which options.
+# The exports that accept each option.
 SERVED = ("saved_model", "serving")
 OPTIONS = {
     "image_size": tuple(EXPORTS),
@@ -59,7 +59,7 @@ def add_arguments(parser, weights_help):
     add("--class-names", metavar="FILE", help="text file, one name a line (default: the model's)")
     add("--top", type=int, help="classes that an answer names (default: 5)")
     add("--input-dtype", choices=INPUT_DTYPES, help="of images (default: float32)")
-    add_reading_options(parser)  # by the server, and for int8
+    add_reading_options(parser)  # for image files sent to the server, and those for int8 calibration
     add("--name", help="of the model at the server (default: convnextv2)")
     add("--version", type=int, help="of the model at the server (default: the next one)")
     add("--max-batch-size", type=int, help="images that the server computes at once (default: 32)")
@@ -79,9 +79,9 @@ def run_export(args):
             )
     if args.model not in SIZES and args.weights:
         raise ValueError(f"--weights is for a size; MODEL names weights itself. Received: MODEL {args.model}")
-    if args.to in SUFFIXES:  # a file is replaced without being asked: `_check_free` asks
+    if args.to in SUFFIXES:  # these exports have no `overwrite` and always replace the file; `_check_free` checks it
         options.pop("overwrite", None)
-    # The rest, too, before anything is downloaded.
+    # The following checks also come before any download.
     if args.quantization == "int8" and not args.representative:
         raise ValueError("int8 is calibrated with pictures: --representative PICTURES. Received: none")
     if args.representative:

@@ -38,7 +38,7 @@ from keras_cnv2.terminal import PrintableFormatter, PrintableParser, printable, 
 
 WEIGHTS = "path of a file or of a run, full name of a published checkpoint (see `list`), or tag of one"
 
-# What one value of a kind of output is called in JSON.
+# JSON key of one value, for each kind of output.
 SINGULAR = {"probabilities": "probability", "logits": "logit", "scores": "score"}
 
 
@@ -46,19 +46,20 @@ def main(argv=None):
     """Runs the command.
 
     Args:
-        argv: List of arguments; by default those of the process.
+        argv: List of arguments, by default those of the process.
 
     Returns:
         The exit code.
     """
-    # Standard output is for results alone; log lines go to standard error, as they do where nobody sets up logging.
+    # Standard output is for results only. Log lines go to standard error through the handler of last resort, which is
+    # used because no logging is configured.
     args = _parser().parse_args(argv)
     logging.lastResort.setFormatter(PrintableFormatter("%(message)s"))
     try:
         return args.run(args)
-    except BrokenPipeError:  # nobody reads what is printed any more
+    except BrokenPipeError:  # the reader of the output has exited
         raise
-    except (ValueError, OSError, ImportError) as error:  # the last of a package that is not installed
+    except (ValueError, OSError, ImportError) as error:  # `ImportError`: an optional package is not installed
         print(f"error: {printable_lines(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -129,7 +130,7 @@ def _is_here(row):
 
 
 def run_info(args):
-    """Tell all about a size, a published checkpoint or a file of weights."""
+    """Show details of a size, a published checkpoint or a file of weights."""
     if args.name in SIZES:
         facts = asdict(SIZES[args.name])
         facts["checkpoints"] = ", ".join(row.name for row in CHECKPOINTS if row.size == args.name)
@@ -146,7 +147,7 @@ def run_info(args):
 
 
 def run_predict(args):
-    """Name the classes of pictures, the most probable first; with a detector, find what is in them."""
+    """Name the most probable classes of image files; with a detector, find objects in them."""
     paths = pictures_at(args.images)  # before anything is downloaded
     size = args.model if args.model or args.weights else "tiny"
     model = restore_model(args.weights or "imagenet", size)
@@ -181,7 +182,7 @@ def _shown(value, kind):
 
 
 def _check_size(model, name):
-    """Raises a `ValueError` if a model is not of the size called `name`."""
+    """Raises a `ValueError` unless a model has the size `name`."""
     size = SIZES[name]
     found = getattr(model, "depths", None), getattr(model, "dims", None)
     if found != (size.depths, size.dims):
@@ -189,7 +190,7 @@ def _check_size(model, name):
 
 
 def run_convert(args):
-    """Write weights under other names, or into a Keras file; of a head of your own, those of its encoder."""
+    """Convert weights to another naming or to a Keras file; of a model with your own head, those of its encoder."""
     if args.source.endswith(".keras") and args.target.suffix == ".keras":
         raise ValueError(f"IN is a Keras file already. Received: {args.source}")
     check_target(args.target)
@@ -205,7 +206,7 @@ def run_convert(args):
 
 
 def _writer(target, naming):
-    """The function that writes a model to the path `target`."""
+    """Returns a function that writes a model to the path `target`."""
 
     def save_keras(model):
         with replacing(target) as temporary:
@@ -221,7 +222,7 @@ def _writer(target, naming):
 
 
 def run_verify(args):
-    """Compare checkpoints with their published logits on a picture, and print the SHA-256 of each."""
+    """Compare the logits of checkpoints on an image with the published ones, and print the SHA-256 of each."""
     load_image(args.image)  # before anything is downloaded
     names = args.weights or [row.name for row in CHECKPOINTS if row.logits]
     print("| checkpoint | image | published | here | largest difference | |")
@@ -230,7 +231,7 @@ def run_verify(args):
     for name in names:
         try:
             comparisons = verify(name, args.image, args.logits)
-        except (ValueError, OSError) as error:  # the other checkpoints go on
+        except (ValueError, OSError) as error:  # continue with the other checkpoints
             print(f"error: {printable_lines(error)}", file=sys.stderr)
             comparisons = []
         for c in comparisons:
@@ -244,7 +245,7 @@ def run_verify(args):
         if not any(c.matches for c in comparisons):
             failed.append(name)
     print()
-    for name, origin in origins.items():  # as a row of the registry holds them
+    for name, origin in origins.items():  # in the form of a row of the registry
         print(f"{printable(name)}: {', '.join(f'{key}={value!r}' for key, value in origin.items())}")
     print(f"{len(names) - len(failed)} of {len(names)} match within {TOLERANCE:g}", file=sys.stderr)
     return int(bool(failed))
@@ -263,7 +264,7 @@ def _spaced(values):
 
 
 def _short(value):
-    """A value on one line; of many names the first."""
+    """Shortens a value to one line; of a list, only the first ten elements are shown."""
     if not isinstance(value, (list, tuple)):
         return value
     return ", ".join(map(str, value[:10])) + (f", ... ({len(value)})" if len(value) > 10 else "")

@@ -1,4 +1,4 @@
-"""Pictures to names of classes and probabilities, or to the numbers that a model gives."""
+"""Classifies image files: names of classes with probabilities, or with other output values of a model."""
 
 import argparse
 import logging
@@ -19,12 +19,12 @@ logger = logging.getLogger(__name__)
 
 BATCH = 16
 
-# How many classes are named.
+# Default number of classes to name.
 TOP = 5
 
 
 def add_reading_options(parser):
-    """Adds the options that say how pictures are read; `None` where they are not given."""
+    """Adds the options for reading image files. Their values are `None` if they are not given."""
     parser.add_argument(
         "--exif-orientation",
         type=_true_or_false,
@@ -51,10 +51,10 @@ def _true_or_false(text):
 
 
 def find_pictures(arguments):
-    """Yields the paths of pictures. What else lies in folders is logged in one line.
+    """Yields the paths of image files. Other files in folders are logged in one line.
 
     Args:
-        arguments: Paths of files, of folders, which are searched with all that is in them, and glob patterns.
+        arguments: Iterable of paths of files, paths of folders, which are searched recursively, and glob patterns.
     """
     left_out = LeftOut()
     for argument in arguments:
@@ -69,7 +69,7 @@ def find_pictures(arguments):
 
 
 def _matches(pattern):
-    """The paths that fit a glob pattern; `**` does not follow links, which may lead anywhere and back."""
+    """Returns the paths that match a glob pattern. `**` does not follow links, because they could form cycles."""
     if not set("*?[") & set(os.fspath(pattern)):
         return []
     anchor = Path(pattern).anchor
@@ -81,10 +81,10 @@ def _matches(pattern):
 
 
 def pictures_at(arguments):
-    """The paths that `find_pictures` finds, as a list.
+    """Returns the paths that `find_pictures` finds, as a list.
 
     Raises:
-        FileNotFoundError: If none of them is there.
+        FileNotFoundError: If none of the paths exists.
     """
     paths = [*find_pictures(arguments)]
     if not any(map(os.path.exists, paths)):
@@ -93,25 +93,25 @@ def pictures_at(arguments):
 
 
 def predict(model, paths, top=TOP, names=None, reading=READING):
-    """Classifies pictures, a batch at a time.
+    """Classifies image files, one batch at a time.
 
     Args:
-        model: A `keras_cnv2.ConvNeXtV2` with classes, or a model with another head that gives one row for an image. Its
-            `class_names`, `image_size` and `resize` are used; without names, 1000 classes of the former are ImageNet's
-            and others are numbered.
-        paths: Paths of pictures.
+        model: A `keras_cnv2.ConvNeXtV2` with classes, or a model with another head that returns one row per image. Its
+            `class_names`, `image_size` and `resize` are used. Without names, a `ConvNeXtV2` with 1000 classes gets
+            ImageNet's names; in other models, classes are numbered.
+        paths: Iterable of paths of image files.
         top: Int, how many classes to name.
-        names: Optional list of strings, one a class.
-        reading: `keras_cnv2.images.pictures.Reading`, how pictures are read.
+        names: Optional list of strings, one per class.
+        reading: `keras_cnv2.images.pictures.Reading`, how image files are read.
 
     Yields:
-        Pairs of a path and, the most probable first, its list of (name, probability); or of a path and the error, if
-        it is no picture that can be read. A model without softmax or sigmoid gives its own numbers in their place, see
-        `keras_cnv2.models.heads.kind_of`.
+        Pairs (path, list of (name, probability)), the most probable class first. For a file that cannot be read as an
+        image, the pair (path, error). A model without softmax or sigmoid returns its own values instead of
+        probabilities, see `keras_cnv2.models.heads.kind_of`.
 
     Raises:
-        ValueError: If the model gives no row for each picture, or takes other than RGB or grey ones, or what it gives
-            are no probabilities though they should be.
+        ValueError: If the model does not return one row per image, does not take images of one or three channels, or
+            returns values that are not probabilities although it has softmax or sigmoid.
     """
     check_classifier(model)
     names = class_names(model, names)
@@ -133,7 +133,7 @@ def _named(model, images, top, names):
 
 
 def check_classifier(model):
-    """Raises a `ValueError` if a model does not give a row of numbers for each picture."""
+    """Raises a `ValueError` unless a model returns one row of values per image and takes one or three channels."""
     if classes_of(model) is None:
         raise ValueError(
             "These weights have no classes: they are an encoder's, or of a model with other outputs than one row an "
@@ -146,11 +146,11 @@ def check_classifier(model):
 
 
 def read_class_names(path):
-    """The names of classes in a text file, one a line.
+    """Reads class names from a text file in UTF-8, one per line.
 
     Raises:
-        ValueError: If it is no text.
-        OSError: If it cannot be read.
+        ValueError: If the file is not UTF-8 text.
+        OSError: If the file cannot be read.
     """
     try:
         return Path(path).read_text("utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""Checkpoints against their published logits."""
+"""Compares the logits of checkpoints with the published ones."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -18,16 +18,16 @@ TOLERANCE = 1e-3
 
 
 class Comparison(NamedTuple):
-    """One checkpoint on one picture.
+    """The result for one checkpoint and one way to resize the image.
 
     Args:
         name: Name of the checkpoint.
-        image_size: Side of the image in pixels.
-        resize: How it was made of the picture, "crop" or "squash".
-        expected: The published logits.
-        received: Ours, as many.
-        origin: What the checkpoint's row could hold to have this file and no other: "sha256" and, of a hub's
-            repository, its "revision".
+        image_size: Int, side of the image in pixels.
+        resize: "crop" or "squash", how the image file was resized.
+        expected: Tuple of floats, the published logits.
+        received: Tuple of floats of the same length, the computed logits.
+        origin: Dict that identifies the file of weights in the registry: "sha256" and, for a file from a hub, the
+            "revision" of its repository.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Comparison(NamedTuple):
 
     @property
     def difference(self):
-        """The largest one between the logits."""
+        """The largest absolute difference between the logits."""
         return float(np.max(np.abs(np.subtract(self.expected, self.received))))
 
     @property
@@ -48,22 +48,24 @@ class Comparison(NamedTuple):
 
 
 def verify(weights, picture, logits=None):
-    """Compares a checkpoint's first logits with the published ones.
+    """Compares the first logits of a checkpoint with the published ones.
 
-    What was published below 384 pixels does not say for sure whether the picture was cropped, so both are tried.
+    For logits published at less than 384 pixels it is not certain whether the image was cropped, so both "crop" and
+    "squash" are tried.
 
     Args:
         weights: Full name of a published checkpoint, or path of a file.
-        picture: Path of the picture the logits were published for: 000000039769.jpg of COCO val2017.
-        logits: The expected ones; by default those of the checkpoint's row.
+        picture: Path of the image file for which the logits were published: 000000039769.jpg of COCO val2017.
+        logits: Optional list of the expected logits; by default those in the checkpoint's row of the registry.
 
     Returns:
         List of one or two `Comparison`.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be had or read, or has no published logits.
-        ValueError: If it is no classifier, has fewer classes than there are logits, or the picture cannot be read.
-        OSError: If there is no such picture or file of weights.
+        CheckpointError: If the checkpoint cannot be downloaded or read, or has no published logits.
+        ValueError: If it is not a classifier or has fewer classes than there are logits, or if the image file cannot be
+            decoded.
+        OSError: If the image file or the file of weights does not exist.
     """
     row = find_file(Path(weights)) if is_path(weights) else find_checkpoint(weights)
     logits = logits or (row and row.logits)
@@ -87,7 +89,7 @@ def verify(weights, picture, logits=None):
 
 
 def _origin(model, weights):
-    """Which file was loaded."""
+    """Returns a dict that identifies the loaded file of weights, see `Comparison`."""
     if is_path(weights):
         return {"sha256": sha256_of(weights)}
     names = {"commit": "revision", "sha256": "sha256"}
