@@ -24,8 +24,8 @@ LICENCE = "Apache-2.0"
 DATA = {
     "cifar10": (
         "CIFAR-10 (A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009): 32 x 32 photographs of "
-        "10 classes, the 50,000 training images. Tested on 8,000 of the 10,000 test images: the copy that was trained "
-        "on has no others. `tfds:cifar10` has all. More in [docs/cifar10.md](../docs/cifar10.md)."
+        "10 classes. Trained on the 50,000 training images, tested on 8,000 of the 10,000 test images: the copy that "
+        "was used contains no others. `tfds:cifar10` has all. More in [docs/cifar10.md](../docs/cifar10.md)."
     )
 }
 
@@ -45,8 +45,8 @@ import keras_cnv2
 model = keras_cnv2.ConvNeXtV2{title}(weights="{tag}")
 ```
 
-`keras-cnv2 predict PICTURE --weights {tag}` names the classes of a picture. Images are {image_size} x {image_size}
-({resize}), RGB in 0..255; the model normalises them. The file has timm's names. SHA-256:
+`keras-cnv2 predict PICTURE --weights {tag}` classifies an image. Images are {image_size} x {image_size} (resize method:
+{resize}), RGB in 0..255; the model normalises them. The file has timm's tensor names. SHA-256:
 `{sha256}`
 
 ## Data
@@ -63,7 +63,7 @@ model = keras_cnv2.ConvNeXtV2{title}(weights="{tag}")
 
 ## Licence
 
-{licence}, as this project.
+{licence}, like this project.
 """
 
 # Of a recipe: where it ran, and what is in the text already.
@@ -152,7 +152,7 @@ def _figures(runs):
     classes = "\n".join(f"| {name} | {accuracy:.1%} |" for name, accuracy in metrics["classes"].items())
     return (
         f"Top-1 {100 * metrics['top1']:.2f} %, top-5 {100 * metrics['top5']:.2f} % of {metrics['images']:,} images.\n"
-        f"Trained in {minutes} minutes, beside other work, on a machine of {config['system']['machine']}\n"
+        f"Trained in {minutes} minutes, while other programs ran. Machine: {config['system']['machine']}\n"
         f"({versions}).\n\n"
         f"| class | accuracy |\n|---|---|\n{classes}"
     )

@@ -19,11 +19,11 @@ TEXT = """# Published weights
 model = keras_cnv2.ConvNeXtV2{size}(weights="{tag}")
 ```
 
-downloads one, once. "imagenet" stands for "fcmae_ft_in1k". `keras-cnv2 list` shows what is here already.
-Top-1 is the published accuracy on ImageNet-1K; without one it is an encoder from pre-training, without a head. Images
-are made of pictures as in `keras_cnv2.load_image`. The weights are Meta's and licensed {licences}: not for commercial
-use. `python -m weights.verify 000000039769.jpg`, with that picture of COCO val2017, compares them with their published
-logits; all of them are 12 GB.
+downloads the weights on first use. "imagenet" is short for "fcmae_ft_in1k". `keras-cnv2 list` shows which checkpoints
+are downloaded. Top-1 is the published accuracy on ImageNet-1K; a checkpoint without top-1 is an encoder from
+pre-training, without a head. "Images" is the image size and the resize method of `keras_cnv2.load_image`. The weights
+are Meta's and licensed {licences}: not for commercial use. `python -m weights.verify 000000039769.jpg`, with this
+image of COCO val2017, compares them with their published logits; downloading all of them takes 12 GB.
 
 | size | tag | parameters | images | top-1 | source | official file |
 |---|---|---|---|---|---|---|
@@ -35,8 +35,8 @@ logits; all of them are 12 GB.
 model = keras_cnv2.ConvNeXtV2Atto(weights="cifar10")
 ```
 
-What this project trained itself, with cards that tell how. A checkout has the files here, and needs no network. Top-1
-is that of the data that the tag names.
+These weights were trained by this project; their cards describe how. The files are part of a checkout, so no network is
+needed. Top-1 is the accuracy on the dataset that the tag names.
 
 | size | tag | parameters | images | top-1 | licence | file | card |
 |---|---|---|---|---|---|---|---|
