@@ -1,20 +1,20 @@
-"""The application around the library: `keras-cnv2 finetune ...`, or `python -m training finetune ...` in a checkout.
+"""The training application: `keras-cnv2 finetune ...`, or `python -m training finetune ...` in a checkout.
 
 Map of the package. Each room imports only from rooms above it:
 
-    errors          what ends a command with a message
+    errors          errors that end a command with a message
     files           JSON and text files
-    drawing/        pictures of runs, models and predictions
-    analysis/       what a model's layers hold and what its classes answer to
-    models/         from a recipe to its model
-    recipes/        fields and rows
-    data/           files and arrays to augmented batches
-    distribute/     strategies, clusters, workers that meet, die or are preempted
-    loop/           strategy, fit, checkpoints, going on
+    drawing/        figures of runs, models and predictions
+    analysis/       activations of a model's layers, and what its classes respond to
+    models/         builds a recipe's model
+    recipes/        fields and rows of recipes
+    data/           turns files and arrays into augmented batches
+    distribute/     strategies, clusters, and workers that meet, die or are preempted
+    loop/           strategy, fit, checkpoints, resuming
     evaluation/     scores of classifiers, segmenters and detectors
     runs/           a run's folder, its results, the machine
-    reports/        a page about runs
-    commands/       one file for each command, and what starts a run
+    reports/        HTML pages about runs
+    commands/       one file for each command, and the code that starts a run
 
 Modules whose docstring says "imports no TensorFlow" run on any backend of Keras. In the wheel this package is called
 keras_cnv2_training.
@@ -23,7 +23,8 @@ keras_cnv2_training.
 import contextlib
 import importlib.util
 
-# Of the extra [train], what commands need, some at their end alone; the rest is imported with the data that need it.
+# Packages of the extra [train] that are checked before a command begins, since some are used only at its end. The rest
+# is imported only with the data that need it.
 PACKAGES = ("matplotlib", "sklearn", "tqdm")
 
 
@@ -40,11 +41,11 @@ def pretrain(**fields):
             override its row; `name` and `runs` (the run's folder); `strategy`, `cluster` and `task` (devices).
 
     Returns:
-        A named tuple of the run's `folder` and its `metrics`, a dict; `None` on all workers but the chief.
+        A named tuple of the run's `folder` and its `metrics`, a dict, or `None` on all workers except the chief.
 
     Raises:
-        RecipeError: If there is no such option or field, or it cannot have that value.
-        DataError, RunError, TrainingError: If data, folder or training are at fault, see `training.errors`.
+        RecipeError: If an option or field is unknown or its value is invalid.
+        DataError, RunError, TrainingError: If data, folder or training fail, see `training.errors`.
     """
     return _call("pretrain", **fields)
 
@@ -79,24 +80,24 @@ def detect(**fields):
 
 
 def finish(run, **options):
-    """Ends a run early, as `keras-cnv2 finish` does: its model, pictures and figures are those of a checkpoint.
+    """Ends a run early, as `keras-cnv2 finish` does: writes its model, figures and metrics from a checkpoint.
 
     Args:
-        run: Path of its folder.
-        **options: `best`, whether the checkpoint that validated best is taken instead of the newest; `strategy`,
+        run: Path of the run's folder.
+        **options: `best`, whether to use the checkpoint with the best validation instead of the newest; `strategy`,
             `cluster`, `task`.
 
     Returns:
         As `pretrain`.
 
     Raises:
-        RunError: If there is no such run, it is finished or running, or it has no checkpoint yet.
+        RunError: If there is no such run, it is finished or still running, or it has no checkpoint yet.
     """
     return _call("finish", run, **options)
 
 
 def quickstart(**options):
-    """Pre-training, fine-tuning, evaluation, export and prediction on digits, as `keras-cnv2 quickstart` does.
+    """Runs pre-training, fine-tuning, evaluation, export and prediction on digits, as `keras-cnv2 quickstart` does.
 
     Args:
         **options: `name`, `runs`, `seed`, `pretrain_epochs`, `finetune_epochs`, all optional.
@@ -115,16 +116,16 @@ def evaluate(**options):
             `json` (path of a file to write), `strategy`, `cluster`, `task`.
 
     Returns:
-        A dict with "top1", "top5", "images", "images_per_second" and "classes"; `None` on all workers but the chief.
+        A dict with "top1", "top5", "images", "images_per_second" and "classes"; `None` on all workers except the chief.
 
     Raises:
-        RecipeError: If there is no classifier in the weights, or its classes are not those of the data.
+        RecipeError: If the weights are not those of a classifier, or its classes are not those of the data.
     """
     return _call("evaluate", **options)
 
 
 def analyze(*weights, labels=True, **options):
-    """Looks into models, as `keras-cnv2 analyze` does.
+    """Analyses the channels of models, as `keras-cnv2 analyze` does.
 
     Args:
         *weights: Runs' folders, published tags or files.
@@ -133,20 +134,20 @@ def analyze(*weights, labels=True, **options):
             `name`, `runs`.
 
     Returns:
-        A named tuple of the `folder` with the pictures, and `metrics`, a dict from models to their figures.
+        A named tuple of the `folder` with the figures, and `metrics`, a dict from models to their measurements.
 
     Raises:
-        RecipeError: If a model and the data do not fit.
+        RecipeError: If a model and the data do not fit each other.
     """
     return _call("analyze", *weights, labels=labels, **options)
 
 
 def report(*folders, out=None):
-    """Makes a page of runs, as `keras-cnv2 report` does.
+    """Writes a page about runs, as `keras-cnv2 report` does.
 
     Args:
-        *folders: Paths of runs, or of folders that hold some.
-        out: Path of the page; by default report.html in the folder that all runs are in.
+        *folders: Paths of runs, or of folders that hold runs.
+        out: Path of the page; by default report.html in the common folder of all runs.
 
     Returns:
         The page's path.
@@ -159,7 +160,7 @@ def report(*folders, out=None):
 
 @contextlib.contextmanager
 def packages():
-    """A context for a command: a missing package says what to install, one of `PACKAGES` before the command begins."""
+    """A context for a command: errors about missing packages say what to install. Checks `PACKAGES` at its start."""
     try:
         for name in PACKAGES:
             if importlib.util.find_spec(name) is None:
@@ -171,7 +172,7 @@ def packages():
 
 
 def __getattr__(name):
-    """`training.recipes`, whose rows are data for users: imported when asked for, as it imports Keras."""
+    """Imports `training.recipes`, whose rows users may read, on first use, because it imports Keras."""
     if name == "recipes":
         return importlib.import_module(".recipes", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -179,6 +180,6 @@ def __getattr__(name):
 
 def _call(command, /, *positional, **options):
     with packages():
-        from .commands.call import call  # which imports Keras
+        from .commands.call import call  # imports Keras
 
         return call(command, *positional, **options)

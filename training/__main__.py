@@ -22,7 +22,7 @@ COMMANDS = (
 )
 
 
-# What calls this file without installing it.
+# Name of the program when it is run without installation.
 PROG = f"python -m {__package__}"
 
 
@@ -32,15 +32,15 @@ def main(argv=None, prog=PROG):
             _main(argv, prog)
     except ImportError as error:
         if error.name and not isinstance(error, ModuleNotFoundError):
-            raise  # Python's own, of a package that is there; ours say what to install
+            raise  # an installed package failed to import; our own errors say what to install
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:  # while packages are imported
+    except KeyboardInterrupt:  # during the import of packages
         print("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
 def _main(argv, prog):
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import of TensorFlow, below
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported below
     from keras_cnv2.terminal import PrintableFormatter, PrintableParser, printable, printable_lines
 
     from .distribute.preemption import EXIT_CODE, INTERRUPTED, Interrupted, Preempted
@@ -57,12 +57,12 @@ def _main(argv, prog):
         module.add_arguments(command)
         command.set_defaults(main=module.main)
     args, unknown = parser.parse_known_args(argv)
-    if unknown:  # told by the command, with its own usage
+    if unknown:  # reported by the command, to print its own usage
         commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     logging.basicConfig(handlers=[handler])
     try:
         args.main(args)
-    except BrokenPipeError:  # nobody reads what is printed any more
+    except BrokenPipeError:  # the reader of our output has ended
         sys.exit(1)
     except (ValueError, OSError, TrainingError) as error:
         sys.exit(f"error: {printable_lines(error)}")
@@ -80,10 +80,10 @@ def _main(argv, prog):
 
 
 def process(argv=None, prog=PROG):
-    """Runs `main` and, if it fails, ends the process without tidying up.
+    """Runs `main` and, if it fails, ends the process at once, without Python's cleanup.
 
-    The threads of a dataset and the peers of a worker may be in the middle of something then, and Python's end waits
-    for TensorFlow, which waits for them: seen with a worker whose peer had died. All files are whole at any time.
+    At cleanup, Python waits for TensorFlow, and TensorFlow may wait forever for threads of a dataset or for other
+    workers; this happened with a worker whose peer had died. No file is ever in an incomplete state.
     """
     try:
         main(argv, prog)
@@ -93,7 +93,7 @@ def process(argv=None, prog=PROG):
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError, OSError):  # closed from the beginning, or by its reader
+            with contextlib.suppress(AttributeError, OSError):  # there is no stream, or its reader has closed it
                 stream.flush()
         os._exit(end.code if isinstance(end.code, int) else 1)
 

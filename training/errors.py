@@ -1,17 +1,17 @@
-"""The errors of a training, each with a message that says what to do. Imports no TensorFlow."""
+"""The errors of training commands. Each message says what to do. Imports no TensorFlow."""
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot go on."""
+    """A run cannot continue."""
 
 
 class RecipeError(ValueError):
-    """A recipe with a value that cannot be."""
+    """A recipe or an option has an invalid value."""
 
 
 class RunError(ValueError):
-    """A run that cannot start or go on."""
+    """A run cannot start or resume."""
 
 
 class DataError(ValueError):
-    """Data that cannot be trained on."""
+    """Data cannot be used for training."""

@@ -1,4 +1,4 @@
-"""JSON and text files, written whole or not at all."""
+"""JSON and text files, written completely or not at all."""
 
 import json
 from pathlib import Path
@@ -9,11 +9,11 @@ from .errors import RunError
 
 
 def read_json(path, kind=dict):
-    """What a JSON file of a run holds, which is of one kind.
+    """Reads a JSON file of a run, whose content must be a `kind`, e.g. a dict.
 
     Raises:
-        RunError: If it holds something else.
-        OSError: If it cannot be read.
+        RunError: If the file is no JSON file, or has other content.
+        OSError: If the file cannot be read.
     """
     try:
         content = json.loads(Path(path).read_text("utf-8"))

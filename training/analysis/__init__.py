@@ -1,1 +1,1 @@
-"""Looking into a model, as the paper does: what its layers hold, how alike their channels are, and what for."""
+"""Analysis of a model, as in the paper: its activations, the diversity of its channels, and their class selectivity."""

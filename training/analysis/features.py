@@ -1,4 +1,4 @@
-"""What the blocks of a model hold for some images."""
+"""Activations of a model's blocks."""
 
 import keras
 from keras import ops
@@ -7,13 +7,13 @@ from keras_cnv2 import ConvNeXtV2Block
 
 
 class Blocks:
-    """The blocks of a model and what they hold.
+    """Computes the activations of a model's blocks.
 
     Args:
-        model: A classifier, a backbone or an FCMAE, whose encoder then sees whole images.
+        model: A classifier, a backbone or an FCMAE, whose encoder then gets unmasked images.
 
     Attributes:
-        names: Those of the blocks, from the first to the last.
+        names: Names of the blocks, from the first to the last.
     """
 
     def __init__(self, model):
@@ -26,13 +26,13 @@ class Blocks:
         """Yields for each block its activations after GRN and its output, `(N, H, W, 4C)` and `(N, H, W, C)` arrays.
 
         Args:
-            images: `(N, height, width, channels)`, what the model takes.
+            images: `(N, height, width, channels)`, the model's input.
         """
         for block, (x, output) in zip(self.blocks, self.graph(images, training=False)):
             yield ops.convert_to_numpy(expanded(block, x)), ops.convert_to_numpy(output)
 
 
 def expanded(block, x):
-    """A block's activations after its first dense layer, GELU and GRN: where the paper saw channels collapse."""
+    """Returns a block's activations after its first dense layer, GELU and GRN, where the paper saw feature collapse."""
     y = block.pwconv1(block.norm(block.dwconv(x)))
     return ops.cast(block.grn(keras.activations.gelu(y, approximate=False)), "float32")

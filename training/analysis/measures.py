@@ -1,4 +1,4 @@
-"""Figures about channels, on arrays."""
+"""Measures of channels, computed on NumPy arrays."""
 
 import numpy as np
 
@@ -6,37 +6,38 @@ TINY = 1e-12
 
 
 def cosine_distance(activations):
-    """How unlike the channels of each image are.
+    """Computes the mean cosine distance between the channels of each image.
 
-    With `x_i` the values of channel i over the image, the mean over all pairs of `(1 - cos(x_i, x_j)) / 2`: 0 if all
-    channels are alike, 1/2 if they have nothing in common. A channel that is zero everywhere has nothing in common with
-    any, itself included.
+    This is the mean of `(1 - cos(x_i, x_j)) / 2` over all pairs of channels, where `x_i` are the values of channel i
+    over the image: 0 if all channels are equal up to scale, 1/2 if they are orthogonal. A channel that is zero
+    everywhere counts as orthogonal to all channels, including itself.
 
     Args:
         activations: Float array `(N, H, W, C)`.
 
     Returns:
-        Float64 array `(N,)`.
+        Float64 array `(N,)` of distances.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.1, "Feature cosine distance analysis".
     """
     x = activations.reshape(len(activations), -1, activations.shape[-1]).astype("float64")
     unit = x / np.maximum(np.sqrt((x**2).sum(1, keepdims=True)), TINY)
-    # The cosines of all pairs are the products of unit vectors: their mean is that of the mean vector with itself.
+    # A cosine is the dot product of two unit vectors. The mean over all pairs is that of the mean vector with itself.
     return (1 - (unit.mean(-1) ** 2).sum(-1)) / 2
 
 
 class Selectivity:
-    """How much each channel answers to one class alone, over any number of batches.
+    """Computes the class selectivity index of each channel, over any number of batches.
 
-    With `a` a channel's mean activity for the class it answers to most, and `b` for all others, `(a - b) / (a + b)`:
-    0 if it answers to all classes alike, 1 if to one alone. Activity is what is positive, as after a ReLU.
+    The index is `(a - b) / (a + b)`, where `a` is a channel's mean activity for the class that activates it most, and
+    `b` its mean activity for all other classes: 0 if it responds to all classes equally, 1 if to a single class.
+    Activity is the positive part of the activations, as after a ReLU.
 
     Args:
         classes: Int, the number of classes.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), appendix, "Class selectivity index"; On the importance of single directions
-        for generalization (arXiv 1803.06959), which has ReLUs; outputs of our residual blocks are of both signs.
+        for generalization (arXiv 1803.06959). The latter uses ReLUs; our residual blocks have outputs of both signs.
     """
 
     def __init__(self, classes):
@@ -44,13 +45,13 @@ class Selectivity:
         self.sums = 0.0
 
     def update(self, outputs, labels):
-        """Counts a batch in: float array `(N, H, W, C)`, ints `(N,)`."""
+        """Adds a batch: outputs, a float array `(N, H, W, C)`, and labels, ints `(N,)`."""
         of_class = labels[:, None] == np.arange(len(self.images))
         self.images += of_class.sum(0)
         self.sums = self.sums + of_class.T @ np.maximum(outputs, 0).mean((1, 2), dtype="float64")
 
     def result(self):
-        """Float array `(C,)` of indices; classes without images do not count."""
+        """Returns a float array `(C,)` of indices; classes without images are ignored."""
         seen = self.images > 0
         if seen.sum() < 2:
             raise ValueError(f"Selectivity needs images of two classes or more. Received: {seen.sum()}")
@@ -61,10 +62,11 @@ class Selectivity:
 
 
 def grad_cam(features, head_norm, head, labels):
-    """Where each image has what speaks for a class.
+    """Computes Grad-CAM maps, which show the image regions that support a class.
 
-    The sum of the last stage's channels, each weighted by the gradient of the class's logit, where that is positive.
-    What follows the last stage is a mean, a LayerNorm and a dense layer, so the gradient is written out here.
+    A map is the positive part of the sum of the last stage's channels, each weighted by the mean gradient of the
+    class's logit. The layers after the last stage are a mean, a LayerNorm and a dense layer, so the gradient is
+    computed in closed form.
 
     Args:
         features: Float array `(N, h, w, C)`, the last stage's output.
@@ -73,7 +75,7 @@ def grad_cam(features, head_norm, head, labels):
         labels: Ints `(N,)`, the classes.
 
     Returns:
-        Float array `(N, h, w)` from 0 to 1, the largest of each image being 1 if there is any.
+        Float array `(N, h, w)` from 0 to 1. The maximum of each image is 1, unless its map is all zero.
 
     Source: Grad-CAM (arXiv 1610.02391), equations 1 and 2.
     """

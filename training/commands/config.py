@@ -17,7 +17,7 @@ BESIDE = {"kind", "versions", "system", FOUND, PATHS, CHANGES}
 def read_config(path):
     """Reads the config.json of a run into a dict.
 
-    Relative paths that do not exist here are replaced by the absolute paths that they had in the run.
+    Paths that do not exist from here are replaced by the absolute paths that they stood for in the run.
 
     Args:
         path: Path of the file, or of the run's folder.

@@ -1,8 +1,8 @@
 """One device or many, one machine or many.
 
-strategies      which tf.distribute strategy
-clusters        who the workers are: a list of hosts, TF_CONFIG, SLURM, Kubernetes, TPU
-rendezvous      workers meet before TensorFlow's own wait
-devices         what training asks of its devices: data of replicas, agreement, who died
-preemption      SIGTERM: all workers save and end at the same step
+strategies      chooses a tf.distribute strategy
+clusters        finds the workers: a list of hosts, TF_CONFIG, SLURM, Kubernetes, TPU
+rendezvous      waits until all workers are there, before TensorFlow connects them
+devices         what training needs from its devices: data for replicas, agreement, errors that name dead workers
+preemption      on SIGTERM or Ctrl-C, all workers save and end at the same step
 """

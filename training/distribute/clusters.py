@@ -1,4 +1,4 @@
-"""Who the workers of a run are: a cluster description to a resolver."""
+"""Finds the workers of a run: turns the description of a cluster into a cluster resolver."""
 
 import logging
 import os
@@ -15,22 +15,22 @@ FINISHED = ("Succeeded", "Failed")
 
 
 class ClusterError(ValueError):
-    """A cluster that is not to be found, or has no place for this process."""
+    """A cluster that cannot be found, or that does not include this process."""
 
 
 def resolve(cluster=None, task=None):
     """Finds the workers of a run, and which of them this process is.
 
     Args:
-        cluster: "tf_config", "slurm", "slurm:PORT", "kubernetes:job-name=NAME,workers=N[,port=P]", or the workers
-            themselves, "HOST:PORT,HOST:PORT,...". `None` takes what TF_CONFIG says, or else SLURM.
-        task: Int, which of the listed workers this is. All but a list know it themselves.
+        cluster: "tf_config", "slurm", "slurm:PORT", "kubernetes:job-name=NAME,workers=N[,port=P]", or a list of the
+            workers, "HOST:PORT,HOST:PORT,...". `None` uses TF_CONFIG, or else SLURM.
+        task: Int, the index of this worker in the list. Give it only with a list.
 
     Returns:
         A `SimpleClusterResolver` for `tf.distribute.MultiWorkerMirroredStrategy`.
 
     Raises:
-        ClusterError: If the workers, or this process among them, are not to be found.
+        ClusterError: If the workers cannot be found, or this process is not one of them.
     """
     if cluster is None and (cluster := kind_here()) is None:
         raise ClusterError(f"cluster must be {FORMS}. Received: none, and no cluster in TF_CONFIG or SLURM")
@@ -51,26 +51,29 @@ def resolve(cluster=None, task=None):
 
 
 def addresses(resolver):
-    """The "host:port" of all workers in order, the chief first if there is one."""
+    """Returns the "host:port" of all workers in order, with the chief first if there is one."""
     jobs = resolver.cluster_spec().as_dict()
     return [address for job in ("chief", "worker") for address in jobs.get(job, ())]
 
 
 def tpu(name=None):
-    """A `TPUClusterResolver` for "local", "grpc://HOST:PORT" or a Cloud TPU; `None` takes TPU_NAME, or else "local"."""
+    """Returns a `TPUClusterResolver` for "local", "grpc://HOST:PORT" or the name of a Cloud TPU.
+
+    `None` uses TPU_NAME, or else "local". Raises a `ClusterError` if the TPU cannot be reached.
+    """
     import tensorflow as tf
 
     name = (os.environ.get("TPU_NAME") or "local") if name is None else name
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
-        resolver.master()  # Only this asks the cloud where a TPU of that name is.
+        resolver.master()  # The constructor does not yet look up the TPU; this call does.
     except (ValueError, RuntimeError, tf.errors.OpError, ImportError, OSError) as error:
         raise ClusterError(f"tpu must be a TPU within reach. Received: {name!r} ({error})") from error
     return resolver
 
 
 def kind_here():
-    """The kind of cluster that the environment describes, or `None`."""
+    """Returns the kind of cluster that the environment describes, or `None`."""
     if '"cluster"' in os.environ.get("TF_CONFIG", ""):
         return "tf_config"
     if "SLURM_PROCID" in os.environ and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
@@ -79,14 +82,14 @@ def kind_here():
 
 
 def _number(name, text, low=1, high=65535):
-    """The number that a text is; a port's if no other limits are given."""
+    """Converts text to an integer within limits, by default those of a port."""
     if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
         raise ClusterError(f"{name} must be an integer from {low} to {high}. Received: {text!r}")
     return int(text)
 
 
 def _resolver(jobs, task_type, task_id):
-    """The resolver that every kind ends in, after the checks that all need."""
+    """Checks the workers, for all kinds of clusters, and returns their resolver."""
     import tensorflow as tf
 
     if not {task_type, *jobs} <= {"chief", "worker"} or len(jobs.get("chief", ())) > 1:
@@ -102,8 +105,8 @@ def _resolver(jobs, task_type, task_id):
         raise ClusterError(f"Workers must have an address each. Received: {', '.join(workers)}")
     if task_id not in range(len(jobs.get(task_type, ()))):
         raise ClusterError(f"The task must be one of the {task_type}s, from 0. Received: {task_id} of {jobs}")
-    # The resolvers' own counts are wrong: Slurm's is what it was told to give each task, on nodes without GPUs too;
-    # Kubernetes' is of all devices TensorFlow lists, which starts the runtime before the strategy has configured it.
+    # The resolvers count GPUs wrongly. The one for Slurm returns the number it was given, even on nodes without GPUs;
+    # the one for Kubernetes lists TensorFlow's devices, which starts the runtime before the strategy configures it.
     gpus = {"GPU": len(tf.config.list_physical_devices("GPU"))}
     return tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec(jobs), task_type=task_type, task_id=task_id, num_accelerators=gpus, rpc_layer="grpc"
@@ -111,13 +114,13 @@ def _resolver(jobs, task_type, task_id):
 
 
 def _bracketed(address):
-    """HOST:PORT with the brackets that an IPv6 address needs to be told from its port."""
+    """Returns HOST:PORT with brackets around an IPv6 address, which separate it from the port."""
     host, _, port = address.rpartition(":")
     return f"[{host}]:{port}" if ":" in host and not re.fullmatch(r"\[.*\]", host) else address
 
 
 def _tf_config():
-    """A resolver for TF_CONFIG."""
+    """Returns a resolver for TF_CONFIG."""
     import tensorflow as tf
 
     found, text = tf.distribute.cluster_resolver.TFConfigClusterResolver(), os.environ.get("TF_CONFIG", "")
@@ -133,21 +136,21 @@ def _tf_config():
 
 
 def _slurm(port):
-    """A resolver for the tasks of a SLURM step."""
+    """Returns a resolver for the tasks of a SLURM step."""
     import tensorflow as tf
 
     if missing := [name for name in SLURM if not os.environ.get(name)]:
         raise ClusterError(f"cluster=slurm must be in a step that srun started. Received: no {', '.join(missing)}")
 
     class InOrder(tf.distribute.cluster_resolver.SlurmClusterResolver):
-        # It sorts hosts as strings, node10 before node2. SLURM ranks the tasks in the order of its own list.
+        # TensorFlow's resolver sorts hosts as strings, node10 before node2. SLURM ranks tasks in the order of its list.
         def _resolve_task_configuration(self):
             hosts = super()._resolve_task_configuration()
             return {f"{i:08}/{host}": tasks for i, (host, tasks) in enumerate(hosts.items())}
 
     try:
-        # More GPUs than any node has tasks: told of none it fails, told nothing it calls nvidia-smi. It is SLURM
-        # that gives each task its GPUs.
+        # A GPU count above any number of tasks per node: with 0 the resolver fails, without one it calls nvidia-smi.
+        # The actual assignment of GPUs to tasks is done by SLURM.
         found = InOrder(port_base=port, gpus_per_node=1_000_000, gpus_per_task=1, auto_set_gpu=False)
         workers = [address.rpartition("/")[2] for address in found.cluster_spec().as_dict()["worker"]]
     except (RuntimeError, ValueError) as error:
@@ -162,7 +165,7 @@ def _slurm(port):
 
 
 def _kubernetes(name, workers, port, client=None, limit=3600, pause=5):
-    """A resolver for the pods of a job, one to a node; waits up to `limit` seconds until all are running."""
+    """Returns a resolver for the pods of a job, one pod per node. Waits up to `limit` seconds until all are running."""
     import tensorflow as tf
 
     if not (own := os.environ.get("HOST_IP")):
@@ -170,7 +173,7 @@ def _kubernetes(name, workers, port, client=None, limit=3600, pause=5):
     client, pods = client or _kubernetes_client(), []
 
     def unfinished(label_selector):
-        # Pods of earlier attempts stay in the list, and the resolver would wait for them to run.
+        # Pods of earlier attempts stay in the list; the resolver would wait until they run.
         found = client.list_pod_for_all_namespaces(label_selector=label_selector).items
         pods[:] = [p for p in found if p.status.phase not in FINISHED and not p.metadata.deletion_timestamp]
         return SimpleNamespace(items=pods)
@@ -180,7 +183,7 @@ def _kubernetes(name, workers, port, client=None, limit=3600, pause=5):
     )
     end, hosts, warned = time.monotonic() + limit, [], False
     while len(hosts) != workers:
-        with suppress(RuntimeError):  # One is not running yet.
+        with suppress(RuntimeError):  # raised while a pod is not running yet
             hosts = [_bracketed(address) for address in found.cluster_spec().as_dict()["worker"]]
         if len(hosts) != workers:
             late = [f"{pod.metadata.name} is {pod.status.phase}" for pod in pods if pod.status.phase != "Running"]
@@ -198,7 +201,7 @@ def _kubernetes(name, workers, port, client=None, limit=3600, pause=5):
 
 
 def _kubernetes_client():
-    """The API of the Kubernetes that this pod is in; left to itself, the resolver looks for a user's configuration."""
+    """Returns a client of the cluster that this pod runs in; the resolver's default reads a user's configuration."""
     try:
         import kubernetes
 

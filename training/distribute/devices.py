@@ -1,6 +1,6 @@
-"""The devices of a run: which data each gets, what its workers agree on, and which of them died.
+"""The devices of a run: gives each its data, makes workers agree, and names workers that died.
 
-TensorFlow is imported where there is a strategy.
+TensorFlow is imported only if there is a strategy.
 """
 
 import contextlib
@@ -19,27 +19,27 @@ from ..errors import RecipeError, TrainingError
 
 logger = logging.getLogger(__name__)
 
-# Seconds that a worker stays after another died, so that all find out which of them it was: TensorFlow's heartbeats
-# tell of a death after 10.
+# Seconds that a worker stays alive after another one died, so that all workers can find out which one it was:
+# TensorFlow's heartbeats report a dead worker after 10 seconds.
 GRACE = 12
 
-# What TensorFlow calls a worker.
+# TensorFlow's name of a worker.
 TASK = r"/job:(\w+)/replica:0/task:(\d+)"
 
 
 class Devices:
-    """The devices of a run.
+    """Represents the devices of a run.
 
     Args:
         strategy: A `tf.distribute.Strategy`, or `None` for the one device that Keras chooses.
-        worker: The number of this worker.
+        worker: Index of this worker.
         addresses: "host:port" of all workers.
-        chiefs: How many of these have a job of their own in TensorFlow, "chief"; they come first.
+        chiefs: How many of these belong to TensorFlow's separate job "chief", 0 or 1; they come first.
 
     Attributes:
-        worker, workers: The number of this worker, and that of all.
-        is_chief: Whether this is worker 0, which writes.
-        replicas: The number of replicas on all workers.
+        worker, workers: Index of this worker, and number of workers.
+        is_chief: Whether this is worker 0, which writes the run's files.
+        replicas: Number of replicas on all workers.
     """
 
     def __init__(self, strategy=None, worker=0, addresses=("localhost",), chiefs=0):
@@ -52,11 +52,11 @@ class Devices:
         self.replicas = strategy.num_replicas_in_sync if strategy else 1
 
     def scope(self):
-        """A context in which models, optimizers and metrics are made."""
+        """A context in which models, optimizers and metrics must be created."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
     def check_batch_size(self, batch_size, accumulation=1):
-        """Raises a `RecipeError` if not every replica gets the same part of each batch."""
+        """Raises a `RecipeError` if a batch cannot be divided equally between all replicas."""
         if batch_size % (accumulation * self.replicas):
             each = f" x accumulation={accumulation}" if accumulation > 1 else ""
             raise RecipeError(
@@ -65,21 +65,21 @@ class Devices:
             )
 
     def part_of(self, batch_size):
-        """How many images of a batch one device gets: as many as fit where one computes alone."""
+        """Returns how many images of a batch one device gets: the batch size to use where one device computes alone."""
         return batch_size // self.replicas
 
     def batches(self, load):
-        """Batches for Keras: each replica gets its part. Under a strategy they begin again after the last.
+        """Returns batches for Keras, of which each replica gets its part. Under a strategy they repeat endlessly.
 
-        An endless dataset saves the replicas from asking each other at each step whether there is another batch, and
-        Keras from taking one too many before it evaluates again. Keras has to be told the number of steps.
+        With an endless dataset, the replicas do not need to ask each other at each step whether there is another batch,
+        and Keras does not take one batch too many before each evaluation. Keras must be given the number of steps.
 
         Args:
-            load: From a `training.data.shares.Share` to that part of the batches, a `tf.data.Dataset` or
+            load: Function from a `training.data.shares.Share` to that part of the batches, a `tf.data.Dataset` or
                 `keras.utils.PyDataset`. It is called for each machine that loads data.
         """
         if self.strategy is None:
-            # Keras would hide the batch size of a `PyDataset` from TensorFlow, and the fast kernels depend on it.
+            # With a `PyDataset`, Keras hides the static batch size from TensorFlow, but the fast kernels depend on it.
             return _as_dataset(load(WHOLE)) if keras.backend.backend() == "tensorflow" else load(WHOLE)
         import tensorflow as tf
 
@@ -92,13 +92,13 @@ class Devices:
 
     @contextlib.contextmanager
     def agreement(self):
-        """Does something on all workers: if it fails on one it fails on all, and all must come to the same facts.
+        """A context for code that runs on all workers: it succeeds on all with the same facts, or fails on all.
 
         Yields:
-            A dict to put the facts into, which must be JSON.
+            A dict for the facts, which must be JSON serializable.
 
         Raises:
-            TrainingError: If another worker failed, or has other facts. It names worker and facts.
+            TrainingError: If another worker failed or has other facts. The message names worker and facts.
         """
         facts, failure = {}, None
         try:
@@ -125,10 +125,10 @@ class Devices:
             )
 
     def gather(self, content):
-        """What each worker has to say, something that can be JSON: a list, worker by worker."""
+        """Collects JSON serializable content from all workers. Returns a list with one item for each worker."""
         if self.workers == 1:
             return [json.loads(json.dumps(content))]
-        # As a sum of tables in which each worker has a line of its own.
+        # Computed as the sum of tables in which each worker fills only its own row.
         text = np.frombuffer(json.dumps(content).encode(), "uint8")
         lengths = np.zeros(self.workers, "int32")
         lengths[self.worker] = len(text)
@@ -139,31 +139,31 @@ class Devices:
         return [json.loads(line[:length].tobytes()) for line, length in zip(lines, lengths)]
 
     def sum(self, numbers):
-        """The sum over all workers of a list of numbers: a float32 array."""
+        """Sums a list of numbers over all workers. Returns a float32 array."""
         numbers = np.asarray(numbers, "float32")
         return numbers if self.workers == 1 else self._summed(numbers)
 
     def on_chief(self, function):
-        """What a function returns, called on the chief alone; `None` on the other workers.
+        """Calls a function on the chief only, and returns its result; `None` on the other workers.
 
-        These wait for it: schedulers stop a job of which some workers have left.
+        The other workers wait for the chief, because schedulers stop a job when some of its workers end.
         """
         result = function() if self.is_chief else None
         self.gather("done")
         return result
 
     def copy_from_chief(self, variables):
-        """Sets variables of all workers to what they are on the chief."""
+        """Sets variables on all workers to their values on the chief."""
         if self.workers == 1:
             return
         for variable in variables:
             value = keras.ops.convert_to_numpy(variable)
-            # The types that are summed between machines hold these without loss.
+            # Sums between machines support these types, which hold all values without loss.
             value = value.astype("int64" if np.issubdtype(value.dtype, np.integer) else "float32")
             variable.assign(self._summed(value if self.is_chief else np.zeros_like(value)))
 
     def _summed(self, values):
-        """The sum over all workers."""
+        """Returns the sum of an array over all workers."""
         import tensorflow as tf
 
         def of_replica(context):
@@ -175,10 +175,10 @@ class Devices:
 
     @contextlib.contextmanager
     def clear_errors(self):
-        """Turns TensorFlow's error about a worker that is gone into one that says which.
+        """A context that replaces TensorFlow's errors about a lost worker by one that names the worker.
 
         Raises:
-            TrainingError: In the place of such errors.
+            TrainingError: Instead of such errors.
         """
         if self.workers == 1:
             yield
@@ -202,14 +202,14 @@ class Devices:
             ) from error
 
     def _gone(self, message):
-        """The numbers of the workers that an error is about."""
+        """Returns the indices of the workers that an error is about."""
         if unhealthy := self._named(rf"(?m)^{TASK}$", message):
             return sorted(unhealthy)
         refusing = [number for number, address in enumerate(self.addresses) if not _answers(address)]
         return refusing or sorted(self._named(TASK, message) - {self.worker})
 
     def _named(self, pattern, message):
-        """The numbers of the workers that a message has TensorFlow's names of."""
+        """Returns the indices of the workers whose TensorFlow names are in a message."""
         return {int(task) + self.chiefs * (job == "worker") for job, task in re.findall(pattern, message)}
 
     def _name(self, number):
@@ -220,7 +220,7 @@ ONE_DEVICE = Devices()
 
 
 def _answers(address):
-    """Whether somebody listens there."""
+    """Returns whether a process accepts connections at an address."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
@@ -230,7 +230,7 @@ def _answers(address):
 
 
 def _as_dataset(batches):
-    """The batches of a `keras.utils.PyDataset` as a `tf.data.Dataset`; such datasets are returned as they are."""
+    """Converts a `keras.utils.PyDataset` to a `tf.data.Dataset`; returns a `tf.data.Dataset` unchanged."""
     import tensorflow as tf
 
     if isinstance(batches, tf.data.Dataset):
@@ -245,7 +245,7 @@ def _as_dataset(batches):
 
 
 def _split(batches, replicas):
-    """Splits each batch into one for each replica, one after the other."""
+    """Splits each batch into consecutive batches, one for each replica."""
     import tensorflow as tf
 
     def split(*columns):
@@ -256,7 +256,7 @@ def _split(batches, replicas):
 
 
 def _differences(one, two, name=""):
-    """Where two nested dicts differ: name and both values of each such place."""
+    """Yields the differences between two nested dicts: name and both values."""
     if isinstance(one, dict) and isinstance(two, dict):
         for key in sorted(one.keys() | two.keys()):
             yield from _differences(one.get(key), two.get(key), f"{name}.{key}" if name else key)

@@ -1,4 +1,4 @@
-"""Ending when told to: a SIGTERM or the first Ctrl-C saves the state and ends all workers at the same step."""
+"""Ends a run on request: a SIGTERM or the first Ctrl-C saves the state and ends all workers at the same step."""
 
 import contextlib
 import os
@@ -8,27 +8,27 @@ import time
 
 import keras
 
-# What the process ends with, "try again later" among the exit codes of Unix: the same command goes on.
+# Exit code after a SIGTERM: EX_TEMPFAIL, "try again later". The same command resumes the run.
 EXIT_CODE = 75
 
-# As shells say that a Ctrl-C ended a process.
+# Exit code after a Ctrl-C, as in shells.
 INTERRUPTED = 130
 
 NOTED = b"\ninterrupted: the state is saved after this step or evaluation; Ctrl-C again ends at once\n"
 
-# Workers ask each other this often, in seconds, whether one of them has to end.
+# Interval in seconds at which workers ask each other whether one of them has to end.
 INTERVAL = 2
 
 
 class Preempted(Exception):
-    """A SIGTERM came: the machine is wanted back. The run's state is saved."""
+    """Raised after a SIGTERM, e.g. when the machine is preempted. The run's state is saved."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A Ctrl-C came. The run's state is saved.
+    """Raised after a Ctrl-C. The run's state is saved.
 
     Args:
-        run: Path of the run's folder; `None` on all workers but the chief.
+        run: Path of the run's folder; `None` on all workers except the chief.
     """
 
     def __init__(self, run=None):
@@ -39,15 +39,16 @@ class Interrupted(KeyboardInterrupt):
 class EndWhenTold(keras.callbacks.Callback):
     """Saves a checkpoint and ends `fit` after a SIGTERM or SIGINT (Ctrl-C) to this worker or to another.
 
-    Before and during an evaluation it waits for the end of that.
+    After the last step of an epoch and during its evaluation, it waits for the end of the epoch.
 
     Args:
-        saver: The run's `training.loop.callbacks.SaveCheckpoints`, which comes before this callback.
+        saver: The run's `training.loop.callbacks.SaveCheckpoints`, which must come before this callback.
         devices: The run's `training.distribute.devices.Devices`.
-        accumulation: Steps that make one of the optimizer: it ends between two of these.
+        accumulation: Number of steps whose gradients make one optimizer step. Training ends between two optimizer
+            steps.
 
     Attributes:
-        told: The signal that came, or `None`.
+        told: The signal that was received, or `None`.
 
     Raises:
         Preempted: From `fit`, after a SIGTERM.
@@ -61,24 +62,24 @@ class EndWhenTold(keras.callbacks.Callback):
         self.accumulation = accumulation
         self.told = None
         self._steps_between = 1
-        self._steps = 0  # since the last question about the time
+        self._steps = 0  # since the workers last asked each other
         self._asked = None
 
     @contextlib.contextmanager
     def listening(self):
         """A context in which SIGTERM and the first SIGINT do not end the process at once."""
-        if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
             yield
             return
         listened = [signal.SIGTERM]
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not if it is ignored, as in the background
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # background jobs ignore SIGINT
             listened.append(signal.SIGINT)
 
         def be_told(number, _):
             self.told = number
             if number == signal.SIGINT:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                os.write(2, NOTED)  # which can be done in the middle of anything
+                os.write(2, NOTED)  # unlike `print`, safe in a signal handler
 
         former = {number: signal.signal(number, be_told) for number in listened}
         try:
@@ -90,25 +91,25 @@ class EndWhenTold(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self._steps += 1
         position = self.saver.position
-        # Not after the last step of an epoch, whose figures would be lost: its end asks.
+        # Not after the last step of an epoch, whose metrics would be lost; `on_epoch_end` asks then.
         can_end = position.step % self.accumulation == 0 and position.step % position.steps_per_epoch
         if can_end and self._steps >= self._steps_between and self._must_end():
             self.saver.save()
             self._end()
 
     def on_epoch_end(self, epoch, logs=None):
-        # A step may have asked just before: the time since then says little about that of a step.
+        # Not `_must_end`: a step may have asked just before, so the time since then is no measure of a step's time.
         if self.devices.sum([self.told is not None])[0] > 0:
             self._end()  # the state was just saved
 
     def _end(self):
-        """Says why on all workers: a scheduler, which starts all of them again, comes before a person."""
+        """Raises the same exception on all workers. SIGTERM has priority: the scheduler will restart all workers."""
         if self.devices.sum([self.told == signal.SIGTERM])[0] > 0:
             raise Preempted
         raise Interrupted(self.saver.folder and self.saver.folder.parent)
 
     def _must_end(self):
-        """Asks all workers, at steps on which they agree: about as often as `INTERVAL` says."""
+        """Asks all workers, about every `INTERVAL` seconds, at the same step on all of them."""
         now = time.monotonic()
         passed = INTERVAL if self._asked is None else now - self._asked
         told, seconds = self.devices.sum([self.told is not None, passed])

@@ -1,8 +1,9 @@
-"""Waiting for the other workers before TensorFlow does: it names nobody, has no limit and hears no Ctrl-C or SIGTERM.
+"""Waits for all workers before TensorFlow does: TensorFlow names no missing worker and has no time limit.
 
-Each worker connects to the chief at the address that TensorFlow will have, and says its number. Once all are there and
-answer, the chief sends them off. Who says a number that another one has is refused. The chief calls its own address,
-too, where another process may be that takes itself for the chief.
+TensorFlow's own wait cannot be ended by Ctrl-C or SIGTERM either. Here each worker connects to the chief, at the
+address that TensorFlow will use later, and sends its number. When all workers are connected and answer, the chief lets
+them go. A worker whose number is already taken is refused. The chief also connects to its own address, to detect
+another process that believes to be the chief.
 """
 
 import contextlib
@@ -16,30 +17,30 @@ from ..errors import TrainingError
 
 logger = logging.getLogger(__name__)
 
-# Seconds that workers wait for each other.
+# Maximum time in seconds that workers wait for each other.
 PATIENCE = 3600
 
-# Seconds until what is silent counts as gone, and between two attempts.
+# Seconds without an answer after which a connection counts as lost, and seconds between two attempts.
 TIMEOUT, PAUSE = 5, 0.5
 
 HELLO = "cnv2 {:06d}"
 THERE, YES, GO, TAKEN = b"?", b"!", b".", b"x"
 
-# Bytes by which the chief knows its own call.
+# Number of random bytes by which the chief recognises its own connection.
 NONCE = 8
 
 
 def meet(addresses, worker, patience=PATIENCE):
-    """Returns once all workers are there.
+    """Returns when all workers are connected.
 
     Args:
         addresses: "host:port" of all workers, the chief first.
-        worker: Number of this worker.
-        patience: Seconds.
+        worker: Index of this worker.
+        patience: Maximum time to wait, in seconds.
 
     Raises:
-        TrainingError: If they are not within so many seconds; on the chief, it names those that are missing. At once,
-            if another process is this worker.
+        TrainingError: If a worker is missing after this time; on the chief, the message names all that are missing.
+            Raised at once if another process has the same worker number.
     """
     end = time.monotonic() + patience
     if worker == 0:
@@ -90,7 +91,7 @@ def _server(address):
             try:
                 return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
             except OSError as error:
-                if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):  # IPv6 is known here and turned off
+                if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):  # both mean: IPv6 is turned off
                     raise
         return socket.create_server(("", port))
     except OSError as error:
@@ -103,7 +104,7 @@ def _connect(address):
 
 
 def _call_own_address(address, nonce, stack):
-    """A connection to the chief's address, or `None` where it leads nowhere, as its own may from inside a network."""
+    """Returns a connection to the chief's address, or `None` if it is not reachable from the chief's own network."""
     try:
         connection = stack.enter_context(_connect(address))
         connection.sendall(HELLO.format(0).encode() + nonce)
@@ -116,7 +117,7 @@ def _call_own_address(address, nonce, stack):
 def _is_refused(connection):
     try:
         return connection.recv(1) == TAKEN
-    except OSError:  # nothing there
+    except OSError:  # no data yet
         return False
 
 
@@ -132,7 +133,7 @@ def _taken(worker):
 
 
 def _read(connection, size):
-    """So many bytes; fewer, if no more come."""
+    """Reads `size` bytes, or fewer if the connection ends or times out."""
     connection.settimeout(TIMEOUT)
     content = b""
     with contextlib.suppress(OSError):
@@ -142,7 +143,7 @@ def _read(connection, size):
 
 
 def _number(connection):
-    """The number of the worker that connects, or `None` if it is none."""
+    """Returns the number of the worker that connects, or `None` if it is not a worker."""
     name, _, number = _read(connection, len(HELLO.format(0))).partition(b" ")
     return int(number) if name == b"cnv2" and number.isdigit() else None
 
@@ -162,7 +163,7 @@ def _wait_for_chief(address, worker, end):
             with _connect(address) as chief:
                 chief.sendall(HELLO.format(worker).encode())
                 word = _last_word(chief, end)
-        except OSError:  # not there yet, or gone again
+        except OSError:  # the chief has not started yet, or has ended
             word = None
         if word == GO:
             return
@@ -173,7 +174,7 @@ def _wait_for_chief(address, worker, end):
 
 
 def _last_word(chief, end):
-    """The chief's word, after its questions; empty if it is gone."""
+    """Answers the chief's questions, then returns its final byte; empty if the connection is lost."""
     while time.monotonic() < end:
         try:
             word = chief.recv(1)

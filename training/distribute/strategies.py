@@ -1,7 +1,7 @@
-"""Where a run computes: on one device, on several, on several machines. TensorFlow is imported where a strategy is.
+"""Opens the devices of a run: one device, several, or several machines. TensorFlow is imported only for a strategy.
 
-A worker is a process with its devices, a replica a device with its part of each batch. All workers run the same
-program, worker by worker and step by step; the first one, the chief, also writes the run's folder.
+A worker is a process with its devices; a replica is a device with its part of each batch. All workers run the same
+program, in step with each other; the first one, the chief, also writes the run's folder.
 """
 
 import os
@@ -17,20 +17,21 @@ STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 
 
 def open_devices(strategy="auto", cluster=None, task=None):
-    """The devices of a run. Called before TensorFlow computes anything: afterwards it takes no other workers.
+    """Opens the devices of a run. Call this before TensorFlow computes anything: later it cannot add other workers.
 
     Args:
         strategy: "one" device; "mirrored", all GPUs of this machine; "multiworker", all GPUs of several machines;
-            "tpu"; or "auto", which of these there is.
-        cluster: Optional, who the workers are, see `training.distribute.clusters.resolve`; for "tpu" its name.
-        task: Optional int, which of the listed workers this is.
+            "tpu"; or "auto", which chooses what is available.
+        cluster: Optional description of the workers, see `training.distribute.clusters.resolve`; for "tpu", the TPU's
+            name.
+        task: Optional int, the index of this worker in a list of workers.
 
     Returns:
         `Devices`.
 
     Raises:
         ClusterError: If there is no such cluster or TPU.
-        RecipeError: If the strategy is unknown, or not for Keras's backend.
+        RecipeError: If the strategy is unknown, or not available with Keras's backend.
     """
     if strategy not in STRATEGIES:
         raise RecipeError(f"strategy must be one of {', '.join(STRATEGIES)}. Received: strategy={strategy}")
@@ -85,13 +86,13 @@ def _multiworker(cluster, task):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except (RuntimeError, tf.errors.OpError) as error:
         raise TrainingError(f"The workers did not come together: {error}") from error
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # TensorFlow has taken it for itself
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # TensorFlow has installed its own handler
     _check_gpus([device.name for device in tf.config.list_logical_devices("GPU")], len(addresses))
     return Devices(strategy, worker, addresses, chiefs)
 
 
 def _check_gpus(names, workers):
-    """Raises a `ClusterError` if workers have different numbers of GPUs: they would wait for each other without end."""
+    """Raises a `ClusterError` if workers have different numbers of GPUs: they would wait for each other forever."""
     tasks = [name.partition("/device")[0] for name in names]
     counts = [tasks.count(task) for task in sorted({*tasks})]
     if names and (len(counts) < workers or len({*counts}) > 1):

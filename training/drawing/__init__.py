@@ -1,1 +1,1 @@
-"""Pictures of runs, models and predictions, drawn with matplotlib."""
+"""Figures of runs, models and predictions, drawn with Matplotlib."""

@@ -1,4 +1,4 @@
-"""Pictures of what is in a model, as PNG files."""
+"""Figures of a model's analysis, as PNG files."""
 
 import re
 
@@ -7,25 +7,25 @@ from PIL import Image
 
 from .figures import drawable, new_figure, save_figure, shown
 
-# Channels of a block that are shown, as the paper does.
+# Number of channels shown for each block, as in the paper.
 CHANNELS = 64
 
 
 def blocks_of(models):
-    """The names of all blocks of some models, by their numbers: of stage 0 all before those of stage 1.
+    """Returns the names of all blocks of some models, sorted by stage, then by number.
 
     Args:
-        models: Dict from a model's name to a dict from its blocks' names.
+        models: Dict from a model's name to a dict whose keys are its blocks' names.
     """
     names = {block for values in models.values() for block in values}
     return sorted(names, key=lambda name: [*map(int, re.findall(r"\d+", name))])
 
 
 def distances(path, curves):
-    """Feature cosine distance by block.
+    """Draws the feature cosine distance by block.
 
     Args:
-        path: Where the PNG goes.
+        path: Path of the PNG to write.
         curves: Dict from a model's name to a dict from its blocks' names to distances.
     """
     figure = new_figure(7, 4)
@@ -42,10 +42,10 @@ def distances(path, curves):
 
 
 def selectivity(path, indices):
-    """Histograms of the class selectivity index, a panel a block.
+    """Draws histograms of the class selectivity index, one panel for each block.
 
     Args:
-        path: Where the PNG goes.
+        path: Path of the PNG to write.
         indices: Dict from a model's name to a dict from its blocks' names to arrays of indices.
     """
     blocks = blocks_of(indices)
@@ -67,10 +67,10 @@ def selectivity(path, indices):
 
 
 def activations(path, image, maps):
-    """Channels of some blocks for an image, each from its least to its largest value.
+    """Draws channels of some blocks for an image, each scaled from its minimum to its maximum.
 
     Args:
-        path: Where the PNG goes.
+        path: Path of the PNG to write.
         image: Array `(H, W, channels)` in 0..255.
         maps: Dict from a model's name to a dict from blocks' names to arrays `(h, w, C)`.
     """
@@ -90,7 +90,7 @@ def activations(path, image, maps):
 
 
 def mosaic(channels, count=CHANNELS):
-    """Evenly spread channels of `(h, w, C)` as one array, a square of them with a gap between, each from 0 to 1."""
+    """Arranges evenly spaced channels of an array `(h, w, C)` in a square grid with gaps, each scaled to 0..1."""
     height, width, total = channels.shape
     count = min(count, total)
     side = int(np.ceil(np.sqrt(count)))
@@ -103,13 +103,13 @@ def mosaic(channels, count=CHANNELS):
 
 
 def grad_cams(path, images, maps, told):
-    """Images, and over them where a model sees what it takes them for.
+    """Draws images with Grad-CAM maps of each model's prediction.
 
     Args:
-        path: Where the PNG goes.
+        path: Path of the PNG to write.
         images: Array `(N, H, W, channels)` in 0..255.
         maps: Dict from a model's name to maps `(N, h, w)` in 0..1.
-        told: Dict from a model's name to N strings.
+        told: Dict from a model's name to N strings, the predictions as text.
     """
     figure = new_figure(2 * len(images), 2.2 * (1 + len(maps)))
     grid = figure.subplots(1 + len(maps), len(images), squeeze=False)

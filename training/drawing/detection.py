@@ -1,4 +1,4 @@
-"""Detections to look at, as PNG files."""
+"""Figures of detection, as PNG files."""
 
 import numpy as np
 
@@ -7,16 +7,16 @@ from .runs import few_bars
 
 
 def detections(path, images, truths, found, class_names, threshold=0.5):
-    """A row a picture: what is there, what was found.
+    """Draws the annotated and the detected boxes of each image side by side.
 
     Args:
-        path: Where the PNG goes.
+        path: Path of the PNG to write.
         images: Array `(N, H, W, 3)`, values in 0..255.
         truths: Dict of "boxes" `(N, M, 4)`, left, top, right, bottom in the images' pixels, and "classes" `(N, M)`,
-            with -1 where there is none.
-        found: Dict of "boxes", "classes", "scores" and "count" as a detector returns it.
+            padded with -1.
+        found: Dict of "boxes", "classes", "scores" and "count" as returned by a detector.
         class_names: Strings.
-        threshold: Float, the least score of what is shown.
+        threshold: Float, the least score of a detection that is shown.
     """
     figure = new_figure(8, 4 * len(images))
     grid = figure.subplots(len(images), 2, squeeze=False)
@@ -36,10 +36,10 @@ def detections(path, images, truths, found, class_names, threshold=0.5):
 
 
 def _draw(axes, boxes, classes, scores, class_names):
-    """Boxes with the names of their classes, and their scores if there are any."""
+    """Draws boxes with the names of their classes, and their scores if there are any."""
     from matplotlib.patches import Rectangle
 
-    room = max(axes.get_ylim()) / 30  # what a name takes above a box; where there is less, it is inside
+    room = max(axes.get_ylim()) / 30  # height of a name above a box; with less room, the name goes inside
     for n, (left, top, right, bottom) in enumerate(boxes):
         number = int(classes[n])
         colour = f"C{number % 10}"
@@ -59,11 +59,11 @@ def _draw(axes, boxes, classes, scores, class_names):
 
 
 def average_precisions(path, classes, title):
-    """AP of each class as bars, the best above.
+    """Draws the AP of each class as a bar, the best at the top.
 
     Args:
-        path: Where the PNG goes.
-        classes: Dict from the names of classes to their AP, `None` for those that are in no picture.
+        path: Path of the PNG to write.
+        classes: Dict from the names of classes to their AP, `None` for classes without annotations.
         title: String.
     """
     known = sorted(((value, name) for name, value in classes.items() if value is not None), reverse=True)

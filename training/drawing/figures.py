@@ -1,4 +1,4 @@
-"""What all pictures of a run have in common: their figures, their files, and images of any number of channels."""
+"""Helpers for all figures: creating and saving them, drawing names, and images of any number of channels."""
 
 from pathlib import Path
 
@@ -8,32 +8,32 @@ from keras_cnv2.files import replacing
 
 
 def new_figure(width, height):
-    """A Matplotlib figure whose parts keep clear of each other; its sides are in inches."""
+    """Creates a Matplotlib figure whose parts do not overlap. Width and height are in inches."""
     from matplotlib.figure import Figure
 
-    # Not pyplot's, which would keep it until it is closed.
+    # Not with pyplot, which would keep the figure in memory until it is closed.
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure, path):
-    """Writes a figure, whole or not at all, as the kind of file that the path's ending names."""
+    """Writes a figure, completely or not at all. The path's suffix decides the file format."""
     with replacing(Path(path)) as temporary:
         figure.savefig(temporary, dpi=120)
 
 
 def drawable(name):
-    """A user's name as Matplotlib draws it as it is: not as a formula, and in a legend whatever it begins with.
+    """Escapes a name so that Matplotlib draws it literally: not as a formula, and also in legends.
 
     Args:
-        name: String, which may hold what is no Unicode, as names of files do; "?" stands for it.
+        name: String. Characters that are not valid Unicode, as in some file names, become "?".
     """
     name = name.encode(errors="replace").decode().replace("$", r"\$")
-    # Legends leave out what begins with an underscore; a space of no width comes before it.
+    # Legends leave out labels that begin with an underscore, unless a zero-width space comes first.
     return f"\u200b{name}" if name.startswith("_") else name
 
 
 def shown(image):
-    """What is drawn of an image: the first three channels, of one or two channels the mean as grey.
+    """Returns an image for display: its first three channels, or for one or two channels, their mean as grey.
 
     Args:
         image: Array `(H, W, channels)`, values in 0..255.

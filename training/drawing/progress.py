@@ -1,4 +1,4 @@
-"""The progress bar of everything that takes long."""
+"""The progress bar of all long operations."""
 
 import sys
 
@@ -6,5 +6,5 @@ from tqdm import tqdm
 
 
 def progress_bar(**options):
-    """A progress bar that counts images; a log file gets few lines of it."""
+    """Creates a progress bar that counts images; in a log file it prints only every 30 seconds."""
     return tqdm(unit="img", dynamic_ncols=True, mininterval=0.5 if sys.stderr.isatty() else 30, **options)

@@ -1,4 +1,4 @@
-"""What people would rather look at than read, as PNG files."""
+"""Figures of training runs, as PNG files."""
 
 import itertools
 
@@ -6,16 +6,19 @@ import numpy as np
 
 from .figures import drawable, new_figure, save_figure, shown
 
-# More bars than these are not readable.
+# Maximum number of bars in a readable chart.
 MAX_BARS = 60
 
 
 def few_bars(ordered, title):
-    """Of many classes the best and the worst, with a title that says so.
+    """Reduces many classes to the best and the worst ones, and extends the title accordingly.
 
     Args:
-        ordered: List of what becomes a bar each, in order.
+        ordered: List with one item for each bar, in order.
         title: String.
+
+    Returns:
+        The list and the title.
     """
     if len(ordered) <= MAX_BARS:
         return ordered, title
@@ -24,11 +27,11 @@ def few_bars(ordered, title):
 
 
 def learning_curves(path, panels):
-    """Metrics by epoch.
+    """Draws metrics by epoch.
 
     Args:
-        path: Where the PNG goes.
-        panels: Dict from a panel's label to its curves, a dict from their names to one value an epoch.
+        path: Path of the PNG to write.
+        panels: Dict from a panel's label to its curves, a dict from their names to one value per epoch.
     """
     figure = new_figure(5 * len(panels), 4)
     for axes, (label, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
@@ -42,12 +45,12 @@ def learning_curves(path, panels):
 
 
 def reconstructions(path, images, hidden, painted):
-    """A row a picture: original, what the encoder sees, reconstruction.
+    """Draws a row for each image: original, visible patches, reconstruction.
 
     Args:
-        path: Where the PNG goes.
+        path: Path of the PNG to write.
         images: Array `(N, H, W, channels)`, values in 0..255.
-        hidden: Masks `(N, h, w)`, 1 = hidden.
+        hidden: Masks `(N, h, w)`, 1 = masked.
         painted: The reconstructions, of the shape of `images`.
     """
     scale = images.shape[1] // hidden.shape[1]
@@ -66,10 +69,10 @@ def reconstructions(path, images, hidden, painted):
 
 
 def predictions(path, rows):
-    """Predictions with their pictures.
+    """Draws predictions with their images.
 
     Args:
-        path: Where the PNG goes.
+        path: Path of the PNG to write.
         rows: Dict from a row's title to `training.evaluation.predictions.Prediction`s.
     """
     across = max(map(len, rows.values()))
@@ -88,12 +91,12 @@ def predictions(path, rows):
 
 
 def confusion_matrix(path, matrix, class_names, title):
-    """How often each class is taken for which.
+    """Draws a confusion matrix.
 
     Args:
-        path: Where the PNG goes.
+        path: Path of the PNG to write.
         matrix: Array of counts, rows are labels, columns predictions.
-        class_names: One string a class.
+        class_names: One string for each class.
         title: String.
     """
     from sklearn.metrics import ConfusionMatrixDisplay

@@ -1,24 +1,24 @@
-"""Segmentation to look at, as PNG files."""
+"""Figures of segmentation, as PNG files."""
 
 import numpy as np
 
 from .figures import drawable, new_figure, save_figure, shown
 from .runs import few_bars
 
-# How much of a pixel is its class's colour; the rest is the picture.
+# Weight of the class's colour in a pixel of an overlay; the rest is the picture.
 OPACITY = 0.65
 
-# The turn from one hue to the next that keeps any number of them apart: the golden angle.
+# Step from one hue to the next, as a share of the hue circle: the golden angle, which keeps any number of hues apart.
 _TURN = (3 - 5**0.5) / 2
 
-# Saturation and value, in turns: neighbours in hue differ in these. Out of step after so many classes, when hues begin
-# to come near to those of the same tone.
+# Pairs of saturation and value that alternate, so that classes of similar hue differ in these. After every _STEP
+# classes, when hues get close to earlier ones of the same pair, the alternation shifts by one.
 _TONES = ((0.85, 0.95), (0.55, 1.0), (0.95, 0.6))
 _STEP = 89
 
 
 def class_colours(count):
-    """Colours that are easy to tell apart for some twenty classes, and all different, always the same for a class.
+    """Returns one fixed, unique colour for each class. The first twenty or so are easy to tell apart.
 
     Args:
         count: Int, number of classes.
@@ -34,11 +34,11 @@ def class_colours(count):
 
 
 def overlay(pixels, classes):
-    """A picture under the colours of its classes; pixels of no class are grey and dark.
+    """Blends a picture with the colours of its classes; pixels without a class become dark grey.
 
     Args:
         pixels: Array `(height, width, 3)`, values in 0..255.
-        classes: Integer array `(height, width)`. Numbers that are no class's, as those to be ignored, are -1.
+        classes: Integer array `(height, width)`, -1 for pixels without a class, e.g. ignored ones.
 
     Returns:
         A uint8 array `(height, width, 3)`.
@@ -51,14 +51,14 @@ def overlay(pixels, classes):
 
 
 def segmentations(path, images, labels, predictions, class_names):
-    """A row a picture: the picture, its labels, what is predicted, and the names of the classes in either.
+    """Draws a row for each picture: the picture, its labels, the prediction, and a legend of the classes in both.
 
     Args:
-        path: Where the PNG goes.
+        path: Path of the PNG to write.
         images: Arrays `(height, width, 3)`, values in 0..255; sizes may differ.
-        labels, predictions: For each an integer array `(height, width)`. Labels of no class are ignored: they are left
-            without a colour.
-        class_names: One string a class.
+        labels, predictions: An integer array `(height, width)` for each picture. Labels that are no class number get no
+            colour.
+        class_names: One string for each class.
     """
     from matplotlib.patches import Patch
 
@@ -83,11 +83,11 @@ def segmentations(path, images, labels, predictions, class_names):
 
 
 def iou_chart(path, iou, mean):
-    """The IoU of each class as a bar, the best on top, and their mean as a line.
+    """Draws the IoU of each class as a bar, the best at the top, and the mean as a line.
 
     Args:
-        path: Where the PNG goes.
-        iou: Dict from the names of classes to their IoU, `None` for those that neither labels nor predictions have.
+        path: Path of the PNG to write.
+        iou: Dict from the names of classes to their IoU, `None` for classes in neither labels nor predictions.
         mean: The mean IoU, `None` if there is none.
     """
     colours = dict(zip(iou, class_colours(len(iou)) / 255))

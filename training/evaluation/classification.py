@@ -19,21 +19,21 @@ from ..errors import RecipeError
 
 logger = logging.getLogger(__name__)
 
-# More classes than this make no readable confusion matrix.
+# Maximum number of classes for a readable confusion matrix.
 MAX_MATRIX = 50
 
 
 class Scores(keras.metrics.Metric):
-    """Top-1, top-5 and each class's accuracy, exact over any number of batches and replicas.
+    """Counts top-1, top-5 and each class's accuracy, exactly over any number of batches and replicas.
 
     Args:
-        columns: For each class of the labels, its number among the model's classes.
-        classes: The number of the model's classes.
+        columns: For each class of the labels, its index among the model's classes.
+        classes: Number of the model's classes.
 
     Call arguments:
         y_true: One-hot labels `(N, len(columns))`.
         y_pred: Class scores `(N, classes)`.
-        sample_weight: 1 for each sample that counts, 0 for each that does not `(N,)`; `None` if all do.
+        sample_weight: `(N,)`, 1 for samples that count and 0 for padding; `None` if all count.
     """
 
     def __init__(self, columns, classes, name="scores"):
@@ -72,12 +72,12 @@ class Scores(keras.metrics.Metric):
 
 
 class Clock(keras.callbacks.Callback):
-    """A progress bar, and the images a second from the end of the first batch on, when all is compiled.
+    """Shows a progress bar and measures images per second, starting after the first batch, which includes compilation.
 
     Args:
-        images: Int, all images.
+        images: Int, the number of all images.
         batch_size: Int.
-        visible: Bool, whether there is a bar.
+        visible: Bool, whether to show the bar.
     """
 
     def __init__(self, images, batch_size, visible=True):
@@ -96,14 +96,14 @@ class Clock(keras.callbacks.Callback):
         self._start = self._start or time.perf_counter()
 
     def on_test_end(self, logs=None):
-        # All is computed by now, as `logs` hold numbers.
+        # All batches are computed by now, because `logs` hold numbers.
         if (rest := self.images - self.batch_size) > 0:
             self.images_per_second = rest / (time.perf_counter() - self._start)
         self._bar.close()
 
 
 def check_channels(model, source, data):
-    """Raises a `RecipeError` if a classifier, backbone or FCMAE cannot see the images of a source."""
+    """Raises a `RecipeError` if the images of a source do not have the channels of a classifier, backbone or FCMAE."""
     if (channels := channels_of(model)) != source.channels:
         raise RecipeError(
             f"data must have images of {channels} channels, as {model.name} has. "
@@ -112,7 +112,7 @@ def check_channels(model, source, data):
 
 
 def both_ways(classifier):
-    """A model that gives the mean of what a classifier gives of an image and of its mirror image."""
+    """Returns a model whose output is the mean of a classifier's outputs for an image and for its mirror image."""
     images = keras.Input(classifier.input_shape[1:])
     return keras.Model(images, (classifier(images) + classifier(ops.flip(images, axis=2))) / 2, name="both_ways")
 
@@ -121,18 +121,18 @@ def evaluate(classifier, source, recipe, batch_size, devices=ONE_DEVICE, mirrore
     """Evaluates a classifier on the validation images of a source.
 
     Args:
-        classifier: A `keras_cnv2.ConvNeXtV2` with its top, or a model with another head that gives a row for each
-            image, made in the devices' scope; it is compiled anew.
-        source: A source of data as `training.loop.train` describes it.
-        recipe: What `source.validation` takes.
-        batch_size: Int, images a step on all devices together.
+        classifier: A `keras_cnv2.ConvNeXtV2` with its top, or a model with another head that outputs one row for each
+            image, created in the devices' scope. It is compiled anew.
+        source: A `training.data.source.Source`.
+        recipe: The `recipe` argument of `source.validation`.
+        batch_size: Int, the number of images in a step on all devices together.
         devices: `training.distribute.devices.Devices`.
-        mirrored: Bool, whether each image is also seen mirrored, for top-1 and top-5 of the mean of both.
+        mirrored: Bool, whether to score, in addition, the mean of the outputs for each image and its mirror image.
         class_names: Optional list of strings, the classifier's classes. By default its own.
 
     Returns:
-        A dict of figures as `run` returns it, and the confusion matrix, rows are labels, as an array; `None` for more
-        than 50 classes.
+        A dict as returned by `training.commands.evaluate.run`, and the confusion matrix as an array whose rows are
+        labels, or `None` for more than 50 classes.
     """
     names = source.class_names
     columns = columns_of(names, classifier, class_names)
@@ -163,20 +163,20 @@ def evaluate(classifier, source, recipe, batch_size, devices=ONE_DEVICE, mirrore
     figures |= {
         "images": total,
         "images_per_second": clock.images_per_second and round(clock.images_per_second, 1),
-        # A class without a picture has no accuracy.
+        # A class without pictures has no accuracy.
         "classes": {n: (float(c / i) if i else None) for n, c, i in zip(names, correct, images)},
     }
     return figures, None if scores.matrix is None else ops.convert_to_numpy(scores.matrix).astype(int)
 
 
 def _top(scores, total):
-    """Top-1 and top-5 accuracy of so many images."""
+    """Returns top-1 and top-5 accuracy over `total` images."""
     counts = {"top1": ops.sum(scores.correct), "top5": scores.in_top5}
     return {name: float(ops.convert_to_numpy(count)) / total for name, count in counts.items()}
 
 
 def of_pictures(model):
-    """A model of images in 0..255 with a row of numbers as its output: the model itself, where it is that already."""
+    """Returns a model from images in 0..255 to one row of numbers per image: the given model, wrapped if necessary."""
     normalizes = not takes_pixels(model) and channels_of(model) in PICTURE_CHANNELS
     if isinstance(model, ConvNeXtV2) and not normalizes:
         return model
@@ -186,20 +186,26 @@ def of_pictures(model):
 
 
 def _no_loss(y_true, y_pred):
-    """Keras wants one; labels and predictions may have different classes here."""
+    """A loss of zero: Keras requires a loss, but labels and predictions may have different classes here."""
     return ops.zeros_like(y_pred[:, 0])
 
 
 def columns_of(names, classifier, class_names=None):
-    """The numbers that classes of these names have among the classifier's.
+    """Returns the indices of the data's classes among the classifier's classes.
 
-    ImageNet's folders are called by WordNet ids, the published classes by words. Of a classifier that names none, as
-    many as the data have are taken to be those of the data, and it is said.
+    ImageNet's folders are named after WordNet ids, the published classes by words; both match. If a classifier has no
+    class names but as many classes as the data, the classes are assumed to be the same, and a warning is logged.
 
     Args:
-        names: Those of the data's classes.
+        names: Names of the data's classes.
         classifier: The model.
         class_names: Optional list of strings, the classifier's classes. By default its own.
+
+    Returns:
+        A list of ints, one for each of `names`.
+
+    Raises:
+        RecipeError: If the classifier lacks some of these classes, or has a single class.
     """
     classes = classes_of(classifier)
     if classes == 1:
@@ -213,7 +219,7 @@ def columns_of(names, classifier, class_names=None):
         return [*range(classes)]
     ours = ours or imagenet_classes()
     if {*names} <= {*numbered(classes)} and tuple(ours) == tuple(map(str, range(classes))):
-        ours = numbered(classes)  # as classes that nobody named were called once
+        ours = numbered(classes)  # earlier versions called unnamed classes "0", "1", ...
     if tuple(ours) == imagenet_classes() and {*names} <= {*imagenet_wnids()}:
         ours = imagenet_wnids()
     unknown = [name for name in names if name not in ours]

@@ -1,4 +1,4 @@
-"""COCO's figures of a detector: average precision over overlaps, sizes and classes."""
+"""COCO metrics of a detector: average precision over overlaps, sizes and classes."""
 
 import contextlib
 import io
@@ -15,18 +15,19 @@ from ..distribute.devices import ONE_DEVICE
 from ..drawing.progress import progress_bar
 from ..errors import DataError
 
-# Places of figures in pycocotools' `COCOeval.stats`.
+# Indices of metrics in pycocotools' `COCOeval.stats`.
 FIGURES = {"AP": 0, "AP50": 1, "AP75": 2, "APS": 3, "APM": 4, "APL": 5, "AR100": 8}
 
 
 class Truth(NamedTuple):
-    """What is to be found in a picture.
+    """The annotated objects of a picture.
 
     Args:
         boxes: Array `(objects, 4)`: left, top, right, bottom in the picture's pixels.
         classes: Int array `(objects,)`.
-        crowd: Bool array `(objects,)`, what is neither right nor wrong to find; `None` for none.
-        areas: Array `(objects,)` in pixels; `None` for those of the boxes.
+        crowd: Bool array `(objects,)`, true for objects whose detection counts neither as right nor as wrong; `None` if
+            there are no such objects.
+        areas: Array `(objects,)` in pixels; `None` for the areas of the boxes.
     """
 
     boxes: np.ndarray
@@ -36,12 +37,12 @@ class Truth(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was found in a picture.
+    """The detections in a picture.
 
     Args:
         boxes: Array `(detections, 4)`: left, top, right, bottom in the picture's pixels.
         classes: Int array `(detections,)`.
-        scores: Array `(detections,)`, higher is surer.
+        scores: Array `(detections,)`, higher means more certain.
     """
 
     boxes: np.ndarray
@@ -55,15 +56,16 @@ def evaluate(detector, source, recipe, batch_size, devices=ONE_DEVICE, visible=T
     Args:
         detector: `keras_cnv2.detection.Detector`, or a function from images `(N, image_size, image_size, 3)` in 0..255
             to a dict: "boxes" `(N, K, 4)` in the images' pixels, "classes" `(N, K)`, "scores" `(N, K)` and "count"
-            `(N,)`, how many of the K count.
-        source: A source that `training.data.boxes.sources` opened.
+            `(N,)`, the number of detections among the K rows; the rest is padding.
+        source: A source opened by `training.data.boxes.sources`.
         recipe: Has `image_size`.
-        batch_size: Int, the images of all workers together, a multiple of their number. All batches are whole.
+        batch_size: Int, the number of images of all workers together, a multiple of the number of workers. All batches
+            are padded to this size.
         devices: `training.distribute.devices.Devices`.
         visible: Bool, whether the chief shows a progress bar.
 
     Returns:
-        A dict, the same on all workers: the figures of `coco_scores`, "images" and "images_per_second", which is `None`
+        A dict, the same on all workers: the metrics of `coco_scores`, "images" and "images_per_second", which is `None`
         for a single batch.
 
     Raises:
@@ -73,7 +75,7 @@ def evaluate(detector, source, recipe, batch_size, devices=ONE_DEVICE, visible=T
         raise DataError("data must have pictures to evaluate on. Received: a source without validation pictures")
     batches, seconds = _predicted(detector, source, recipe, batch_size, devices, visible and devices.is_chief)
     parts = devices.gather(batches)
-    # In the order of one worker: batch by batch, and within a batch worker by worker.
+    # The same order as with one worker: batch by batch, and within a batch worker by worker.
     rows = [row for batch in itertools.zip_longest(*parts, fillvalue=()) for part in batch for row in part]
     if not rows:
         raise DataError("data must have pictures to evaluate on. Received: none that can be read")
@@ -83,9 +85,10 @@ def evaluate(detector, source, recipe, batch_size, devices=ONE_DEVICE, visible=T
 
 
 def _predicted(detector, source, recipe, batch_size, devices, visible):
-    """A worker's part: lists of (truth, detections) for each of its batches, and the seconds after the first batch.
+    """Predicts a worker's part of the images.
 
-    Truth and detections are lists of numbers, which workers can send each other.
+    Returns a list of (truth, detections) pairs for each of its batches, and the seconds since the first batch. Truth
+    and detections are lists of numbers, which workers can send each other.
     """
     predict = getattr(detector, "predict_on_batch", detector)
     share = Share(devices.worker, devices.workers)
@@ -96,7 +99,7 @@ def _predicted(detector, source, recipe, batch_size, devices, visible):
     ):
         for images, scales, sides, objects, weights in source.evaluation(recipe, batch_size, share):
             detections = {name: ops.convert_to_numpy(value) for name, value in predict(images).items()}
-            start = start or time.perf_counter()  # the first batch takes longer: the model is compiled
+            start = start or time.perf_counter()  # excludes the first batch, which includes compilation
             here = np.flatnonzero(ops.convert_to_numpy(weights))
             batches.append(
                 [
@@ -122,27 +125,27 @@ def _found(boxes, classes, scores):
 
 
 def _of_image(detections, n, scale, sides):
-    """Boxes, classes and scores in one image of a batch, in the pixels of its file and cut at its borders."""
+    """Returns boxes, classes and scores of one image of a batch. Boxes are in the picture's pixels, clipped to it."""
     count = int(detections["count"][n])
     boxes, classes, scores = (detections[name][n, :count] for name in ("boxes", "classes", "scores"))
     return np.clip(boxes / float(scale), 0, np.tile(sides.numpy()[::-1], 2)), classes.astype(int), scores
 
 
 def coco_scores(truths, found, class_names):
-    """COCO's figures, by pycocotools.
+    """Computes COCO metrics with pycocotools.
 
-    AP is the mean over overlaps of 0.5, 0.55, ... 0.95 and over classes, AP50 and AP75 are of one overlap; APS, APM and
-    APL of objects up to 32 x 32 pixels, up to 96 x 96 and above; AR100 is the share found among 100 detections a
-    picture.
+    AP is the mean of the average precision over overlaps (IoU) of 0.5, 0.55, ... 0.95 and over classes; AP50 and AP75
+    use a single overlap. APS, APM and APL are for objects up to 32 x 32 pixels, up to 96 x 96 pixels and larger ones.
+    AR100 is the share of objects found among at most 100 detections per picture.
 
     Args:
-        truths: A `Truth` a picture.
-        found: A `Found` a picture, in the same order.
+        truths: A `Truth` for each picture.
+        found: A `Found` for each picture, in the same order.
         class_names: Strings.
 
     Returns:
-        A dict: "AP", "AP50", "AP75", "APS", "APM", "APL", "AR100", floats from 0 to 1, `None` where there is nothing to
-        be found; and "classes", a dict from the names of the classes to their AP.
+        A dict: "AP", "AP50", "AP75", "APS", "APM", "APL", "AR100", floats from 0 to 1, or `None` if there are no such
+        objects; and "classes", a dict from class names to their AP.
 
     Raises:
         ImportError: If pycocotools is not installed.
@@ -154,12 +157,12 @@ def coco_scores(truths, found, class_names):
         "images": [{"id": number} for number in range(len(truths))],
         "categories": [{"id": number} for number in range(len(class_names))],
     }
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints every step
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints every step
         evaluation = COCOeval(_coco(frame, _truth_rows(truths)), _coco(frame, _found_rows(found)), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # Overlaps, recalls, classes, sizes, numbers of detections; here all sizes, and 100 detections.
+    # Axes: overlaps, recalls, classes, sizes, numbers of detections. Selected: all sizes, 100 detections.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     figures = {name: _or_none(evaluation.stats[place]) for name, place in FIGURES.items()}
     classes = {name: _or_none(precision[:, :, number].mean()) for number, name in enumerate(class_names)}
@@ -167,7 +170,7 @@ def coco_scores(truths, found, class_names):
 
 
 def require_pycocotools():
-    """Raises an error that says what to do where there can be no figures."""
+    """Raises an `ImportError` that says what to install if pycocotools is missing."""
     try:
         import pycocotools.cocoeval  # noqa: F401
     except ImportError as error:
@@ -175,16 +178,16 @@ def require_pycocotools():
 
 
 def _or_none(value):
-    """pycocotools gives -1 where there is nothing to be found."""
+    """Converts a metric of pycocotools, which is -1 if there are no objects, to a float or `None`."""
     return None if value < 0 else float(value)
 
 
 def _coco(frame, rows):
-    """Annotations as pycocotools holds them."""
+    """Returns annotations as a pycocotools object."""
     from pycocotools.coco import COCO
 
     coco = COCO()
-    # From 1 on: 0 stands for "no match" there.
+    # Ids start at 1, because pycocotools uses 0 for "no match".
     coco.dataset = {**frame, "annotations": [{"id": number, **row} for number, row in enumerate(rows, 1)]}
     coco.createIndex()
     return coco

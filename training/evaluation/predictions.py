@@ -1,4 +1,4 @@
-"""What a classifier is surest of, right and wrong."""
+"""Selects a classifier's most confident right and wrong predictions."""
 
 import collections
 import itertools
@@ -13,12 +13,12 @@ from keras_cnv2.models.pictures import class_names
 from ..data.compiled import compiled
 from .classification import columns_of
 
-# Pictures that are kept of each kind, and that are looked at: more of them would take long, and show no more.
+# Number of predictions kept of each kind, and number of images predicted: more would take longer without showing more.
 KEPT, SEEN = 8, 2000
 
 
 class Prediction(NamedTuple):
-    """An image `(H, W, channels)` in 0..255, its class's name, and what it is taken for with which probability."""
+    """An image `(H, W, channels)` in 0..255, its class's name, the predicted class's name and its probability."""
 
     image: np.ndarray
     label: str
@@ -27,25 +27,25 @@ class Prediction(NamedTuple):
 
 
 def best_and_worst(classifier, source, recipe, batch_size, kept=KEPT, seen=SEEN):
-    """Finds the surest right and the surest wrong predictions among some validation images of all classes.
+    """Finds the most confident right and wrong predictions among some validation images of all classes.
 
     Args:
-        classifier: A `keras_cnv2.ConvNeXtV2` with its top, which gives probabilities.
+        classifier: A `keras_cnv2.ConvNeXtV2` with its top, which outputs probabilities.
         source: A `training.data.source.Source` with validation images.
-        recipe: What `source.validation` takes.
+        recipe: The `recipe` argument of `source.validation`.
         batch_size: Int.
-        kept: Int, how many of each kind.
-        seen: Int, how many images are looked at, rounded up to whole batches.
+        kept: Int, the maximum number of predictions of each kind.
+        seen: Int, the number of images to predict, rounded up to full batches.
 
     Returns:
-        A dict of two lists of `Prediction`s: those that are right, the surest of each class before the second of any,
-        and those that are wrong, the surest first.
+        A dict from titles to lists of `Prediction`s: right ones, beginning with the most confident one of each class;
+        and wrong ones, the most confident first. An empty list is left out.
     """
     columns = np.asarray(columns_of(source.class_names, classifier))
-    # A classifier can know more classes than the data have.
+    # A classifier may have more classes than the data.
     names = {**dict(enumerate(class_names(classifier))), **dict(zip(columns, source.class_names))}
     found = {True: [], False: []}
-    # Not `classifier.predict`, which involves all workers: only the chief gets here.
+    # Not `classifier.predict`, which involves all workers: only the chief runs this.
     predict = compiled(lambda images: classifier(images, training=False))
     with source.clear_errors():
         for images, targets, weights in itertools.islice(
@@ -69,7 +69,10 @@ def _surest(prediction):
 
 
 def _of_each_class(predictions):
-    """The surest of each class, then the second of each, and so on: one easy class would fill all places."""
+    """Sorts predictions: first the most confident one of each class, then the second of each, and so on.
+
+    Otherwise one easy class could take all places.
+    """
     before = collections.Counter()
 
     def rank(prediction):
@@ -80,7 +83,7 @@ def _of_each_class(predictions):
 
 
 def _batches(validation):
-    """The batches of a `keras.utils.PyDataset` or of a dataset that is one already."""
+    """Returns an iterator over the batches of a `keras.utils.PyDataset` or `tf.data.Dataset`."""
     if isinstance(validation, keras.utils.PyDataset):
         return (validation[number] for number in range(validation.num_batches))
     return iter(validation)

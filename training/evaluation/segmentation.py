@@ -1,6 +1,7 @@
-"""Evaluate a segmentation model on whole pictures: IoU of each class and their mean, accuracy of pixels.
+"""Evaluates a segmentation model on whole pictures: IoU of each class, mean IoU, pixel accuracy.
 
-One table of counts over all pixels of all pictures, at the size of their labels: not the mean of the pictures' scores.
+The scores come from one confusion matrix over all pixels of all pictures, at the size of their labels. They are not
+means of scores of single pictures.
 """
 
 import itertools
@@ -17,12 +18,12 @@ from ..distribute.devices import ONE_DEVICE
 from ..drawing.progress import progress_bar
 from ..errors import RecipeError
 
-# Of the test at several scales, in which pictures are mirrored as well (mmsegmentation).
+# Scales of the multi-scale evaluation, which also mirrors pictures (mmsegmentation).
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
 def evaluate(model, source, recipe, devices=ONE_DEVICE):
-    """Evaluates a model on the validation pictures of a source. Each worker sees a part of them, on one device.
+    """Evaluates a model on the validation pictures of a source. Each worker predicts a part of them, on one device.
 
     Args:
         model: A model from images to logits of the images' size, like `keras_cnv2.segmentation.UPerNet`.
@@ -31,13 +32,13 @@ def evaluate(model, source, recipe, devices=ONE_DEVICE):
         devices: `training.distribute.devices.Devices`.
 
     Returns:
-        A dict of figures: "mean_iou", "pixel_accuracy", "mean_accuracy", "iou", a dict from the names of classes to
-        their IoU (`None` for those that neither labels nor predictions have), "images" and "images_per_second"; with
-        `recipe.multi_scale` also "mean_iou_multi_scale" and "pixel_accuracy_multi_scale".
+        A dict with "mean_iou", "pixel_accuracy", "mean_accuracy", "iou", a dict from class names to their IoU (`None`
+        for classes in neither labels nor predictions), "images" and "images_per_second"; with `recipe.multi_scale`,
+        also "mean_iou_multi_scale" and "pixel_accuracy_multi_scale".
 
     Raises:
         RecipeError: If there are no pictures to evaluate on.
-        DataError: Where labels cannot be right, or too many pictures cannot be read.
+        DataError: If labels are invalid, or too many pictures cannot be read.
     """
     counts, images, seconds = _counted(predictor(model, recipe), source, devices)
     scores = counts.scores()
@@ -54,7 +55,7 @@ def evaluate(model, source, recipe, devices=ONE_DEVICE):
 
 
 def _counted(predict, source, devices):
-    """The `ConfusionMatrix` of all workers' predictions, how many pictures it is of, and seconds without the first."""
+    """Returns the `ConfusionMatrix` of all workers, the number of pictures, and the seconds without the first one."""
     counts = ConfusionMatrix(len(source.class_names), source.ignore_label)
     share = Share(devices.worker, devices.workers)
     total = len(range(share.worker, source.validation_size, share.workers))
@@ -63,7 +64,7 @@ def _counted(predict, source, devices):
         for pixels, labels, _ in source.whole(share):
             counts.update_state(labels[None], predict(pixels, labels.shape)[None])
             images += 1
-            start = start or time.perf_counter()  # the first takes longer: the model is compiled
+            start = start or time.perf_counter()  # excludes the first picture, which includes compilation
             bar.update()
     seconds = time.perf_counter() - start if images > 1 else None
     parts = devices.gather({"images": images, "counts": [ops.convert_to_numpy(v).tolist() for v in counts.variables]})
@@ -76,18 +77,18 @@ def _counted(predict, source, devices):
 
 
 def predictor(model, recipe, scales=(1.0,)):
-    """How a recipe tests a model on a picture.
+    """Returns a function that predicts the class map of a picture as the recipe's evaluation does.
 
-    Each scale is made from the picture itself; probabilities are averaged.
+    For each scale, the original picture is resized; the probabilities of all scales are averaged.
 
     Args:
         model: As in `evaluate`.
         recipe: As in `evaluate`.
-        scales: Floats, factors on the picture's size; with several of them each is mirrored as well.
+        scales: Floats, factors on the picture's size. With more than one, each scale is also predicted mirrored.
 
     Returns:
-        A function from pixels `(height, width, 3)` and a size, (height, width), to the classes of a picture of that
-        size, an int32 array.
+        A function from pixels `(height, width, 3)` and a size, (height, width), to a class map of that size, an int32
+        array.
     """
     segmenter = Segmenter(model, recipe.window, recipe.stride, flip=len(scales) > 1)
 
@@ -104,14 +105,14 @@ def predictor(model, recipe, scales=(1.0,)):
 
 
 def examples(model, source, recipe, count):
-    """A few validation pictures, always the same, as in `evaluate`.
+    """Predicts a fixed selection of validation pictures, as in `evaluate`.
 
     Args:
         model, source, recipe: As in `evaluate`.
-        count: Int; there may be fewer.
+        count: Int, the maximum number of pictures.
 
     Returns:
-        Three lists: pixels, labels, with -1 where they are ignored, and predictions.
+        Three lists: pixels, labels with -1 for ignored pixels, and predictions.
     """
     predict = predictor(model, recipe)
     pictures = itertools.islice(source.whole(mixed=True), count)

@@ -8,7 +8,7 @@ MULTI_SCALE = "mean_iou_multi_scale"
 
 
 def classification(scores):
-    """The accuracy of each class, then top-1 and top-5, of what `training.evaluation.classification` returns."""
+    """Formats scores of `training.evaluation.classification.evaluate`: accuracy of each class, then top-1 and top-5."""
     lines = _rows(scores["classes"], "no images")
     lines.append(f"{_tops(scores)} of {_images(scores)}")
     if "mirrored" in scores:
@@ -17,7 +17,7 @@ def classification(scores):
 
 
 def segmentation(scores):
-    """The IoU of each class, then the means, of what `training.evaluation.segmentation.evaluate` returns."""
+    """Formats scores of `training.evaluation.segmentation.evaluate`: IoU of each class, then the means."""
     lines = _rows(scores["iou"], "no pixels")
     means = ", ".join(f"{label} {percent(scores[name], 'no pixels')}" for name, label in SEGMENTATION.items())
     lines.append(f"{means} of {_images(scores)}")
@@ -27,7 +27,7 @@ def segmentation(scores):
 
 
 def detection(scores):
-    """The AP of each class, then COCO's figures, of what `training.evaluation.detection.evaluate` returns."""
+    """Formats scores of `training.evaluation.detection.evaluate`: AP of each class, then COCO's metrics."""
     lines = _rows(scores["classes"], "no objects")
     figures = ", ".join(f"{name} {percent(scores[name], 'no objects')}" for name in DETECTION if name in scores)
     lines.append(f"{figures} of {_images(scores)}")
@@ -35,12 +35,12 @@ def detection(scores):
 
 
 def percent(share, nothing):
-    """A share from 0 to 1 in percent, or `nothing` for `None`."""
+    """Formats a share from 0 to 1 in percent; returns `nothing` for `None`."""
     return nothing if share is None else f"{share:.2%}"
 
 
 def _rows(classes, nothing):
-    """A line for each class: its name and its figure."""
+    """Returns a line for each class: its name and its score."""
     rows = [(printable(name), percent(figure, nothing)) for name, figure in classes.items()]
     name_width, figure_width = (max(map(len, column), default=0) for column in (zip(*rows) if rows else ([], [])))
     return [f"{name:<{name_width}}  {figure:>{figure_width}}" for name, figure in rows]

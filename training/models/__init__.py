@@ -1,1 +1,1 @@
-"""From a recipe to the model that it trains."""
+"""Builds the model that a recipe trains."""

@@ -1,4 +1,4 @@
-"""The model that a recipe trains."""
+"""Builds the model that a recipe trains."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from .stems import spread_weights
 
 
 def new_fcmae(recipe, channels):
-    """The `keras_cnv2.FCMAE` that a recipe pre-trains, for images of so many channels."""
+    """Returns the `keras_cnv2.FCMAE` that a recipe pre-trains, for images with this number of channels."""
     backbone = keras_cnv2.ConvNeXtV2Backbone(
         **recipe.architecture,
         stem_stride=recipe.stem_stride,
@@ -33,7 +33,10 @@ def new_fcmae(recipe, channels):
 
 
 def new_classifier(recipe, channels, class_names, weights=None, classifier_activation=None, dtype=None):
-    """The `keras_cnv2.ConvNeXtV2` that a recipe fine-tunes, for images of so many channels. It gives logits."""
+    """Returns the `keras_cnv2.ConvNeXtV2` that a recipe fine-tunes, for images with this number of channels.
+
+    By default, it outputs logits and has the recipe's dtype.
+    """
     return keras_cnv2.ConvNeXtV2(
         **recipe.architecture,
         weights=weights,
@@ -44,20 +47,20 @@ def new_classifier(recipe, channels, class_names, weights=None, classifier_activ
         classifier_activation=classifier_activation,
         resize=recipe.resize,
         drop_path_rate=recipe.drop_path,
-        head_init_scale=recipe.head_init if weights else 1.0,  # as small a head would never get going from scratch
+        head_init_scale=recipe.head_init if weights else 1.0,  # with a small head, training from scratch gets stuck
         dtype=dtype or recipe.dtype,
         name="classifier",
     )
 
 
 def freeze_encoder(classifier):
-    """Leaves only the final norm and the head to be trained."""
+    """Freezes all layers except the final norm and the head."""
     for layer in classifier.layers:
         layer.trainable = layer.name in ("norm", "head")
 
 
 def without_grn(model):
-    """Makes GRN the identity for good, whatever weights the model started from."""
+    """Sets GRN to the identity and freezes it, regardless of the model's initial weights."""
     for block in blocks_of(model):
         for weight in block.grn.weights:
             weight.assign(keras.ops.zeros(weight.shape))
@@ -65,20 +68,20 @@ def without_grn(model):
 
 
 def rematerialize(model):
-    """Makes the blocks compute again what their gradients need, instead of keeping it."""
+    """Makes the blocks recompute their activations for the gradients instead of storing them."""
     for block in blocks_of(model):
         block.remat = True
 
 
 def blocks_of(model):
-    """All blocks of a classifier, or of an FCMAE with those of its decoder."""
+    """Returns all blocks of a classifier, or all blocks of an FCMAE including its decoder."""
     encoder = getattr(model, "backbone", model)
     blocks = [layer for layer in encoder.layers if isinstance(layer, keras_cnv2.ConvNeXtV2Block)]
     return [*blocks, *getattr(model, "decoder", [])]
 
 
 def described_classifier(classifier):
-    """What `keras.saving.serialize_keras_object` makes of `with_softmax` of this classifier, which is not built."""
+    """Returns what `keras.saving.serialize_keras_object` returns for `with_softmax`, without building that model."""
     found = keras.saving.serialize_keras_object(classifier)
     config = {key: value for key, value in found["config"].items() if key not in ("frozen", "remat", "pretrained")}
     dtype = keras.dtype_policies.serialize(keras.DTypePolicy("float32"))
@@ -87,16 +90,16 @@ def described_classifier(classifier):
 
 
 def with_softmax(classifier, recipe):
-    """A copy of a trained classifier that gives probabilities, in float32: what is saved and served."""
+    """Returns a copy of a trained classifier that outputs probabilities in float32, to be saved and served."""
     channels, names = classifier.input_shape[-1], classifier.class_names
-    recipe = dataclasses.replace(recipe, first_size=None, first_epochs=0)  # it is for the size at the end
+    recipe = dataclasses.replace(recipe, first_size=None, first_epochs=0)  # the copy has the final image size
     copy = new_classifier(recipe, channels, names, classifier_activation="softmax", dtype="float32")
     keras_cnv2.load_checkpoint(copy, keras_cnv2.state_dict(classifier))
     return copy
 
 
 def new_backbone(recipe, weights=None):
-    """The encoder of a recipe, with a LayerNorm for each level of its pyramid."""
+    """Returns the encoder of a recipe, with a LayerNorm for each level of its pyramid."""
     spread = spread_weights(weights, recipe.model, recipe.stem_stride) if weights else None
     backbone = keras_cnv2.ConvNeXtV2Backbone(
         **recipe.architecture,
@@ -113,12 +116,12 @@ def new_backbone(recipe, weights=None):
 
 
 def is_exportable(model):
-    """Whether the encoder under a head is ours: those of others are trained to compare with."""
+    """Returns whether the encoder under a head is ours; other encoders are trained for comparison only."""
     return isinstance(model.backbone, keras_cnv2.ConvNeXtV2Backbone)
 
 
 def new_segmenter(recipe, class_names, weights=None, new_encoder=new_backbone):
-    """The model that a recipe trains: logits `(N, H, W, classes)` of images `(N, H, W, 3)`."""
+    """Returns the segmentation model of a recipe, from images `(N, H, W, 3)` to logits `(N, H, W, classes)`."""
     backbone = new_encoder(recipe, weights)
     if recipe.head == "deeplab":
         return deeplab_v3_plus(backbone, len(class_names), class_names=class_names)
@@ -128,7 +131,7 @@ def new_segmenter(recipe, class_names, weights=None, new_encoder=new_backbone):
 
 
 def new_retinanet(recipe, class_names, weights=None, new_encoder=new_backbone):
-    """The model that a recipe trains."""
+    """Returns the RetinaNet of a recipe."""
     return retinanet(
         new_encoder(recipe, weights),
         len(class_names),

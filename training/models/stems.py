@@ -1,4 +1,4 @@
-"""Encoders that learnt from small images, under heads for large ones: weights for a stem of a larger stride."""
+"""Adapts encoders that were trained on small images to a stem with a larger stride, for heads on large images."""
 
 import numpy as np
 
@@ -10,21 +10,22 @@ STEM = "downsample_layers.0.0.weight"  # (channels of the first stage, channels 
 
 
 def spread_weights(weights, size, stride):
-    """The weights of an encoder with a stem of smaller stride, for one of a larger stride.
+    """Converts the weights of an encoder to a stem with a larger stride.
 
-    The kernel is spread: each of its values goes, divided, to a square of pixels. The encoder gives the numbers that
-    the original one gives for the means of these squares: for an image of half, or a quarter, of the height and width.
+    Each value of the stem's kernel is divided evenly among a square of pixels. The new encoder computes the same as the
+    original one on an image of half or a quarter of the height and width, in which each pixel is the mean of such a
+    square.
 
     Args:
         weights: Path of a file, or tag of a published checkpoint.
         size: Name of the size that a tag is for, or `None`.
-        stride: Int, 4, 2 or 1.
+        stride: Int, 4, 2 or 1, the new stride.
 
     Returns:
-        Dict from official names to arrays; `None` for weights whose stem has no smaller stride.
+        Dict from official names to arrays; `None` if the stem of the weights does not have a smaller stride.
 
     Raises:
-        CheckpointError: If the weights cannot be had or read.
+        CheckpointError: If the weights cannot be fetched or read.
     """
     with open_weights(fetch_weights(weights, size)) as contents:
         found = read_architecture(contents)

@@ -1,1 +1,1 @@
-"""Pages about runs: what a folder holds, its curves as SVG, the page around them."""
+"""HTML pages about runs: reads a run's folder, draws its curves as SVG, writes the page."""

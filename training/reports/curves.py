@@ -1,4 +1,4 @@
-"""Curves of several runs as SVG that takes the page's colours."""
+"""Draws curves of several runs as SVG with the page's text colour."""
 
 import io
 import itertools
@@ -6,7 +6,7 @@ import re
 
 from ..drawing.figures import drawable
 
-# Stands for the page's text colour, light or dark, which matplotlib cannot know.
+# Placeholder for the page's text colour, which depends on light or dark mode; replaced by "currentColor" at the end.
 TEXT = "#010203"
 STYLE = {
     "svg.fonttype": "none",
@@ -16,7 +16,7 @@ STYLE = {
 
 
 def panels_of(runs):
-    """What is drawn: a dict from the names of figures to curves, `(run, kind, epochs, values)` each.
+    """Returns the curves to draw: a dict from metric names to lists of `(run, kind, epochs, values)`.
 
     Args:
         runs: List of `training.reports.read.Run`.
@@ -30,12 +30,12 @@ def panels_of(runs):
             if points:
                 kind = "validation" if key.startswith("val_") else "training"
                 panels.setdefault(key.removeprefix("val_"), []).append((run.name, kind, *zip(*points)))
-    # What falls last of all is of least interest.
+    # The learning rate comes last, as it is least interesting.
     return dict(sorted(panels.items(), key=lambda item: item[0] == "learning_rate"))
 
 
 def colours():
-    """The sixty colours of runs: the ten that are easiest to tell apart, the same lighter, and others."""
+    """Returns sixty colours for runs: ten that are easy to tell apart, ten lighter ones of the same hues, and others."""
     from matplotlib import colormaps
 
     first = colormaps["tab20"].colors
@@ -43,12 +43,12 @@ def colours():
 
 
 def draw(label, curves, names):
-    """A panel as the text of an SVG element.
+    """Draws a panel. Returns an SVG element as text.
 
     Args:
-        label: What is on the vertical axis.
-        curves: As `panels_of` has them. Training is dashed where there is validation.
-        names: Those of all runs, each of which has one colour in all panels.
+        label: Label of the vertical axis.
+        curves: List of curves from `panels_of`. Training curves are dashed if there are validation curves.
+        names: Names of all runs. Each run has the same colour in all panels.
     """
     import matplotlib
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""The page: HTML that needs no other file and no network."""
+"""Writes the HTML page, which needs no other file and no network."""
 
 import base64
 import html
@@ -13,19 +13,19 @@ from . import curves, read
 logger = logging.getLogger(__name__)
 
 STYLE = Path(__file__).with_name("style.css")
-# Figures of which more is better, and those of which less is.
+# Metrics for which more is better, and those for which less is better.
 MORE = {"top1", "top5", "accuracy", "mean_iou", "pixel_accuracy", "mean_accuracy", "AP", "AP50", "AP75"}
 MORE |= {"APS", "APM", "APL", "AR100", "mean_iou_multi_scale", "pixel_accuracy_multi_scale"}
 LESS = {"loss"}
 FRACTIONS = MORE
-# Classes, of which more than these make a table that nobody reads.
+# Maximum number of classes in the table of classes; a longer one would not be readable.
 MAX_CLASSES = 100
-# What pictures are made to, in pixels and in WebP's quality: a page of a few megabytes.
+# Maximum width and height of pictures in pixels, and WebP quality. They keep a page at a few megabytes.
 WIDEST, TALLEST, QUALITY = 1400, 8000, 85
 
 
 def page(runs):
-    """The page about some runs.
+    """Returns the page about some runs.
 
     Args:
         runs: List of `training.reports.read.Run`.
@@ -97,11 +97,11 @@ def _pictures(run):
 
 
 def _picture(path, caption):
-    """A picture as HTML; nothing of a damaged one, which the log names."""
+    """Returns a picture as HTML; for a damaged one, logs a warning and returns an empty string."""
     try:
         with Image.open(path) as file:
             picture = file.convert("RGB")
-    except Exception as error:  # Pillow has many kinds for damaged files
+    except Exception as error:  # Pillow raises many kinds for damaged files
         logger.warning("%s is damaged and left out (%s)", path, error)
         return ""
     picture.thumbnail((WIDEST, TALLEST))
@@ -117,13 +117,13 @@ def _classes(runs):
     names = [*dict.fromkeys(name for run in runs for name in run.classes)]
     if not names or len(names) > MAX_CLASSES:
         return ""
-    # Of a class without pictures there is no figure.
+    # A class without pictures has no value.
     rows = [_number_row(name, [run.classes.get(name) for run in runs], "accuracy") for name in names]
     return _table(runs, rows)
 
 
 def _settings(runs, which):
-    """Two tables: what differs between the runs, and the rest."""
+    """Returns two tables: the settings that differ between the runs, and the rest."""
     settings = [getattr(run, which) for run in runs]
     names = [*dict.fromkeys(name for setting in settings for name in setting)]
     different = [name for name in names if any(s.get(name) != settings[0].get(name) for s in settings)]
@@ -145,7 +145,7 @@ def _value(value):
 
 
 def _table(runs, rows):
-    """A row for each of `(label, [(text, attributes), ...])`, a column for each run."""
+    """Returns a table with a row for each `(label, [(text, attributes), ...])` and a column for each run."""
     head = "".join(f"<th>{_text(run.name)}</th>" for run in runs or [])
     head = f"<thead><tr><th></th>{head}</tr></thead>" if head else ""
     body = "".join(f"<tr><th>{_text(label)}</th>{''.join(map(_cell, cells))}</tr>\n" for label, cells in rows)
@@ -158,5 +158,5 @@ def _cell(cell):
 
 
 def _text(text):
-    """A text as HTML; "?" stands for what is no Unicode, as names of files can hold it."""
+    """Escapes text for HTML. Characters that are not valid Unicode, as in some file names, become "?"."""
     return html.escape(str(text).encode(errors="replace").decode())

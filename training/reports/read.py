@@ -1,4 +1,4 @@
-"""What is known of a run: its folder's JSON files and pictures."""
+"""Reads a run: the JSON files and pictures in its folder."""
 
 import os
 import sys
@@ -9,8 +9,8 @@ from ..errors import RunError
 from ..files import read_json
 from ..runs.folder import CHANGES, CONFIG, FOUND, METRICS, PATHS
 
-# The pictures that runs leave behind, as a reader would go through them, and what they show. `learning_curves.png` is
-# not among them: a page draws the curves of several runs into one picture.
+# Pictures that runs write, in the order of the page, and their captions. `learning_curves.png` is not included: a page
+# draws the curves of several runs into one picture.
 PICTURES = {
     "reconstructions.png": "Reconstructions",
     "confusion_matrix.png": "Confusion matrix",
@@ -20,7 +20,7 @@ PICTURES = {
     "detections.png": "Detections beside the annotations",
     "average_precisions.png": "Average precision of each class",
 }
-# Pictures that were made several times, of which a page shows the course.
+# Folder of pictures from several epochs, which a page shows in sequence.
 SERIES = "reconstructions"
 
 
@@ -29,11 +29,11 @@ class Run:
     """A run, finished or not.
 
     Args:
-        name: What tells it from the others.
+        name: Name of the run, unique on the page.
         config: Dict, the recipe.
         system: Dict, the packages' versions and the machine.
-        history: List of dicts, one an epoch.
-        metrics: Dict of what it came to; empty if it is not finished.
+        history: List of dicts, one for each epoch.
+        metrics: Dict of the run's results; empty if the run is not finished.
         pictures: Dict from captions to paths.
         series: Paths of pictures, the oldest first.
     """
@@ -48,7 +48,7 @@ class Run:
 
     @property
     def classes(self):
-        """Dict from the names of the classes to their figures."""
+        """Dict from class names to their scores."""
         return self.metrics.get("classes") or self.metrics.get("iou") or {}
 
 
@@ -59,10 +59,10 @@ def find_runs(folders):
         folders: Paths of runs, or of folders with runs in them.
 
     Returns:
-        The path of the folder that they are in, and a list of `Run`s.
+        The path of the common folder of all runs, and a list of `Run`s.
 
     Raises:
-        RunError: If a folder holds none.
+        RunError: If a folder holds no run.
     """
     paths = [path for folder in folders for path in _runs_in(Path(folder))]
     paths = [*dict.fromkeys(path.resolve() for path in paths)]
@@ -74,7 +74,7 @@ def find_runs(folders):
 def _runs_in(folder):
     if (folder / CONFIG).exists():
         return [folder]
-    # As they came about: the quickstart's pre-training before its fine-tuning.
+    # In order of time: the quickstart's pre-training comes before its fine-tuning.
     found = sorted(folder.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise RunError(f"This is no run's folder, nor does it hold one. Received: {folder}")
@@ -86,7 +86,7 @@ def read_run(folder, name):
     config = _read(folder / CONFIG, dict)
     metrics, history = _read(folder / METRICS, dict), _read(folder / "log.json", list)
     beside = [config.pop(name, None) or {} for name in ("versions", "system")]
-    for key in (FOUND, PATHS, CHANGES):  # the settings of runs stand side by side, and these are none
+    for key in (FOUND, PATHS, CHANGES):  # not settings, so the page does not compare them
         config.pop(key, None)
     tables = [*beside, *(metrics.get(name) or {} for name in ("classes", "iou"))]
     if not (all(isinstance(table, dict) for table in tables) and all(map(_is_row, history))):
@@ -103,19 +103,19 @@ def read_run(folder, name):
 
 
 def is_number(value):
-    """Whether a value from JSON can be counted with: its ints have no limit."""
+    """Returns whether a JSON value is a number in the range of a float; JSON's ints have no limit."""
     if isinstance(value, float):
         return True
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_row(row):
-    """Whether this is what was written of an epoch."""
+    """Returns whether a value has the form of an epoch's row in the log."""
     if not (isinstance(row, dict) and is_number(row.get("epoch"))):
         return False
     return all(value is None or is_number(value) for value in row.values())
 
 
 def _read(path, kind):
-    """What a JSON file of a run holds, a `dict` or a `list`; an empty one if the run did not come to it."""
+    """Reads a JSON file of a run, a `dict` or a `list`. Returns an empty one if the run has not written it yet."""
     return read_json(path, kind) if path.exists() else kind()

@@ -1,4 +1,4 @@
-"""A run's folder: what ran, whether it is finished, and going on where it was interrupted."""
+"""A run's folder: its recipe, whether it is finished, and resuming an interrupted run."""
 
 import contextlib
 import dataclasses
@@ -32,18 +32,18 @@ logger = logging.getLogger(__name__)
 PACKAGES = ("keras_cnv2", "keras", "tensorflow", "jax", "torch", "numpy")
 CONFIG, METRICS = "config.json", "metrics.json"
 
-# The models that runs end with, then what they have before.
+# Files with the model of a run: those written at its end, then the best one so far.
 MODELS = ("fcmae.keras", "classifier.keras", "segmenter.keras", "detector.keras", "best.keras")
 CHECKPOINTS = "checkpoints/step-*.safetensors"
 
-# What a process leaves behind that is killed while it writes.
+# Temporary files; a leftover means that a process was killed while writing.
 LEFTOVERS = f"{WRITING}*"
 
-# In config.json, beside the recipe: what was found in the data, where fields that are paths lead to, and with which
-# other values the run began that went on with those of the recipe.
+# Keys of config.json in addition to the recipe: facts about the data, the absolute paths of fields that are paths, and
+# the earlier values of fields that were changed during the run.
 FOUND, PATHS, CHANGES = "found", "paths", "changes"
 
-# What may change on the way: how long the run is, how fast it learns, on how much at once; and what changes no number.
+# Fields that may change during a run: its length, learning rate and batch size, and fields that do not affect results.
 CHANGEABLE = {
     *("epochs", "warmup_epochs", "iterations", "warmup_iterations"),
     *("base_lr", "min_lr", "lr", "schedule", "batch_size"),
@@ -52,11 +52,11 @@ CHANGEABLE = {
 
 
 class Claim(NamedTuple):
-    """What keeps others from a run.
+    """Keeps other processes and threads out of a run.
 
     Args:
-        held: The descriptor that holds its folder's lock, `None` where there are no locks.
-        thread: The thread that trains it.
+        held: The file descriptor that holds the lock of the run's folder, `None` if locks are not supported.
+        thread: The thread that trains the run.
         is_new: Whether there was no run in the folder before.
     """
 
@@ -65,30 +65,30 @@ class Claim(NamedTuple):
     is_new: bool
 
 
-# Folder of a run of this process -> its claim.
+# Folders of the runs of this process -> their claims.
 _claimed = {}
 
 
 def open_run(folder, recipe, found=None, change=False):
-    """Makes the folder of a new run, or takes that of an interrupted one to go on with.
+    """Creates the folder of a new run, or opens that of an interrupted run to resume it.
 
-    The recipe (the seed in it), what was found in the data, the packages' versions and the machine go into config.json.
-    A run that came to no checkpoint has nothing to go on with and begins anew, with any recipe. With `change`, a run
-    goes on with other values of the fields in `CHANGEABLE`, also if it was finished; what they were is in config.json.
+    Writes config.json with the recipe (including its seed), the facts about the data, the packages' versions and the
+    machine. A run without a checkpoint cannot be resumed; it begins anew, with any recipe. With `change`, a run resumes
+    with other values of the fields in `CHANGEABLE`, even if it was finished; config.json records the earlier values.
 
     Args:
-        folder: Path of the run.
+        folder: Path of the run's folder.
         recipe: The recipe, a dataclass.
-        found: Optional dict of facts about its data, JSON. The steps of a run and the places of its classes follow from
-            them, so they must not change on the way.
+        found: Optional dict of facts about its data, JSON serializable. The number of steps and the order of classes
+            depend on them, so they must not change during a run.
         change: Whether the recipe may have changed.
 
     Returns:
         The folder as a `Path`.
 
     Raises:
-        FileExistsError: If there is a finished run, or anything but a run.
-        RunError: If the interrupted run there had another recipe, or other data, or is not interrupted but running.
+        FileExistsError: If the folder has a finished run, or other contents than a run.
+        RunError: If the run in the folder had another recipe or other data, or is still running.
     """
     folder = Path(folder)
     goes_on = (folder / CONFIG).exists() and checkpoints(folder / "checkpoints")
@@ -114,7 +114,7 @@ def open_run(folder, recipe, found=None, change=False):
 
 
 def _record(folder, changed, step):
-    """Writes into config.json what a run goes on with, and what it had and came to before. It is unfinished then."""
+    """Writes changed fields into config.json, with their earlier values and metrics. Marks the run as unfinished."""
     config, metrics = read_json(folder / CONFIG), read_metrics(folder)
     earlier = config.get(CHANGES)
     before = {name: config.get(name) for name in changed}
@@ -130,10 +130,10 @@ def _is_content(path):
 
 
 def _claim(folder, is_new):
-    """Keeps others from the run in this folder until `release`, or the end of this process.
+    """Reserves the run in this folder for this thread until `release`, or the end of this process.
 
     Raises:
-        RunError: If another process or thread is there already: their checkpoints would be mixed up.
+        RunError: If another process or thread is already training it: their checkpoints would be mixed up.
     """
     claim = _claimed.get(folder.resolve())
     if claim and claim.thread is threading.current_thread():
@@ -144,7 +144,7 @@ def _claim(folder, is_new):
 
 
 def _locked(folder):
-    """The descriptor that holds the lock of this folder; `None` where there are no locks."""
+    """Locks a folder. Returns the file descriptor that holds the lock; `None` if locks are not supported."""
     if fcntl is None:
         return None
     held = os.open(folder, os.O_RDONLY)
@@ -156,7 +156,7 @@ def _locked(folder):
             "Another process or thread is training the run of this name; wait for it, or give another --name. "
             f"Received: {folder}"
         ) from error
-    except OSError as error:  # file systems that know no locks
+    except OSError as error:  # the file system does not support locks
         os.close(held)
         logger.warning("%s cannot be locked (%s): let no other process train there", folder, error)
         return None
@@ -165,7 +165,7 @@ def _locked(folder):
 
 @contextlib.contextmanager
 def releasing(folder):
-    """A context at whose end others may have the run in this folder. Of a new one that never began, nothing stays."""
+    """A context that releases the run in this folder at its end. After an error, removes a new run that never began."""
     try:
         yield
     except BaseException:
@@ -176,7 +176,7 @@ def releasing(folder):
 
 
 def _remove_unbegun(folder):
-    """Removes the folder of a new run of this thread if there is nothing in it yet but what `open_run` writes."""
+    """Removes the folder of a new run of this thread if it holds only the files that `open_run` writes."""
     claim = _claimed.get(folder.resolve())
     if not claim or claim.thread is not threading.current_thread() or not claim.is_new:
         return
@@ -185,7 +185,7 @@ def _remove_unbegun(folder):
 
 
 def release(folder):
-    """Lets others have the run in this folder, where this thread had it: in a notebook, the process goes on."""
+    """Releases the run in this folder if this thread holds it. Needed e.g. in notebooks, where the process goes on."""
     folder = Path(folder).resolve()
     claim = _claimed.get(folder)
     if claim and (claim.thread is threading.current_thread() or not claim.thread.is_alive()):
@@ -201,40 +201,40 @@ def check_new(folder):
 
 
 def _config(recipe):
-    """A recipe as config.json has it."""
+    """Returns a recipe in the form of config.json."""
     return {"kind": type(recipe).__name__, **json.loads(json.dumps(dataclasses.asdict(recipe)))}
 
 
 def _paths(config):
-    """Where the fields lead to that are paths here, for config.json: the same place may be spelled otherwise later."""
+    """Returns the absolute paths of fields that are paths, for config.json: a later command may spell a path otherwise."""
     paths = {name: config.get(name) for name in ("data", "weights")}
     return {PATHS: {name: str(Path(path).resolve()) for name, path in paths.items() if path and Path(path).exists()}}
 
 
 def paths_of(config):
-    """Where the fields of a run led to that were paths, from what its config.json holds, whatever that is."""
+    """Returns the absolute paths of a run's fields from its config.json; ignores invalid entries."""
     paths = config.get(PATHS)
     paths = paths if isinstance(paths, dict) else {}
     return {name: path for name, path in paths.items() if isinstance(path, str) and isinstance(config.get(name), str)}
 
 
 def _check_same(folder, config, change=False):
-    """Compares the recipe with that of the run; warns if it began with other packages.
+    """Compares the recipe and the data with those of the run; warns if the run began with other packages.
 
     Args:
-        folder: Path of the run.
-        config: What config.json would hold.
-        change: Whether fields may have changed.
+        folder: Path of the run's folder.
+        config: The new content of config.json.
+        change: Whether fields in `CHANGEABLE` may have changed.
 
     Returns:
-        {name: value} of the fields that have changed.
+        Dict from the names of changed fields to their new values.
 
     Raises:
-        RunError: If one has that may not.
+        RunError: If a field that must not change has changed, or the data have.
     """
     before = _with_defaults(read_json(folder / CONFIG))
     began_with, led_to, leads_to = before.pop("versions", {}), paths_of(before), _paths(config)[PATHS]
-    for name in ("system", PATHS, CHANGES):  # it may go on elsewhere, and otherwise
+    for name in ("system", PATHS, CHANGES):  # a run may resume on another machine, with other paths or changes
         before.pop(name, None)
     _check_same_data(folder, before.pop(FOUND, None), config.pop(FOUND, None))
     same_place = {name for name in led_to.keys() & leads_to.keys() if led_to[name] == leads_to[name]}
@@ -255,7 +255,7 @@ def _check_same(folder, config, change=False):
 
 
 def _with_defaults(config):
-    """What is in config.json, with the defaults of fields that recipes have had only since that run began."""
+    """Returns the content of config.json, completed by the defaults of fields that are newer than the run."""
     kinds = [Training]
     for kind in kinds:
         kinds += kind.__subclasses__()
@@ -265,7 +265,7 @@ def _with_defaults(config):
 
 
 def _check_same_data(folder, before, now):
-    """Raises a `RunError` if both are known and differ."""
+    """Raises a `RunError` if the facts about the data are known before and now, and differ."""
     before, now = (found and _named_as_today(found) for found in (before, now))
     changed = [f"{n}: {before.get(n)} then, {now[n]} now" for n in now or () if before and before.get(n) != now[n]]
     if changed:
@@ -276,17 +276,17 @@ def _check_same_data(folder, before, now):
 
 
 def _named_as_today(found):
-    """What was found in data. Classes that nobody named were called by their numbers alone when some runs began."""
+    """Returns facts about data with today's names of unnamed classes, which earlier versions called "0", "1", ..."""
     names = found.get("classes")
     unnamed = names and names == [*map(str, range(len(names)))]
     return {**found, "classes": [*numbered(len(names))]} if unnamed else found
 
 
 def finished(folder, recipe):
-    """The metrics of a finished run of this recipe, or `None`.
+    """Returns the metrics of a finished run of this recipe, or `None` if the run is not finished.
 
     Raises:
-        RunError: If the run that is finished there had another recipe.
+        RunError: If the finished run had another recipe.
     """
     metrics = read_metrics(folder)
     if metrics is not None:
@@ -295,13 +295,13 @@ def finished(folder, recipe):
 
 
 def read_metrics(folder):
-    """The metrics of a finished run, or `None`."""
+    """Returns the metrics of a finished run, or `None` if the run is not finished."""
     path = Path(folder) / METRICS
     return read_json(path) if path.exists() else None
 
 
 def versions():
-    """The versions of Python and of the packages that decide the numbers."""
+    """Returns the versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

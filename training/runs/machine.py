@@ -1,16 +1,16 @@
-"""The machine that a run or a benchmark has, as far as it can be asked."""
+"""Describes the machine of a run or a benchmark."""
 
 import os
 import platform
 import subprocess
 from pathlib import Path
 
-# What matters for matrix products, of the flags of a CPU.
+# CPU flags that affect the speed of matrix products.
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16")
 
 
 def machine():
-    """The CPU's model and flags and how many cores this process may use, as far as Linux tells."""
+    """Returns the CPU's model, the number of cores that this process may use, and CPU flags; less except on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -22,18 +22,18 @@ def machine():
 
 
 def gpus():
-    """Names and drivers of NVIDIA's GPUs, a line each; empty if there are none."""
+    """Returns names and drivers of NVIDIA GPUs, one per line; an empty string if there are none."""
     return output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
 
 
 def system():
-    """{name: value} of machine, GPUs and operating system."""
+    """Returns a dict that describes the machine, its GPUs and the operating system."""
     found = {"machine": machine(), "GPU": gpus(), "system": platform.platform()}
     return {name: value for name, value in found.items() if value}
 
 
 def output(*command, folder=None):
-    """What a command prints, empty if there is no such command or it fails."""
+    """Returns the output of a command; an empty string if the command does not exist or fails."""
     try:
         run = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     except OSError:

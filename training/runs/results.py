@@ -1,4 +1,4 @@
-"""What a run leaves behind at its end: the weights, the best ones, curves, figures."""
+"""Writes the results at the end of a run: the model, the best model, curves, metrics."""
 
 import logging
 
@@ -16,17 +16,17 @@ BEST = "best.keras"
 
 
 def save(model, path):
-    """Writes a Keras file, whole or not at all.
+    """Writes a Keras file, completely or not at all.
 
-    Without optimizer, loss and metrics, which may be of classes that only this application has: whoever imports
-    keras_cnv2 loads it.
+    The file contains no optimizer, loss and metrics, which may have classes that only this application defines. So it
+    can be loaded with keras_cnv2 alone.
     """
     with replacing(path) as temporary:
         _uncompiled(model).save(temporary)
 
 
 def _uncompiled(model):
-    """The model, or a copy of one that is compiled."""
+    """Returns the model if it is not compiled, else an uncompiled copy."""
     if not model.compiled:
         return model
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model) | {"compile_config": None})
@@ -35,16 +35,16 @@ def _uncompiled(model):
 
 
 def save_best(model, progress, folder, finished=lambda model: model):
-    """Writes best.keras of the best epoch; the model then has its weights.
+    """Loads the weights of the best epoch into the model and writes best.keras.
 
-    There may be one already, from the end of that epoch, or none if the run was killed just then. If the best
-    checkpoint is damaged or gone, the log says so, and no other takes its place.
+    best.keras may exist already, from the end of that epoch, or be missing if the run was killed just then. If the best
+    checkpoint is damaged or missing, a warning is logged and best.keras is not written.
 
     Args:
         model: The compiled model.
         progress: The `training.loop.state.Progress` at the end.
-        folder: Path of the run.
-        finished: From the model to the one that is saved.
+        folder: Path of the run's folder.
+        finished: Function from the model to the model that is saved.
     """
     if progress.best is None:  # the run ended within its first epoch
         return
@@ -58,7 +58,7 @@ def save_best(model, progress, folder, finished=lambda model: model):
 
 
 def draw_curves(history, folder, labels):
-    """Draws learning_curves.png: a panel for each figure, with its course in training and in validation."""
+    """Draws learning_curves.png: a panel for each metric, with its training and validation curves."""
     if not history:
         return
     panels = {}
@@ -71,12 +71,12 @@ def draw_curves(history, folder, labels):
 
 
 def last(history, *names):
-    """Figures of the last epoch, a dict; empty if the run ended within its first."""
+    """Returns metrics of the last epoch, a dict; empty if the run ended within its first epoch."""
     return {name: row[name] for row in history[-1:] for name in names}
 
 
 def summary(model, progress):
-    """What metrics.json says of every run: parameters, steps, seconds, the best epoch if there is one."""
+    """Returns the entries of metrics.json that all runs have: parameters, steps, seconds, and the best epoch if any."""
     history = progress.history
     seconds = round(sum(row["seconds"] for row in history), 1)
     found = {"parameters": model.count_params(), "steps": progress.step, "seconds": seconds}
