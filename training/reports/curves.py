@@ -35,7 +35,7 @@ def panels_of(runs):
 
 
 def colours():
-    """Returns sixty colours for runs: ten that are easy to tell apart, ten lighter ones of the same hues, and others."""
+    """Returns sixty colours for runs: ten that are easy to tell apart, ten lighter ones of the same hues, and more."""
     from matplotlib import colormaps
 
     first = colormaps["tab20"].colors

@@ -206,7 +206,7 @@ def _config(recipe):
 
 
 def _paths(config):
-    """Returns the absolute paths of fields that are paths, for config.json: a later command may spell a path otherwise."""
+    """Returns absolute paths of fields that are paths, for config.json: a later command may spell a path otherwise."""
     paths = {name: config.get(name) for name in ("data", "weights")}
     return {PATHS: {name: str(Path(path).resolve()) for name, path in paths.items() if path and Path(path).exists()}}
 
