@@ -103,7 +103,6 @@ class TestTraining:
         np.testing.assert_array_equal(one, two)
         assert (one[0] != one[4]).any()
 
-    @pytest.mark.backends
     def test_masks_of_training_go_on_after_an_evaluation(self):
         """They are those of a model that is never evaluated."""
         x = images(8, 16, 16)

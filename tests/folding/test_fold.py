@@ -148,7 +148,7 @@ class TestSameOutputs:
         assert bool(folded.get_layer("head_norm").weights) != is_folded
 
     @pytest.mark.backends
-    @pytest.mark.parametrize("arguments", [{"axis": (2, 3)}, {"axis": 2}, {"center": False}, {"scale": False}])
+    @pytest.mark.parametrize("arguments", [{"axis": (2, 3)}, {"center": False}, {"scale": False}])
     def test_norms_of_ones_own_before_a_convolution(self, arguments):
         x, norm = keras.Input((9, 8, 4)), keras.layers.LayerNormalization(**arguments)
         model = with_values(keras.Model(x, keras.layers.Conv2D(6, 3)(norm(ConvNeXtV2Block(4)(x)))))
