@@ -208,6 +208,12 @@ class TestErase:
         _, changed = self.erased((24, 32, 1), 0.25)
         assert_share(changed.any((1, 2)), 0.25)
 
+    def test_whether_an_image_is_erased_does_not_depend_on_the_box(self):
+        (_, every), (_, some) = (self.erased((16, 12, 1), probability) for probability in (1.0, 0.5))
+        areas, is_erased = every.sum((1, 2)), some.any((1, 2))
+        np.testing.assert_array_equal(some[is_erased], every[is_erased])  # the same draws
+        assert_same_mean(areas[is_erased], areas[~is_erased])
+
     def test_boxes_are_distributed_as_in_the_reference(self):
         height, width = 32, 40
         _, changed = self.erased((height, width, 1), 1.0)

@@ -1,5 +1,6 @@
 """Against PIL, whose operations timm's are."""
 
+import itertools
 import math
 
 import numpy as np
@@ -177,6 +178,22 @@ class TestRandAugment:
         assert_same_mean(10 * abs(amounts), expected)
         for limit in (0, 1):
             assert_share(abs(amounts) == limit, np.mean(expected == 10 * limit) or 1e-9)
+
+    def test_operation_level_and_direction_are_independent(self, monkeypatch):
+        def mark(number):
+            return lambda image, amount: ops.where(image == 0, number + amount / 4, image)  # that of the first
+
+        monkeypatch.setattr(
+            "training.data.images.rand_augment.OPERATIONS", {number: mark(number) for number in range(1, 16)}
+        )
+        marks = many(lambda draws: augment.rand_augment(np.zeros((1, 1, 1)), 5.0, 1.0, draws)).ravel()
+        marks = marks[marks != 0]
+        operations = marks.round()
+        amounts = 4 * (marks - operations)
+        levels = abs(amounts) - 0.5  # about their mean
+        for one, two in itertools.combinations((operations, amounts > 0, levels), 2):
+            for values in (two, abs(two)):
+                assert abs(np.corrcoef(one, values)[0, 1]) < 5 / math.sqrt(len(marks))
 
     @pytest.mark.parametrize("channels", [1, 3])
     def test_images_stay_images(self, channels):
