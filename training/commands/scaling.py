@@ -12,6 +12,9 @@ logger = logging.getLogger(__name__)
 
 SCALING = ("scale", "mean", "deviation")
 
+# Kinds of runs whose `scale` is a range of random sizes.
+OF_SIZES = ("Segmentation", "Detection")
+
 
 def run_of(weights):
     """Returns the folder of the run that weights belong to, or `None`.
@@ -35,6 +38,8 @@ def scaling_of(run):
         RecipeError or RunError: If the file is damaged.
     """
     config = read_config(run)
+    if config["kind"] in OF_SIZES:
+        return {}
     told = {name: config[name] for name in SCALING if config.get(name) is not None}
     found = config.get(FOUND)
     taken = {name: found[name] for name in SCALING if name in found} if isinstance(found, dict) and not told else {}

@@ -12,7 +12,10 @@ from tests.training.small import COMMON
 from training.commands.evaluate import completed
 from training.commands.scaling import like_weights, scaling_of
 from training.data.images.values import as_pixels
+from training.recipes.detection import DETECTION
 from training.recipes.images import FINETUNING
+from training.recipes.segmentation import SEGMENTATION
+from training.runs.folder import open_run
 
 FIELDS = {name: value for name, value in COMMON.items() if name not in ("deterministic", "data", "base_lr")}
 
@@ -96,3 +99,9 @@ def test_scaled_as_in_the_run(run):
     for others in ({"data": "pictures"}, {"scale": 4095.0}, {"mean": (1.0, 2.0), "deviation": (3.0, 4.0)}):
         assert completed({**given, **others}) == {**given, **others}
     assert completed({"scale": 4095.0}, run) == {"weights": str(run), "data": "a.npz", "scale": 4095.0}
+
+
+@pytest.mark.parametrize("recipe", [SEGMENTATION["camvid"], DETECTION["bccd"]])
+def test_scale_of_sizes_is_none_of_values(recipe, tmp_path):
+    open_run(tmp_path / "dense", recipe, {})
+    assert scaling_of(tmp_path / "dense") == {}
