@@ -1,11 +1,12 @@
 """What a user sees of the commands before anything is trained."""
 
 import dataclasses
+import json
 
 import pytest
 
 from training.__main__ import main
-from training.commands.start import start_run
+from training.commands.start import start_run, weights_of
 from training.distribute.devices import ONE_DEVICE
 from training.files import write_json
 from training.recipes.images import FINETUNING, PRETRAINING
@@ -132,3 +133,18 @@ def test_weights_of_a_run_without_encoder(tmp_path, state):
     )
     with pytest.raises(SystemExit, match=message):
         main(["finetune", "--data", "digits", "--weights", str(tmp_path), "--runs", str(tmp_path / "runs")])
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        ("Pretraining", "fcmae.keras"),
+        ("Finetuning", "classifier.keras"),
+        ("Segmentation", "segmenter.keras"),
+        ("Detection", "detector.keras"),
+    ],
+)
+def test_weights_of_a_run_of_any_kind(tmp_path, kind, model):
+    (tmp_path / "config.json").write_text(json.dumps({"kind": kind}))
+    (tmp_path / model).touch()
+    assert weights_of(dataclasses.replace(FINETUNING["quickstart"], weights=str(tmp_path))) == str(tmp_path / model)
