@@ -1,4 +1,4 @@
-"""A model's weights under the names of PyTorch's libraries."""
+"""Returns a model's weights with the names and layouts of PyTorch implementations."""
 
 import logging
 import posixpath

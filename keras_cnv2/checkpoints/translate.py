@@ -1,4 +1,4 @@
-"""From the names in a file to Keras paths."""
+"""Translates the names of the tensors in a file to Keras paths."""
 
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ class Translation(NamedTuple):
 
 
 def translation_of(contents):
-    """The `Translation` of open `Contents`, which may have been translated already."""
+    """Returns the `Translation` of open `Contents`; it is only computed if the contents do not have it already."""
     return contents.translation or translate(contents.tensors)
 
 

@@ -1,4 +1,4 @@
-"""The weights of a model by Keras path, and the kernels to which LoRA adds something."""
+"""The weights of a model by Keras path, and the updates that LoRA adds to kernels."""
 
 import posixpath
 
@@ -12,7 +12,11 @@ STEM = "stem_conv/kernel"
 
 
 def variables_of(model):
-    """The model's weights by Keras path."""
+    """Returns the model's weights as a dict from Keras paths to variables.
+
+    Raises:
+        ValueError: If the model is quantized, has several encoders, or has weights without a name in checkpoints.
+    """
     outer = _outer_path(model)
     variables = {variable.path.removeprefix(outer): variable for variable in weights_of(model)}
     unknown = [outer + path for path in variables if names.OFFICIAL.name_of(path) is None]
