@@ -74,7 +74,9 @@ def read_architecture(contents):
     claimed = sum(4 * depth * dim**2 for depth, dim in zip(architecture.depths, architecture.dims))
     held = sum(prod(shape_of(tensor.array)) for tensor in tensors.values())
     if claimed > held:
-        raise CheckpointError(f"these weights are no whole ConvNeXt V2. Received: {held} numbers for {architecture}")
+        raise CheckpointError(
+            f"these weights are an incomplete ConvNeXt V2. Received: {held} numbers for {architecture}"
+        )
     return architecture
 
 
@@ -111,7 +113,9 @@ def _of_config(saved, architecture, activation, any_size):
         claimed = _claimed(config["backbone"]["config"] if cls is FCMAE else config) | _claimed_decoder(config)
         held = {name: getattr(architecture, name) for name in claimed}
         if claimed != held:
-            raise ValueError(f"The configuration and the weights are of different models. Received: {claimed}, {held}")
+            raise ValueError(
+                f"The configuration and the weights belong to different models. Received: {claimed}, {held}"
+            )
         if activation and config.get("include_top"):
             config["classifier_activation"] = activation
         return cls.from_config(_of_any_size(config) if any_size and cls is not FCMAE else config)
@@ -156,7 +160,7 @@ def _as_described(contents):
         claimed = [tuple(weight.shape) for weight in model.weights]
         held = [shape_of(tensor) for tensor in contents.tensors.values()]
         if claimed != held:
-            raise ValueError("The configuration and the weights are of different models.")
+            raise ValueError("The configuration and the weights belong to different models.")
         arrays = {path: np.asarray(tensor) for path, tensor in contents.tensors.items()}
         model.set_weights([*arrays.values()])
     tell_of_not_finite(model.name, [path for path, array in arrays.items() if not np.isfinite(array).all()])

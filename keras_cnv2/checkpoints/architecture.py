@@ -66,6 +66,6 @@ def architecture_of(shapes):
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(
-            "these weights are no whole ConvNeXt V2: a stem, a norm or a bias is missing or misshapen. "
+            "these weights are an incomplete ConvNeXt V2: a stem, a norm or a bias is missing or has a wrong shape. "
             f"Received: {len(shapes)} weights ({error})"
         ) from error

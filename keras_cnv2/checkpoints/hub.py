@@ -64,9 +64,9 @@ def download(row):
         except Exception as error:  # of the hub's library, its HTTP library and the operating system
             if not (attempts_left and _broke_off(error)):
                 raise CheckpointError(
-                    f"The weights {row.name} could not be had: {_reason(error)}. Ways out: run it again; or download "
-                    f"{row.file} of {row.repository} elsewhere, call it {row.name}.safetensors and give its path as "
-                    "weights; or set HF_HOME to a cache that has it, with HF_HUB_OFFLINE=1 to ask no hub; or set "
+                    f"Could not get the weights {row.name}: {_reason(error)}. Try one of: run it again; download "
+                    f"{row.file} of {row.repository} elsewhere, name it {row.name}.safetensors and give its path as "
+                    "weights; set HF_HOME to a cache that has it, and HF_HUB_OFFLINE=1 to use only this cache; set "
                     "HF_ENDPOINT to a mirror. "
                     f"Received: {_told(error)}"
                 ) from error
@@ -99,7 +99,7 @@ def _checked_headers():
     def check(what, name):
         if not (name is None or SAFE_NAME.fullmatch(name)):
             # The error that the library raises for a server that is no hub: it then looks into its cache.
-            raise FileMetadataError(f"The hub names a {what} that it cannot have: {name[:80]!r}")
+            raise FileMetadataError(f"The hub names an invalid {what}: {name[:80]!r}")
 
     def checked(*args, **kwargs):
         try:
@@ -132,7 +132,7 @@ def _check(row, path, etag):
         if expected not in (None, found):
             removed = _remove(path)
             raise _NotAsPromised(
-                f"{row.file} has not the SHA-256 {whose}, {expected}, and {removed}. Received: {found}"
+                f"{row.file} does not have the SHA-256 {whose}, {expected}, and {removed}. Received: {found}"
             )
     commit = path.parents[len(Path(row.file).parts) - 1].name  # snapshots/COMMIT/FILE
     logger.debug("%s: %s of %s at commit %s, SHA-256 %s", row.name, row.file, row.repository, commit, found)
@@ -176,13 +176,13 @@ def _reason(error):
 
     causes = [*_causes(error)]
     if isinstance(error, _NotAsPromised):
-        return "it is another file than was promised"
+        return "the downloaded file is not the expected one"
     if any(text in str(cause) for cause in causes for text in DISK_FULL):
         return "the disk is full"
     if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in causes):
-        return "they are not in the cache, and HF_HUB_OFFLINE forbids to ask the hub"
+        return "they are not in the cache, and HF_HUB_OFFLINE forbids asking the hub"
     if {401, 403, 404} & {getattr(getattr(cause, "response", None), "status_code", None) for cause in causes}:
-        return "the hub has no such repository or file, or it is not open to you"
+        return "the hub has no such repository or file, or you have no access to it"
     if isinstance(error, errors.LocalEntryNotFoundError):
         return "they are not in the cache, and the hub cannot be reached or is out of order"
     if isinstance(error, OSError) and error.filename:

@@ -56,8 +56,8 @@ def _check(entry):
         known = name in VALUES or _is_registered(registered_name) or _is_of_keras(name, module)
     if not known:
         raise CheckpointError(
-            "the model holds something that is not Keras's, and that this process does not know. Import what registers "
-            "it (keras.saving.register_keras_serializable), and go on in Python. "
+            "the model contains a class or function that is neither Keras's own nor registered in this process. In "
+            "Python, first import the module that registers it (keras.saving.register_keras_serializable). "
             f"Received: {str(registered_name or name)[:100]!r} of module {str(module)[:100]!r}"
         )
 

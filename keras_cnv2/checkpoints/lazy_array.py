@@ -38,6 +38,6 @@ def damaged(error):
 def damage(what):
     """Returns the `CheckpointError` for a file that cannot be read, from a text that describes the problem."""
     return CheckpointError(
-        "the weights file is damaged, cut off or not of the kind that its name says; nothing was loaded. "
-        f"Get it again, or give another. Received: {what}"
+        "the weights file is damaged, incomplete or not of the type that its suffix says; nothing was loaded. "
+        f"Get the file again, or give another one. Received: {what}"
     )

@@ -136,7 +136,8 @@ def _advice(variables, tensors):
     """A sentence for the error message: the likely reason why a checkpoint does not fit."""
     head = "head/bias"
     if head in variables and head in tensors and (there := shape_of(tensors[head].array)) != variables[head].shape:
-        return f"The head is one of {there[0] if there else 'no'} classes, the model's of {variables[head].shape[0]}. "
+        classes = there[0] if there else "no"
+        return f"The checkpoint's head has {classes} classes, the model's head has {variables[head].shape[0]}. "
     theirs = _told_architecture({path: tensor.shape_here for path, tensor in tensors.items()})
     ours = _told_architecture({path: tuple(variable.shape) for path, variable in variables.items()})
     known = theirs and ours and theirs != ours

@@ -33,7 +33,9 @@ def models_in(folder):
     except (ValueError, RecursionError, KeyError, TypeError):
         fits = False
     if not fits:
-        raise CheckpointError(f"This file must name the weights of its folder. Received: {path}")
+        raise CheckpointError(
+            f'This file must name the weights of its folder, as {{"weights": ["PATTERN", ...]}}. Received: {path}'
+        )
     for pattern in patterns:
         if found := sorted(filter(Path.is_file, Path(folder).glob(pattern))):
             return found[::-1]

@@ -55,7 +55,7 @@ def named_arrays(model, variables, naming):
     translated = {path: dialect.name_of(path) for path in variables}
     dropped = sorted({part_of(path) for path, found in translated.items() if found is None})
     if dropped:
-        logger.warning("%s: has no names in %s, left out: %s", model.name, naming, ", ".join(dropped))
+        logger.warning("%s: left out (no names in %s): %s", model.name, naming, ", ".join(dropped))
 
     def values(path):
         array, update = keras.ops.convert_to_numpy(variables[path]), updates.get(id(variables[path]))
@@ -84,7 +84,7 @@ def with_names(model):
     variables = variables_of(encoder) if encoder is not model else variables_of_layers(model)
     written = {*map(id, variables.values())}
     left_out = sorted({posixpath.dirname(v.path) for v in weights_of(model) if id(v) not in written})
-    logger.warning("%s: only the encoder has names in checkpoints, left out: %s", model.name, ", ".join(left_out))
+    logger.warning("%s: a checkpoint can only hold the encoder, left out: %s", model.name, ", ".join(left_out))
     return encoder, variables
 
 

@@ -59,7 +59,7 @@ def file_at(path):
     if older and not _is_whole(newest):
         whole = next(filter(_is_whole, older), None)
         if whole:
-            logger.warning("%s is damaged: the one before is taken, %s", newest, whole.name)
+            logger.warning("%s is damaged: an older file is used, %s", newest, whole.name)
             return whole
     return newest
 
@@ -94,7 +94,7 @@ def open_checkpoint(path):
     name = os.fspath(file_at(path)) if is_path(path) else ""
     reader = next((reader for suffix, reader in READERS.items() if name.endswith(suffix)), None)
     if reader is None:
-        raise CheckpointError(f"A path of weights ends in one of {', '.join(READERS)}. Received: {path!r}")
+        raise CheckpointError(f"The path of a weights file must end in one of {', '.join(READERS)}. Received: {path!r}")
     if not os.path.isfile(name):
         raise FileNotFoundError(f"There is no weights file at this path. Received: {os.fspath(path)!r}")
     with contextlib.ExitStack() as stack:

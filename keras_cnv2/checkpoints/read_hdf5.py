@@ -60,22 +60,22 @@ def _look(file, start, length):
     try:
         looked = subprocess.run(command, stdin=file, capture_output=True, timeout=PATIENCE, env=env)
     except subprocess.TimeoutExpired as error:
-        raise damage(f"no end of it within {PATIENCE} seconds") from error
+        raise damage(f"HDF5 did not finish within {PATIENCE} seconds") from error
     except OSError as error:
         raise _not_started(python, error) from error
     if looked.returncode == 0:
         return json.loads(looked.stdout)
     if looked.returncode == -getattr(signal, "SIGPROF", 0):
-        raise damage(f"no end of it within {SECONDS} seconds")
+        raise damage(f"HDF5 did not finish within {SECONDS} seconds")
     if looked.returncode not in PYTHON_FAILED:
-        raise damage(f"HDF5 crashes, exit code {looked.returncode}")
+        raise damage(f"HDF5 crashed, exit code {looked.returncode}")
     raise _not_started(python, looked.stderr.decode(errors="replace").strip().rpartition("\n")[2])
 
 
 def _not_started(python, reason):
     return CheckpointError(
-        "Keras's files are looked into by a process of their own, and none could be started. In an embedded Python, "
-        f"call multiprocessing.set_executable. Received: {python!r}: {str(reason)[:200]}"
+        "Keras files are read with the help of a separate Python process, which could not be started. In an embedded "
+        f"Python, call multiprocessing.set_executable. Received: {python!r}: {str(reason)[:200]}"
     )
 
 

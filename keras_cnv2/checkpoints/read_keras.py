@@ -29,7 +29,7 @@ def open_keras(path, stack):
         archive = open_zip(file, stack)
         config = json.loads(archive.read("config.json"))
         if not isinstance(config["config"], dict):
-            raise ValueError("no configuration of a model")
+            raise ValueError("config.json is not the configuration of a model")
         with archive.open("model.weights.h5") as entry:
             while entry.read(CHUNK):  # to the end, where the checksum is compared
                 pass
@@ -56,7 +56,7 @@ def _tensors(members):
         if posixpath.basename(group) != "vars" or LEFT_OUT & {*path.split("/")}:
             continue
         if not isinstance(array, LazyArray):
-            raise ValueError(f"a group in the place of an array: {path}")
+            raise ValueError(f"a group where an array is expected: {path}")
         name = "/".join([*_layers(members, posixpath.dirname(group)), key])
         # Two models inside one may have layers of the same name. The suffix makes the second one an unknown name.
         tensors[f"{name} ({path})" if name in tensors else name] = array

@@ -105,7 +105,7 @@ def _find(names, name):
 def _set_items(target, items):
     """Puts a list of alternating keys and values into a dict."""
     if type(target) is not dict or len(items) % 2:
-        raise ValueError("items of no dict")
+        raise ValueError("items are set on an object that is not a dict")
     for key, value in zip(items[::2], items[1::2]):
         # Hashing nested tuples can take very long, and large ints can be chosen to collide.
         if not isinstance(key, str) and not (type(key) is int and 0 <= key < 1 << 32):

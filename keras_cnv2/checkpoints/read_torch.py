@@ -69,13 +69,13 @@ def _open_zip(file, stack):
     (pickled,) = (name for name in sizes if name == "data.pkl" or name.endswith("/data.pkl"))
     folder = pickled.removesuffix("data.pkl")
     if f"{folder}byteorder" in sizes and archive.read(f"{folder}byteorder") != b"little":
-        raise CheckpointError("the file was written on a big-endian machine. Save it anew on another.")
+        raise CheckpointError("the file was written on a big-endian machine. Save it again on a little-endian one.")
     if sizes[pickled] > LIMIT:
         raise CheckpointError(f"the pickle in the file has {sizes[pickled]} bytes, more than any checkpoint needs.")
 
     def check(storage):
         if sizes[f"{folder}data/{storage.key}"] != storage.bytes:
-            raise ValueError(f"storage {storage.key} has not the size that it should have")
+            raise ValueError(f"storage {storage.key} does not have the expected size")
 
     def read(storage):
         with archive.open(f"{folder}data/{storage.key}") as source:  # `zipfile` compares the checksum at the end
@@ -91,7 +91,7 @@ def _open_legacy(file):
     if run_pickle(pickles) != LEGACY_MAGIC or run_pickle(pickles) != 1001:
         raise ValueError("neither a zip archive nor PyTorch's legacy format")
     if not run_pickle(pickles)["little_endian"]:
-        raise CheckpointError("the file was written on a big-endian machine. Save it anew on another.")
+        raise CheckpointError("the file was written on a big-endian machine. Save it again on a little-endian one.")
     storages, offsets = {}, {}
 
     def check(storage):
@@ -105,11 +105,11 @@ def _open_legacy(file):
     contents = _unpickle(pickles, check, read)
     keys = run_pickle(pickles)
     if not all(isinstance(key, str) for key in keys) or {*keys} != storages.keys():
-        raise ValueError("the file has other storages than its tensors")
+        raise ValueError("the storages in the file are not those of its tensors")
     file.seek(pickles.tell())
     for key in keys:
         if int.from_bytes(file.read(8), "little") != storages[key].count:
-            raise ValueError(f"storage {key} has not the size that it should have")
+            raise ValueError(f"storage {key} does not have the expected size")
         offsets[key] = file.tell()
         file.seek(storages[key].bytes, io.SEEK_CUR)
     if file.tell() > file.seek(0, io.SEEK_END):

@@ -97,8 +97,8 @@ def stem_stride_for(row, given):
         return 4 if given is None else given
     if given not in (None, row.stem_stride):
         raise CheckpointError(
-            f"The weights {row.name} are of a stem of stride {row.stem_stride}: leave stem_stride out, or give weights "
-            f"of such a stem. Received: stem_stride={given}"
+            f"The weights {row.name} need stem_stride={row.stem_stride}: leave stem_stride out, or give other weights. "
+            f"Received: stem_stride={given}"
         )
     return row.stem_stride
 

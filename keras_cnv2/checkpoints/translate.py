@@ -52,7 +52,7 @@ def translate(tensors):
     dialect = names.detect({name: shape_of(array) for name, array in tensors.items()}) if are_names else None
     if dialect is None:
         raise CheckpointError(
-            "These weights are of no ConvNeXt V2 that is known here, nothing was loaded. "
+            "These tensors do not have the names of a ConvNeXt V2 in any known naming, nothing was loaded. "
             f"Received: {len(tensors)} tensors called {[*tensors][:5]}"
         )
     found = {name: dialect.path_of(name) for name in tensors}

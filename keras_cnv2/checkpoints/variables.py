@@ -23,12 +23,12 @@ def variables_of(model):
     if unknown or not variables:
         _check_not_quantized(model)
         raise ValueError(
-            "Only models made of this package's layers, under their names, have checkpoints. "
+            "Checkpoints are only for models that consist of this package's layers, under their original names. "
             f"Received: model={model.name!r} with weights {unknown[:5]}"
         )
     if len(variables) < len(weights_of(model)):
         raise ValueError(
-            "Checkpoints hold one encoder: give that of the model that is meant. "
+            "A checkpoint holds one encoder, but this model has several: give one of them. "
             f"Received: model={model.name!r} with several weights of one name"
         )
     return variables
@@ -102,6 +102,6 @@ def _check_not_quantized(model):
     """Raises a `ValueError` for a quantized model: its weights are not those that checkpoints hold."""
     if modes := quantized_as(model):
         raise ValueError(
-            "Quantized models are neither filled from checkpoints nor written to them: load or write the weights "
-            f"first, and quantize then. Received: model={model.name!r}, quantized as {', '.join(modes)}"
+            "The weights of a quantized model cannot be loaded from a checkpoint or saved to one: load or save them "
+            f"first, then quantize. Received: model={model.name!r}, quantized as {', '.join(modes)}"
         )

@@ -30,7 +30,7 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike, naming: str = "
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"A checkpoint's path ends in .safetensors. Received: {str(path)!r}")
+        raise ValueError(f"The path of a checkpoint must end in .safetensors. Received: {str(path)!r}")
     part, variables = with_names(model)
     tensors = named_arrays(part, variables, naming)
     metadata = {"format": "pt", KEY: json.dumps(metadata_of(part))}  # "pt": what transformers asks for

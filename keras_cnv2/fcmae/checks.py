@@ -32,7 +32,7 @@ def check_same(model, **given):
     for name, received in given.items():
         if received not in (None, getattr(model, name)):
             raise ValueError(
-                f"{name} must be left out or that of the backbone, {getattr(model, name)!r}. "
+                f"{name} must be left out or equal that of the backbone, {getattr(model, name)!r}. "
                 f"Received: {name}={received!r}"
             )
 
@@ -65,7 +65,7 @@ def check_loss(loss):
     """Raises a `ValueError` if a loss is given to `compile`."""
     if loss is not None:
         raise ValueError(
-            "FCMAE has a loss of its own, reconstruction_loss: compile it without one, and override that for another. "
+            "FCMAE has its own loss: call compile without one, and override reconstruction_loss for another loss. "
             f"Received: loss={loss!r}"
         )
 
@@ -79,8 +79,8 @@ def check_metrics(**arguments):
     given = {name: value for name, value in arguments.items() if value}
     if given:
         raise ValueError(
-            "FCMAE has no labels for metrics: its loss is measured in fit and evaluate, other figures in a "
-            f"compute_metrics of your own. Received: {given}"
+            "FCMAE has no labels for metrics: fit and evaluate report its loss; for other values, override "
+            f"compute_metrics. Received: {given}"
         )
 
 

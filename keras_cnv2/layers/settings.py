@@ -108,7 +108,7 @@ def _find(layers, path, names):
     for layer in layers:
         if layer.name == names[0]:
             return _find(layer._layers, path, names[1:]) if names[1:] else layer
-    raise ValueError(f"{SETTINGS} must be of layers that there are. Received: {path!r}")
+    raise ValueError(f"{SETTINGS} must name layers that exist. Received: {path!r}")
 
 
 def _quantize(layer, entry):

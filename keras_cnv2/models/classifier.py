@@ -215,7 +215,7 @@ def check_head(include_top, classes, pooling, class_names):
     is_list = isinstance(class_names, (tuple, list)) and all(isinstance(name, str) for name in class_names)
     if not is_list or len(class_names) != classes:
         raise ValueError(
-            f"class_names must be a list of {classes} strings, one a class. Received: class_names={class_names!r}"
+            f"class_names must be a list of {classes} strings, one per class. Received: class_names={class_names!r}"
         )
 
 
@@ -240,7 +240,7 @@ def evaluation_size(image_size, shape, stem_stride):
         )
     if sides - {None, image_size}:
         raise ValueError(
-            f"image_size must be left out or that of input_shape. Received: image_size={image_size}, "
+            f"image_size must be left out or equal the sides of input_shape. Received: image_size={image_size}, "
             f"input_shape={tuple(shape[1:])}"
         )
     return int(image_size)

@@ -31,7 +31,7 @@ def stem_of(model):
     if len(found) != 1 or not model.built:
         raise ValueError(
             "The model must be a ConvNeXtV2, a ConvNeXtV2Backbone, or a functional or sequential model on one of them, "
-            "called once on images; of an FCMAE take its backbone, `fcmae.backbone`. "
+            "called once on images; for an FCMAE, give its backbone, `fcmae.backbone`. "
             f"Received: model={model!r}, which holds {len(found)} encoders"
         )
     return found[0]
@@ -93,8 +93,8 @@ def named_outputs(model):
     can_be = all(isinstance(name, str) and name and name not in TAKEN for name in names)
     if not can_be or len({*names}) < len(names) or not all(map(keras.backend.is_keras_tensor, outputs)):
         raise ValueError(
-            "Outputs that are exported are a tensor each, of different names, and none is called "
-            f"{' or '.join(map(repr, TAKEN))}: return a dict of them. Received: {names}"
+            "Each output of an exported model must be a single tensor with a name of its own, other than "
+            f"{' and '.join(map(repr, TAKEN))}: return a dict of such outputs. Received: {names}"
         )
     return dict(zip(names, outputs))
 

@@ -74,7 +74,7 @@ def class_names(model, names=None):
     names = names or getattr(model, "class_names", None)
     if names is not None:
         if len(names) != classes:
-            raise ValueError(f"class_names must be {classes} names, one a class. Received: {len(names)} names")
+            raise ValueError(f"class_names must be {classes} names, one per class. Received: {len(names)} names")
         return tuple(names)
     if isinstance(model, ConvNeXtV2) and classes == PUBLISHED_CLASSES:
         return imagenet_classes()

@@ -38,7 +38,7 @@ def check_architecture(depths, dims, stem_stride, drop_path_rate):
     """Raises a `ValueError` for an architecture that cannot be built."""
     for name, values in (("depths", depths), ("dims", dims)):
         if not isinstance(values, (tuple, list)) or len(values) != 4 or not all(map(is_positive_int, values)):
-            raise ValueError(f"{name} must be four positive ints, one a stage. Received: {name}={values!r}")
+            raise ValueError(f"{name} must be four positive ints, one per stage. Received: {name}={values!r}")
     if stem_stride is not None and stem_stride not in STEM_STRIDES:
         raise ValueError(f"stem_stride must be one of {STEM_STRIDES}. Received: stem_stride={stem_stride!r}")
     fraction("drop_path_rate", drop_path_rate)
@@ -53,7 +53,10 @@ def policy_of(dtype):
     """Returns the dtype policy of a new model. Raises a `ValueError` for a quantized policy."""
     policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
     if isinstance(policy, keras.dtype_policies.QuantizedDTypePolicy):
-        raise ValueError(f"dtype must be a policy of floats; call quantize() afterwards. Received: dtype={dtype!r}")
+        raise ValueError(
+            "dtype must be a floating-point policy; to quantize the model, call quantize() once it is built. "
+            f"Received: dtype={dtype!r}"
+        )
     return policy
 
 

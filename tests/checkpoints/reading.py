@@ -11,7 +11,7 @@ import keras_cnv2
 from keras_cnv2.checkpoints.read import open_checkpoint
 
 # Of the error for most of what can be wrong with a file.
-DAMAGED = "damaged, cut off or not of the kind"
+DAMAGED = "damaged, incomplete or not of the type"
 
 
 def read(path):

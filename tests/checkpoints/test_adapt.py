@@ -32,7 +32,7 @@ class TestClasses:
         assert np.ptp(model.get_layer("head").kernel) > 0
 
     def test_not_asked_for(self):
-        with pytest.raises(keras_cnv2.CheckpointError, match=r"one of 10 classes, the model's of 1000\."):
+        with pytest.raises(keras_cnv2.CheckpointError, match=r"has 10 classes, the model's head has 1000\."):
             keras_cnv2.ConvNeXtV2(**SMALL, weights=FILE)
 
     def test_model_that_exists(self):

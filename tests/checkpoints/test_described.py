@@ -86,5 +86,5 @@ def test_what_does_not_count_may_have_changed(model, tmp_path):
     ],
 )
 def test_senseless_descriptions(model, tmp_path, changed):
-    with pytest.raises(CheckpointError, match=r"a\.safetensors: |no ConvNeXt V2"):
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: |names of a ConvNeXt V2"):
         restore_model(write(tmp_path / "a.safetensors", model, **changed))

@@ -44,7 +44,7 @@ class Reader:
                 self.close()
         if not answer:
             self.count["killed"] += 1
-            raise damage("no end of it")
+            raise damage("HDF5 did not finish")
         # What the table lets through is safe for HDF5, and so for Keras's own loader.
         assert after.startswith("read"), "HDF5 hangs or crashes with a file that was looked at before"
         self.count["looked at"] += 1

@@ -50,7 +50,7 @@ def test_first_pattern_and_last_file_count(tmp_path):
     ],
 )
 def test_what_is_no_such_file(tmp_path, content):
-    with pytest.raises(CheckpointError, match=r"must name the weights of its folder. Received: .*model\.json"):
+    with pytest.raises(CheckpointError, match=r"must name the weights of its folder, as .*Received: .*model\.json"):
         models_in(write(tmp_path, content))
 
 
@@ -77,7 +77,7 @@ def test_newest_that_is_whole(tmp_path, caplog):
         path = folder / f"step-{number}.safetensors"
         path.write_bytes(path.read_bytes()[:-5])
         assert file_at(folder).name == f"step-{taken}.safetensors"
-        assert f"step-3.safetensors is damaged: the one before is taken, step-{taken}.safetensors" in caplog.text
+        assert f"step-3.safetensors is damaged: an older file is used, step-{taken}.safetensors" in caplog.text
     path = folder / "step-1.safetensors"
     path.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"step-3\.safetensors: "), open_checkpoint(folder):

@@ -77,10 +77,10 @@ hdf5_table._limit(1)
 while True: pass
 """
 PROGRAMS = {
-    COMPUTES: "no end of it within 1 seconds",
-    "import time; time.sleep(60)": "no end of it within 2 seconds",
-    "import os; os.abort()": "HDF5 crashes",
-    "import no_such_package": "none could be started.*no_such_package",
+    COMPUTES: "HDF5 did not finish within 1 seconds",
+    "import time; time.sleep(60)": "HDF5 did not finish within 2 seconds",
+    "import os; os.abort()": "HDF5 crashed",
+    "import no_such_package": "could not be started.*no_such_package",
 }
 
 
@@ -99,7 +99,7 @@ def test_process_that_does_not_answer(h5, tmp_path, monkeypatch, program):
 def test_no_python(h5, monkeypatch, python):
     """As where Python is part of another program."""
     monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda: python and python.encode())
-    assert_refused(h5, "none could be started.*multiprocessing.set_executable")
+    assert_refused(h5, "could not be started.*multiprocessing.set_executable")
 
 
 @pytest.fixture

@@ -272,11 +272,11 @@ class TestPollution:
 class TestDamage:
     def test_big_endian_zip(self, tmp_path):
         path = write_zip(tmp_path / "model.pt", dict_of({"a": tensor()}), byteorder=b"big")
-        assert_refused(path, "big-endian machine. Save it anew")
+        assert_refused(path, "big-endian machine. Save it again")
 
     def test_big_endian_legacy(self, tmp_path):
         path = write_legacy(tmp_path / "model.pt", dict_of({"a": tensor()}), little_endian=False)
-        assert_refused(path, "big-endian machine. Save it anew")
+        assert_refused(path, "big-endian machine. Save it again")
 
     @pytest.mark.parametrize("part", [NUMBERS.tobytes(), b"_rebuild_tensor_v2"])
     def test_wrong_checksum(self, tmp_path, part):
@@ -299,14 +299,14 @@ class TestDamage:
     def test_something_else(self, tmp_path, content, suffix):
         path = tmp_path / f"model{suffix}"
         path.write_bytes(content)
-        assert_refused(path, "damaged, cut off or not of the kind")
+        assert_refused(path, "damaged, incomplete or not of the type")
 
     def test_other_zip_archives(self, tmp_path):
         for names in ([], ["readme.txt"], ["a/data.pkl", "b/data.pkl"]):
             with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
                 for name in names:
                     archive.writestr(name, b"\x80\x02}.")
-            assert_refused(tmp_path / "model.pt", "damaged, cut off or not of the kind")
+            assert_refused(tmp_path / "model.pt", "damaged, incomplete or not of the type")
 
     def test_directory(self, tmp_path):
         (tmp_path / "model.pt").mkdir()
@@ -318,7 +318,7 @@ class TestDamage:
     )
     def test_other_kind_than_the_name_says(self, tmp_path, source, name):
         shutil.copy(FILES / source, tmp_path / name)
-        assert_refused(tmp_path / name, "damaged, cut off or not of the kind")
+        assert_refused(tmp_path / name, "damaged, incomplete or not of the type")
 
 
 @pytest.mark.slow

@@ -110,7 +110,7 @@ class TestImageSize:
     @pytest.mark.parametrize("shape", [(64, 64, 3), (96, 64, 3), (None, 64, 3)])
     def test_other_than_the_input(self, shape):
         with pytest.raises(
-            ValueError, match="image_size must be left out or that of input_shape.*Received: image_size=96"
+            ValueError, match="image_size must be left out or equal the sides of input_shape.*Received: image_size=96"
         ):
             keras_cnv2.ConvNeXtV2(**SMALL, input_shape=shape, image_size=96)
 

@@ -53,7 +53,7 @@ def test_operations_and_several_outputs():
     assert {*named_outputs(named)} == {"old", "kind"}
     assert [*named_outputs(functional(lambda x: {"old": dense(1)(x)}))] == ["old"]
     twice = functional(lambda x: [dense(1)(x), keras.ops.split(x, 2, axis=1)])
-    with pytest.raises(ValueError, match="different names.*return a dict"):
+    with pytest.raises(ValueError, match="a name of its own.*return a dict"):
         named_outputs(twice)
 
 
@@ -70,7 +70,7 @@ def test_operations_and_several_outputs():
 )
 def test_outputs_that_cannot_be_exported(outputs):
     model = functional(outputs)
-    with pytest.raises(ValueError, match="a tensor each, of different names, and none is called 'images' or 'decoded'"):
+    with pytest.raises(ValueError, match="a single tensor with a name of its own, other than 'images' and 'decoded'"):
         with_named_outputs(model)
 
 

@@ -94,5 +94,5 @@ class TestNames:
         assert class_names(model)[999] == "class 999"
 
     def test_too_few(self):
-        with pytest.raises(ValueError, match="must be 3 names, one a class. Received: 2 names"):
+        with pytest.raises(ValueError, match="must be 3 names, one per class. Received: 2 names"):
             class_names(classifier(), ["a", "b"])

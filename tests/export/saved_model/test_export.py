@@ -237,7 +237,7 @@ class TestErrors:
             ({}, {"image_size": 16}, "image_size must be an int from 32 on"),
             ({"input_shape": (64, 64, 3)}, {"image_size": 96}, "image_size must be"),
             ({"include_preprocessing": False}, {"input_dtype": "uint8"}, "take normalised images"),
-            ({}, {"class_names": ["a", "b"]}, "class_names must be 5 names, one a class. Received: 2 names"),
+            ({}, {"class_names": ["a", "b"]}, "class_names must be 5 names, one per class. Received: 2 names"),
             ({"class_names": ["a", "b", "c", "d", "e\nf"]}, {}, "one line each"),
         ],
     )
