@@ -48,7 +48,7 @@ def _check_folder(path):
     """Raises an `OSError` if nothing can be written to the folder of `path`."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no such folder to write to. Received: {path}")
-    try:  # permission bits do not tell whether a disk is mounted read-only, nor the rights on a network disk
+    try:  # permission bits are not enough: the disk may be mounted read-only, or be a network disk
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:

@@ -61,7 +61,7 @@ def download(row):
     for attempts_left in reversed(range(ATTEMPTS)):
         try:
             return _check(row, *_get(row))
-        except Exception as error:  # of the hub's library, its HTTP library and the operating system
+        except Exception as error:  # raised by the hub's library, its HTTP library or the operating system
             if not (attempts_left and _broke_off(error)):
                 raise CheckpointError(
                     f"Could not get the weights {row.name}: {_reason(error)}. Try one of: run it again; download "

@@ -249,7 +249,7 @@ def _transformers(name, prefix):
 
 
 TRANSFORMERS = _transformers("transformers", "convnextv2.")
-TRANSFORMERS_BARE = _transformers("transformers without a head", "")  # its ConvNextV2Model and ConvNextV2Backbone
+TRANSFORMERS_BARE = _transformers("transformers without a head", "")  # ConvNextV2Model and ConvNextV2Backbone
 
 
 def _keras_rows():

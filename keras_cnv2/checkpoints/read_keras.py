@@ -31,7 +31,7 @@ def open_keras(path, stack):
         if not isinstance(config["config"], dict):
             raise ValueError("config.json is not the configuration of a model")
         with archive.open("model.weights.h5") as entry:
-            while entry.read(CHUNK):  # to the end, where the checksum is compared
+            while entry.read(CHUNK):  # `zipfile` compares the checksum when the end is reached
                 pass
         place = place_of(file, archive.getinfo("model.weights.h5"))
     return _tensors(open_hdf5(file, *place)), metadata_in(config), config
@@ -58,7 +58,7 @@ def _tensors(members):
         if not isinstance(array, LazyArray):
             raise ValueError(f"a group where an array is expected: {path}")
         name = "/".join([*_layers(members, posixpath.dirname(group)), key])
-        # Two models inside one may have layers of the same name. The suffix makes the second one an unknown name.
+        # Two nested models may have layers with the same names. The suffix turns the second name into an unknown one.
         tensors[f"{name} ({path})" if name in tensors else name] = array
     return tensors
 

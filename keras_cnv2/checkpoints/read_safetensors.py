@@ -26,7 +26,8 @@ def open_safetensors(path, stack):
     from safetensors import safe_open
 
     def lazy(name, part):
-        # The library maps the file into memory. Opened anew for each tensor, only this tensor's pages are resident.
+        # The library memory-maps the file. The file is opened again for each tensor, so that only the pages of this
+        # tensor count as this process's memory.
         def read():
             with safe_open(path, "np") as file:
                 array = file.get_tensor(name)

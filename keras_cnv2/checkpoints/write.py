@@ -33,7 +33,7 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike, naming: str = "
         raise ValueError(f"The path of a checkpoint must end in .safetensors. Received: {str(path)!r}")
     part, variables = with_names(model)
     tensors = named_arrays(part, variables, naming)
-    metadata = {"format": "pt", KEY: json.dumps(metadata_of(part))}  # "pt": what transformers asks for
+    metadata = {"format": "pt", KEY: json.dumps(metadata_of(part))}  # transformers requires "pt"
     with replacing(path) as temporary:
         write_tensors(temporary, tensors, metadata)
 

@@ -77,7 +77,7 @@ class VisiblePatches:
     def _rows(self, p):
         """The indices of the visible rows among all rows of the grid, `(N * V * p,)`, for patches of side `p`."""
         image = ops.reshape(ops.arange(self.batch_size, dtype="int32"), (-1, 1, 1))
-        row, column = self.patches // self.w, self.patches % self.w  # of the patch
+        row, column = self.patches // self.w, self.patches % self.w  # row and column of the patch, in patches
         row_in_grid = (image * self.h + row[..., None]) * p + ops.arange(p, dtype="int32")  # (N, V, p)
         return ops.reshape(row_in_grid * self.w + column[..., None], (-1,))
 

@@ -209,7 +209,7 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
     def _update_model_variables_moving_average(self, trainable_variables):
         rate = ops.where(self.iterations == 0, 1.0, 1 - self.ema_momentum)
         for variable, average in zip(trainable_variables, self._model_variables_moving_average):
-            if average is None:  # a variable that is not trained by its gradient
+            if average is None:  # a variable with `overwrite_with_gradient`, which has no average
                 continue
             w, old = ops.convert_to_tensor(variable), ops.convert_to_tensor(average)
             moved = self._if_update(old + ops.cast(rate, old.dtype) * (w - old), old)
@@ -230,7 +230,7 @@ class LayerDecayAdamW(keras.optimizers.Optimizer):
 
 
 def _is_exempt(variable):
-    """Whether a weight never has weight decay."""
+    """Whether a weight is always excluded from weight decay."""
     *layers, name = _path(variable).split("/")
     return len(variable.shape) <= 1 or name == "bias" or "grn" in layers or "mask_token" in layers
 
