@@ -1,1 +1,1 @@
-"""What keras_cnv2 takes in time and memory, beside other implementations of the same. `python -m benchmarks --list`"""
+"""Time and memory of keras_cnv2, compared with other implementations. `python -m benchmarks --list`"""

@@ -15,9 +15,9 @@ class Benchmark:
     """One benchmark, the module `benchmarks.NAME`, whose `main` takes `--rounds` and `--out`.
 
     Args:
-        about: What it compares, for `--list`.
+        about: Summary for `--list`.
         photos: Bool, whether its first argument is a folder of photographs.
-        gpu: Bool, whether it is for machines with a GPU.
+        gpu: Bool, whether it needs a GPU.
     """
 
     about: str
@@ -40,7 +40,7 @@ BENCHMARKS = {
 
 
 def obstacle(benchmark, photos):
-    """Why the benchmark cannot run here, or `None`."""
+    """Returns why the benchmark cannot run here, or `None`."""
     if benchmark.photos and not photos:
         return "needs --photos FOLDER"
     if benchmark.gpu and not shutil.which("nvidia-smi"):
@@ -49,7 +49,7 @@ def obstacle(benchmark, photos):
 
 
 def command(name, args, others):
-    """The command of a benchmark, with all options."""
+    """Returns the command line of a benchmark, with all options."""
     benchmark = BENCHMARKS[name]
     photos = [args.photos] if benchmark.photos else []
     rounds = ["--rounds", str(args.rounds)] if args.rounds else []
@@ -75,7 +75,7 @@ def main(argv=None):
         if args.list:
             print(f"{name:16}{benchmark.about}" + (f" ({why_not})" if why_not else ""))
         elif name in args.names or not args.names:
-            # Whoever names a benchmark gets it, or its own words on what it lacks.
+            # A benchmark without a GPU is started anyway if the user names it; its own error says what it lacks.
             if why_not and (benchmark.photos or not args.names):
                 print(f"skipped: {name}: {why_not}", flush=True)
             else:

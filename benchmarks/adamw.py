@@ -1,6 +1,7 @@
-"""The optimizer's figures, the same in every implementation."""
+"""Hyperparameters of the optimizer, the same for every implementation."""
 
-# A rate so small that losses can be compared over a few steps. The epsilon is PyTorch's; Keras's own is larger.
+# The learning rate is so small that losses can be compared over a few steps. Epsilon is PyTorch's default; Keras's is
+# larger.
 LEARNING_RATE = 1e-5
 WEIGHT_DECAY = 0.05
 EPSILON = 1e-8

@@ -1,12 +1,11 @@
-"""The study of docs/cifar10.md: does FCMAE help, does GRN, and what if labels are few?
+"""The study in docs/cifar10.md: do FCMAE and GRN help, also with few labels?
 
     python -m benchmarks.cifar10 [--data DATA] [--runs FOLDER] [--recipe cifar10_short] ROW...
     python -m benchmarks.cifar10 --table [--picture FILE] [--runs FOLDER]
 
-A row is a size, a way, a share of the labels and a seed: "atto-fcmae-tenth-0". An interrupted row goes on where it was,
-a finished one is kept. A row of FCMAE pre-trains first, with all pictures and no labels, once for each size, and once
-more without GRN.
-`--recipe cifar10` has the budget of a GPU.
+A row is a size, a way of training, a share of the labels and a seed: "atto-fcmae-tenth-0". Interrupted rows are
+resumed, finished rows are kept. A row with FCMAE first pre-trains on all images without labels; this is done once for
+each size, and once more without GRN. `--recipe cifar10` needs a GPU.
 """
 
 import argparse
@@ -33,18 +32,18 @@ SHARES = {"all": 1.0, "tenth": 0.1}
 SEEDS = ("0", "1")
 ROWS = tuple(map("-".join, itertools.product(SIZES, WAYS, SHARES, SEEDS)))
 
-# With a tenth of the labels: 0.6 of the steps that all of them take.
+# Factor on the number of epochs with a tenth of the labels: 0.6 times as many steps as with all labels.
 EPOCHS_OF_TENTH = 6
 
 
 def recipe_of(row, name, data, weights):
-    """The fine-tuning of a row.
+    """Returns the fine-tuning recipe of a row.
 
     Args:
         row: One of `ROWS`.
         name: Name of the recipe.
-        data: Its data.
-        weights: Folder of the run that a row of FCMAE starts from.
+        data: The recipe's data.
+        weights: Folder of the run that a row with FCMAE starts from.
     """
     size, way, share, seed = row.split("-")
     recipe = dataclasses.replace(FINETUNING[name], data=data, model=size, train_share=SHARES[share], seed=int(seed))
@@ -54,11 +53,11 @@ def recipe_of(row, name, data, weights):
     recipe = dataclasses.replace(recipe, grn=not way.endswith("without_grn"))
     if way.startswith("fcmae"):
         return dataclasses.replace(recipe, weights=str(weights))
-    return dataclasses.replace(recipe, layer_decay=1.0)  # layers that know nothing yet need the whole learning rate
+    return dataclasses.replace(recipe, layer_decay=1.0)  # untrained layers need the full learning rate
 
 
 def run(row, name, data, folder):
-    """Trains a row, and what it starts from, as far as that is not done."""
+    """Trains a row, after the pre-training that it starts from; skips what is finished."""
     size, way, _, _ = row.split("-")
     weights = folder / f"{size}-{way.replace('fcmae', 'pretraining')}"
     recipe = recipe_of(row, name, data, weights)
@@ -73,7 +72,7 @@ def _run(command, recipe, folder):
 
 
 def table(folder):
-    """What is done, in Markdown: the accuracies of the seeds, and their mean where there are several."""
+    """Returns finished rows as a Markdown table: the accuracy for each seed, and the mean if there are several."""
     lines = ["| | labels | " + " | ".join(f"{size}, top-1" for size in SIZES) + " |", "|---" * (2 + len(SIZES)) + "|"]
     for way, share in itertools.product(WAYS, SHARES):
         cells = [_accuracies(folder, f"{size}-{way}-{share}") for size in SIZES]
@@ -89,13 +88,13 @@ def _accuracies(folder, row):
 
 
 def _found(folder, row):
-    """The accuracies of the seeds that are done."""
+    """Returns the accuracies of the finished seeds."""
     metrics = [read_metrics(folder / f"{row}-{seed}") or {} for seed in SEEDS]
     return [found["top1"] for found in metrics if "top1" in found]
 
 
 def draw(folder, path):
-    """The table as a picture: a dot for each seed, a line of dots for each way, a colour for each share of labels."""
+    """Draws the table: one dot per seed, one line of dots per way of training, one colour per share of labels."""
     figure = new_figure(9, 3)
     axes = figure.subplots(1, len(SIZES), sharex=True, sharey=True)
     for ax, size in zip(axes, SIZES):
@@ -108,7 +107,7 @@ def draw(folder, path):
         ax.locator_params(axis="x", steps=(1, 2, 5, 10))
         ax.grid(alpha=0.3)
     axes[0].set_yticks(range(len(WAYS)), WAYS.values())
-    axes[0].set_ylim(len(WAYS) - 0.5, -0.5)  # from above, as the table
+    axes[0].set_ylim(len(WAYS) - 0.5, -0.5)  # from top to bottom, as in the table
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left")
     save_figure(figure, path)
 

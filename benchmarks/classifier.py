@@ -1,10 +1,10 @@
-"""Our model as every benchmark builds it, on any backend."""
+"""Builds our model for all benchmarks, on any backend."""
 
 import keras_cnv2
 
 
 def classifier(task, dtype=None):
-    """The classifier that gives logits for images that are already normalised, as all contestants take them.
+    """Builds a classifier from normalised images to logits, the same task as for all contestants.
 
     Args:
         task: `benchmarks.tasks.Task`.

@@ -1,4 +1,4 @@
-"""What benchmarks of contestants have in common: options, and a case from its weights to its turns."""
+"""Shared code of benchmarks that compare contestants: options, weights, checks, and the turns of a case."""
 
 import argparse
 import contextlib
@@ -16,7 +16,7 @@ WEIGHTS = Contestant("benchmarks.tasks:weights_writer")
 
 
 def parser_of(module_doc):
-    """An `ArgumentParser` with the options of every benchmark."""
+    """Returns an `ArgumentParser` with the options that all benchmarks have."""
     parser = argparse.ArgumentParser(description=module_doc.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, help="folder for the CSV and the Markdown table")
@@ -25,10 +25,10 @@ def parser_of(module_doc):
 
 @contextlib.contextmanager
 def made_up_weights(task):
-    """The task with weights in a temporary folder."""
+    """A context that yields the task with random weights in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         task = dataclasses.replace(task, weights=folder)
-        Worker(WEIGHTS, task).close()  # whose first call has written them
+        Worker(WEIGHTS, task).close()  # the worker's first call writes the weights
         yield task
 
 
@@ -44,7 +44,7 @@ def start(contestants, task, stack, calls=1):
 
 
 def check_equal(workers, reference, exempt, tolerance):
-    """Raises an `AssertionError` unless all put out what the reference does, but for the `exempt`."""
+    """Raises an `AssertionError` unless all workers, except the `exempt` ones, have the outputs of the reference."""
     expected = np.stack(workers[reference].outputs)
     scale = np.abs(expected).max()
     for name, worker in workers.items():
@@ -54,7 +54,7 @@ def check_equal(workers, reference, exempt, tolerance):
 
 
 def run_case(results, case, contestants, task, rounds, *, exempt=(), tolerance, calls=1):
-    """Adds a case to the results: every contestant on the task, with equal outputs, in turns."""
+    """Adds a case to the results: checks that all contestants have equal outputs, then measures them in turns."""
     with contextlib.ExitStack() as stack:
         task = stack.enter_context(made_up_weights(task))
         workers = start(contestants, task, stack, calls)

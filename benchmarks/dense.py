@@ -3,10 +3,10 @@
     python -m benchmarks.dense segment --data CAMVID --weights RUN [--runs FOLDER] [options of `training segment`]
     python -m benchmarks.dense detect --data BCCD --weights RUN [--runs FOLDER] [options of `training detect`]
 
-One run after the other; an interrupted benchmark goes on where it was. The ResNet (arXiv 1512.03385) is KerasCV's, with
-two bottlenecks a stage and half the width of ResNet-50: 0.63 G multiply-accumulates and 3.5 M parameters beside atto's
-0.55 G and 3.4 M. It is under the same head, with the same data, augmentation, optimizer and number of steps; it has no
-LayerNorm for each level, as its own have a batch normalisation.
+The runs are done one after the other; an interrupted benchmark is resumed. The ResNet (arXiv 1512.03385) is KerasCV's,
+with two bottleneck blocks per stage and half the width of ResNet-50: 0.63 G multiply-accumulates and 3.5 M parameters,
+compared with 0.55 G and 3.4 M of atto. It has the same head, data, augmentation, optimizer and number of steps. Its
+pyramid levels have no LayerNorm, because their features are already batch-normalised.
 """
 
 import argparse
@@ -30,7 +30,7 @@ HALF_RESNET_26 = {
 
 
 def resnet(recipe, weights=None):
-    """The encoder that stands in for ours."""
+    """Returns the ResNet that replaces our encoder."""
     import keras_cv
 
     return keras_cv.models.ResNetBackbone(
@@ -39,8 +39,8 @@ def resnet(recipe, weights=None):
 
 
 def contestants(recipe):
-    """The runs: name -> recipe and encoder."""
-    # Layers that know nothing yet need the whole learning rate.
+    """Returns the runs: name -> recipe and encoder."""
+    # Untrained layers need the full learning rate.
     scratch = dataclasses.replace(recipe, weights=None, layer_decay=1.0)
     return {
         "scratch": (scratch, new_backbone),
@@ -50,7 +50,7 @@ def contestants(recipe):
 
 
 def row(name, metrics):
-    """A run as a line of the table."""
+    """Formats a run as a line of the table."""
     figure = "mean_iou" if "mean_iou" in metrics else "AP"
     others = {key: metrics[key] for key in ("pixel_accuracy", "AP50", "AP75") if key in metrics}
     figures = {figure: metrics[figure], **others}

@@ -1,13 +1,13 @@
-"""FCMAE's training step: the visible encoder beside the dense one, plain TensorFlow and a classifier.
+"""FCMAE's training step with the visible encoder, compared with the dense one, plain TensorFlow and a classifier.
 
     python -m benchmarks.fcmae_encoders [--size atto] [--batch 32] [--rounds 7]
 
-All run in one process, taking turns, on the same images and masks, and the losses of FCMAE must agree. What is quoted
-is the median of the rounds' ratios, so that a noisy neighbour disturbs all alike. "classifier" is the training step of
-the plain model of that size: no masks, no decoder, 1000 classes.
+All contestants run in one process, in turns, on the same images and masks, and the losses of FCMAE must agree. The
+result is the median of the rounds' ratios, so that other processes disturb all contestants equally. "classifier" is the
+training step of the plain model of that size: no masks, no decoder, 1000 classes.
 
-Memory is what TensorFlow's allocator (oneDNN's, on an x86 CPU) had given out at the peak of a step, minus what it had
-before that step: activations, gradients of the weights, workspace; neither weights nor the optimizer's state.
+Memory is the peak of TensorFlow's allocator (oneDNN's, on an x86 CPU) during a step, minus its memory before the step.
+This covers activations, gradients of the weights and workspace, but not the weights and the optimizer's state.
 """
 
 import time
@@ -22,7 +22,7 @@ from benchmarks.measure import Turn
 from benchmarks.report import Results
 
 CONTESTANTS = ("visible", "dense", "plain TensorFlow", "classifier")
-WARM_UP = 2  # rounds, which compile
+WARM_UP = 2  # number of rounds that are not counted, because they include compilation
 
 
 def compiled(model, **kwargs):
@@ -32,7 +32,7 @@ def compiled(model, **kwargs):
 
 
 def data_of(args):
-    """Images, and masks as FCMAE draws them."""
+    """Returns images, and random masks with FCMAE's ratio of masked patches."""
     rng = np.random.default_rng(0)
     images = rng.uniform(0, 255, (args.batch, args.image_size, args.image_size, 3)).astype("float32")
     side = args.image_size // 32
@@ -42,7 +42,7 @@ def data_of(args):
 
 
 def step_of(contestant, args):
-    """A function without arguments that takes one optimizer step and returns its loss."""
+    """Returns a function without arguments that makes one optimizer step and returns its loss."""
     images, hidden = data_of(args)
     if contestant == "classifier":
         model = getattr(keras_cnv2, f"ConvNeXtV2{args.size.title()}")(classifier_activation=None)
@@ -59,7 +59,7 @@ def step_of(contestant, args):
 
 
 def measure(step):
-    """Takes a step. Returns its seconds, its peak of memory in bytes and its loss."""
+    """Makes a step. Returns its seconds, its peak memory in bytes and its loss."""
     tf.config.experimental.reset_memory_stats("CPU:0")
     before = tf.config.experimental.get_memory_info("CPU:0")["current"]
     start = time.perf_counter()
@@ -79,7 +79,7 @@ def take_turns(args):
                 losses.append(loss)
             if number >= 0:
                 yield Turn(contestant, number, seconds, peak)
-        # The first losses are equal but for rounding, which AdamW's steps then enlarge.
+        # The first losses differ by rounding only; AdamW's steps then amplify the differences.
         np.testing.assert_allclose(losses, losses[0], rtol=1e-5 if number == -WARM_UP else 1e-3)
 
 

@@ -1,4 +1,4 @@
-"""The floor: matrix products and nothing else, as fast as TensorFlow computes them."""
+"""The lower bound of times: only the matrix products, as fast as TensorFlow computes them."""
 
 import math
 
@@ -8,24 +8,24 @@ import tensorflow as tf
 from benchmarks.graphs import graph
 from benchmarks.tasks import products
 
-WIDTH = 2048  # of the square matrices of `rate`
+WIDTH = 2048  # width of the square matrices in `rate`
 
 
 def rate(task, dtype="float32"):
-    """One product of two square matrices of `WIDTH`, whatever the task; its time says what the machine can do."""
+    """Returns a function that multiplies two square matrices of `WIDTH`, to measure the machine's speed."""
     one, two = (tf.constant(np.random.default_rng(seed).standard_normal((WIDTH, WIDTH)), dtype) for seed in (0, 1))
     product = tf.function(tf.matmul)
     return lambda: product(one, two)[0, 0].numpy()
 
 
 def inference(task):
-    """A model's products in float32, each on what the one before put out.
+    """Returns a function that computes a model's matrix products in float32, each on the output of the one before.
 
-    So none can be left out or done at the same time.
+    In such a chain, no product can be skipped or run in parallel with another.
     """
     shapes = products(task)
     rng = np.random.default_rng(0)
-    # Variables like the weights of a model; sized so that what comes out is of the size of what went in.
+    # Variables, like the weights of a model; scaled so that outputs have the magnitude of inputs.
     kernels = [tf.Variable(rng.standard_normal(shape[1:], "float32") / math.sqrt(shape[1])) for shape in shapes]
 
     def chain(x):

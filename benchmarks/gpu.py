@@ -1,13 +1,13 @@
-"""Images a second on a GPU in bfloat16: keras_cnv2 on JAX beside PyTorch, and the visible beside the dense encoder.
+"""Images per second on a GPU in bfloat16: keras_cnv2 on JAX and PyTorch, and FCMAE's visible and dense encoder.
 
     python -m benchmarks.gpu [--sizes tiny base] [--batch 256] [--rounds 7] [--check]
 
-Three cases a size: inference, a fine-tuning step and a step of FCMAE; transformers' PyTorch model, channels last and
-with torch.compile, takes part in the first two. The chip's rate of bfloat16 matrix products is measured as well.
-Needs JAX and PyTorch for the GPU. No process loads TensorFlow.
+There are three cases for each size: inference, a fine-tuning step and a step of FCMAE. The PyTorch model of
+transformers, channels last, eager and with torch.compile, takes part in the first two. The GPU's rate of bfloat16
+matrix products is measured as well. Needs JAX and PyTorch for the GPU. No process loads TensorFlow.
 
-`--check` runs all of it on the CPU with a model of a few thousand parameters, for its equal outputs: its figures mean
-nothing. So far, this has only been run that way.
+`--check` runs everything on the CPU with a model of a few thousand parameters, to check for equal outputs; its times
+have no meaning. So far, this benchmark has only been run that way.
 """
 
 import os
@@ -19,7 +19,7 @@ from benchmarks.tasks import Task
 from benchmarks.workers import Contestant, Worker
 
 JAX, TORCH = "benchmarks.ours_jax:", "benchmarks.rivals.transformers_torch:"
-# Several processes share the GPU: none may take all of its memory.
+# Several processes share the GPU, so none may reserve all of its memory.
 SHARED = {"KERAS_BACKEND": "jax", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 SMALL = Task((1, 1, 1, 1), (8, 16, 24, 32), batch=2, image_size=64, classes=10)
 OURS = "keras_cnv2"
@@ -29,12 +29,12 @@ MODES = {
     "transformers, torch.compile max-autotune": "max-autotune",
 }
 
-# Rounding to 8 bits in every layer, relative to the largest logit, and to the loss.
+# Tolerances for rounding to 8 bits in every layer, relative to the largest logit and to the loss.
 LOGITS, LOSSES = 0.1, 0.02
 
 
 def contests(device):
-    """{case: ({name: Contestant}, keyword arguments of `contest.run_case`)}."""
+    """Returns {case: ({name: Contestant}, keyword arguments of `contest.run_case`)}."""
     torch = {"device": device, "dtype": "bfloat16"}
 
     def ours(function, **settings):
@@ -54,7 +54,7 @@ def contests(device):
 
 
 def matrix_rate(width, repeats, rounds):
-    """Markdown: how many operations a second matrix products reach."""
+    """Returns Markdown with the number of operations per second that matrix products reach."""
     contestant = Contestant(JAX + "products", {"width": width, "repeats": repeats}, SHARED)
     with Worker(contestant, SMALL) as worker:
         rates = Spread.of(2 * width**3 * repeats / worker.turn()[0] / 1e12 for _ in range(rounds))

@@ -1,9 +1,9 @@
-"""How time and memory grow with the batch, the resolution and the size of the model, on the CPU.
+"""Growth of time and memory with the batch, the resolution and the size of the model, on the CPU.
 
     python -m benchmarks.growth [--axes batch resolution size] [--rounds 3] [--out FOLDER]
 
-At every point, all contestants have the same weights and must give the same logits. The slopes are those of straight
-lines through the logarithms: 1 is as fast as the work grows, in multiply-accumulates.
+At every point, all contestants have the same weights and must output the same logits. Slopes are those of a linear fit
+in log-log space: slope 1 means growth proportional to the work in multiply-accumulates.
 """
 
 import numpy as np
@@ -23,12 +23,12 @@ WHERE = {"batch": "atto at 224", "resolution": "atto, batch 4", "size": "batch 2
 
 
 def slope(work, values):
-    """The exponent by which `values` grow with the work."""
+    """Returns the exponent with which `values` grow with the work."""
     return float(np.polyfit(np.log(work), np.log(values), 1)[0])
 
 
 def curves(results, work):
-    """Of each contestant the work, the median seconds and the peaks of memory, point by point.
+    """Returns for each contestant the work, the median seconds and the peak memory, point by point.
 
     Args:
         results: `Results` whose cases are the points.
@@ -47,7 +47,7 @@ def curves(results, work):
 
 
 def slopes(axis, lines):
-    """Markdown: the slopes of every contestant."""
+    """Returns Markdown with the slopes of every contestant."""
     rows = [f"| against the work, by {axis} | slope of time | slope of memory |", "|---|---|---|"]
     for name, (work, seconds, peaks) in lines.items():
         memory = f"{slope(work, peaks):.2f}" if all(peaks) else ""
@@ -56,7 +56,7 @@ def slopes(axis, lines):
 
 
 def draw(axis, lines, labels, path):
-    """Writes a picture of time and memory against the work."""
+    """Writes a plot of time and memory against the work."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")

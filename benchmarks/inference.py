@@ -1,9 +1,9 @@
-"""Inference on the CPU: the graph that users serve, beside other implementations and the floor.
+"""Inference on the CPU: the graph that users serve, compared with other implementations and with matrix products alone.
 
     python -m benchmarks.inference [--sizes tiny atto] [--batches 1 8] [--rounds 7] [--only NAME ...]
 
-All have the same weights and must give the same logits, but for keras.applications, whose ConvNeXt is V1, and the
-floor, a model's matrix products alone; these two check themselves.
+All contestants have the same weights and must output the same logits, except keras.applications, whose ConvNeXt is V1,
+and the floor, which consists of a model's matrix products alone; these two check their own outputs.
 """
 
 from benchmarks import contest
@@ -18,7 +18,7 @@ CONTESTANTS = {
     "keras_cnv2, folded": Contestant("benchmarks.ours:inference", {"folded": True}),
     "keras_cnv2, LiteRT": Contestant("benchmarks.ours:litert", install='pip install -e ".[litert]"'),
     "keras_cnv2, ONNX Runtime": Contestant("benchmarks.ours:onnx", install='pip install -e ".[onnx]"'),
-    # Which layout is the faster depends on size and batch. Compiled, max-autotune and freezing gained nothing.
+    # The faster layout depends on size and batch. For the compiled model, max-autotune and freezing gained nothing.
     "transformers, eager": Contestant(TORCH, {"layout": "contiguous_format"}),
     "transformers, eager, channels_last": Contestant(TORCH),
     "transformers, torch.compile": Contestant(TORCH, {"mode": "default"}),
@@ -31,10 +31,10 @@ CONTESTANTS = {
     "keras.applications, V1": Contestant("benchmarks.rivals.keras_applications:inference"),
     "matrix products alone": Contestant("benchmarks.floor:inference"),
 }
-# What cannot put out the same, see above.
+# Contestants with other outputs, see above.
 OTHER_OUTPUTS = ("keras.applications, V1", "matrix products alone")
 
-# Float32 through up to 36 blocks, relative to the largest logit.
+# Tolerance for float32 through up to 36 blocks, relative to the largest logit.
 TOLERANCE = 1e-4
 
 

@@ -1,11 +1,11 @@
-"""Photographs to batches for pre-training: `Folder` and PIL in as many processes as cores, side by side.
+"""Photographs to batches for pre-training: `Folder`, compared with PIL in one process per core.
 
     python -m benchmarks.input_pipeline FOLDER [--batch 64] [--batches 24] [--rounds 7]
 
-FOLDER holds JPEGs in any arrangement. Both take a random resized crop of 20 to 100 % of the area, to 224 x 224, bicubic
-and antialiased, and mirror half of the images; that both make the same of the same crop is checked first. They run in
-turns. What is quoted is the median of the rounds' ratios, so that a noisy neighbour disturbs both alike. Peak memory is
-what the pipeline adds to its processes, PIL's memory shared between them counted once.
+FOLDER holds JPEGs in any structure. Both pipelines take random resized crops of 20 to 100 % of the area, resize them to
+224 x 224, bicubic and antialiased, and mirror half of the images. First it is checked that both make the same image of
+the same crop. They run in turns. The result is the median of the rounds' ratios, so that other processes disturb both
+equally. Peak memory is the memory that a pipeline adds to its processes; PIL's shared memory is counted once.
 """
 
 import multiprocessing
@@ -36,25 +36,25 @@ from training.recipes.images import PRETRAINING
 SIZE = 224
 AREA = (0.2, 1.0)
 
-# Largest mean difference between both, in grey levels: over all images, and of one.
+# Largest mean difference between both in grey levels, over all images and for a single image.
 TOLERANCE, TOLERANCE_OF_ONE = 0.5, 1.5
 
 
 def pil_crop(picture, box, mirrored):
-    """One image with PIL, as fast as it gets: resized from a part of the picture, without a copy of that part.
+    """Makes an image with PIL as fast as possible: resizes a part of the picture without copying that part.
 
-    A large part is decoded at a half, a quarter or an eighth of its size, in whole pixels of that, as in `random_crop`.
+    A large part is decoded at 1/2, 1/4 or 1/8 of its size, rounded to whole pixels of that size, as in `random_crop`.
     """
     reduction = max(r for r in (1, 2, 4, 8) if r == 1 or min(box[2:]) >= 2 * SIZE * r)
     picture.draft("RGB", [side // reduction for side in picture.size])
     top, left, height, width = (number // reduction for number in box)
-    image = picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy it
+    image = picture if picture.mode == "RGB" else picture.convert("RGB")  # `convert` would always copy
     image = image.resize((SIZE, SIZE), Image.BICUBIC, box=(left, top, left + width, top + height))
     return np.asarray(image.transpose(Image.FLIP_LEFT_RIGHT) if mirrored else image)
 
 
 def pil_random_box(height, width, rng):
-    """torchvision's RandomResizedCrop: top, left, height and width."""
+    """Draws top, left, height and width as torchvision's RandomResizedCrop does."""
     for _ in range(10):
         area = rng.uniform(*AREA) * height * width
         ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
@@ -69,9 +69,9 @@ class PilBatches:
     """Batches of uint8 images from processes that write into shared memory.
 
     Args:
-        paths: Of the pictures.
+        paths: Paths of the pictures.
         batch_size: Int.
-        processes: Int.
+        processes: Int, the number of processes.
     """
 
     def __init__(self, paths, batch_size, processes):
@@ -117,7 +117,7 @@ def _fill(slot, number):
 
 
 def check_same_images(paths):
-    """Raises an `AssertionError` unless both make the same of the same crops."""
+    """Raises an `AssertionError` unless both pipelines make the same images of the same crops."""
     differences = []
     for number, path in enumerate(paths):
         contents = tf.io.read_file(path)
@@ -135,7 +135,7 @@ def check_same_images(paths):
 
 
 def seconds_per_batch(batches, count):
-    """Takes some batches to warm up, then `count` against the clock."""
+    """Takes three batches to warm up, then times `count` batches. Returns the mean seconds per batch."""
     batches = iter(batches)
     for _ in range(3):
         next(batches)
@@ -146,11 +146,11 @@ def seconds_per_batch(batches, count):
 
 
 class Memory:
-    """What some processes take beyond what they had after their imports.
+    """Measures the memory of some processes, minus what they had after their imports.
 
     Args:
-        before: {number of a process, or "self": bytes it had}.
-        shared_bytes: Memory that all of them have in common.
+        before: {process id, or "self": bytes after the imports}.
+        shared_bytes: Size of the memory that all of them share.
     """
 
     def __init__(self, before, shared_bytes=0):
@@ -181,7 +181,7 @@ def main(argv=None):
 
     results = Results(f"Photographs to batches of {SIZE} x {SIZE}, PIL {PIL.__version__}", "Folder")
     case = f"batch {args.batch}, PIL in {args.processes} processes"
-    for number in range(-1, args.rounds):  # the first warms up
+    for number in range(-1, args.rounds):  # the first round is a warm-up
         for name, batches in contestants.items():
             measurable = memory[name].forget_peak()
             seconds = seconds_per_batch(batches, args.batches)

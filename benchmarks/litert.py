@@ -2,9 +2,10 @@
 
     python -m benchmarks.litert PHOTOS [--sizes atto tiny] [--threads 1 2] [--weights imagenet] [--rounds 7]
 
-PHOTOS is a folder of JPEGs in any arrangement: int8 is calibrated on 100 of every other one, agreement is that of the
-best class on 250 of the rest, where the model's best two probabilities are more than 10 % apart. Without `--weights`
-these are the pseudo-weights of the tests, whose classes lie close together. Variants take turns in one process.
+PHOTOS is a folder of JPEGs in any structure. Every other photo, up to 100, is used to calibrate int8. Up to 250 of the
+rest are used to count how often the best class agrees, among photos for which the model's best two probabilities are
+more than 10 % apart. Without `--weights`, the weights are the pseudo-weights of the tests, which give similar
+probabilities to many classes. Variants take turns in one process.
 """
 
 import statistics
@@ -32,13 +33,13 @@ CALLS = 10
 
 @dataclass(frozen=True)
 class Variant:
-    """One file.
+    """One LiteRT file.
 
     Args:
-        name: "float32" or its quantization.
-        path: Of the file.
-        same: How many of the photographs have the model's best class.
-        difference: The largest of probabilities.
+        name: "float32" or the quantization.
+        path: Path of the file.
+        same: Number of photos with the same best class as the model.
+        difference: Largest difference of probabilities.
     """
 
     name: str
@@ -68,7 +69,7 @@ def probabilities(path, images):
 
 
 def timer(path, threads, image):
-    """Function that returns the median time of some calls, as `take_turns` wants it."""
+    """Returns a function for `take_turns` that returns the median time of some calls."""
     interpreter = interpreter_of(path, threads)
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
 
@@ -85,7 +86,10 @@ def timer(path, threads, image):
 
 
 def variants_of(model, photos, folder):
-    """Exports every kind of file, and looks at what it does to photographs. Returns them and how many were clear."""
+    """Exports a file for every quantization and compares its predictions with the model's.
+
+    Returns the `Variant`s, the number of photos with a clear best class, and one image.
+    """
     images = np.stack([keras_cnv2.load_image(path, SIZE) for path in photos[1::2][:EVALUATION]])
     expected = model.predict(images, batch_size=25, verbose=0)
     second, best = np.sort(expected)[:, -2:].T
@@ -102,7 +106,7 @@ def variants_of(model, photos, folder):
 
 
 def rows(size, variants, clear, results, threads):
-    """Markdown rows of a size."""
+    """Yields the Markdown rows of a size."""
     for variant in variants:
         times = []
         for count in threads:

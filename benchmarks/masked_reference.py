@@ -1,6 +1,6 @@
-"""FCMAE's dense masked form in plain TensorFlow, as one writes it down from the paper. Frozen: a yardstick.
+"""FCMAE with a dense masked encoder in plain TensorFlow, written directly from the paper. A baseline: do not optimise.
 
-It takes the weights, the images and the masks of a `keras_cnv2.FCMAE` and must give its loss.
+It takes the weights, the images and the masks of a `keras_cnv2.FCMAE` and must return the same loss.
 """
 
 import tensorflow as tf
@@ -26,7 +26,7 @@ def grn(w, name, x):
 
 
 def block(w, name, x, visible=1.0):
-    """One residual block, `visible` a mask `(N, H, W, 1)`."""
+    """Computes one residual block; `visible` is a mask `(N, H, W, 1)`."""
     y = tf.nn.depthwise_conv2d(x * visible, w[f"{name}/dwconv/kernel"], (1, 1, 1, 1), "SAME")
     y = (y + w[f"{name}/dwconv/bias"]) * visible
     y = tf.nn.gelu(dense(w, f"{name}/pwconv1", layer_norm(w, f"{name}/norm", y)), approximate=False) * visible
@@ -41,13 +41,13 @@ def normalised_patches(images, patch):
 
 
 def loss(w, depths, images, hidden):
-    """FCMAE's loss.
+    """Computes FCMAE's loss.
 
     Args:
         w: Weights by name.
         depths: The encoder's blocks in each stage.
         images: Tensor `(N, H, W, 3)`, values in 0..255.
-        hidden: Tensor `(N, H / 32, W / 32)`, 1 = hidden.
+        hidden: Tensor `(N, H / 32, W / 32)`, 1 = masked.
     """
     images = (images / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     hidden = hidden[..., None]
@@ -65,7 +65,7 @@ def loss(w, depths, images, hidden):
 
 
 def train_step(fcmae):
-    """The function of images and masks that trains the weights of a compiled `FCMAE` and returns the loss."""
+    """Returns a function of images and masks that trains the weights of a compiled `FCMAE` and returns the loss."""
     variables = fcmae.trainable_variables
 
     @tf.function

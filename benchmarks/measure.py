@@ -1,4 +1,4 @@
-"""One idea: contestants take turns, so that a noisy neighbour disturbs all alike, and are compared round by round."""
+"""Fair timing: contestants take turns, so that other processes disturb all equally, and are compared round by round."""
 
 import statistics
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Turn:
-    """What one contestant took in one round.
+    """The measurement of one contestant in one round.
 
     Args:
-        contestant: Its name.
+        contestant: Name of the contestant.
         round: Int, from 0.
-        seconds: Of a call, the median of the turn.
-        peak: The peak of memory in bytes, if it can be measured.
-        others: Which share of the CPU's time all other processes had meanwhile, if it can be measured.
+        seconds: Median seconds of a call in this turn.
+        peak: Peak memory in bytes, if it can be measured.
+        others: Share of the CPU time that all other processes used meanwhile, if it can be measured.
     """
 
     contestant: str
@@ -25,7 +25,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some rounds, and between which values they lay."""
+    """Median, minimum and maximum of the values of some rounds."""
 
     median: float
     low: float
@@ -38,7 +38,7 @@ class Spread:
 
 
 def rotated(contestants, number):
-    """The dict in another order in every round, so that nobody always comes first."""
+    """Returns the dict in another order in every round, so that no contestant always comes first."""
     names = list(contestants)
     first = number % len(names)
     return {name: contestants[name] for name in names[first:] + names[:first]}
@@ -48,7 +48,7 @@ def take_turns(contestants, rounds):
     """Yields a `Turn` of every contestant in every round.
 
     Args:
-        contestants: {name: function that returns what a `Turn` holds after the round: seconds and so on}.
+        contestants: {name: function that returns the fields of a `Turn` from `seconds` on}.
         rounds: Int.
     """
     for number in range(rounds):
@@ -57,7 +57,7 @@ def take_turns(contestants, rounds):
 
 
 def ratios(turns, name, reference):
-    """`Spread` of how many times as long as `reference` the contestant `name` took, round by round."""
+    """Returns the `Spread`, over all rounds, of the ratio of the times of `name` and `reference`."""
     seconds = {(turn.contestant, turn.round): turn.seconds for turn in turns}
     rounds = sorted({turn.round for turn in turns})
     return Spread.of(seconds[name, number] / seconds[reference, number] for number in rounds)

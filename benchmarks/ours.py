@@ -1,4 +1,4 @@
-"""keras_cnv2 on TensorFlow, and its exports."""
+"""Contestants of keras_cnv2: on TensorFlow, and exported to LiteRT and ONNX."""
 
 import dataclasses
 import itertools
@@ -16,7 +16,7 @@ from benchmarks.graphs import graph
 
 
 def inference(task, folded=False):
-    """Logits; `folded` by `keras_cnv2.fold`."""
+    """Returns a function that computes logits; if `folded`, with a model from `keras_cnv2.fold`."""
     made = classifier(task)
     if folded:
         from keras_cnv2 import fold
@@ -26,7 +26,7 @@ def inference(task, folded=False):
 
 
 def litert(task):
-    """Logits of a LiteRT file in float32, with a thread for each core."""
+    """Returns a function that computes logits with a float32 LiteRT file, with one thread per core."""
     from ai_edge_litert.interpreter import Interpreter
 
     with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +46,7 @@ def litert(task):
 
 
 def onnx(task):
-    """Logits of an ONNX file in ONNX Runtime."""
+    """Returns a function that computes logits with an ONNX file in ONNX Runtime."""
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
@@ -63,11 +63,11 @@ def onnx(task):
 
 
 def _unknown():
-    """In place of a peak of memory: that of this process would be the conversion's."""
+    """Reports the peak memory as unknown: the peak of this process is that of the conversion."""
 
 
 def training(task, dtype=None):
-    """A step of `fit`, under a Keras dtype policy. Returns its loss."""
+    """Returns a function that makes a step of `fit` under a Keras dtype policy and returns its loss."""
     made = classifier(task, dtype)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     made.compile(keras_cnv2.LayerDecayAdamW(LEARNING_RATE, WEIGHT_DECAY, epsilon=EPSILON), loss)
@@ -76,7 +76,7 @@ def training(task, dtype=None):
 
 
 def small_pictures(task):
-    """A batch of small images as they are trained on, by the pipeline of `training` for arrays."""
+    """Returns a function that loads a batch of augmented small images with the array pipeline of `training`."""
     from training.data.images.arrays import Arrays, Split
     from training.data.images.augment import Augmentation
     from training.recipes.images import FINETUNING

@@ -1,6 +1,6 @@
-"""keras_cnv2 on JAX, for accelerators: compiled functions of states that stay on the device. No TensorFlow.
+"""Contestants of keras_cnv2 on JAX, for accelerators. Functions are compiled, and states stay on the device.
 
-The processes have KERAS_BACKEND=jax.
+Their processes have KERAS_BACKEND=jax and do not load TensorFlow.
 """
 
 import sys
@@ -16,13 +16,13 @@ from benchmarks.classifier import classifier
 
 
 def check_process():
-    """Raises unless this is JAX and nothing has loaded TensorFlow."""
+    """Raises an `AssertionError` unless the backend is JAX and TensorFlow is not loaded."""
     assert keras.backend.backend() == "jax", keras.backend.backend()
     assert "tensorflow" not in sys.modules
 
 
 def with_peak(run):
-    """`run`, which tells the peak of the device's memory where the device does."""
+    """Adds an attribute `peak` to `run`, which returns the device's peak memory, if the device reports it."""
     stats = jax.devices()[0].memory_stats()
     if stats:
         run.peak = lambda: jax.devices()[0].memory_stats()["peak_bytes_in_use"]
@@ -30,7 +30,7 @@ def with_peak(run):
 
 
 def inference(task, dtype="bfloat16"):
-    """Logits, all weights and all arithmetic in `dtype` but for the head's norm and GRN's statistics."""
+    """Returns a function that computes logits in `dtype`, except for the head's norm and GRN's statistics."""
     keras.config.set_dtype_policy(dtype)
     made = classifier(task)
     check_process()
@@ -41,13 +41,13 @@ def inference(task, dtype="bfloat16"):
 
 
 def _step(made, optimizer, loss_of, *inputs):
-    """A function without arguments that makes one optimizer step after the other and returns the loss.
+    """Returns a function without arguments; each call makes one optimizer step and returns the loss.
 
     Args:
         made: The model.
         optimizer: Keras optimizer.
         loss_of: Function of the model's outputs and the inputs.
-        *inputs: Arrays; the first is what the model is called with.
+        *inputs: Arrays; the first is the model's input.
     """
     check_process()
     optimizer.build(made.trainable_variables)
@@ -64,7 +64,7 @@ def _step(made, optimizer, loss_of, *inputs):
 
     step = jax.jit(step, donate_argnums=0)
     variables = made.trainable_variables, made.non_trainable_variables, optimizer.variables
-    # Copies: a step gives away the memory of the states it is given.
+    # Copies, because a step donates the memory of its input state.
     state = [[jnp.array(v.value) for v in group] for group in variables]
     inputs = jax.tree.map(jnp.asarray, inputs)
 
@@ -77,7 +77,7 @@ def _step(made, optimizer, loss_of, *inputs):
 
 
 def training(task, dtype="mixed_bfloat16"):
-    """A step of fine-tuning. Returns its loss."""
+    """Returns a function that makes a step of fine-tuning."""
     keras.config.set_dtype_policy(dtype)
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, WEIGHT_DECAY, epsilon=EPSILON)
 
@@ -88,12 +88,12 @@ def training(task, dtype="mixed_bfloat16"):
 
 
 def fcmae(task, encoder, dtype="mixed_bfloat16"):
-    """A step of pre-training with the visible or the dense encoder, both with the same masks. Returns its loss."""
+    """Returns a function that makes a step of pre-training with either encoder, both with the same masks."""
     keras.config.set_dtype_policy(dtype)
     backbone = keras_cnv2.ConvNeXtV2Backbone(depths=task.depths, dims=task.dims)
     made = keras_cnv2.FCMAE(backbone, task.image_size, encoder=encoder)
     rng = np.random.default_rng(3)
-    for variable in made.trainable_variables:  # initial values as small as they are would hide what differs
+    for variable in made.trainable_variables:  # the small initial values would hide differences
         kept = 1 if variable.path.endswith(("gamma", "norm/scale")) else 0
         width = np.prod(variable.shape[:-1]) if len(variable.shape) > 1 else 100
         variable.assign(kept + rng.standard_normal(variable.shape) / np.sqrt(width))
@@ -110,7 +110,7 @@ def fcmae(task, encoder, dtype="mixed_bfloat16"):
 
 
 def products(task, width, repeats=20):
-    """The rate of matrix products: `repeats` of (width, width) bfloat16 matrices, one after the other."""
+    """Returns a function that computes `repeats` products of (width, width) bfloat16 matrices, one after the other."""
     rng = np.random.default_rng(0)
     x, w = (jnp.asarray(rng.standard_normal((width, width)) / np.sqrt(width), "bfloat16") for _ in range(2))
 

@@ -1,6 +1,6 @@
-"""Results as CSV, every turn a row, and as a Markdown table made from it.
+"""Writes results as CSV, one row per turn, and as a Markdown table.
 
-python -m benchmarks.report FILE.csv ... prints the table of earlier runs, under the same conditions.
+python -m benchmarks.report FILE.csv ... prints the table of one or several earlier runs with equal conditions.
 """
 
 import argparse
@@ -28,7 +28,7 @@ COLUMNS = ("case", "images", "contestant", "round", "seconds", "peak_bytes", "ot
 
 
 def conditions():
-    """{name: value} of what the figures depend on: date, code, machine and packages."""
+    """Returns {name: value} of the conditions that results depend on: date, commit, machine and packages."""
     gpu = gpus()
     return {
         "date": datetime.date.today().isoformat(),
@@ -51,9 +51,9 @@ class Results:
     """The turns of all cases of a benchmark.
 
     Args:
-        title: What was measured, for people.
+        title: Title of the table.
         reference: Name of the contestant that the others are compared with.
-        conditions: Optional, as `conditions()` gives them, which is the default.
+        conditions_: Optional dict; by default `conditions()`.
     """
 
     def __init__(self, title, reference, conditions_=None):
@@ -63,11 +63,11 @@ class Results:
         self.cases = {}
 
     def add(self, case, images, turn):
-        """Adds a `Turn` of a case, whose calls take so many images each; 0 where a rate would say nothing."""
+        """Adds a `Turn` of a case. `images` is the number of images per call, or 0 if a rate has no meaning."""
         self.cases.setdefault((case, images), []).append(turn)
 
     def write(self, path):
-        """Writes the CSV: conditions as comments, then a row a turn."""
+        """Writes the CSV: conditions as comments, then one row per turn."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with open(path, "w", newline="") as file:
             head = {"title": self.title, "reference": self.reference, **self.conditions}
@@ -82,7 +82,7 @@ class Results:
 
     @classmethod
     def read(cls, *paths):
-        """What `write` wrote, of one or of several runs of a benchmark."""
+        """Reads files of `write`, from one or several runs of a benchmark under equal conditions."""
         results = None
         for path in paths:
             lines = Path(path).read_text().splitlines()
@@ -99,7 +99,7 @@ class Results:
         return results
 
     def table(self):
-        """Markdown: what was measured and on what, and a row for every contestant of every case."""
+        """Returns Markdown: title and conditions, then a row for every contestant of every case."""
         head = [f"{self.title}. " + ", ".join(f"{name} {value}" for name, value in self.conditions.items()), ""]
         names = f"| | ms (spread) | images/s | times {self.reference}'s time (spread) | peak memory, MB |"
         rows = [names, "|---|---|---|---|---|"]
@@ -109,7 +109,7 @@ class Results:
         return "\n".join([*head, *rows, *self._disturbance()])
 
     def _disturbance(self):
-        """How much of the CPU others had: ratios between implementations are no use where that was much."""
+        """Returns Markdown with other processes' share of the CPU: if it is large, ratios are not reliable."""
         shares = [turn.others for turns in self.cases.values() for turn in turns if turn.others is not None]
         if not shares:
             return []
@@ -126,7 +126,7 @@ class Results:
         return f"| {name} | {spread} | {rate} | {self._ratio(name, turns)} | {peak} |"
 
     def _ratio(self, name, turns):
-        """How many times the reference's time, where the case has the reference."""
+        """Formats the ratio to the reference's time; an empty string if the case has no reference."""
         if name == self.reference:
             return "1"
         if self.reference not in {turn.contestant for turn in turns}:

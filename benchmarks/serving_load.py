@@ -2,10 +2,9 @@
 
     python -m benchmarks.serving_load [--model atto] [--clients 1 8 32] [--requests 400] [--rounds 3]
 
-The server is benchmarks.serving_server, a stand-in for TensorFlow Serving with protocols in Python, in a process of its
-own; clients are threads of this process, on the same cores. The ratio between the rows is of use, the figures
-themselves are below what TensorFlow Serving does. Every request is one JPEG over gRPC, and every answer is compared
-with the model's.
+The server is benchmarks.serving_server, a substitute for TensorFlow Serving with protocols in Python, in a separate
+process. Clients are threads of this process, on the same cores. Only the ratios between rows are meaningful; TensorFlow
+Serving itself is faster. Every request is one JPEG over gRPC, and every answer is compared with the model's.
 """
 
 import contextlib
@@ -35,7 +34,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Load:
-    """What clients saw: seconds of each request, seconds of all together, and the server's memory after, in bytes."""
+    """The measurement of a load: seconds of each request, total seconds, the server's memory at the end in bytes."""
 
     latencies: list
     seconds: float
@@ -50,7 +49,7 @@ class Load:
 
 
 class Server:
-    """The stand-in in a process of its own. A context."""
+    """The substitute server in a separate process, which ends with this context."""
 
     def __init__(self, folder, *options):
         command = [sys.executable, "-m", "benchmarks.serving_server", str(folder), *options]
@@ -76,7 +75,7 @@ class Server:
         self._process.stdout.close()
 
     def memory(self):
-        """What it has in memory now, in bytes; 0 where that cannot be measured."""
+        """Returns the server's current memory in bytes; 0 if it cannot be measured."""
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
                 if line.startswith("VmRSS:"):
@@ -85,7 +84,7 @@ class Server:
 
 
 def jpeg_sender(port, timeout=60):
-    """A function that sends encoded pictures over gRPC and returns the probabilities `(N, classes)`."""
+    """Returns a function that sends encoded pictures over gRPC and returns probabilities `(N, classes)`."""
     import grpc
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -103,14 +102,14 @@ def jpeg_sender(port, timeout=60):
 
 
 def load(server, pictures, expected, requests, clients):
-    """Lets clients send single pictures in turn, all at the same time, and compares all answers.
+    """Lets concurrent clients send single pictures, one after the other, and checks all answers.
 
     Args:
         server: `Server`.
         pictures: Encoded pictures.
         expected: Array of their probabilities.
-        requests: Int, of all clients together.
-        clients: Int.
+        requests: Int, the number of requests of all clients together.
+        clients: Int, the number of clients.
 
     Returns:
         A `Load`.
@@ -145,7 +144,7 @@ def load(server, pictures, expected, requests, clients):
 
 
 def made_up_pictures():
-    """JPEG files of noise in different colours."""
+    """Returns JPEGs of smooth colour noise."""
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
@@ -155,7 +154,7 @@ def made_up_pictures():
 
 
 def build(name):
-    """A model of a published size with initial values, or "small", one of a few thousand weights."""
+    """Builds a model of a published size with initial weights; "small" is a model with a few thousand weights."""
     import keras
 
     import keras_cnv2
@@ -168,7 +167,7 @@ def build(name):
 
 
 def table(rows, rounds):
-    """Markdown of {(server, clients): list of `Load`}: medians of the rounds."""
+    """Returns a Markdown table of {(server, clients): list of `Load`}, with the medians of the rounds."""
     lines = ["| | clients | p50, ms | p99, ms | requests/s (spread) | memory, MB |", "|---|---|---|---|---|---|"]
     for (name, clients), loads in rows.items():
         p50, p99 = (statistics.median(each.percentile(percent) for each in loads) * 1e3 for percent in (50, 99))
@@ -180,7 +179,7 @@ def table(rows, rounds):
 
 
 def write_csv(path, rows):
-    """A row for each round, as the table's medians are made of."""
+    """Writes one row for each round, from which the table's medians are computed."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("server", "clients", "round", "p50_seconds", "p99_seconds", "requests_per_second", "memory"))
@@ -206,11 +205,11 @@ def main(argv=None):
     rows = {(name, clients): [] for clients in args.clients for name in SERVERS}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         version = export_serving(model, Path(folder) / "serving")
-        servers = {name: Server(version, *options) for name, options in SERVERS.items()}  # which start together
+        servers = {name: Server(version, *options) for name, options in SERVERS.items()}  # start in parallel
         for server in servers.values():
             stack.enter_context(server)
         for server in servers.values():
-            load(server, pictures, expected, 4 * max(args.clients), max(args.clients))  # warm
+            load(server, pictures, expected, 4 * max(args.clients), max(args.clients))  # warm-up
         for number in range(args.rounds):
             for clients in args.clients:
                 for name, server in rotated(servers, number).items():

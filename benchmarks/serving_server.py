@@ -1,9 +1,10 @@
-"""A stand-in for TensorFlow Serving, for tests and measurements on machines without it: Predict, metadata and status.
+"""A substitute for TensorFlow Serving, for tests and benchmarks on machines without it: Predict, metadata and status.
 
     python -m benchmarks.serving_server FOLDER [--batching] [--max-batch-size 32]
 
-serves the SavedModel in FOLDER over gRPC and REST at free ports of the loopback, prints these and ends when its
-standard input does. The model runs in TensorFlow's C++ runtime. The protocols are in Python, slower than the real ones.
+serves the SavedModel in FOLDER over gRPC and REST at free ports of the loopback interface, prints the ports, and ends
+when its standard input ends. The model runs in TensorFlow's C++ runtime. The protocols are implemented in Python and
+slower than the original ones.
 """
 
 import argparse
@@ -30,9 +31,9 @@ from tensorflow_serving.apis import (
 from benchmarks.serving_session import BatchingSession, SavedModelSession
 
 THREADS = 32
-# Of a message. TensorFlow Serving has the same for gRPC and none for REST.
+# Maximum size of a message in bytes. TensorFlow Serving has the same limit for gRPC and none for REST.
 MAX_BYTES = 2**31 - 1
-# Of a tensor that a request claims. TensorFlow Serving has no such limit.
+# Maximum size in bytes of a tensor that a request declares. TensorFlow Serving has no such limit.
 MAX_TENSOR = 2**28
 HTTP_STATUS = {
     tf.errors.INVALID_ARGUMENT: 400,
@@ -44,12 +45,12 @@ CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class ModelServer:
-    """Serves a SavedModel at free ports of the loopback. A context: it ends with it.
+    """Serves a SavedModel at free ports of the loopback interface until the end of this context.
 
     Args:
         session: `SavedModelSession` or `BatchingSession`.
-        name: Of the model.
-        version: Int.
+        name: Name of the model.
+        version: Int, version of the model.
     """
 
     def __init__(self, session, name="convnextv2", version=1):
@@ -112,7 +113,7 @@ class _Service(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 def _array(alias, tensor):
-    """A tensor of a request as an array."""
+    """Converts a tensor of a request to an array."""
     claimed = np.prod([float(dim.size) for dim in tensor.tensor_shape.dim])
     if claimed * tf.dtypes.as_dtype(tensor.dtype or 1).size > MAX_TENSOR:
         raise tf.errors.InvalidArgumentError(None, None, f"tensor parsing error: {alias}")
@@ -185,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _tensors(given, rows, infos):
-    """The inputs in a request in JSON, "instances" if `rows` or "inputs", as arrays."""
+    """Converts the inputs of a JSON request to arrays: "instances" if `rows`, else "inputs"."""
     if rows and given and isinstance(given[0], dict) and "b64" not in given[0]:
         given = {alias: [row[alias] for row in given] for alias in infos}
     if not isinstance(given, dict):
@@ -196,7 +197,7 @@ def _tensors(given, rows, infos):
 
 
 def _decoded(values):
-    """Nested lists with {"b64": ...} as bytes."""
+    """Decodes each {"b64": ...} in nested lists to bytes."""
     if isinstance(values, list):
         return [_decoded(value) for value in values]
     if isinstance(values, dict):
@@ -219,7 +220,7 @@ def main(argv=None):
     parser.add_argument("--batching", action="store_true")
     parser.add_argument("--max-batch-size", type=int, default=32)
     args = parser.parse_args(argv)
-    tf.get_logger().setLevel("ERROR")  # or it warns that sessions are old
+    tf.get_logger().setLevel("ERROR")  # hides the warning that sessions are deprecated
     session = SavedModelSession(args.folder)
     if args.batching:
         session = BatchingSession(session, args.max_batch_size)

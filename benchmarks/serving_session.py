@@ -1,4 +1,4 @@
-"""A SavedModel in a session of TensorFlow's C++ runtime, alone or behind batches as TensorFlow Serving makes them."""
+"""Runs a SavedModel in TensorFlow's C++ runtime, without batching or with the batching of TensorFlow Serving."""
 
 import queue
 import threading
@@ -13,8 +13,8 @@ import tensorflow as tf
 class SavedModelSession:
     """Runs the signatures of a SavedModel.
 
-    Inputs go to the runtime as they are: like TensorFlow Serving, and unlike `tf.compat.v1.Session.run`, this does not
-    compare them with the shapes in the signature.
+    Inputs are passed to the runtime unchanged. Like TensorFlow Serving, and unlike `tf.compat.v1.Session.run`, this
+    does not compare them with the shapes in the signature.
 
     Args:
         folder: Path of the SavedModel.
@@ -36,10 +36,10 @@ class SavedModelSession:
         return self._session._make_callable_from_options(options)
 
     def run(self, name, inputs):
-        """{alias: array} of inputs to {alias: array} of outputs of a signature.
+        """Runs a signature, from inputs {alias: array} to outputs {alias: array}.
 
         Raises:
-            tf.errors.OpError: If the names, dtypes or values are not what the signature takes.
+            tf.errors.OpError: If the names, dtypes or values do not match the signature.
         """
         signature = self._signature(name)
         if set(inputs) != set(signature.inputs):
@@ -66,7 +66,7 @@ def _invalid(message):
 
 @dataclass
 class Task:
-    """A request that waits for others."""
+    """A request that waits to be batched with others."""
 
     inputs: dict
     rows: int
@@ -77,19 +77,19 @@ CLOSED = Task({}, 0)
 
 
 class BatchingSession:
-    """Gathers concurrent calls of a signature into one, by the rules of TensorFlow Serving's batching.
+    """Combines concurrent calls of a signature into batches, by the rules of TensorFlow Serving's batching.
 
-    Requests stay whole, and are refused if larger than a batch. All of a batch must have the same shapes but for the
-    number of rows, or all fail; so they do with an error of the model's. Batches are filled up to an allowed size with
-    the first row of the last request.
+    Requests are not split; a request larger than a batch is refused. If the shapes in a batch differ in more than the
+    number of rows, or the model raises an error, all requests of the batch fail. Batches are padded to an allowed size
+    with copies of the first row of the last request.
 
     Args:
         session: `SavedModelSession`.
-        max_batch_size: Int, rows of a batch.
-        allowed: Ascending ints, the last of which is the largest batch; empty: all sizes.
+        max_batch_size: Int, the maximum number of rows in a batch.
+        allowed: Allowed batch sizes, ascending ints, the last of which is the largest batch; empty: all sizes.
         timeout: Float, seconds that a request waits for others.
-        waiting: Int, requests that may wait in a queue.
-        threads: Int, batches at the same time, of each signature.
+        waiting: Int, the maximum number of requests in a queue.
+        threads: Int, the number of parallel batches of each signature.
     """
 
     def __init__(self, session, max_batch_size, allowed=(), timeout=0.002, waiting=512, threads=2):
@@ -103,12 +103,12 @@ class BatchingSession:
         ]
         for thread in self._threads:
             thread.start()
-        self.batches = []  # the rows of each that was run
+        self.batches = []  # the number of rows of each batch that was run
 
     def run(self, name, inputs):
         """As `SavedModelSession.run`."""
         if name not in self._queues:
-            return self._session.run(name, inputs)  # which says what is wrong
+            return self._session.run(name, inputs)  # raises the error about an unknown signature
         sizes = {len(values) if values.ndim else None for values in inputs.values()}
         if len(sizes) != 1 or None in sizes:
             raise _invalid("Batching Run() input tensors must have equal 0th-dimension size")
@@ -136,7 +136,7 @@ class BatchingSession:
             task = task or self._queues[name].get()
 
     def _gather(self, name, task):
-        """The tasks of a batch, from its first one, and the one that no longer fits, if any."""
+        """Collects the tasks of a batch, given its first one. Returns them and the task that no longer fits, if any."""
         tasks, rows, until = [task], task.rows, time.monotonic() + self._timeout
         while rows < self._largest:
             try:
@@ -150,7 +150,7 @@ class BatchingSession:
         return tasks, None
 
     def _run(self, name, tasks):
-        """Yields the outputs of each task."""
+        """Runs a batch. Returns a list with the outputs of each task."""
         rows = sum(task.rows for task in tasks)
         padding = next((size for size in self._allowed if size >= rows), rows) - rows
         outputs = self._session.run(name, {alias: _merged(alias, tasks, padding) for alias in tasks[0].inputs})
@@ -162,7 +162,7 @@ class BatchingSession:
         ]
 
     def close(self):
-        """Ends the threads. The session stays open."""
+        """Ends the threads; the session stays open."""
         for name in self._queues:
             for _ in self._threads:
                 self._queues[name].put(CLOSED)

@@ -1,9 +1,9 @@
-"""A training step on images of 32 x 32 on the CPU, as a share of the rate of matrix products, beside PyTorch.
+"""A training step on 32 x 32 images on the CPU, compared with PyTorch and with the rate of matrix products.
 
     python -m benchmarks.small_images [--size atto] [--strides 1 2] [--batch 256] [--rounds 5]
 
-At stem stride 1 the first stage has as many positions as an image of 128 x 128 at stride 4. In the same rounds: one
-product of two large matrices, and a batch of the input pipeline.
+At stem stride 1, the first stage has as many positions as for a 128 x 128 image at stride 4. The same rounds measure
+one product of two large matrices, and a batch of the input pipeline.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ TORCH = "benchmarks.rivals.transformers_torch:training"
 PRODUCT = f"one product of {floor.WIDTH} x {floor.WIDTH}"
 PIPELINE = "keras_cnv2, a batch of the input pipeline"
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-# Losses of the first steps; rounding to 8 bits in every layer for bfloat16.
+# Number of first steps whose losses are compared, and tolerances; bfloat16 rounds to 8 bits in every layer.
 STEPS, TOLERANCES = 3, {"float32": 1e-4, "bfloat16": 0.02}
 
 
 def contestants(dtype):
-    """{name: Contestant}"""
+    """Returns {name: Contestant}."""
     return {
         REFERENCE: Contestant("benchmarks.ours:training", {"dtype": POLICIES[dtype]}),
         "transformers, eager, channels_last": Contestant(TORCH, {"dtype": dtype}),
@@ -35,7 +35,7 @@ def contestants(dtype):
 
 
 def shares(results, work):
-    """Markdown: what of the rate of one large product a step reaches, and what the input pipeline takes of a step.
+    """Returns Markdown with a step's rate, its ratio to one large product's rate, and the input pipeline's time share.
 
     Args:
         results: `Results` of all cases.

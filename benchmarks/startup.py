@@ -2,8 +2,8 @@
 
     python -m benchmarks.startup [--rounds 5]
 
-The first prediction is of one image, with all tracing and compiling; torch.compile finds what it compiled in an earlier
-process in its cache. All have the same weights and must give the same logits, but for keras.applications, whose
+The first prediction is of one image and includes tracing and compilation; torch.compile uses its cache from earlier
+processes. All contestants have the same weights and must output the same logits, except keras.applications, whose
 ConvNeXt is V1.
 """
 
@@ -24,7 +24,7 @@ CONTESTANTS = {
     **{name: each for name, each in inference.CONTESTANTS.items() if name != "matrix products alone"},
     V1: Contestant("benchmarks.rivals.keras_applications:inference", {"check": False}),
 }
-# Cases, and the phases of a `Worker` they take.
+# Cases, and the phases of a `Worker` that each consists of.
 CASES = {
     "building tiny and loading its weights": ("build",),
     "the first prediction, after that": ("first",),
@@ -46,7 +46,7 @@ print(*(end - start for start, end in zip(clock, clock[1:])))
 
 
 def time_ours(number):
-    """One fresh process of ours: yields the case and the `Turn` of each of its steps."""
+    """Times keras_cnv2 in a fresh process. Yields the case and the `Turn` of each of its steps."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     run = subprocess.run([sys.executable, "-c", OURS], capture_output=True, text=True, cwd=ROOT, env=environment)
     if run.returncode:

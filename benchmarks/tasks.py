@@ -1,4 +1,4 @@
-"""What contestants work on: an architecture, a batch of images, and weights that make every layer count."""
+"""The tasks of contestants: an architecture, a batch of images, and weights that make every layer affect the output."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-# All that `keras_cnv2.state_dict` writes: rivals take what suits them.
+# Weights are written under all namings of `keras_cnv2.state_dict`; each rival reads the one that suits it.
 NAMINGS = ("official", "timm", "transformers")
 
 
@@ -15,13 +15,13 @@ class Task:
     """One case of a benchmark.
 
     Args:
-        depths: Four ints, the blocks of each stage.
-        dims: Four ints, the channels of each stage.
-        batch: Int, images a call.
-        image_size: Int, their height and width.
-        stem_stride: Int, pixels of an image a position of the first stage in each direction.
-        classes: Int.
-        weights: Optional path of a folder as `write_weights` fills it; without, initial values are kept.
+        depths: Four ints, the number of blocks in each stage.
+        dims: Four ints, the number of channels in each stage.
+        batch: Int, the number of images in a call.
+        image_size: Int, height and width of the images in pixels.
+        stem_stride: Int, the stride of the stem in pixels.
+        classes: Int, the number of classes.
+        weights: Optional path of a folder with weights from `weights_writer`; `None` keeps the initial values.
     """
 
     depths: tuple[int, ...]
@@ -34,27 +34,27 @@ class Task:
 
     @classmethod
     def of(cls, size, batch, image_size=224):
-        """That of a published size."""
+        """Returns the task of a published size."""
         from keras_cnv2.sizes import get_size
 
         row = get_size(size)
         return cls(row.depths, row.dims, batch, image_size)
 
     def images(self):
-        """Float32 images `(N, H, W, 3)`, as if already normalised."""
+        """Returns random float32 images `(N, H, W, 3)` with the statistics of normalised images."""
         return np.random.default_rng(0).standard_normal((self.batch, self.image_size, self.image_size, 3), "float32")
 
     def labels(self):
         return np.random.default_rng(1).integers(0, self.classes, self.batch)
 
     def state_dict(self, naming):
-        """The weights under one of `NAMINGS`: {name: array}."""
+        """Returns the weights under one of `NAMINGS`: {name: array}."""
         with np.load(Path(self.weights, f"{naming}.npz")) as arrays:
             return dict(arrays)
 
 
 def products(task):
-    """The matrix products a forward pass cannot do without, all but the depthwise convolutions, in their order.
+    """Returns the matrix products of a forward pass, i.e. everything except the depthwise convolutions, in order.
 
     Returns:
         List of (rows, columns in, columns out).
@@ -70,16 +70,16 @@ def products(task):
 
 
 def multiply_accumulates(task):
-    """Those of a forward pass: the matrix products and the depthwise convolutions."""
+    """Returns the number of multiply-accumulates in a forward pass: matrix products and depthwise convolutions."""
     positions = [task.batch * (task.image_size // task.stem_stride // 2**stage) ** 2 for stage in range(4)]
     depthwise = sum(49 * depth * dim * n for depth, dim, n in zip(task.depths, task.dims, positions))
     return sum(math.prod(shape) for shape in products(task)) + depthwise
 
 
 def weights_writer(task):
-    """A contestant whose call writes made-up weights, under every naming, where the task wants them.
+    """A contestant whose call writes random weights, under every naming, into the task's folder.
 
-    Initial values would not do: GRN starts as the identity, and logits so small are equal to anything.
+    Initial values are not suitable: GRN starts as the identity, and logits would be so small that all were equal.
     """
     import keras_cnv2
 

@@ -1,9 +1,9 @@
-"""A training step on the CPU: forward, backward and AdamW, beside PyTorch.
+"""A training step on the CPU: forward, backward and AdamW, compared with PyTorch.
 
     python -m benchmarks.training_step [--sizes tiny atto] [--batches 8] [--rounds 7]
 
-All start from the same weights on the same images and labels; the losses of the first steps must agree. Every step but
-the first has gradients and AdamW behind it.
+All contestants start from the same weights, images and labels; the losses of the first steps must agree. From the
+second step on, losses also depend on gradients and AdamW.
 """
 
 from benchmarks import contest

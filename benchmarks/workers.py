@@ -1,9 +1,9 @@
-"""Contestants in processes of their own: one works, the others wait. `python -m benchmarks.workers` is such a process.
+"""Runs contestants in separate processes; one works while the others wait. `python -m benchmarks.workers` is such one.
 
-A contestant is a function, named "module:function", that takes a `Task` and settings, prepares all it can, and returns
-a function without arguments: every call does the work once and returns what came out as a NumPy array. Peaks of memory
-are those of the process, less what it had before it prepared, or what the function's attribute `peak` says, if it has
-one: a GPU's.
+A contestant is a function, named "module:function", that takes a `Task` and settings, prepares everything, and returns
+a function without arguments. Each call of the latter does the work once and returns the output as a NumPy array. Peak
+memory is that of the process, minus its memory before the preparation; or, e.g. for GPUs, the result of the function's
+attribute `peak`, if it has one.
 """
 
 import importlib
@@ -21,18 +21,18 @@ ROOT = Path(__file__).parent.parent
 
 
 class Missing(Exception):
-    """What a contestant imports is not there."""
+    """A package that a contestant imports is not installed."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """What to run, and how its process is set up.
+    """Describes a function to run and the set-up of its process.
 
     Args:
         function: "module:function".
-        settings: Keyword arguments of the function, beside the task.
-        environment: Variables of the process.
-        install: How to get what it needs, for whoever does not have it.
+        settings: Keyword arguments of the function, in addition to the task.
+        environment: Environment variables of the process.
+        install: Command that installs the packages it needs.
     """
 
     function: str
@@ -42,14 +42,14 @@ class Contestant:
 
 
 class Worker:
-    """A process with one contestant, ready to run. A context: the process ends with it.
+    """A process with one contestant, ready to run. As a context, it ends the process.
 
-    `phases` has the seconds of its start: "import", "build" and "first" (the first call, with all tracing and
-    compiling), and `outputs` a list of what the first calls returned.
+    `phases` holds the seconds of its start: "import", "build" and "first" (the first call, including tracing and
+    compilation); `outputs` is a list of the results of the first calls.
 
     Raises:
         Missing: If a package is not installed.
-        RuntimeError: If the contestant fails, with its traceback.
+        RuntimeError: If the contestant fails; the message is its traceback.
     """
 
     def __init__(self, contestant, task, calls=1):
@@ -67,7 +67,7 @@ class Worker:
             raise
 
     def turn(self, seconds=0.5):
-        """Runs for some time, at least once. Returns what a `benchmarks.measure.Turn` holds after the round."""
+        """Runs for some time, at least once. Returns the fields of a `benchmarks.measure.Turn` from `seconds` on."""
         return self._ask(seconds)
 
     def _ask(self, *message):
@@ -100,7 +100,7 @@ class Worker:
 
 
 def resident(peak=False, process="self"):
-    """Bytes of memory a process has, or had at most since `forget_peak`. `None` where Linux does not tell."""
+    """Returns a process's memory in bytes, or its peak since `forget_peak`. `None` if this is not Linux."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -110,7 +110,7 @@ def resident(peak=False, process="self"):
 
 
 def forget_peak(process="self"):
-    """From here on, `resident(peak=True)` counts anew."""
+    """Resets the peak of `resident(peak=True)`. Returns whether this is possible."""
     try:
         Path(f"/proc/{process}/clear_refs").write_text("5")
     except OSError:
@@ -119,12 +119,12 @@ def forget_peak(process="self"):
 
 
 def peak(run, before):
-    """The peak of memory of a contestant whose process had so much before it prepared."""
+    """Returns the peak memory of a contestant whose process had `before` bytes before the preparation."""
     return run.peak() if hasattr(run, "peak") else resident(peak=True) - before
 
 
 def cpu_seconds():
-    """Seconds that all cores together worked so far, for whomever, and that this process did. `None`: not Linux."""
+    """Returns the CPU seconds used so far by all processes on all cores, and by this process. `None` if not Linux."""
     try:
         user, nice, system, _, _, *interrupts = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
     except OSError:
@@ -133,7 +133,7 @@ def cpu_seconds():
 
 
 def others_share(before, after, seconds):
-    """The share of all cores' time that others had between two calls of `cpu_seconds`."""
+    """Returns the share of all cores' time that other processes used between two calls of `cpu_seconds`."""
     if before is None:
         return None
     (all_before, own_before), (all_after, own_after) = before, after
@@ -141,7 +141,7 @@ def others_share(before, after, seconds):
 
 
 def time_turn(run, seconds):
-    """Seconds of each call in a turn of about so many seconds; the first call fills the caches and is not timed."""
+    """Calls `run` for about `seconds`. Returns the seconds of each call except the first, which fills the caches."""
     run()
     times = []
     while not times or sum(times) < seconds:
@@ -175,7 +175,8 @@ def _turn(run, before, seconds):
 
 
 def main():
-    # Answers go where stdout went; what contestants print must not come between.
+    # Answers go to the original stdout. Stdout is redirected to stderr, so that prints of contestants do not mix with
+    # them.
     questions, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
 

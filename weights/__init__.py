@@ -1,1 +1,1 @@
-"""The model zoo: the table people read, the check of the published weights, and our own weights with their cards."""
+"""The model zoo: a table of all published weights, a check of them, and our own weights with their model cards."""

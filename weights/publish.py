@@ -1,9 +1,9 @@
-"""Makes published weights of finished runs of this project: a safetensors file in weights/, and its card.
+"""Publishes weights of finished runs of this project: writes a safetensors file and its model card into weights/.
 
 python -m weights.publish --tag cifar10 PRETRAINING FINETUNING
 
-The folders are those of the runs, in the order in which they were trained; the last one's classifier is published. It
-prints what the row in keras_cnv2/checkpoints/registry.py has to say.
+The arguments are the folders of the runs, in the order in which they were trained. The classifier of the last run is
+published. The command prints the values for the row in keras_cnv2/checkpoints/registry.py.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from keras_cnv2.sizes import size_of
 FOLDER = Path(__file__).parent
 LICENCE = "Apache-2.0"
 
-# What a run's folder does not know of its data.
+# Descriptions of data sets, which a run's folder does not contain.
 DATA = {
     "cifar10": (
         "CIFAR-10 (A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009): 32 x 32 photographs of "
@@ -66,7 +66,7 @@ model = keras_cnv2.ConvNeXtV2{title}(weights="{tag}")
 {licence}, like this project.
 """
 
-# Of a recipe: where it ran, and what is in the text already.
+# Entries of config.json that the card omits: they depend on the machine, or are in the card's text already.
 UNTOLD = {"kind", "data", "validation_share", "max_unreadable", "weights", "found", "versions", "system"}
 UNTOLD |= {"checkpoint_steps"}
 VERSIONS = ("tensorflow", "keras")
@@ -77,14 +77,14 @@ def publish(folders, tag):
 
     Args:
         folders: Paths of the runs.
-        tag: What the weights are called among those of their size; a key of `DATA`.
+        tag: Tag of the weights, unique among those of their size; a key of `DATA`.
 
     Returns:
-        Dict of what the registry's row says.
+        Dict of the values for the registry's row.
 
     Raises:
         FileNotFoundError: If a run is not finished, or the last one has no classifier.
-        ValueError: If the classifier is of none of the eight sizes.
+        ValueError: If the classifier does not have one of the eight published sizes.
     """
     runs = [_read(Path(folder)) for folder in folders]
     model = restore_model(Path(folders[-1]) / "classifier.keras")
@@ -130,12 +130,12 @@ def _card(model, runs, size, tag, row):
 
 
 def _read(folder):
-    """A run's configuration and figures."""
+    """Reads a run's configuration and metrics."""
     return tuple(json.loads((folder / name).read_text()) for name in ("config.json", "metrics.json"))
 
 
 def _recipe(config):
-    """All fields but those that are off."""
+    """Returns a Markdown table of the recipe's fields, without those that are off or in `UNTOLD`."""
     told = [name for name, value in config.items() if value is not None and value is not False and name not in UNTOLD]
     rows = "\n".join(f"| {name} | {_shown(config[name])} |" for name in told)
     return f"| {config['kind'].lower()} | |\n|---|---|\n{rows}"

@@ -45,7 +45,7 @@ needed. Top-1 is the accuracy on the dataset that the tag names.
 
 
 def table():
-    """The text of weights/README.md."""
+    """Returns the text of weights/README.md."""
     example = next(row for row in OFFICIAL if (row.size, row.image_size) == ("tiny", 384))
     licences = " and ".join(sorted({row.licence for row in OFFICIAL}))
     rows, own_rows = ("\n".join(map(line, rows)) for line, rows in ((_line, OFFICIAL), (_own_line, OURS)))
@@ -74,7 +74,7 @@ def _cells(row, *more):
 
 
 def _parameters(row):
-    """How many there are; a smaller stem's few less are not worth mentioning."""
+    """Returns the number of parameters. Ignores that a smaller stem has slightly fewer."""
     size = SIZES[row.size]
     norm, head = 2 * size.dims[-1], size.dims[-1] + 1
     classes = len(row.metadata["class_names"]) if row.has_head else 0

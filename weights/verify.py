@@ -2,7 +2,7 @@
 
 python -m weights.verify 000000039769.jpg
 
-With that picture of COCO val2017. Downloads 12 GB. `keras-cnv2 verify` does the same for chosen ones.
+The argument is this picture of COCO val2017. Downloads 12 GB. `keras-cnv2 verify` does the same for selected weights.
 """
 
 import sys

@@ -1,1 +1,1 @@
-"""Other implementations, one file each, with the functions of `benchmarks.ours`: a task to a function that runs it."""
+"""Other implementations, one file each. Like `benchmarks.ours`, they define contestants, see `benchmarks.workers`."""

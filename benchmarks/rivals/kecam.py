@@ -1,4 +1,4 @@
-"""keras_cv_attention_models' ConvNeXt V2, which wants Keras 2: its process has TF_USE_LEGACY_KERAS=1."""
+"""keras_cv_attention_models' ConvNeXt V2. It needs Keras 2, so its process has TF_USE_LEGACY_KERAS=1."""
 
 from keras_cv_attention_models.convnext import ConvNeXtV2
 
@@ -6,7 +6,7 @@ from benchmarks.graphs import graph
 
 
 def inference(task):
-    """Logits."""
+    """Returns a function that computes logits."""
     made = ConvNeXtV2(
         num_blocks=list(task.depths),
         out_channels=list(task.dims),
@@ -16,14 +16,14 @@ def inference(task):
         classifier_activation=None,
     )
     if task.weights:
-        # Both go through the layers in the same order.
+        # The weights of both have the same order.
         arrays = task.state_dict("official").values()
         made.set_weights([_of_keras(array, weight.name) for array, weight in zip(arrays, made.weights, strict=True)])
     return graph(made, task.images())
 
 
 def _of_keras(array, name):
-    """PyTorch's layout of a weight to that of the Keras weight called `name`."""
+    """Converts a weight from PyTorch's layout to that of the Keras weight called `name`."""
     if "depthwise" in name:
         return array.transpose(2, 3, 0, 1)
     if "grn" in name:

@@ -1,4 +1,4 @@
-"""keras.applications' ConvNeXtTiny. That is V1, which has no GRN: as much work, but other numbers."""
+"""keras.applications' ConvNeXtTiny. It is V1, without GRN: about the same amount of work, but other outputs."""
 
 import keras
 import numpy as np
@@ -9,7 +9,10 @@ TINY = ((3, 3, 9, 3), (96, 192, 384, 768))
 
 
 def inference(task, check=True):
-    """Logits of initial values, as no weights of ours fit. `check` compares them with those of its own `predict`."""
+    """Returns a function that computes logits with initial weights, as ours do not fit.
+
+    `check` compares its logits with those of `predict`.
+    """
     if (task.depths, task.dims) != TINY:
         raise ValueError(f"Of these sizes, keras.applications has tiny alone. Received: dims={task.dims}")
     made = keras.applications.ConvNeXtTiny(

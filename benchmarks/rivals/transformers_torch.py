@@ -1,4 +1,4 @@
-"""transformers' ConvNeXt V2, PyTorch: eager or compiled, in either layout, a thread for every core."""
+"""transformers' ConvNeXt V2 on PyTorch: eager or compiled, in either memory layout, with one thread per core."""
 
 import contextlib
 import os
@@ -10,13 +10,13 @@ from benchmarks.adamw import EPSILON, LEARNING_RATE, WEIGHT_DECAY
 
 
 def model(task, device="cpu", layout="channels_last"):
-    """The classifier with the weights of the task; `layout` is one of PyTorch's memory formats."""
+    """Returns the classifier with the weights of the task; `layout` is one of PyTorch's memory formats."""
     config = transformers.ConvNextV2Config(
         depths=list(task.depths),
         hidden_sizes=list(task.dims),
         num_labels=task.classes,
         patch_size=task.stem_stride,
-        layer_norm_eps=1e-6,  # of the last norm; the library's own 1e-12 is not the original's
+        layer_norm_eps=1e-6,  # of the last norm, as in the original model; the library's default is 1e-12
     )
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     made = transformers.ConvNextV2ForImageClassification(config)
@@ -32,19 +32,19 @@ def images(task, device="cpu", layout="channels_last"):
 
 
 def compiled(function, mode):
-    """`function` as it is (`None`), or compiled in one of torch.compile's modes for exactly these shapes."""
+    """Returns `function` unchanged for mode `None`, else compiled in a mode of torch.compile for fixed shapes."""
     return torch.compile(function, mode=mode, dynamic=False) if mode else function
 
 
 def with_peak(run, device):
-    """`run`, which tells the peak of the GPU's memory where there is one."""
+    """Adds an attribute `peak` to `run`, which returns the GPU's peak memory, if the device is a GPU."""
     if device == "cuda":
         run.peak = torch.cuda.max_memory_allocated
     return run
 
 
 def inference(task, mode=None, layout="channels_last", device="cpu", dtype="float32"):
-    """Logits."""
+    """Returns a function that computes logits."""
     made = model(task, device, layout).eval().to(getattr(torch, dtype))
     forward = compiled(lambda x: made(x).logits, mode)
     x = images(task, device, layout).to(getattr(torch, dtype))
@@ -57,7 +57,7 @@ def inference(task, mode=None, layout="channels_last", device="cpu", dtype="floa
 
 
 def training(task, mode=None, device="cpu", dtype="float32"):
-    """Forward, backward and AdamW, all weights in float32 and the arithmetic in `dtype`. Returns the loss."""
+    """Returns a function that makes a training step with AdamW, weights in float32, arithmetic in `dtype`."""
     made = model(task, device).train()
     figures = {"lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "eps": EPSILON}
     optimizer = torch.optim.AdamW(made.parameters(), fused=True, **figures)

@@ -6,7 +6,7 @@ from benchmarks.graphs import graph
 
 
 def inference(task):
-    """Logits."""
+    """Returns a function that computes logits."""
     made = ConvNeXtV2ImageClassify(
         depths=task.depths, projection_dim=task.dims, image_size=task.image_size, num_classes=task.classes
     )
