@@ -20,8 +20,8 @@ OWN, OTHERS = ("out", "score", "image_size"), ("top", "class_names")
 def add_arguments(parser):
     """Adds the options for detectors to the parser of `predict`."""
     group = parser.add_argument_group("with a detector")
-    group.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures with their boxes, as PNG")
-    group.add_argument("--score", type=float, help=f"least score of what is found, from 0 to 1 (default: {SCORE})")
+    group.add_argument("--out", type=Path, metavar="DIR", help="folder for copies of the images with boxes, as PNG")
+    group.add_argument("--score", type=float, help=f"minimum score of detections, from 0 to 1 (default: {SCORE})")
     group.add_argument("--image-size", type=int, help="side of the images in pixels (default: the model's)")
 
 

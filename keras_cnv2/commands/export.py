@@ -50,22 +50,22 @@ NOT_OF_DETECTORS = ("resize", "class_names", "top")
 def add_arguments(parser, weights_help):
     """Adds the arguments of the command to its parser."""
     parser.add_argument("model", metavar="MODEL", help=f"a size, or {weights_help}")
-    parser.add_argument("--weights", help=f"of a size: {weights_help} (default: imagenet)")
-    parser.add_argument("--to", required=True, choices=EXPORTS, help="what to make")
+    parser.add_argument("--weights", help=f"if MODEL is a size: {weights_help} (default: imagenet)")
+    parser.add_argument("--to", required=True, choices=EXPORTS, help="format")
     parser.add_argument("--out", type=Path, help="file or folder to write (default: named after the model)")
     add = partial(parser.add_argument, default=None)
     add("--image-size", type=int, help="side of the images in pixels (default: the model's)")
-    add("--resize", choices=RESIZES, help="how pictures become images (default: the model's way)")
-    add("--class-names", metavar="FILE", help="text file, one name a line (default: the model's)")
-    add("--top", type=int, help="classes that an answer names (default: 5)")
-    add("--input-dtype", choices=INPUT_DTYPES, help="of images (default: float32)")
+    add("--resize", choices=RESIZES, help="how image files are resized (default: as for the model)")
+    add("--class-names", metavar="FILE", help="text file, one name per line (default: the model's)")
+    add("--top", type=int, help="number of classes to name in an answer (default: 5)")
+    add("--input-dtype", choices=INPUT_DTYPES, help="dtype of images (default: float32)")
     add_reading_options(parser)  # for image files sent to the server, and those for int8 calibration
-    add("--name", help="of the model at the server (default: convnextv2)")
-    add("--version", type=int, help="of the model at the server (default: the next one)")
+    add("--name", help="name of the model on the server (default: convnextv2)")
+    add("--version", type=int, help="version of the model on the server (default: the next one)")
     add("--max-batch-size", type=int, help="images that the server computes at once (default: 32)")
-    add("--quantization", choices=QUANTIZATIONS[1:], help="of a LiteRT file's weights (default: none)")
-    add("--representative", nargs="+", metavar="IMAGE", help="pictures for int8: files, folders, glob patterns")
-    parser.add_argument("--overwrite", action="store_const", const=True, help="replace what is there")
+    add("--quantization", choices=QUANTIZATIONS[1:], help="quantization of a LiteRT file (default: none)")
+    add("--representative", nargs="+", metavar="IMAGE", help="images for int8: files, folders, glob patterns")
+    parser.add_argument("--overwrite", action="store_const", const=True, help="replace an existing file or folder")
 
 
 def run_export(args):
@@ -78,12 +78,12 @@ def run_export(args):
                 f"Received: --to {args.to}"
             )
     if args.model not in SIZES and args.weights:
-        raise ValueError(f"--weights is for a size; MODEL names weights itself. Received: MODEL {args.model}")
+        raise ValueError(f"--weights is only for a MODEL that is a size. Received: --weights with MODEL {args.model}")
     if args.to in SUFFIXES:  # these exports have no `overwrite` and always replace the file; `_check_free` checks it
         options.pop("overwrite", None)
     # The following checks also come before any download.
     if args.quantization == "int8" and not args.representative:
-        raise ValueError("int8 is calibrated with pictures: --representative PICTURES. Received: none")
+        raise ValueError("int8 is calibrated with images: give --representative IMAGES. Received: none")
     if args.representative:
         options["representative"] = pictures_at(args.representative)
     out = args.out or Path(without_suffix(Path(args.model).name) + SUFFIXES.get(args.to, f"_{args.to}"))
@@ -104,12 +104,12 @@ def run_export(args):
 
 def _check_of_detectors(options):
     if others := [f"--{name.replace('_', '-')}" for name in options if name in NOT_OF_DETECTORS]:
-        raise ValueError(f"Exports of detectors have no such options. Received: {', '.join(others)}")
+        raise ValueError(f"These options do not apply to detectors. Received: {', '.join(others)}")
 
 
 def _check_free(out, args):
     if args.to != "serving" and out.exists() and not args.overwrite:
-        raise FileExistsError(f"There is something already; --overwrite replaces it. Received: {out}")
+        raise FileExistsError(f"The output exists already; --overwrite replaces it. Received: {out}")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"There is no such folder to write to. Received: {out}")
 

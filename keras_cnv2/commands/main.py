@@ -82,12 +82,12 @@ def _parser():
     added.add_argument("name", help=f"a size, or {WEIGHTS}")
 
     added = command("predict", run_predict)
-    added.add_argument("images", nargs="+", metavar="IMAGE", help="picture, folder of pictures, or glob pattern")
-    added.add_argument("--model", choices=SIZES, help="size, where the tag leaves it open")
+    added.add_argument("images", nargs="+", metavar="IMAGE", help="image file, folder of image files, or glob pattern")
+    added.add_argument("--model", choices=SIZES, help="size of the model, if --weights is a tag without a size")
     added.add_argument("--weights", help=f"{WEIGHTS} (default: imagenet, of tiny if no --model is given)")
-    added.add_argument("--top", type=positive, help=f"classes to name (default: {TOP}); not of a detector")
+    added.add_argument("--top", type=positive, help=f"classes to name (default: {TOP}); not for detectors")
     added.add_argument(
-        "--class-names", metavar="FILE", help="text file, one name a line (default: the model's); not of a detector"
+        "--class-names", metavar="FILE", help="text file, one name per line (default: the model's); not for detectors"
     )
     added.add_argument("--json", action="store_true", help="print one JSON list and nothing else")
     add_reading_options(added)
@@ -96,15 +96,15 @@ def _parser():
     added = command("convert", run_convert)
     added.add_argument("source", metavar="IN", help=WEIGHTS)
     added.add_argument("target", metavar="OUT", type=Path, help="path of a .safetensors, .keras or .weights.h5 file")
-    added.add_argument("--naming", choices=NAMINGS, help="of .safetensors (default: official)")
-    added.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+    added.add_argument("--naming", choices=NAMINGS, help="names of weights in .safetensors files (default: official)")
+    added.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
     export_command.add_arguments(command("export", export_command.run_export), WEIGHTS)
 
     added = command("verify", run_verify)
     added.add_argument("image", metavar="IMAGE", help="000000039769.jpg of COCO val2017")
-    added.add_argument("--weights", nargs="+", help=f"each a {WEIGHTS} (default: all that have published logits)")
-    added.add_argument("--logits", nargs="+", type=float, help="what to expect (default: the published ones)")
+    added.add_argument("--weights", nargs="+", help=f"for each: {WEIGHTS} (default: all that have published logits)")
+    added.add_argument("--logits", nargs="+", type=float, help="expected logits (default: the published ones)")
     return parser
 
 
@@ -186,7 +186,7 @@ def _check_size(model, name):
     size = SIZES[name]
     found = getattr(model, "depths", None), getattr(model, "dims", None)
     if found != (size.depths, size.dims):
-        raise ValueError(f"The weights are of depths {found[0]}, dims {found[1]}. Received: --model {name}")
+        raise ValueError(f"The weights have depths {found[0]} and dims {found[1]}. Received: --model {name}")
 
 
 def run_convert(args):
@@ -195,7 +195,7 @@ def run_convert(args):
         raise ValueError(f"IN is a Keras file already. Received: {args.source}")
     check_target(args.target)
     if args.target.exists() and not args.overwrite:
-        raise FileExistsError(f"There is a file already; --overwrite replaces it. Received: {args.target}")
+        raise FileExistsError(f"The file exists already; --overwrite replaces it. Received: {args.target}")
     save = _writer(args.target, args.naming)
     model = restore_model(args.source)
     save(model)

@@ -29,12 +29,12 @@ def add_reading_options(parser):
         "--exif-orientation",
         type=_true_or_false,
         metavar="true|false",
-        help="whether pictures are turned as their EXIF data say (default: true)",
+        help="whether images are rotated according to their EXIF data (default: true)",
     )
     parser.add_argument(
         "--max-pixels",
         type=positive,
-        help=f"height times width of the largest picture to decode (default: {MAX_PIXELS})",
+        help=f"height times width of the largest image to decode (default: {MAX_PIXELS})",
     )
 
 
@@ -88,7 +88,7 @@ def pictures_at(arguments):
     """
     paths = [*find_pictures(arguments)]
     if not any(map(os.path.exists, paths)):
-        raise FileNotFoundError(f"No pictures there. Received: {' '.join(map(str, arguments))}")
+        raise FileNotFoundError(f"No image files found. Received: {' '.join(map(str, arguments))}")
     return paths
 
 
@@ -136,12 +136,13 @@ def check_classifier(model):
     """Raises a `ValueError` unless a model returns one row of values per image and takes one or three channels."""
     if classes_of(model) is None:
         raise ValueError(
-            "These weights have no classes: they are an encoder's, or of a model with other outputs than one row an "
-            f"image. Received: a {type(model).__name__}"
+            "These weights have no classes: the model is an encoder, or does not return one row per image. "
+            f"Received: a {type(model).__name__}"
         )
     if model.input_shape[-1] not in PICTURE_CHANNELS:
         raise ValueError(
-            f"Pictures have one or three channels, the model has others. Received: input_shape={model.input_shape}"
+            "Image files have one or three channels, but the model takes another number. "
+            f"Received: input_shape={model.input_shape}"
         )
 
 
@@ -155,7 +156,7 @@ def read_class_names(path):
     try:
         return Path(path).read_text("utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"Names of classes are in a text file (UTF-8), one a line. Received: {path}") from error
+        raise ValueError(f"Class names must be in a text file (UTF-8), one per line. Received: {path}") from error
 
 
 def _try_to_load(path, model, reading):

@@ -71,7 +71,7 @@ class Detector(keras.Model):
         # that are read below.
         if not isinstance(getattr(retinanet, "label_encoder", None), AnchorTargets):
             raise ValueError(
-                f"retinanet must be what keras_cnv2.detection.retinanet made. Received: retinanet={retinanet!r}"
+                f"retinanet must be a model made by keras_cnv2.detection.retinanet. Received: retinanet={retinanet!r}"
             )
         super().__init__(name=name, dtype="float32")
         if nms not in NMS:

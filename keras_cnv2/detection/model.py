@@ -152,7 +152,7 @@ def _check(backbone, anchor_sizes):
     is_list = isinstance(anchor_sizes, (tuple, list)) and len(anchor_sizes) == len(STRIDES)
     if not is_list or not all(map(_is_size, anchor_sizes)):
         raise ValueError(
-            f"anchor_sizes must be {len(STRIDES)} positive numbers, one a level. Received: {anchor_sizes!r}"
+            f"anchor_sizes must be {len(STRIDES)} positive numbers, one per level. Received: {anchor_sizes!r}"
         )
 
 

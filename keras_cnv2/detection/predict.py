@@ -44,7 +44,7 @@ def image_size_for(retinanet, image_size=None):
         given = sides - {None}
         raise ValueError(
             f"image_size must be a multiple of {MULTIPLE}"
-            + (f" that the backbone's images of {given} pixels allow" if given else "; the backbone's images have any")
+            + (f" and match the backbone's image size, {given}" if given else "; the backbone takes images of any size")
             + f". Received: image_size={image_size!r}"
         )
     return int(image_size)

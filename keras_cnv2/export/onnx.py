@@ -104,7 +104,7 @@ def _check(model, path, resize):
         import onnxruntime  # noqa: F401
         import tf2onnx  # noqa: F401
     except ImportError as error:
-        raise ExportError(f'ONNX is made with other packages: pip install "keras_cnv2[onnx]" ({error})') from error
+        raise ExportError(f'Export to ONNX needs more packages: pip install "keras_cnv2[onnx]" ({error})') from error
 
 
 def _convert(model, shape, path):

@@ -41,9 +41,8 @@ def check_exportable(model):
     """Raises a `ValueError` unless the model is a classifier, a backbone, or a user's model on one, of images."""
     if is_segmenter(model) or is_detector(model):
         raise ValueError(
-            "Segmentation and detection models become SavedModels alone, by export_saved_model and "
-            "detection.export_detector. "
-            f"Received: model={model!r}"
+            "Segmentation and detection models can only be exported as SavedModels: use export_saved_model or "
+            f"detection.export_detector. Received: model={model!r}"
         )
     stem_of(model)
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
@@ -73,7 +72,7 @@ def labels_of(model, names=None):
         labels = ("background", *names) if names and classes == 1 else labels
     elif isinstance(model, FCMAE) or classes_of(model) is None:
         if names is not None:
-            raise ValueError(f"class_names are for models with a row of classes. Received: model={model!r}")
+            raise ValueError(f"class_names are for models that return one row of classes. Received: model={model!r}")
         return None
     elif "scores" in named_outputs(model) and not (names or getattr(model, "class_names", None)):
         return None
@@ -86,7 +85,7 @@ def one_line_each(labels):
     """Returns the labels. Raises a `ValueError` unless each is one line of text: they become the lines of a file."""
     for label in labels:
         if not isinstance(label, str) or len(label.splitlines()) != 1 or not _is_unicode(label):
-            raise ValueError(f"Names of classes are text of one line each, to be exported. Received: {label!r}")
+            raise ValueError(f"Class names must be text of one line each, to be exported. Received: {label!r}")
     return labels
 
 
@@ -139,7 +138,7 @@ def image_sides(model, image_size):
     fits = is_positive_int(image_size) and image_size >= smallest
     if not fits or any(side not in (None, image_size) for side in known):
         raise ValueError(
-            f"image_size must be an int from {smallest} on that the model's images of {known} pixels allow. "
+            f"image_size must be an int of at least {smallest} that fits the model's input height and width, {known}. "
             f"Received: image_size={image_size!r}"
         )
     return image_size, image_size
@@ -174,8 +173,9 @@ def check_float32(model):
     others = compute_dtypes(model) - {"float32"}
     if others:
         raise ValueError(
-            "The model must be in float32: load its weights into one, or write it with `keras-cnv2 convert` as "
-            f".safetensors, which has no dtype policy, and export that. Received: layers in {', '.join(others)}"
+            "The model must be in float32: load its weights into a float32 model, or convert it with `keras-cnv2 "
+            "convert` to .safetensors, which has no dtype policy, and export that. "
+            f"Received: layers in {', '.join(others)}"
         )
 
 

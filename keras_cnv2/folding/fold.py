@@ -53,13 +53,13 @@ def fold(model: keras.Model) -> keras.Model:
     layers = [*_layers(model)]
     if not any(isinstance(layer, ConvNeXtV2Block) for layer in layers):
         raise ValueError(
-            "fold takes functional and sequential models that hold a ConvNeXtV2Block (of an FCMAE: its backbone). "
-            f"Received: model={model!r}"
+            "fold takes functional and sequential models that contain a ConvNeXtV2Block; for an FCMAE give its "
+            f"backbone. Received: model={model!r}"
         )
     if modes := quantized_as(model):
         raise ValueError(
-            "fold, and exports to LiteRT and ONNX, take models that are not quantized yet: export the model before "
-            "model.quantize, to LiteRT with quantization='int8'; a SavedModel takes it as it is. "
+            "fold and the exports to LiteRT and ONNX do not take quantized models. Export the model before "
+            "model.quantize (to LiteRT with quantization='int8'), or export the quantized model as a SavedModel. "
             f"Received: model={model.name!r}, quantized as {', '.join(modes)}"
         )
     return _fold(model)

@@ -82,14 +82,14 @@ def _check_probabilities(probabilities, activation):
     wrong = probabilities[~((probabilities >= -ROUNDING) & (probabilities <= 1 + ROUNDING))]
     if wrong.size:
         raise ValueError(
-            "Probabilities are numbers in 0..1: give those of a model with softmax or sigmoid (one with "
-            "classifier_activation=None gives logits), and with finite weights. "
+            "Probabilities must be numbers in 0..1: use a model with softmax or sigmoid (with "
+            "classifier_activation=None it returns logits) and finite weights. "
             f"Received: {wrong.size} others, such as {wrong[0]}"
         )
     sums = probabilities.sum(axis=1)
     off = sums[np.abs(sums - 1) > OFF]
     if activation == "softmax" and probabilities.shape[1] > 1 and off.size:
         raise ValueError(
-            'The probabilities of an image add up to 1; where each stands for itself, give activation="sigmoid". '
-            f"Received: {off.size} rows that do not, such as one of the sum {off[0]:.4g}"
+            'The probabilities of an image must add up to 1; if they are independent, give activation="sigmoid". '
+            f"Received: {off.size} rows that do not, such as one with the sum {off[0]:.4g}"
         )

@@ -33,8 +33,8 @@ SMALL_RANGE = 2**14
 HEADER = 54
 
 # Error messages for files that are not read.
-PALETTE = "BMP files with a palette are not read, save it as PNG"
-NO_PICTURE = "Not a JPEG, PNG, BMP, WebP or GIF picture, or a damaged one, or too large"
+PALETTE = "BMP files with a palette are not supported: save the image as PNG"
+NO_PICTURE = "Not a JPEG, PNG, BMP, WebP or GIF image, or a damaged one, or too large"
 
 
 def default_resize(size):
@@ -145,8 +145,9 @@ def small_range(contents):
     if high - low >= SMALL_RANGE:
         return None
     return (
-        f"is a PNG of 16 bits that uses {low} to {high} of 0 to 65535: {high // 256 - low // 256 + 1} of 256 grey "
-        "levels remain of it. Stretch its values, or train on arrays, in an .npz file"
+        f"is a PNG of 16 bits with values from {low} to {high} (of 0 to 65535): after conversion to 8 bits, only "
+        f"{high // 256 - low // 256 + 1} of 256 grey levels remain. Stretch its values, or train on arrays in an .npz "
+        "file"
     )
 
 
@@ -181,7 +182,7 @@ class Reading(NamedTuple):
         is_right = (tf.minimum(height, width) > 0) & (
             self.needed(height, width, orientation, size) <= pixel_limit(self.max_pixels)
         )
-        check = tf.debugging.Assert(is_right, [f"No picture, or one of more than {self.max_pixels} pixels"])
+        check = tf.debugging.Assert(is_right, [f"Not an image, or one of more than {self.max_pixels} pixels"])
         with tf.control_dependencies([check]):
             return tf.identity(contents)
 

@@ -83,6 +83,6 @@ def _check_backbone(backbone):
     sides = backbone.input_shape[1:3]
     if any(side is None or side % total_stride(4) for side in sides):
         raise ValueError(
-            "DeepLabV3+ enlarges maps by whole factors: give the backbone an input_shape whose height and width 32 "
-            f"divides. Received: input_shape={tuple(backbone.input_shape[1:])}"
+            "DeepLabV3+ resizes feature maps by whole factors: give the backbone an input_shape whose height and width "
+            f"are multiples of {total_stride(4)}. Received: input_shape={tuple(backbone.input_shape[1:])}"
         )

@@ -63,7 +63,7 @@ class Segmenter:
     ):
         self.window = None if window is None else _sides("window", window)
         if stride is not None and window is None:
-            raise ValueError(f"A stride is that of a window. Received: stride={stride!r} with window=None")
+            raise ValueError(f"A stride is only allowed with a window. Received: stride={stride!r}, window=None")
         if window is not None:
             # At least one pixel, and no gaps.
             self.stride = (
@@ -72,7 +72,7 @@ class Segmenter:
             if any(step > side for step, side in zip(self.stride, self.window)):
                 raise ValueError(f"stride must be at most the window, {self.window}. Received: stride={stride!r}")
         if not isinstance(scales, (tuple, list)) or not scales or not all(scale > 0 for scale in scales):
-            raise ValueError(f"scales must be positive numbers, one at least. Received: scales={scales!r}")
+            raise ValueError(f"scales must be a list of at least one positive number. Received: scales={scales!r}")
         self.scales = tuple(scales)
         self.flip = flip
         self._only_size = _only_size(model)
@@ -105,7 +105,7 @@ class Segmenter:
         height, width = self._only_size
         window = height if height == width else (height, width)
         return ValueError(
-            f"The model takes images of {height} x {width} alone: give window={window}. Received: {received}"
+            f"The model only takes images of {height} x {width}: give window={window}. Received: {received}"
         )
 
     def _view(self, images, scale, mirrored, size):

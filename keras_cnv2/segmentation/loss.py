@@ -84,6 +84,6 @@ def check_weights(weights, count):
     is_one_each = len(sizes) == 1 or (len(sizes) == 2 and sizes[1] in (1, None))
     if sizes and not (is_one_each and (None in (sizes[0], count) or sizes[0] == count)):
         raise ValueError(
-            f"sample_weight must be one number an image, of shape (N,) or (N, 1), N = {count}; a pixel that is not to "
-            f"count has the label `ignore_label`. Received: sample_weight of shape {sizes}"
+            f"sample_weight must be one number per image, of shape (N,) or (N, 1), N = {count}; to ignore single "
+            f"pixels, give them the label `ignore_label`. Received: sample_weight of shape {sizes}"
         )

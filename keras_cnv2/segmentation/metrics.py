@@ -100,8 +100,8 @@ class ConfusionMatrix(keras.metrics.Metric):
         *counts, others = (high << BITS) + low
         if others:
             raise ValueError(
-                f"Labels and predictions must be from 0 to {self._labels - 1}, labels else {self.ignore_label} where "
-                f"they are to be ignored. Received: {others} pixels of others"
+                f"Labels and predictions must be from 0 to {self._labels - 1}; a label may also be "
+                f"ignore_label={self.ignore_label}. Received: {others} pixels with other values"
             )
         return np.reshape(counts, (self._labels, self._labels))
 

@@ -169,8 +169,8 @@ def last_levels(backbone):
         levels = {level: backbone.get_layer(name).output for level, name in names.items()}
     if not isinstance(backbone, keras.Function) or len(levels) < 2:
         raise ValueError(
-            "The backbone must be a functional model with levels in pyramid_outputs or pyramid_level_inputs, two at "
-            f"least. Received: backbone={backbone!r} with levels {[*levels]}"
+            "The backbone must be a functional model with at least two levels in pyramid_outputs or "
+            f"pyramid_level_inputs. Received: backbone={backbone!r} with levels {[*levels]}"
         )
     return [levels[level] for level in sorted(levels, key=lambda level: int(level[1:]))[-LEVELS:]]
 

@@ -101,13 +101,13 @@ def test_image_size_of_the_model(tmp_path, pictures, capsys):
     command = ["predict", str(pictures[0]), "--weights", str(tmp_path / "a.keras"), "--json"]
     assert main(command) == 0
     assert main([*command, "--image-size", "96"]) == 1
-    assert "image_size must be a multiple of 32 that the backbone's images" in capsys.readouterr().err
+    assert "image_size must be a multiple of 32 and match the backbone's image size" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "image_size must be a multiple of 32; the backbone's images have any. Received: image_size=None"),
+        ([], "image_size must be a multiple of 32; the backbone takes images of any size. Received: image_size=None"),
         (["--image-size", "33"], "image_size must be a multiple of 32; .* Received: image_size=33"),
         (["--image-size", "64", "--score", "1.5"], "score"),
         (["--image-size", "64", "--top", "3"], "--top is for classifiers, which this model is not"),

@@ -148,9 +148,9 @@ def test_serving(run, weights, tmp_path):
     [
         (["--to", "onnx", "--quantization", "int8"], "--quantization is an option of --to litert. Received: --to onnx"),
         (["--to", "litert", "--top", "3"], "--top is an option of --to saved_model and serving"),
-        (["--to", "onnx", "--weights", "imagenet"], "MODEL names weights itself"),
-        (["--to", "litert", "--quantization", "int8"], "calibrated with pictures: --representative"),
-        (["--to", "litert", "--representative", "none*"], "No pictures there. Received: none*"),
+        (["--to", "onnx", "--weights", "imagenet"], "--weights is only for a MODEL that is a size"),
+        (["--to", "litert", "--quantization", "int8"], "calibrated with images: give --representative"),
+        (["--to", "litert", "--representative", "none*"], "No image files found. Received: none*"),
         (["--to", "onnx", "--out", "none/it.onnx"], "There is no such folder"),
     ],
 )
@@ -178,8 +178,8 @@ def test_detectors(tmp_path, capsys):
     tiny().save(tmp_path / "detector.keras")
     command = ["export", str(tmp_path / "detector.keras"), "--image-size", "64", "--out", str(tmp_path / "exported")]
     assert main([*command, "--to", "saved_model", "--resize", "crop"]) == 1
-    assert "Exports of detectors have no such options. Received: --resize" in capsys.readouterr().err
+    assert "These options do not apply to detectors. Received: --resize" in capsys.readouterr().err
     assert main([*command, "--to", "saved_model"]) == 0
     assert "boxes" in tf.saved_model.load(str(tmp_path / "exported")).signatures["serving_default"].structured_outputs
     assert main([*command[:-1], str(tmp_path / "it.onnx"), "--to", "onnx"]) == 1
-    assert "become SavedModels alone" in capsys.readouterr().err
+    assert "can only be exported as SavedModels" in capsys.readouterr().err

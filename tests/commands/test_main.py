@@ -93,7 +93,7 @@ class TestPredict:
             "error: There is no weights file at this path. Received: '\\x1b[2J.pt'\n",
         )
         _, _, err = run("predict", "\x1b[2J.jpg", "--weights", FILE)
-        assert err == "error: No pictures there. Received: ?[2J.jpg\n"
+        assert err == "error: No image files found. Received: ?[2J.jpg\n"
 
     def test_same_as_the_model(self, run, pictures):
         code, out, _ = run("predict", "photos/a.jpg", "--weights", FILE, "--json", "--top", 10)
@@ -208,7 +208,7 @@ class TestPredict:
         received = {row["name"]: row["probability"] for row in json.loads(out)[0]["predictions"]}
         assert received == pytest.approx(expected, rel=1e-3)
         Path("names.txt").write_bytes(b"\xff\xfe")
-        assert "text file (UTF-8), one a line. Received: names.txt" in run(*arguments)[2]
+        assert "text file (UTF-8), one per line. Received: names.txt" in run(*arguments)[2]
         code, *_ = run("convert", "head.keras", "encoder.safetensors")
         assert code == 0
         again = restore_model("encoder.safetensors")
@@ -221,7 +221,7 @@ class TestPredict:
         model.save("m.keras")
         code, out, err = run("predict", "photos/a.jpg", "--weights", "m.keras", "--json")
         assert (code, out) == (1, "")
-        assert "error: Probabilities are numbers in 0..1" in err
+        assert "error: Probabilities must be numbers in 0..1" in err
 
     def test_thousand_classes_without_names_are_imagenets(self, run, pictures):
         model = keras_cnv2.ConvNeXtV2((1, 1, 1, 1), (4, 4, 4, 4))
@@ -281,11 +281,11 @@ class TestPredict:
         (tmp_path / "empty").mkdir()
         code, out, err = run("predict", "empty", "--weights", FILE, "--json")
         assert (code, out) == (1, "")
-        assert "error: No pictures there. Received: empty" in err
+        assert "error: No image files found. Received: empty" in err
 
     def test_pictures_come_before_downloads(self, run, monkeypatch):
         monkeypatch.setattr("keras_cnv2.commands.main.restore_model", lambda *_: pytest.fail("downloads"))
-        assert "No pictures there" in run("predict", "none*", "--model", "huge")[2]
+        assert "No image files found" in run("predict", "none*", "--model", "huge")[2]
 
     @pytest.mark.parametrize("size", [[], ["--model", "tiny"]])
     @pytest.mark.parametrize("name", ["timm_fcmae.safetensors", "official_fcmae_sparse.pt"])
@@ -298,7 +298,7 @@ class TestPredict:
         classifier(input_shape=(None, None, 4)).save("m.keras")
         code, _, err = run("predict", "photos", "--weights", "m.keras")
         assert code == 1
-        assert "error: Pictures have one or three channels" in err
+        assert "error: Image files have one or three channels" in err
 
     def test_names_do_not_steer_the_terminal(self, run, pictures):
         keras_cnv2.save_checkpoint(classifier(class_names=["\x1b[2J"] * 10), "m.safetensors")

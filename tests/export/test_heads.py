@@ -223,12 +223,12 @@ class TestErrors:
 
     def test_names_of_what_has_no_classes(self, several, tmp_path):
         for model in (several, shared_backbone()):
-            with pytest.raises(ValueError, match="class_names are for models with a row of classes"):
+            with pytest.raises(ValueError, match="class_names are for models that return one row of classes"):
                 keras_cnv2.export_saved_model(model, tmp_path / "it", class_names=["a"])
 
     @pytest.mark.parametrize("name", ["", "a\nb", "a\x85b", "\ud800", b"a", 1, None])
     def test_names_that_are_no_text_of_one_line(self, name):
-        with pytest.raises(ValueError, match="Names of classes are text of one line each.*Received: "):
+        with pytest.raises(ValueError, match="Class names must be text of one line each.*Received: "):
             labels_of(shared_classifier(), [*NAMES[:-1], name])
 
     def test_weights_that_are_no_numbers(self, tmp_path):

@@ -90,7 +90,7 @@ class TestDecodePredictions:
     def test_rows_that_do_not_add_up(self):
         nearly = PROBABILITIES + np.float32([0.009, 0, 0])
         assert only_names(decode_predictions(nearly, 1, NAMES)) == [["b"], ["a"]]
-        with pytest.raises(ValueError, match="add up to 1.*Received: 2 rows that do not, such as one of the sum 1.02"):
+        with pytest.raises(ValueError, match="must add up to 1.*Received: 2 rows .* with the sum 1.02"):
             decode_predictions(PROBABILITIES + np.float32([0.02, 0, 0]), 1, NAMES)
         independent = decode_predictions([[0.9, 0.8, 0.1]], 2, NAMES, activation="sigmoid")
         assert only_names(independent) == [["a", "b"]]

@@ -234,7 +234,7 @@ class TestSixteenBits:
 
     def test_a_small_part_of_the_range(self, tmp_path):
         """As microscopes and X-rays have it: of 12 bits, 16 grey levels are left."""
-        with pytest.warns(UserWarning, match="xray.png is a PNG of 16 bits that uses 0 to 4095 .*: 16 of 256"):
+        with pytest.warns(UserWarning, match="xray.png is a PNG of 16 bits with values from 0 to 4095 .*: .* 16 of"):
             assert load_image(self.write(tmp_path / "xray.png", 4095), 64, "squash").max() == 15
 
     def test_all_of_it(self, tmp_path):

@@ -186,7 +186,7 @@ class TestAModelOfOneSize:
 
     @pytest.mark.parametrize("arguments", [{"window": 16}, {"scales": (0.5, 1.0)}, {"window": (24, 16)}])
     def test_other_views(self, model, arguments):
-        with pytest.raises(ValueError, match=r"of 16 x 24 alone: give window=\(16, 24\)\. Received: "):
+        with pytest.raises(ValueError, match=r"only takes images of 16 x 24: give window=\(16, 24\)\. Received: "):
             Segmenter(model, **arguments)
 
     @pytest.mark.backends

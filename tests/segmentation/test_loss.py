@@ -89,7 +89,7 @@ def test_weights_of_images(weights):
 def test_weights_of_anything_else(shape):
     """Of pixels above all: with four images of 4 x 4 they would have been taken for others in silence."""
     y, x = np.zeros((4, 4, 4), "int32"), np.zeros((4, 4, 4, CLASSES), "float32")
-    with pytest.raises(ValueError, match=rf"one number an image.*N = 4;.*Received: .*{re.escape(str(shape))}"):
+    with pytest.raises(ValueError, match=rf"one number per image.*N = 4;.*Received: .*{re.escape(str(shape))}"):
         PixelCrossentropy()(y, x, sample_weight=np.ones(shape, "float32"))
 
 
@@ -104,7 +104,7 @@ def test_weights_in_a_graph():
     weighted = 1.5 * expected(labels(), logits())[1]
     np.testing.assert_allclose(traced(None)(labels(), logits(), [0.0, 3.0]), weighted, rtol=1e-5)
     np.testing.assert_allclose(traced(None, 1)(labels(), logits(), [[0.0], [3.0]]), weighted, rtol=1e-5)
-    with pytest.raises(ValueError, match=r"one number an image.*\(None, None, 76\)"):
+    with pytest.raises(ValueError, match=r"one number per image.*\(None, None, 76\)"):
         traced(None, None, 76).get_concrete_function()
 
 

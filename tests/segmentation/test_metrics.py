@@ -110,7 +110,7 @@ def test_weights_as_a_column_and_one_for_all():
 @pytest.mark.parametrize("shape", WEIGHTS_OF_ANYTHING_ELSE)
 def test_weights_of_anything_else(shape):
     y = np.zeros((4, 4, 4), "int32")
-    with pytest.raises(ValueError, match=rf"one number an image.*N = 4;.*Received: .*{re.escape(str(shape))}"):
+    with pytest.raises(ValueError, match=rf"one number per image.*N = 4;.*Received: .*{re.escape(str(shape))}"):
         ConfusionMatrix(CLASSES).update_state(y, y, sample_weight=np.ones(shape, "float32"))
 
 

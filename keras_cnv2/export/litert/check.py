@@ -49,7 +49,7 @@ def check_operations(content):
     foreign = used & {None, "CUSTOM", "DELEGATE"}
     if foreign:
         codes = sorted((code.customCode or b"?").decode() for code in graph.operatorCodes if code.customCode)
-        raise ExportError(f"The file needs operations that are no builtin ones of LiteRT. Received: {codes}")
+        raise ExportError(f"The file needs operations that are not built into LiteRT. Received: {codes}")
 
 
 def compare_quantized(name, received, expected, quantization):
@@ -63,9 +63,9 @@ def compare_quantized(name, received, expected, quantization):
     off = _rms(received - expected) / max(_rms(spread), 1e-4)
     if not off <= ALLOWED[quantization]:  # also true for NaN
         raise ExportError(
-            f"{name}: the quantized values are not the model's; representative images unlike those that the model will "
-            f"see spoil int8. Received: quantization={quantization!r}, off by {off:.2f} of the spread, where "
-            f"{ALLOWED[quantization]:g} is allowed"
+            f"{name}: the quantized values are not the model's. For int8, give representative images that resemble "
+            f"those that the model will see. Received: quantization={quantization!r}, off by {off:.2f} of the spread, "
+            f"where {ALLOWED[quantization]:g} is allowed"
         )
 
 

@@ -121,7 +121,8 @@ def _check(model, path, quantization, representative):
     parameters = model.count_params()
     if 4 * parameters > LARGEST:
         raise ValueError(
-            f"A LiteRT file, in float32 on the way to it, holds 2 GB. Received: a model of {parameters:,} parameters"
+            "The weights of a LiteRT file must take less than 2 GB in float32, from which it is converted. "
+            f"Received: a model of {parameters:,} parameters"
         )
     if path.suffix != SUFFIX:
         raise ValueError(f"A LiteRT file's path ends in {SUFFIX}. Received: {str(path)!r}")
@@ -129,14 +130,16 @@ def _check(model, path, quantization, representative):
         raise ValueError(f"quantization must be one of {QUANTIZATIONS}. Received: quantization={quantization!r}")
     if (quantization == "int8") != (representative is not None):
         raise ValueError(
-            'quantization="int8" needs `representative`, images such as the model will see; others have no use for '
-            f"them. Received: quantization={quantization!r}, representative={_brief(representative)}"
+            'quantization="int8" needs `representative`, images such as the model will see; without it they must not '
+            f"be given. Received: quantization={quantization!r}, representative={_brief(representative)}"
         )
     check_target(path)
     try:
         import ai_edge_litert.interpreter  # noqa: F401
     except ImportError as error:
-        raise ExportError(f'LiteRT checks what is made: pip install "keras_cnv2[litert]" ({error})') from error
+        raise ExportError(
+            f'The exported file is checked with LiteRT: pip install "keras_cnv2[litert]" ({error})'
+        ) from error
 
 
 def _brief(value):

@@ -29,7 +29,7 @@ def batches_of(representative, model, shape, resize=None, reading=READING):
         raise ValueError(f"representative must be an iterable of paths or images. Received: {representative!r}")
     images = [image for item in representative for image in _images(item, model, shape[1:], resize, reading)]
     if not images:
-        raise ValueError("representative must hold one image at least, better a hundred. Received: none")
+        raise ValueError("representative must contain at least one image, better a hundred. Received: none")
     missing = -len(images) % shape[0]
     images += [images[i % len(images)] for i in range(missing)]
     return [np.stack(images[start : start + shape[0]]) for start in range(0, len(images), shape[0])]
@@ -48,7 +48,7 @@ def _images(item, model, shape, resize, reading):
     array = array[None] if array.ndim == len(shape) else array
     if array.shape[1:] != tuple(shape):
         raise ValueError(
-            f"representative images must have the shape {tuple(shape)}, or that after an axis of images. "
+            f"representative must contain images of shape {tuple(shape)} or batches of them. "
             f"Received: shape {np.shape(item)}"
         )
     return list(array)
@@ -58,7 +58,7 @@ def _load(path, model, shape, resize, reading):
     height, width, channels = shape
     if height != width or channels not in (1, 3):
         raise ValueError(
-            "Pictures become square images of one or three channels: give arrays, not paths, for others. "
+            "Image files can only become square images of one or three channels: give arrays, not paths. "
             f"Received: {os.fspath(path)!r} for images of shape {tuple(shape)}"
         )
     return to_input(model, load_image_for(model, path, height, resize, reading))

@@ -99,7 +99,7 @@ def features_of(model):
 def _segmentation(model, image_size, resize, input_dtype, reading, labels, folded, scratch):
     """Implements `served_module` for segmentation models."""
     if resize is not None:
-        raise ValueError(f"Segmentation models see pictures at their own size. Received: resize={resize!r}")
+        raise ValueError(f"Segmentation models do not resize images: leave resize out. Received: resize={resize!r}")
     positive_int("max_pixels", reading.max_pixels)
     check_input_dtype(model, input_dtype)
     backbone, sides = model.backbone, image_sides(model, image_size)
@@ -122,7 +122,8 @@ def _check(has_head, model, resize, top, input_dtype, max_pixels):
     check_input_dtype(model, input_dtype)
     if resize is not None and not has_head:
         raise ValueError(
-            f"Only models with a head take pictures and resize them; others take images. Received: resize={resize!r}"
+            "resize is for models with a head, which read image files; other models take images as arrays. "
+            f"Received: resize={resize!r}"
         )
 
 

@@ -129,7 +129,7 @@ def _check_folder(path, name):
         return False
     if not (path / MODELS).is_file() or not (path / "model").is_dir():
         raise FileExistsError(
-            f"There is something that is no serving folder: it has no {MODELS} and no model folder. Received: {path}"
+            f"The path exists but is not a serving folder, which has {MODELS} and a folder `model`. Received: {path}"
         )
     names = _names_in(path / MODELS)
     if name not in names:
@@ -145,7 +145,7 @@ def _names_in(config):
     try:
         parsed = text_format.Parse(config.read_text("utf-8"), model_server_config_pb2.ModelServerConfig())
     except text_format.ParseError as error:
-        raise ValueError(f"This is no ModelServerConfig: {error}. Received: {config}") from error
+        raise ValueError(f"The file is not a ModelServerConfig: {error}. Received: {config}") from error
     return [model.name for model in parsed.model_config_list.config]
 
 

@@ -234,7 +234,7 @@ class TestErrors:
             ({}, {"input_dtype": "int8"}, "input_dtype must be one of"),
             ({}, {"max_pixels": 1.5}, "max_pixels must be"),
             ({}, {"max_pixels": 100}, "max_pixels must be at least 200704"),
-            ({}, {"image_size": 16}, "image_size must be an int from 32 on"),
+            ({}, {"image_size": 16}, "image_size must be an int of at least 32"),
             ({"input_shape": (64, 64, 3)}, {"image_size": 96}, "image_size must be"),
             ({"include_preprocessing": False}, {"input_dtype": "uint8"}, "take normalised images"),
             ({}, {"class_names": ["a", "b"]}, "class_names must be 5 names, one per class. Received: 2 names"),

@@ -231,7 +231,7 @@ def test_another_server(run, paths, body):
     with web_server(200, body) as port:
         code, out, err = run("rest", *paths, port=port)
     assert (code, out) == (1, "")
-    assert re.fullmatch(rf"error: what answers at .*:{port}/.* is no TensorFlow Serving\n", err)
+    assert re.fullmatch(rf"error: the answer from .*:{port}/.* is not that of TensorFlow Serving\n", err)
 
 
 def test_model_of_numbers(run, paths):
@@ -240,7 +240,7 @@ def test_model_of_numbers(run, paths):
     with web_server(200, body) as port:
         code, out, err = run("rest", *paths, port=port)
     assert (code, out) == (1, "")
-    assert re.fullmatch(rf"error: the model at .*:{port}/.* gives numbers, and names no classes.*\n", err)
+    assert re.fullmatch(rf"error: the model at .*:{port}/.* returns no class names.*\n", err)
 
 
 def test_answer_without_an_end(run, client, paths, monkeypatch):
@@ -343,7 +343,8 @@ def test_grpc_answer_of_wrong_shape(run, paths, sizes):
         code, out, err = run("grpc", *paths, port=port)
     finally:
         server.stop(None)
-    assert (code, out, err) == (1, "", f"error: what answers at localhost:{port} is no TensorFlow Serving\n")
+    assert (code, out) == (1, "")
+    assert err == f"error: the answer from localhost:{port} is not that of TensorFlow Serving\n"
 
 
 @pytest.mark.parametrize(("body", "message"), [(b'{"error": "busy"}', "busy"), (b"oops", "oops"), (b"", "Service")])
@@ -375,7 +376,7 @@ def test_names_cannot_steer_the_terminal(client):
 def test_ports_mixed_up(run, server, paths):
     code, out, err = run("rest", *paths, port=server.grpc_port)
     assert (code, out) == (1, "")
-    assert re.fullmatch(r"error: (what answers|cannot reach) .*\n", err)
+    assert re.fullmatch(r"error: (the answer from|cannot reach) .*\n", err)
     code, out, err = run("grpc", *paths, port=server.rest_port)
     assert (code, out) == (1, "")
     assert re.match("error: cannot reach ", err)

@@ -106,7 +106,7 @@ class TestVersions:
 
     def test_segmentation_model(self, tmp_path):
         model = UPerNet(shared_backbone(), 3, 8)
-        with pytest.raises(ValueError, match=r"become SavedModels alone.*Received: model=<UPerNet"):
+        with pytest.raises(ValueError, match=r"can only be exported as SavedModels.*Received: model=<UPerNet"):
             export_serving(model, tmp_path / "serving")
         assert [*tmp_path.iterdir()] == []
 
@@ -116,9 +116,9 @@ class TestVersions:
 
     def test_folder_of_something_else(self, tmp_path):
         (tmp_path / "photo.jpg").touch()
-        with pytest.raises(FileExistsError, match="no serving folder"):
+        with pytest.raises(FileExistsError, match="not a serving folder"):
             publish(tmp_path)
-        with pytest.raises(FileExistsError, match="no serving folder"):
+        with pytest.raises(FileExistsError, match="not a serving folder"):
             publish(tmp_path / "photo.jpg")
         assert os.listdir(tmp_path) == ["photo.jpg"]
 
@@ -132,7 +132,7 @@ class TestVersions:
 
     def test_broken_models_config(self, mine):
         (mine / "config/models.config").write_text("model_config_list {")
-        with pytest.raises(ValueError, match="no ModelServerConfig"):
+        with pytest.raises(ValueError, match="not a ModelServerConfig"):
             publish(mine)
 
     def test_without_serving_api(self, monkeypatch, tmp_path):

@@ -70,13 +70,13 @@ def _parser():
     parser.set_defaults(protocol="rest")
     parser.add_argument("--host", type=_text, default="localhost", help="default: %(default)s")
     parser.add_argument("--port", type=_port, help="default: 8501, with --grpc 8500")
-    parser.add_argument("--model", type=_text, default=MODEL, help="its name at the server (default: %(default)s)")
+    parser.add_argument("--model", type=_text, default=MODEL, help="name on the server (default: %(default)s)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--version", type=_positive, help="of the model (default: the highest the server has)")
-    which.add_argument("--label", type=_text, help="of a version, from the server's models.config")
-    top = "classes to print, at most those that the server names (default: all)"
+    which.add_argument("--version", type=_positive, help="version of the model (default: the highest on the server)")
+    which.add_argument("--label", type=_text, help="label of a version in the server's models.config")
+    top = "number of classes to print, at most as many as the server returns (default: all)"
     parser.add_argument("--top", type=_positive, help=top)
-    parser.add_argument("--timeout", type=_seconds, default=30, help="seconds for a request (default: %(default)s)")
+    parser.add_argument("--timeout", type=_seconds, default=30, help="seconds per request (default: %(default)s)")
     return parser
 
 
@@ -141,7 +141,7 @@ def rows(send, pictures):
     try:
         columns = outputs()
         if "decoded" in columns and "classes" not in columns:
-            raise ServerError(f"the model at {where} gives numbers, and names no classes: ask it in a program of yours")
+            raise ServerError(f"the model at {where} returns no class names: use a program of your own to query it")
         columns = [columns[name] for name in OUTPUTS]
         if {*map(len, columns)} != {len(pictures)}:
             raise ValueError("not as many rows as pictures")
@@ -150,7 +150,7 @@ def rows(send, pictures):
             _check(**row)
         return found
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise ServerError(f"what answers at {where} is no TensorFlow Serving") from error
+        raise ServerError(f"the answer from {where} is not that of TensorFlow Serving") from error
 
 
 def _check(classes, scores, decoded):
@@ -218,7 +218,7 @@ def _rest_sender(args):
         except (OSError, ValueError) as error:
             raise ServerError(f"cannot reach {where}: {error}") from error
         except http.client.HTTPException as error:
-            raise ServerError(f"what answers at {where} is no TensorFlow Serving") from error
+            raise ServerError(f"the answer from {where} is not that of TensorFlow Serving") from error
         return where, lambda: json.loads(content)["outputs"]
 
     return send
