@@ -75,7 +75,7 @@ def _matches(pattern):
     anchor = Path(pattern).anchor
     try:
         found = [*Path(anchor).glob(str(Path(pattern).relative_to(anchor)))]
-    except OSError:  # a name that is too long
+    except OSError:  # for example, a name is too long
         return []
     return sorted(str(path) for path in found if not path.name.startswith("."))
 

@@ -1,4 +1,4 @@
-"""The class behind `retinanet`. This module needs KerasCV, so it is imported when a model is built or loaded."""
+"""The class `RetinaNet`. This module imports KerasCV, so it is itself imported only when a model is built or loaded."""
 
 import contextlib
 

@@ -154,7 +154,7 @@ def _exif_of_chunks(contents, first, name, of_png):
         size = lengths[0]
         is_exif = tf.strings.substr(chunk, 4 if of_png else 0, 4) == name
         step = 12 + size if of_png else 8 + size + size % 2
-        # A length of 2 GB or more is negative.
+        # As an int32, a length of 2 GB or more is negative.
         is_last = is_exif | (size < 0) | (size > end - at)
         found = tf.where(is_exif, at + 8, 0), tf.where(is_exif, tf.minimum(size, end - at - 8), 0)
         return (tf.where(is_last, end, at + step), *found)

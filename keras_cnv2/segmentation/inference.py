@@ -35,7 +35,7 @@ class Segmenter:
         window: Int or (height, width) in pixels; `None` to process whole images. For a model with a fixed image size,
             like DeepLabV3+, a window must have that size.
         stride: Int or (height, width) in pixels, by default two thirds of the window.
-        scales: List of positive floats, factors by which images are resized.
+        scales: List or tuple of positive floats, factors by which images are resized.
         flip: Bool, whether to process the horizontally flipped images as well.
 
     Call arguments:
@@ -65,14 +65,16 @@ class Segmenter:
         if stride is not None and window is None:
             raise ValueError(f"A stride is only allowed with a window. Received: stride={stride!r}, window=None")
         if window is not None:
-            # At least one pixel, and no gaps.
+            # A stride of at least one pixel, and at most the window, so that there are no gaps.
             self.stride = (
                 tuple(max(side * 2 // 3, 1) for side in self.window) if stride is None else _sides("stride", stride)
             )
             if any(step > side for step, side in zip(self.stride, self.window)):
                 raise ValueError(f"stride must be at most the window, {self.window}. Received: stride={stride!r}")
         if not isinstance(scales, (tuple, list)) or not scales or not all(scale > 0 for scale in scales):
-            raise ValueError(f"scales must be a list of at least one positive number. Received: scales={scales!r}")
+            raise ValueError(
+                f"scales must be a list or tuple of at least one positive number. Received: scales={scales!r}"
+            )
         self.scales = tuple(scales)
         self.flip = flip
         self._only_size = _only_size(model)

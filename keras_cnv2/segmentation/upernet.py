@@ -43,7 +43,7 @@ class UPerNet(keras.Model):
             logits are those of a sigmoid. The losses, metrics and exports of this package treat them accordingly.
         width: Int, the number of channels of the head.
         auxiliary_width: Int, the number of channels of the auxiliary head.
-        pool_scales: List of ints, the sides of the grids to which the last level is pooled.
+        pool_scales: List or tuple of ints, the sides of the grids to which the last level is pooled.
         dropout: Float in `[0, 1)`, the rate at which whole channels are dropped before the classifiers.
         auxiliary_weight: Float, at least 0, the weight of the auxiliary head's loss.
         class_names: Optional list of `classes` strings, saved with the model.
@@ -212,7 +212,7 @@ def _feature_pyramid(levels, width, dtype):
 
 
 def _convolve(x, width, kernel_size, dtype, name):
-    """Convolution, batch normalisation, ReLU."""
+    """Applies a convolution, batch normalisation and ReLU."""
     x = keras.layers.Conv2D(
         width,
         kernel_size,

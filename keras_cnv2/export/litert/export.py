@@ -51,7 +51,7 @@ def export_litert(
     exif_orientation: bool = True,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
-    """Writes a model as a LiteRT (TensorFlow Lite) file, of builtin operations that XNNPACK runs as one piece.
+    """Writes a model as a LiteRT (TensorFlow Lite) file with builtin operations only, delegated to XNNPACK as a whole.
 
     ```python
     keras_cnv2.export_litert(model, "model.tflite", quantization="int8", representative=paths_of_photographs)

@@ -100,7 +100,7 @@ def _metadata(model, shape, outputs, has_labels):
 
 def _label_file(tables):
     return tables.table(
-        5, {0: tables.text(LABELS), 1: tables.text("Names of the classes, one a line."), 2: ("Int8", AXIS_LABELS)}
+        5, {0: tables.text(LABELS), 1: tables.text("Class names, one per line."), 2: ("Int8", AXIS_LABELS)}
     )
 
 

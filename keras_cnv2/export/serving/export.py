@@ -173,7 +173,7 @@ def _create(path, folder, staged, version, values):
     _add_files(folder, values)
     inside = folder / "model" / str(version)
     os.rename(staged, inside)
-    with contextlib.suppress(OSError):  # not there, or not empty
+    with contextlib.suppress(OSError):  # the folder does not exist, or is not empty
         path.rmdir()  # Windows does not rename onto an existing folder, not even an empty one
     try:
         os.rename(folder, path)

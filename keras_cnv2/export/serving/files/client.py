@@ -311,7 +311,7 @@ def _values(tensor):
     from tensorflow import make_ndarray
 
     sizes = [dim.size for dim in tensor.tensor_shape.dim]
-    if min(sizes, default=0) < 0 or math.prod(sizes) > MAX_VALUES:  # a few bytes can claim any size
+    if min(sizes, default=0) < 0 or math.prod(sizes) > MAX_VALUES:  # a tensor of a few bytes can declare any size
         raise ValueError(f"a tensor of shape {sizes}")
     values = make_ndarray(tensor)
     return [[name.decode(errors="replace") for name in row] for row in values] if tensor.dtype == 7 else values.tolist()
