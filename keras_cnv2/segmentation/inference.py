@@ -113,7 +113,7 @@ class Segmenter:
     def _view(self, images, scale, mirrored, size):
         """Computes the probabilities at one scale, for the images or the flipped images."""
         if scale != 1:
-            # Halves up, as in mmcv: Python's `round` takes them to the even number.
+            # Rounds half up, as mmcv does. Python's `round` rounds half to even.
             images = resize(images, [max(math.floor(side * scale + 0.5), 1) for side in images.shape[1:3]])
         images = ops.flip(images, axis=2) if mirrored else images
         logits = self._forward(images) if self.window is None else self._in_windows(images)
