@@ -46,6 +46,11 @@ def load_checkpoint(model: keras.Model, source: str | os.PathLike | Mapping[str,
     A classifier without class names, image size or way to resize gets those that the file carries. Weights that hold
     NaN or infinities are loaded, with a warning that counts and names them.
 
+    ```python
+    model = keras_cnv2.ConvNeXtV2Atto(classes=10)
+    keras_cnv2.load_checkpoint(model, "finetuned.safetensors")
+    ```
+
     Args:
         model: A built Keras model with the layer names of this package, not quantized.
         source: The path of a `.safetensors`, `.pt`, `.pth`, `.bin`, `.keras` or `.weights.h5` file, or a mapping from

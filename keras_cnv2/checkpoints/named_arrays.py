@@ -29,6 +29,12 @@ CONV_MLP_SIZES = ("atto", "femto", "pico", "nano")
 def state_dict(model: keras.Model, naming: str = "official") -> dict[str, np.ndarray]:
     """Returns the model's weights with the names and layouts of a PyTorch implementation.
 
+    ```python
+    weights = keras_cnv2.state_dict(keras_cnv2.ConvNeXtV2Atto())
+    weights["head.weight"]  # (1000, 320)
+    weights["stages.0.0.dwconv.weight"]  # (40, 1, 7, 7)
+    ```
+
     Args:
         model: A classifier, backbone or FCMAE; or a model of your own on an encoder of this package, of which only the
             encoder is taken, and a log line names the layers that are left out.

@@ -18,6 +18,11 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike, naming: str = "
     activation unless it is the default one ("softmax", or "sigmoid" for one class; "linear" stands for logits), whether
     the model takes normalised images, and the published file that the weights come from.
 
+    ```python
+    keras_cnv2.save_checkpoint(model, "finetuned.safetensors")
+    keras_cnv2.save_checkpoint(model, "for_timm.safetensors", naming="timm")
+    ```
+
     Args:
         model: A classifier, backbone or FCMAE; or a model of your own on an encoder of this package, of which only the
             encoder is written, and a log line names the layers that are left out.

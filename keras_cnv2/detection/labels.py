@@ -12,6 +12,11 @@ def check_labels(labels: Mapping[str, Any], classes: int) -> None:
 
     Compiled training steps cannot raise errors: the loss of `keras_cnv2.detection.retinanet` is NaN for such labels.
 
+    ```python
+    for images, labels in dataset:  # before training
+        keras_cnv2.detection.check_labels(labels, classes=20)
+    ```
+
     Args:
         labels: Dict of labels as for `fit`. "classes" is an array `(N, B)`; values below 0 are padding.
         classes: Int, the number of classes.

@@ -13,6 +13,13 @@ def fit_picture(pixels: Any, size: int) -> tuple[Any, Any]:
     The longer side becomes `size` pixels and the aspect ratio is kept; the rest of the square is filled with ImageNet's
     mean colour. Resizing is bilinear with antialiasing, and values are rounded to whole numbers.
 
+    ```python
+    pixels = keras.utils.img_to_array(keras.utils.load_img("photo.jpg"))  # (480, 640, 3)
+    image, scale = keras_cnv2.detection.fit_picture(pixels, 512)  # (512, 512, 3)
+    scale  # 0.8
+    boxes = boxes * scale
+    ```
+
     Args:
         pixels: Tensor `(height, width, 3)`, values in 0..255, any dtype.
         size: Int, the side of the square image in pixels.

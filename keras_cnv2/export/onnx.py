@@ -44,6 +44,8 @@ def export_onnx(
     """Writes a model as ONNX.
 
     ```python
+    import onnxruntime
+
     keras_cnv2.export_onnx(model, "model.onnx")
     (probabilities,) = onnxruntime.InferenceSession("model.onnx").run(None, {"images": images})
     ```

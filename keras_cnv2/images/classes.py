@@ -43,6 +43,14 @@ def decode_predictions(
 
     Logits and other values that are not probabilities raise an error.
 
+    ```python
+    model = keras_cnv2.ConvNeXtV2Atto(weights="imagenet")
+    images = keras_cnv2.load_image("photo.jpg")[None]  # (1, 224, 224, 3)
+    best = keras_cnv2.decode_predictions(model.predict(images), top=3)
+    for name, probability in best[0]:
+        print(f"{probability:.1%} {name}")
+    ```
+
     Args:
         probabilities: Array or tensor `(N, classes)`, such as the output of a classifier.
         top: Int, how many classes to name; at most all.

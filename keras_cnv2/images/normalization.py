@@ -25,6 +25,12 @@ def pixel_statistics(channels):
 def preprocess_input(x: Any) -> Any:
     """Normalises images for models built with `include_preprocessing=False`.
 
+    ```python
+    model = keras_cnv2.ConvNeXtV2Atto(weights="imagenet", include_preprocessing=False)
+    x = keras_cnv2.preprocess_input(images)  # (N, height, width, 3)
+    probabilities = model.predict(x)  # (N, 1000)
+    ```
+
     Args:
         x: Array or tensor `(..., channels)`, values in 0..255, any dtype.
 

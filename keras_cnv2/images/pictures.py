@@ -60,6 +60,12 @@ def load_image(
     The pixels are those of PIL, with which the published weights were evaluated, except that a few of ten thousand
     values differ by 1.
 
+    ```python
+    image = keras_cnv2.load_image("photo.jpg", size=224)  # (224, 224, 3)
+    images = np.stack([keras_cnv2.load_image(path) for path in paths])  # (N, 224, 224, 3)
+    probabilities = model.predict(images)
+    ```
+
     Args:
         path_or_bytes: Path of a JPEG, PNG, BMP, WebP or GIF file, or the bytes of one. An alpha channel is dropped.
             Only the first frame of a GIF is read; animated WebP files raise an error.

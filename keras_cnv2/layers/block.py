@@ -27,6 +27,14 @@ class ConvNeXtV2Block(keras.layers.Layer):
     With a mask, masked positions count as zero in every layer that mixes positions, GRN's statistics are computed over
     the visible positions of each image, and the output is zero where masked.
 
+    ```python
+    block = keras_cnv2.ConvNeXtV2Block(40, drop_path_rate=0.1)
+    x = keras.random.normal((2, 56, 56, 40))
+    y = block(x, training=True)  # (2, 56, 56, 40)
+    hidden = keras.random.uniform((2, 56, 56)) < 0.6
+    y = block(x, hidden)  # (2, 56, 56, 40), zero where masked
+    ```
+
     Args:
         dim: Int, the number of channels C.
         drop_path_rate: Float in `[0, 1)`, the probability that a sample skips the block while training.

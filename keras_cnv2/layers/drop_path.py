@@ -16,6 +16,11 @@ class DropPath(keras.layers.Layer):
     Each sample of a batch is set to zero with probability `rate`, and divided by `1 - rate` otherwise, so that the
     expected value stays the same. When not training, or with rate 0, the input is returned unchanged.
 
+    ```python
+    drop_path = keras_cnv2.DropPath(0.5)
+    y = drop_path(keras.ops.ones((4, 7, 7, 320)), training=True)  # (4, 7, 7, 320), each sample all 0 or all 2
+    ```
+
     Args:
         rate: Float in `[0, 1)`, the probability that a sample's branch is dropped.
         seed: Optional int, the seed of this layer's own generator.

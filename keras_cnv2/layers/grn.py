@@ -28,6 +28,11 @@ class GRN(keras.layers.Layer):
     A Keras mask, such as that of padded sequences, is passed on but not used: values in the padding count, unless they
     are zero.
 
+    ```python
+    x = keras.random.normal((2, 14, 14, 160))
+    y = keras_cnv2.GRN()(x)  # (2, 14, 14, 160), equal to x until gamma and beta are trained
+    ```
+
     Args:
         epsilon: Small positive float, added to the mean response.
 

@@ -14,6 +14,11 @@ class LayerNorm(keras.layers.LayerNormalization):
     It computes the same numbers, in float32 or higher precision. On a CPU it trains faster and stores less for its
     gradient: see `keras_cnv2.kernels.fused`.
 
+    ```python
+    x = keras.random.normal((2, 14, 14, 160))
+    y = keras_cnv2.layers.LayerNorm()(x)  # (2, 14, 14, 160), mean 0 and variance 1 at each position
+    ```
+
     Args:
         epsilon: Small positive float, added to the variance.
         **kwargs: As in `keras.layers.LayerNormalization`. `axis` must be -1, `scale` and `center` true, `rms_scaling`

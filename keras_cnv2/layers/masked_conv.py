@@ -22,6 +22,13 @@ class MaskedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
     sparse convolution over the visible positions. Without a mask, the layer is a plain `keras.layers.DepthwiseConv2D`
     with stride 1 and padding "same". It takes the arguments of that layer.
 
+    ```python
+    conv = keras_cnv2.MaskedDepthwiseConv2D(7)
+    x = keras.random.normal((2, 56, 56, 40))
+    hidden = keras.random.uniform((2, 56, 56)) < 0.6
+    y = conv(x, hidden)  # (2, 56, 56, 40), zero where masked
+    ```
+
     Args:
         kernel_size: Int or (height, width).
         **kwargs: As in `keras.layers.DepthwiseConv2D`. `strides` must be 1 (a mask has the resolution of the

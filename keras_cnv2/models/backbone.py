@@ -32,6 +32,13 @@ class ConvNeXtV2Backbone(keras.Model):
     `pyramid_norms` each level ends in a LayerNorm of its own, as in the paper's experiments, and the output is a dict
     of all levels. Published weights do not include these norms, which then keep their initial values.
 
+    ```python
+    backbone = keras_cnv2.ConvNeXtV2Backbone("atto", weights="fcmae_ft_in1k", input_shape=(224, 224, 3))
+    backbone.pyramid_outputs["P2"]  # (None, 56, 56, 40)
+    x = keras.layers.GlobalAveragePooling2D()(backbone.output)  # (None, 320)
+    model = keras.Model(backbone.input, keras.layers.Dense(2)(x))
+    ```
+
     Args:
         size: Name of a published size, "atto" to "huge". Give either this, or `depths` and `dims`.
         depths: Four ints, the number of blocks in each stage.

@@ -262,6 +262,11 @@ def _of_size(size) -> Callable[..., ConvNeXtV2]:
 
     {row.parameters:,} parameters with 1000 classes, {row.gmacs:g} G multiply-accumulates at 224 x 224.
 
+    ```python
+    model = keras_cnv2.{build.__name__}(weights="imagenet")
+    probabilities = model.predict(images)  # (N, 1000), of images (N, height, width, 3) in 0..255
+    ```
+
     Args and returns: as `keras_cnv2.ConvNeXtV2`, without `depths` and `dims`.
     """
     return build

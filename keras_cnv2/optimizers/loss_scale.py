@@ -16,7 +16,8 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     wait for each other forever. On one device, both classes do the same.
 
     ```python
-    model.compile(LossScaleOptimizer(keras_cnv2.LayerDecayAdamW(1e-3)))
+    optimizer = keras_cnv2.LossScaleOptimizer(keras_cnv2.LayerDecayAdamW(1e-3))
+    model.compile(optimizer, "sparse_categorical_crossentropy")
     ```
 
     Args:

@@ -22,6 +22,14 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     `progress` rises from 0 at the end of the warm-up to 1 at `steps`. After that, the learning rate stays at its
     minimum.
 
+    ```python
+    schedule = keras_cnv2.WarmupCosine(8e-4, steps=10_000, warmup_steps=1_000)
+    schedule(500)  # 0.0004
+    schedule(1_000)  # 0.0008
+    schedule(10_000)  # 0.0
+    model.compile(keras_cnv2.LayerDecayAdamW(schedule), "sparse_categorical_crossentropy")
+    ```
+
     Args:
         learning_rate: Positive float, the maximum: the paper's base learning rate * batch size / 256.
         steps: Positive int, the number of optimizer steps of the whole training, including the warm-up.

@@ -18,7 +18,7 @@ class Segmenter:
     """A segmentation model compiled for inference, with sliding windows, several scales and flips.
 
     ```python
-    segmenter = Segmenter(model, window=512, scales=(0.75, 1.0, 1.25), flip=True)
+    segmenter = keras_cnv2.segmentation.Segmenter(model, window=512, scales=(0.75, 1.0, 1.25), flip=True)
     classes = segmenter(images, size=labels.shape[1:3])
     ```
 
@@ -148,6 +148,10 @@ def predict_classes(model: keras.Model, images: Any, size: Sequence[int] | None 
     """Predicts the most probable class of each pixel.
 
     Every call compiles the model. To predict several batches, use one `Segmenter`.
+
+    ```python
+    classes = keras_cnv2.segmentation.predict_classes(model, images, window=512, flip=True)  # (N, height, width)
+    ```
 
     Args:
         model: A model from images to logits of the images' size, like `UPerNet`.

@@ -28,6 +28,11 @@ def check_labels(labels: Any, classes: int, ignore_label: int | None = 255) -> N
     Compiled losses and metrics cannot raise errors: `PixelCrossentropy` and `ConfusionMatrix` return NaN for such
     labels.
 
+    ```python
+    for images, labels in dataset:  # before training
+        keras_cnv2.segmentation.check_labels(labels, classes=150)
+    ```
+
     Args:
         labels: Integer array of any shape.
         classes: Int, the number of classes. With one class, labels are 0 (background) and 1.

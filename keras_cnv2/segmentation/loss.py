@@ -17,6 +17,13 @@ class PixelCrossentropy(keras.losses.Loss):
 
     A label that is neither a class nor ignored makes the loss NaN; see `keras_cnv2.segmentation.check_labels`.
 
+    ```python
+    loss = keras_cnv2.segmentation.PixelCrossentropy(ignore_label=255)
+    labels = np.array([[[0, 1], [2, 255]]])  # (1, 2, 2)
+    loss(labels, np.zeros((1, 2, 2, 3)))  # 0.82396, which is log(3) * 3/4: one of four pixels is ignored
+    model.compile("adam", loss=loss)
+    ```
+
     Args:
         ignore_label: Int, the label of pixels to ignore, or `None` to ignore none.
         reduction: How the losses of the images are reduced, see `keras.losses.Loss`.

@@ -23,6 +23,13 @@ class ConfusionMatrix(keras.metrics.Metric):
     Labels and predictions that are neither a class nor ignored are counted separately. If there are any, the result is
     NaN and `scores()` raises an error; see `keras_cnv2.segmentation.check_labels`.
 
+    ```python
+    metric = keras_cnv2.segmentation.ConfusionMatrix(classes=2)
+    metric.update_state(np.array([[[0, 1], [1, 1]]]), np.array([[[0, 0], [1, 1]]]))
+    metric.result()  # 0.58333, the mean of 1/2 and 2/3
+    metric.scores()["pixel_accuracy"]  # 0.75
+    ```
+
     Args:
         classes: Int, the number of classes. A single class is counted as two: label 0, the background, and label 1.
         ignore_label: Int, the label of pixels to ignore, or `None`.

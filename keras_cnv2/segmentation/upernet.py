@@ -25,7 +25,11 @@ class UPerNet(keras.Model):
     ```python
     backbone = keras_cnv2.ConvNeXtV2Backbone("base", weights="fcmae_ft_in1k", pyramid_norms=True, drop_path_rate=0.3)
     model = keras_cnv2.segmentation.UPerNet(backbone, classes=150)
-    model.compile(optimizer, loss=PixelCrossentropy(ignore_label=255), metrics=[ConfusionMatrix(150)])
+    model.compile(
+        optimizer,
+        loss=keras_cnv2.segmentation.PixelCrossentropy(ignore_label=255),
+        metrics=[keras_cnv2.segmentation.ConfusionMatrix(classes=150)],
+    )
     model.fit(images, labels)  # labels (N, height, width), whole numbers
     ```
 

@@ -54,8 +54,10 @@ def export_litert(
     """Writes a model as a LiteRT (TensorFlow Lite) file with builtin operations only, delegated to XNNPACK as a whole.
 
     ```python
+    from ai_edge_litert.interpreter import Interpreter
+
     keras_cnv2.export_litert(model, "model.tflite", quantization="int8", representative=paths_of_photographs)
-    run = ai_edge_litert.interpreter.Interpreter("model.tflite").get_signature_runner()
+    run = Interpreter("model.tflite").get_signature_runner()
     run(images=image[None])["probabilities"]
     ```
 

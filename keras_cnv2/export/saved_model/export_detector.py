@@ -28,7 +28,8 @@ def export_detector(
     """Writes a detector as a SavedModel, for serving.
 
     ```python
-    keras_cnv2.detection.export_detector(Detector(model, score_threshold=0.3), "exported", image_size=640)
+    detector = keras_cnv2.detection.Detector(model, score_threshold=0.3)
+    keras_cnv2.detection.export_detector(detector, "exported", image_size=640)
     serve = tf.saved_model.load("exported").signatures["serve_jpeg"]
     serve(encoded=tf.constant([Path("photo.jpg").read_bytes()]))["boxes"]
     ```
