@@ -167,7 +167,7 @@ def packages():
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         yield
     except ModuleNotFoundError as error:
-        message = f'{error}; what training needs: pip install "keras_cnv2[train]"'
+        message = f'{error}; install what training needs: pip install "keras_cnv2[train]"'
         raise ModuleNotFoundError(message, name=error.name) from error
 
 

@@ -18,10 +18,10 @@ def read_json(path, kind=dict):
     try:
         content = json.loads(Path(path).read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise RunError(f"This is no JSON file; remove it or its folder. Received: {path} ({error})") from error
+        raise RunError(f"This is not a JSON file; remove it or its folder. Received: {path} ({error})") from error
     if not isinstance(content, kind):
         raise RunError(
-            f"This is no file of a run, which holds a {kind.__name__}; remove it or its folder. "
+            f"This is not a file of a run, which would hold a {kind.__name__}; remove it or its folder. "
             f"Received: {path}, which holds a {type(content).__name__}"
         )
     return content

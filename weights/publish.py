@@ -90,7 +90,7 @@ def publish(folders, tag):
     model = restore_model(Path(folders[-1]) / "classifier.keras")
     size = size_of(model.depths, model.dims)
     if size is None:
-        raise ValueError(f"Published are the eight sizes. Received: depths={model.depths}, dims={model.dims}")
+        raise ValueError(f"Only the eight sizes can be published. Received: depths={model.depths}, dims={model.dims}")
     path = FOLDER / f"convnextv2_{size}.{tag}.safetensors"
     with replacing(path) as file, replacing(path.with_suffix(".md")) as card:
         save_checkpoint(model, file, naming="timm")

@@ -90,6 +90,6 @@ def test_size_that_is_none(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "FOLDER", tmp_path)
     model = keras_cnv2.ConvNeXtV2((1, 1, 1, 1), (4, 6, 8, 10), **SMALL)
     model.save(runs[1] / "classifier.keras")
-    with pytest.raises(ValueError, match=r"Published are the eight sizes. Received: depths=\(1, 1, 1, 1\)"):
+    with pytest.raises(ValueError, match=r"Only the eight sizes can be published. Received: depths=\(1, 1, 1, 1\)"):
         publish.publish(runs, "cifar10")
     assert not [*tmp_path.glob("convnextv2*")]

@@ -40,12 +40,12 @@ def add_arguments(parser):
         "--labels", type=converter(bool), nargs="?", const=True, default=True, help="whether data have classes"
     )
     parser.add_argument("--no-labels", dest="labels", action="store_false", help="the same as --labels false")
-    parser.add_argument("--images", type=positive_int, default=1000, help="how many, at most (default: %(default)s)")
+    parser.add_argument("--images", type=positive_int, default=1000, help="how many at most (default: %(default)s)")
     parser.add_argument("--image-size", type=positive_int, help="by default that of the first weights, or 224")
     parser.add_argument("--resize", choices=("crop", "squash"), help="by default that of the first weights")
     parser.add_argument("--batch-size", type=positive_int, default=32, help="(default: %(default)s)")
     add_picture_options(parser)
-    parser.add_argument("--name", type=folder_name, default="analysis", help="of the folder (default: %(default)s)")
+    parser.add_argument("--name", type=folder_name, default="analysis", help="folder's name (default: %(default)s)")
     parser.add_argument("--runs", default="runs", help="folder of all runs (default: %(default)s)")
 
 

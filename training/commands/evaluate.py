@@ -69,15 +69,15 @@ def add_arguments(parser):
     parser.add_argument("--config", metavar="FILE", help="config.json of a run, whose weights and data are taken")
     parser.add_argument("--weights", help="a run's folder, a published tag or a file")
     parser.add_argument("--model", help="the size that a published tag is for")
-    parser.add_argument("--data", help="as in `finetune`: the validation split, or all there is")
+    parser.add_argument("--data", help="as in `finetune`; its validation split, or all of it")
     parser.add_argument("--image-size", type=positive_int, help="by default that of the weights")
     parser.add_argument("--resize", choices=("crop", "squash"), help="by default that of the weights")
-    parser.add_argument("--class-names", metavar="FILE", help="the weights' classes, one a line; by default their own")
+    parser.add_argument("--class-names", metavar="FILE", help="the weights' classes, one per line (default: their own)")
     parser.add_argument("--batch-size", type=positive_int, default=64, help="(default: %(default)s)")
     parser.add_argument(
         "--mirrored", action="store_true", help="score the mean of each image and its mirror image as well"
     )
-    parser.add_argument("--json", metavar="FILE", help="where the figures go as well")
+    parser.add_argument("--json", metavar="FILE", help="also write the scores to this JSON file")
     add_picture_options(parser)
     add_device_options(parser)
 
@@ -91,12 +91,12 @@ def add_picture_options(parser):
         const=True,
         help="whether pictures are turned as their EXIF data say (default: true)",
     )
-    parser.add_argument("--max-pixels", type=positive_int, help=f"of the largest picture (default: {MAX_PIXELS})")
+    parser.add_argument("--max-pixels", type=positive_int, help=f"in the largest picture (default: {MAX_PIXELS})")
     parser.add_argument(
         "--max-unreadable", type=converter(float), help="share of the pictures that may be unreadable (default: 0.01)"
     )
     for name, annotation in (("scale", float), ("mean", tuple[float, ...]), ("deviation", tuple[float, ...])):
-        parser.add_argument(f"--{name}", type=converter(annotation), help="of an .npz file, as in `finetune`")
+        parser.add_argument(f"--{name}", type=converter(annotation), help="for an .npz file, as in `finetune`")
 
 
 def outcome(args):

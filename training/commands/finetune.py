@@ -108,7 +108,7 @@ def run(recipe, folder, devices=ONE_DEVICE, finish=None, change=False):
 def _rand_augment(recipe, channels):
     """Returns the recipe's magnitude of RandAugment; 0, with a warning, for channels that RandAugment cannot take."""
     if recipe.rand_augment and channels not in PICTURE_CHANNELS:
-        logger.warning("images of %d channels: trained without RandAugment, which is for 1 or 3", channels)
+        logger.warning("images of %d channels: training without RandAugment, which needs 1 or 3", channels)
         return 0.0
     return recipe.rand_augment
 

@@ -50,7 +50,7 @@ def _command_of(folder):
         RunError: If the run is already finished, or its kind is unknown.
     """
     if (folder / METRICS).exists():
-        raise RunError(f"This run is finished, its model is there. Received: {folder}")
+        raise RunError(f"This run is already finished. Received: {folder}")
     name = read_config(folder)["kind"]
     for kind, command in COMMANDS.items():
         if kind.__name__ == name:

@@ -32,7 +32,7 @@ def add_options(parser, rows, default):
         nargs="?",
         const=True,
         default=False,
-        help="go on with other epochs, another learning rate or batch size than the run of this name had",
+        help="resume the run of this name with other epochs, another learning rate or batch size",
     )
     meanings = explanations(kind)
     group = parser.add_argument_group("fields of the recipe, which override its row")
@@ -75,11 +75,11 @@ def _check_warm_up(row, given):
         both = f"{option(length)} {asked} {option(warm_up)} {round(asked * own / getattr(row, length))}"
         if own > asked:
             raise RecipeError(
-                f"{warm_up} must be from 0 to {length}={asked}. Received: {warm_up}={own}, which is the recipe's; its "
-                f"share of a shorter run is {both}"
+                f"{warm_up} must be from 0 to {length}={asked}. Received: {warm_up}={own}, the recipe's value; for a "
+                f"shorter run give {both}"
             )
         logger.warning(
-            "the learning rate rises in %d of %d %s, as the recipe says; its share of a shorter run is %s",
+            "the warm-up takes %d of %d %s, the recipe's value; for a shorter run give %s",
             own,
             asked,
             length,

@@ -61,7 +61,7 @@ def like_weights(recipe):
         logger.warning("values are scaled by %s, but in %s by %s", _told(given), run, _told(before))
     if given or not before:
         return recipe
-    logger.warning("values are scaled as in %s, which the weights are of: %s", run, _told(before))
+    logger.warning("values are scaled as in %s, the run of these weights: %s", run, _told(before))
     return dataclasses.replace(recipe, **before)
 
 

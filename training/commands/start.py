@@ -32,7 +32,7 @@ KINDS = {
 
 def add_run_options(parser, name):
     """Adds the options for the folder of a run."""
-    parser.add_argument("--name", type=folder_name, default=name, help="of the run (default: %(default)s)")
+    parser.add_argument("--name", type=folder_name, default=name, help="name of the run (default: %(default)s)")
     parser.add_argument("--runs", default="runs", help="folder of all runs (default: %(default)s)")
 
 
@@ -43,14 +43,14 @@ def add_device_options(parser):
         "--strategy",
         choices=STRATEGIES,
         default="auto",
-        help="one device, all GPUs of this machine, several machines, TPUs, or whatever there is (default: auto)",
+        help="one device, all GPUs of this machine, several machines, TPUs, or what is available (default: auto)",
     )
     group.add_argument(
         "--cluster",
         help="the machines: tf_config, slurm[:PORT], kubernetes:job-name=NAME,workers=N[,port=P] or "
         "HOST:PORT,HOST:PORT,...; by default what TF_CONFIG or SLURM says. For tpu its name or local",
     )
-    group.add_argument("--task", type=int, help="which of a list of machines this is, from 0")
+    group.add_argument("--task", type=int, help="index of this machine in the list, from 0")
 
 
 def devices_of(args):
@@ -156,7 +156,7 @@ def start_run(recipe, folder, devices, open_data=None, finish=None, change=False
         facts.update(recipe=dataclasses.asdict(recipe), versions=versions(), **found)
     if not recipe.weights and recipe.layer_decay < 1:
         logger.warning(
-            "training from scratch with layer_decay=%s, which all but stops the first layers: give --weights, or "
+            "training from scratch with layer_decay=%s, which almost stops the first layers: give --weights, or "
             "--layer-decay 1",
             recipe.layer_decay,
         )
@@ -186,7 +186,7 @@ def weights_of(recipe, finished=tuple(KINDS)):
     kind = read_json(folder / CONFIG).get("kind")
     if kind in {KINDS[name] for name in finished} and is_model_folder(folder):
         path = file_at(folder)
-        logger.warning("%s is a run that is not finished: %s of it is taken", folder, path.relative_to(folder))
+        logger.warning("%s is an unfinished run: its %s is used", folder, path.relative_to(folder))
         return str(path)
     state = "finished" if (folder / METRICS).exists() else "not finished"
     raise RunError(

@@ -20,7 +20,7 @@ def quote(names):
 def say_left_out(path, left_out):
     """Logs in one line which files in a picture folder are not used, a `LeftOut`."""
     if left_out:
-        logger.warning("%s: left out, as they are no pictures that are read: %s", path, left_out)
+        logger.warning("%s: left out, because they are not readable pictures: %s", path, left_out)
 
 
 def check_names(names, source="classes"):

@@ -54,7 +54,7 @@ def unreadable(files, max_pixels, memory=None, seconds=SECONDS):
     _remember(memory, [key for key, fault in filter(None, found) if not fault])
     if late := found.count(None):
         logger.warning(
-            "%d of %d files were looked at in %g s; further ones that cannot be read are named when it is their turn",
+            "%d of %d files were checked in %g s; further unreadable ones are reported when they are loaded",
             len(files) - late,
             len(files),
             seconds,

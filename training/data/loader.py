@@ -69,7 +69,7 @@ class Loader:
     def __init__(self, size, validation_size, class_names, max_unreadable, reading=READING):
         if keras.backend.backend() != "tensorflow":
             raise DataError(
-                "Folders and TensorFlow Datasets need Keras's TensorFlow backend; on others train on arrays, in an "
+                "Folders and TensorFlow Datasets need Keras's TensorFlow backend; on others, train on arrays in an "
                 f".npz file. Received: the backend {keras.backend.backend()}"
             )
         self.size = size
@@ -249,8 +249,8 @@ class Loader:
             if not self._has_unturned:
                 self._has_unturned = True
                 logger.warning(
-                    "labels have the size of their picture as it is stored, not as its EXIF orientation shows it: such "
-                    "pictures are not turned, %s the first of them",
+                    "labels have the size of their picture as it is stored, before its EXIF orientation is applied: "
+                    "such pictures are not turned, the first is %s",
                     os.fsdecode(name),
                 )
         return np.bool_(True)
@@ -265,7 +265,7 @@ class Loader:
                 self._small_ranges += 1
             logger.warning("%s %s", os.fsdecode(name), fault)
             if self._small_ranges == NAMED:
-                logger.warning("of further pictures of 16 bits this is not said")
+                logger.warning("this is not reported for further pictures of 16 bits")
         return np.bool_(True)
 
     @property
@@ -356,7 +356,7 @@ class Loader:
         named = [f"{name} ({fault})" if fault else name for name, fault in sorted(self._unreadable.items())]
         self.failure = DataError(
             f"{len(self._unreadable)} pictures of {self.size + self.validation_size} cannot be read: "
-            f"{quote(named)}. Mend or remove them{'' if few else ', or raise --max-unreadable'}. "
+            f"{quote(named)}. Repair or remove them{'' if few else ', or raise --max-unreadable'}. "
             f"Received: --max-unreadable {self.max_unreadable:g}"
         )
         raise self.failure

@@ -137,7 +137,7 @@ def check_image(features, name):
 
     image = features.get("image")
     if not isinstance(image, tfds.features.Image) or image.np_dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{name} has no pictures by the name of image. Received: a data set of {features}")
+        raise DataError(f"{name} has no feature image with pictures. Received: a data set of {features}")
 
 
 def _prepare(builder, name):

@@ -68,7 +68,7 @@ def tpu(name=None):
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
         resolver.master()  # The constructor does not yet look up the TPU; this call does.
     except (ValueError, RuntimeError, tf.errors.OpError, ImportError, OSError) as error:
-        raise ClusterError(f"tpu must be a TPU within reach. Received: {name!r} ({error})") from error
+        raise ClusterError(f"tpu must be a TPU that can be reached. Received: {name!r} ({error})") from error
     return resolver
 
 
@@ -102,7 +102,7 @@ def _resolver(jobs, task_type, task_id):
             raise ClusterError(f"A worker at an IPv6 address must be [ADDRESS]:PORT. Received: {address!r}")
         _number(f"The port of {address!r}", address.rpartition(":")[2])
     if len(set(workers)) < len(workers):
-        raise ClusterError(f"Workers must have an address each. Received: {', '.join(workers)}")
+        raise ClusterError(f"Each worker must have its own address. Received: {', '.join(workers)}")
     if task_id not in range(len(jobs.get(task_type, ()))):
         raise ClusterError(f"The task must be one of the {task_type}s, from 0. Received: {task_id} of {jobs}")
     # The resolvers count GPUs wrongly. The one for Slurm returns the number it was given, even on nodes without GPUs;
@@ -129,7 +129,7 @@ def _tf_config():
     except (ValueError, TypeError) as error:
         raise ClusterError(f"TF_CONFIG must be JSON with cluster and task. Received: {text!r} ({error})") from error
     if not jobs or not all(isinstance(tasks, list) for tasks in jobs.values()):
-        raise ClusterError(f"TF_CONFIG must have a cluster, with a list of HOST:PORT a job. Received: {text!r}")
+        raise ClusterError(f"TF_CONFIG must have a cluster, with a list of HOST:PORT for each job. Received: {text!r}")
     if task_type is None or task_id is None:
         raise ClusterError(f"TF_CONFIG must have a task, with type and index. Received: {text!r}")
     return _resolver(jobs, task_type, task_id)
@@ -160,7 +160,7 @@ def _slurm(port):
     host, node = workers[rank].rpartition(":")[0], os.environ.get("SLURMD_NODENAME")
     if node and host.partition(".")[0] != node.partition(".")[0]:
         must = "Tasks must be ranked node by node: use srun --distribution=block, or give a list of hosts"
-        raise ClusterError(f"{must}. Received: SLURM_PROCID={rank}, {host} by the list of nodes, on {node}")
+        raise ClusterError(f"{must}. Received: SLURM_PROCID={rank}, on {node}, but on {host} by the list of nodes")
     return _resolver({"worker": workers}, "worker", rank)
 
 
@@ -169,7 +169,7 @@ def _kubernetes(name, workers, port, client=None, limit=3600, pause=5):
     import tensorflow as tf
 
     if not (own := os.environ.get("HOST_IP")):
-        raise ClusterError("HOST_IP must be set, in the manifest from status.hostIP. Received: no HOST_IP")
+        raise ClusterError("HOST_IP must be set in the manifest, from status.hostIP. Received: no HOST_IP")
     client, pods = client or _kubernetes_client(), []
 
     def unfinished(label_selector):
@@ -207,7 +207,7 @@ def _kubernetes_client():
 
         kubernetes.config.load_incluster_config()
     except ImportError as error:
-        raise ClusterError("The package kubernetes must be there: pip install kubernetes. Received: none") from error
+        raise ClusterError("The package kubernetes is missing: pip install kubernetes. Received: none") from error
     except kubernetes.config.ConfigException as error:
         raise ClusterError(f"cluster=kubernetes must be used in a pod. Received: {error}") from error
     return kubernetes.client.CoreV1Api()

@@ -76,7 +76,7 @@ def _wait_for_workers(addresses, end):
                 continue
             number = _number(stack.enter_context(connection))
             if (number == 0 and _read(connection, NONCE) != nonce) or (number in there and _answers(there[number])):
-                logger.warning("Another process that says it is worker %d is refused", number)
+                logger.warning("Refused another process that claims to be worker %d", number)
                 _refuse(connection)
             elif number in others:
                 there[number] = connection
@@ -128,7 +128,7 @@ def _refuse(connection):
 
 def _taken(worker):
     return TrainingError(
-        f"Another process is worker {worker} already: give each a number of its own. Received: worker {worker}"
+        f"Another process is worker {worker} already: give each process its own number. Received: worker {worker}"
     )
 
 

@@ -210,12 +210,12 @@ def columns_of(names, classifier, class_names=None):
     classes = classes_of(classifier)
     if classes == 1:
         raise RecipeError(
-            "the weights must be a classifier of 2 classes or more, as the accuracy of one is 1 whatever it sees. "
+            "the weights must be a classifier of 2 classes or more, as the accuracy with one class is always 1. "
             f"Received: {classifier.name} with classes=1"
         )
     ours = class_names or getattr(classifier, "class_names", None)
     if ours is None and classes == len(names):
-        logger.warning("%s names no classes: they are taken to be those of the data, in their order", classifier.name)
+        logger.warning("%s has no class names: those of the data are used, in their order", classifier.name)
         return [*range(classes)]
     ours = ours or imagenet_classes()
     if {*names} <= {*numbered(classes)} and tuple(ours) == tuple(map(str, range(classes))):

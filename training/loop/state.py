@@ -134,7 +134,7 @@ def restore_best(folder, model, progress):
     path = checkpoints(folder).get(progress.best)
     best = path and load(path, model)
     if best is None:
-        raise RunError(f"There is no best checkpoint that can be read. Received: {folder}, step {progress.best}")
+        raise RunError(f"The best checkpoint is missing or cannot be read. Received: {folder}, step {progress.best}")
     return best
 
 
@@ -158,7 +158,7 @@ def load(path, model):
         raise
     except Exception as error:  # whatever safetensors or JSON raise for a damaged file
         aside = path.replace(path.with_name(path.name + ".damaged"))
-        logger.warning("%s is damaged and passed over; it is %s now (%s)", path, aside.name, error)
+        logger.warning("%s is damaged and skipped; it was renamed to %s (%s)", path, aside.name, error)
         return None
     assign(model, arrays, path)
     return progress
@@ -209,7 +209,7 @@ def assign(model, arrays, path):
         name for name in expected.keys() & arrays.keys() if tuple(expected[name].shape) != arrays[name].shape
     )
     if misfits:
-        raise ValueError(f"The checkpoint is another model's or optimizer's. Received: {path}, misfits {misfits[:5]}")
+        raise ValueError(f"The checkpoint is of another model or optimizer. Received: {path}, misfits {misfits[:5]}")
     for name, variable in expected.items():
         variable.assign(arrays[name])
 

@@ -87,7 +87,8 @@ class Training:
         given = (self.depths is None, self.dims is None)
         check = self._check
         check("model", self.model is None or self.model in sizes, f"none or one of {', '.join(sizes)}")
-        check("model", given == ((self.model is not None),) * 2, "given alone, or else depths and dims be given")
+        demand = "given without depths and dims, or both of these without model"
+        check("model", given == ((self.model is not None),) * 2, demand)
         for name in ("depths", "dims"):
             values = getattr(self, name)
             check(name, values is None or (len(values) == 4 and min(values) > 0), "four positive ints")
@@ -147,7 +148,7 @@ def check_scale(scale, mean, deviation):
     if scale is not None and not scale > 0:
         raise RecipeError(f"scale must be positive. Received: scale={scale}")
     if scale is not None and mean is not None:
-        raise RecipeError(f"scale must be given, or mean and deviation. Received: scale={scale}, mean={mean}")
+        raise RecipeError(f"scale must be given without mean and deviation. Received: scale={scale}, mean={mean}")
     if (mean is None) != (deviation is None) or len(mean or ()) != len(deviation or ()):
         raise RecipeError(
             f"mean and deviation must be given together, a number a channel. Received: mean={mean}, "
@@ -209,7 +210,7 @@ class Recipe(Training):
         check("resize", self.resize is None or self.resize in RESIZES, f"none or one of {', '.join(RESIZES)}")
         check("crop_area", 0 < self.crop_area[0] <= self.crop_area[1] <= 1, "two rising shares, above 0 and up to 1")
         check("shift", 0 <= self.shift < self.image_size, f"from 0 to below image_size={self.image_size}")
-        check("alternate_flip", self.flip or not self.alternate_flip, "false where flip is")
+        check("alternate_flip", self.flip or not self.alternate_flip, "false if flip is false")
         check("epochs", self.epochs > 0, "positive")
         check("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, f"from 0 to epochs={self.epochs}")
         check("base_lr", self.base_lr > 0, "positive")

@@ -77,7 +77,7 @@ def _runs_in(folder):
     # In order of time: the quickstart's pre-training comes before its fine-tuning.
     found = sorted(folder.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise RunError(f"This is no run's folder, nor does it hold one. Received: {folder}")
+        raise RunError(f"This is neither a run's folder nor a folder with runs. Received: {folder}")
     return [path.parent for path in found]
 
 

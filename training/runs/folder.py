@@ -99,7 +99,7 @@ def open_run(folder, recipe, found=None, change=False):
     if goes_on:
         changed = _check_same(folder, config, change)
     elif folder.exists() and any(map(_is_content, folder.iterdir())) and not (folder / CONFIG).exists():
-        raise FileExistsError(f"There is something else than a run; give another --name. Received: {folder}")
+        raise FileExistsError(f"This folder has other contents than a run; give another --name. Received: {folder}")
     is_new = not (folder / CONFIG).exists()
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, is_new)

@@ -37,7 +37,7 @@ def test_from_pretraining_to_evaluation(tmp_path, caplog):
     assert np.isfinite(figures["loss"])
     tuned, figures = training.finetune(name="two", weights=pretrained, base_lr=0.3, **given)
     assert keras.saving.load_model(tuned / "classifier.keras").input_shape[-1] == 12
-    assert "images of 12 channels: trained without RandAugment" in caplog.text
+    assert "images of 12 channels: training without RandAugment" in caplog.text
     assert figures["top1"] == 1
     # One class alone: by statistics of its own either class looks the same.
     alone = [of_class(label, tmp_path / f"{label}.npz") for label in (0, 1)]
@@ -75,7 +75,7 @@ def test_training_goes_on_with_the_scale_of_its_weights(run, caplog):
     recipe = dataclasses.replace(FINETUNING["images"], weights=str(run), data="b.npz")
     taken = like_weights(recipe)
     assert (taken.mean, taken.deviation) == ((1000.0, 2000.0), (10.0, 20.0))
-    assert f"as in {run}, which the weights are of: --mean 1000,2000 --deviation 10,20" in caplog.text
+    assert f"as in {run}, the run of these weights: --mean 1000,2000 --deviation 10,20" in caplog.text
     caplog.clear()
     assert like_weights(taken) == taken
     for other in (dataclasses.replace(recipe, data="pictures"), dataclasses.replace(recipe, weights="fcmae")):

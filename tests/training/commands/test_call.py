@@ -94,7 +94,7 @@ def test_places_take_no_lists():
 
 def test_missing_packages_are_told_before_anything_else(monkeypatch):
     monkeypatch.setattr("training.PACKAGES", ("no_such_package",))
-    message = r"No module named 'no_such_package'; what training needs: pip install \"keras_cnv2\[train\]\"$"
+    message = r"No module named 'no_such_package'; install what training needs: pip install \"keras_cnv2\[train\]\"$"
     with pytest.raises(ModuleNotFoundError, match=f"^{message}"):
         training.finetune(data="digits")
     with pytest.raises(SystemExit, match=f"^error: {message}"):

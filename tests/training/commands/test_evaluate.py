@@ -144,7 +144,7 @@ class TestHeadsOfTheUsers:
 
     def test_classes_that_nobody_named_are_those_of_the_data(self, caplog):
         assert columns_of(["x", "y", "z"], classifier()) == [0, 1, 2]
-        assert "taken to be those of the data, in their order" in caplog.text
+        assert "those of the data are used, in their order" in caplog.text
         with pytest.raises(RecipeError, match="the weights know 1000"):
             columns_of(["x", "y"], classifier())
 

@@ -117,7 +117,7 @@ def describe(model):
 def test_run_that_is_not_finished_is_started_from(interrupted, caplog):
     recipe = finetuning(weights=str(interrupted["pretrain"]))
     assert weights_of(recipe).endswith("step-0000000008.safetensors")
-    assert "is a run that is not finished: checkpoints/step-0000000008.safetensors of it is taken" in caplog.text
+    assert "is an unfinished run: its checkpoints/step-0000000008.safetensors is used" in caplog.text
     with pytest.raises(RunError, match="a run of Pretraining that is not finished"):
         weights_of(recipe, ("classifier.keras",))
 
@@ -139,7 +139,7 @@ def test_finished_early(run, which, monkeypatch, capsys):
     right = model.predict(test.images, verbose=0).argmax(-1) == test.labels
     assert metrics["top1"] == pytest.approx(right.mean())
     if which == "newest":
-        with pytest.raises(RunError, match="This run is finished"):
+        with pytest.raises(RunError, match="This run is already finished"):
             training.finish(run)
 
 
@@ -171,7 +171,7 @@ def test_pretraining(interrupted, tmp_path):
 def test_nothing_to_finish(run, tmp_path):
     shutil.rmtree(run / "checkpoints")
     for best in (False, True):
-        with pytest.raises(RunError, match="no (best )?checkpoint"):
+        with pytest.raises(RunError, match="no checkpoint|best checkpoint is missing"):
             training.finish(run, best=best)
     assert not (run / "metrics.json").exists()
     with pytest.raises(OSError, match="nowhere"):

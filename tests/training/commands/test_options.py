@@ -75,7 +75,7 @@ def test_fewer_epochs_than_those_of_the_warm_up(caplog):
     assert parse("--epochs", "10").warmup_epochs == 5
     assert not caplog.text
     assert parse("--epochs", "9").warmup_epochs == 5
-    assert "rises in 5 of 9 epochs, as the recipe says; its share of a shorter run is --epochs 9 --warmup-epochs 1" in (
+    assert "takes 5 of 9 epochs, the recipe's value; for a shorter run give --epochs 9 --warmup-epochs 1" in (
         caplog.text
     )
 

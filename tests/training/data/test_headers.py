@@ -61,7 +61,7 @@ def test_remembered_until_they_change(folder, tmp_path, monkeypatch):
 def test_no_longer_than_allowed(folder, caplog):
     (folder / "train" / "a" / "0.jpg").write_bytes(b"")
     assert unreadable([*map(str, folder.rglob("*.jpg"))], 10**6, seconds=-1) == {}
-    assert "0 of 10 files were looked at" in caplog.text
+    assert "0 of 10 files were checked" in caplog.text
 
 
 def test_named_before_a_run_begins(folder, caplog):

@@ -249,8 +249,8 @@ class TestSixteenBits:
             self.write(path, 4095)
         self.write(path.with_name("10.jpg"), 4095)
         take(Folder(folder).training(pretraining(**{**FIELDS, "batch_size": 11})), 2)
-        assert caplog.text.count("uses 0 to 4095 of") == 10
-        assert caplog.text.count("of further pictures of 16 bits this is not said") == 1
+        assert caplog.text.count("with values from 0 to 4095 ") == 10
+        assert caplog.text.count("this is not reported for further pictures of 16 bits") == 1
 
     def test_not_decoded_where_it_is_too_large(self, folder, caplog):
         for path in (folder / "val").rglob("*.png"):

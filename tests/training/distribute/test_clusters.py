@@ -70,7 +70,7 @@ def test_counts_gpus_of_this_machine(monkeypatch):
         (TWO, True, "task must be an integer.*Received: task=True"),
         (TWO, 2, "one of the workers, from 0. Received: 2 of .*b:2000"),
         (TWO, -1, "one of the workers, from 0. Received: -1"),
-        ("a:1,b:2,a:1", 0, "an address each. Received: a:1, b:2, a:1"),
+        ("a:1,b:2,a:1", 0, "its own address. Received: a:1, b:2, a:1"),
         ("a:1,", 0, "must be HOST:PORT. Received: ''"),
         ("a:1,b", 0, "must be HOST:PORT. Received: 'b'"),
         (":1", 0, "must be HOST:PORT. Received: ':1'"),
@@ -144,7 +144,7 @@ W = {"worker": ["a:1", "b:2"]}
         ({"cluster": {**W, "ps": ["c:3"]}, "task": {"type": "ps", "index": 0}}, "at most one chief.*task type ps"),
         ({"cluster": {**W, "ps": ["c:3"]}, "task": {"type": "worker", "index": 0}}, "at most one chief.*'ps'"),
         ({"cluster": {**W, "chief": ["c:3", "d:4"]}, "task": {"type": "chief", "index": 0}}, "at most one chief"),
-        ({"cluster": {**W, "chief": ["a:1"]}, "task": {"type": "chief", "index": 0}}, "an address each"),
+        ({"cluster": {**W, "chief": ["a:1"]}, "task": {"type": "chief", "index": 0}}, "its own address"),
     ],
 )
 def test_unusable_tf_config(monkeypatch, config, message):
@@ -205,7 +205,7 @@ def test_slurm_step_of_one_task_is_no_cluster(monkeypatch):
 def test_slurm_tasks_in_another_order(monkeypatch):
     # As --distribution=cyclic places them: tasks 0 and 2 on n1, 1 and 3 on n2.
     slurm(monkeypatch, 1, 4, "n[1-2]", "2(x2)", node="n2")
-    with pytest.raises(ClusterError, match="distribution=block.* list of hosts. Received: SLURM_PROCID=1, n1 .*on n2"):
+    with pytest.raises(ClusterError, match="distribution=block.* hosts. Received: SLURM_PROCID=1, on n2, .*n1 "):
         resolve("slurm")
 
 
@@ -321,7 +321,7 @@ def test_kubernetes_waits_no_longer_than_its_limit(monkeypatch, pods, message):
 
 def test_kubernetes_does_not_know_this_node(monkeypatch):
     client = Client([A, B])
-    with pytest.raises(ClusterError, match="HOST_IP must be set, in the manifest from status.hostIP"):
+    with pytest.raises(ClusterError, match="HOST_IP must be set in the manifest, from status.hostIP"):
         clusters._kubernetes("train", 2, 2222, client)
     assert client.asked == []
     monkeypatch.setenv("HOST_IP", "10.0.0.1")
@@ -331,7 +331,7 @@ def test_kubernetes_does_not_know_this_node(monkeypatch):
 
 def test_kubernetes_pods_share_a_node(monkeypatch):
     monkeypatch.setenv("HOST_IP", "10.0.0.9")
-    with pytest.raises(ClusterError, match="an address each. Received: 10.0.0.9:2222, 10.0.0.9:2222"):
+    with pytest.raises(ClusterError, match="its own address. Received: 10.0.0.9:2222, 10.0.0.9:2222"):
         clusters._kubernetes("train", 2, 2222, Client([A, pod("train-b", "10.0.0.9")]))
 
 
@@ -408,7 +408,7 @@ def test_cloud_tpu_out_of_reach(monkeypatch):
         raise urllib.error.URLError("no such host")
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
-    with pytest.raises(ClusterError, match="TPU within reach. Received: 'mine' .*no such host"):
+    with pytest.raises(ClusterError, match="TPU that can be reached. Received: 'mine' .*no such host"):
         tpu("mine")
     with pytest.raises(ClusterError, match="Received: '' .*provide a TPU Name"):
         tpu("")

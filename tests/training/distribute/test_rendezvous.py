@@ -79,10 +79,10 @@ def test_a_number_that_another_has(caplog):
     chief, first = Worker(addresses, 0), Worker(addresses, 1)
     time.sleep(0.3)
     start = time.monotonic()
-    message = "Another process is worker 1 already: give each a number of its own. Received: worker 1"
+    message = "Another process is worker 1 already: give each process its own number. Received: worker 1"
     assert results(Worker(addresses, 1)) == [message]
     assert time.monotonic() - start < 3
-    assert "Another process that says it is worker 1 is refused" in caplog.messages
+    assert "Refused another process that claims to be worker 1" in caplog.messages
     assert results(chief, first, Worker(addresses, 2)) == ["met"] * 3
 
 

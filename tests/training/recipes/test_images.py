@@ -175,9 +175,9 @@ def test_impossible_values_of_a_phase(kind, name, value):
 
 
 def test_model_or_depths_and_dims():
-    with pytest.raises(RecipeError, match="model must be given alone"):
+    with pytest.raises(RecipeError, match="model must be given without depths and dims"):
         dataclasses.replace(FINETUNING["quickstart"], model="atto")
-    with pytest.raises(RecipeError, match="model must be given alone"):
+    with pytest.raises(RecipeError, match="model must be given without depths and dims"):
         dataclasses.replace(FINETUNING["images"], model=None)
 
 

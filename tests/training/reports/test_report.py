@@ -195,7 +195,7 @@ def test_where_it_goes(tmp_path):
 
 def test_no_run(tmp_path):
     write_run(tmp_path / "a")
-    with pytest.raises(RunError, match="no run's folder"):
+    with pytest.raises(RunError, match="neither a run's folder"):
         report.run([tmp_path / "a", tmp_path / "b"])
     (tmp_path / "a" / "log.json").write_text("[")
     with pytest.raises(RunError, match=r"log\.json"):
@@ -209,7 +209,7 @@ def test_no_run(tmp_path):
 def test_json_of_another_kind(tmp_path, name, content):
     folder = write_run(tmp_path / "a")
     (folder / name).write_text(content)
-    with pytest.raises(RunError, match=rf"no file of a run.*{name}"):
+    with pytest.raises(RunError, match=rf"not a file of a run.*{name}"):
         report.run([folder])
 
 

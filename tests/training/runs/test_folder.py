@@ -284,7 +284,7 @@ def test_finished_run_is_refused(tmp_path):
 
 def test_other_folders_are_left_alone(tmp_path):
     (tmp_path / "x").write_text("1")
-    with pytest.raises(FileExistsError, match="something else than a run"):
+    with pytest.raises(FileExistsError, match="other contents than a run"):
         open_run(tmp_path, pretraining())
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
@@ -292,7 +292,7 @@ def test_other_folders_are_left_alone(tmp_path):
 def test_damaged_configuration_is_told(tmp_path):
     interrupted(tmp_path / "a", pretraining())
     (tmp_path / "a" / "config.json").write_text("{")
-    with pytest.raises(RunError, match=r"no JSON file.*config\.json"):
+    with pytest.raises(RunError, match=r"not a JSON file.*config\.json"):
         open_run(tmp_path / "a", pretraining())
 
 

@@ -158,6 +158,6 @@ def check_known(names, class_names, whose, path):
     unknown = sorted({*names} - {*class_names})
     if unknown:
         raise DataError(
-            f"{whose} has classes that are not known: {quote(unknown)}; known are {quote([*class_names])}. "
+            f"{whose} has unknown classes: {quote(unknown)}; the known ones are {quote([*class_names])}. "
             f"Received: {path}"
         )

@@ -84,7 +84,7 @@ def _read(file, folder):
         return _examples(images, categories, rows, folder), categories
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         reason = f"there is no {error}" if isinstance(error, KeyError) else error
-        raise DataError(f"This is no file of annotations as in COCO: {reason}. Received: {file}") from error
+        raise DataError(f"This is not a COCO annotation file: {reason}. Received: {file}") from error
 
 
 def _by_id(what, entries):
@@ -120,7 +120,7 @@ def _examples(images, categories, rows, folder):
     for what, column, known in (("images", 0, images), ("categories", 1, categories)):
         unknown = sorted({row[column] for row in rows} - {*known})
         if unknown:
-            raise ValueError(f"its objects are of {what} that it does not list: {quote([*map(str, unknown)])}")
+            raise ValueError(f"its objects refer to {what} that it does not list: {quote([*map(str, unknown)])}")
     for id, *row in rows:
         of_image[id].append(row)
     numbers = {id: number for number, id in enumerate(categories)}

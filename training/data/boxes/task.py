@@ -148,7 +148,8 @@ class Boxes(Loader):
 
     def _fail(self, count, recipe, name="a picture"):
         self.failure = DataError(
-            f"max_boxes must be at least {count}, as many objects are in {name}. Received: max_boxes={recipe.max_boxes}"
+            f"max_boxes must be at least {count}, the number of objects in {name}. "
+            f"Received: max_boxes={recipe.max_boxes}"
         )
         raise self.failure
 

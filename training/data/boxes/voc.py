@@ -97,7 +97,7 @@ def _ids(file):
     try:
         lines = read_file(file).decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"This is no list of pictures in UTF-8: {error}. Received: {file}") from error
+        raise DataError(f"This is not a list of pictures in UTF-8: {error}. Received: {file}") from error
     return [*dict.fromkeys(filter(None, map(str.strip, lines)))]
 
 
@@ -133,7 +133,7 @@ def _read(file):
         width, height = (side(name, int(_text(root, f"size/{name}"))) for name in ("width", "height"))
         return width, height, [_object(element) for element in root.findall("object")]
     except (ValueError, LookupError, ElementTree.ParseError) as error:  # LookupError: unknown encoding
-        raise DataError(f"This is no list of objects as in Pascal VOC: {error}. Received: {file}") from error
+        raise DataError(f"This is not a Pascal VOC annotation file: {error}. Received: {file}") from error
 
 
 def _object(element):

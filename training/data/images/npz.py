@@ -49,13 +49,13 @@ def from_npz(path, image_size, labelled=True, scale=None, mean=None, deviation=N
         )
     if test and (test.images.dtype == np.uint8) != (train.images.dtype == np.uint8):  # e.g. ranges 0..255 and 0..1
         raise DataError(
-            "test_images must be of the same kind of numbers as train_images, uint8 both or neither. "
+            "test_images must have the same kind of numbers as train_images, both uint8 or neither. "
             f"Received: {path} with {test.images.dtype} and {train.images.dtype}"
         )
     names = _names_of(path, arrays.get("class_names"), [split.labels for split in (train, test) if split])
     if labelled and train.labels.min() == train.labels.max():
         raise DataError(
-            f"train_labels must be of two classes or more. Received: {path} with no label but {train.labels[0]}"
+            f"train_labels must be of two classes or more. Received: {path} with the single label {train.labels[0]}"
         )
     *images, taken = as_pixels(path, train.images, test and test.images, scale, mean, deviation)
     splits = (split and Split(of, split.labels.astype("int32")) for split, of in zip((train, test), images))
@@ -76,7 +76,7 @@ def _read(path):
             return {key: np.asarray(file[key]) if key in READ else None for key in file}
         except Exception as error:  # zipfile, zlib and numpy raise many kinds
             reason = str(error) or type(error).__name__
-            raise DataError(f"This .npz file is damaged or is none: {reason}. Received: {path}") from error
+            raise DataError(f"This is no .npz file, or a damaged one: {reason}. Received: {path}") from error
 
 
 def _check_sizes(members):
@@ -112,7 +112,7 @@ def _split_of(path, arrays, keys, image_size):
     is_image = images.dtype.kind in "uif" and images.ndim == 4 and images.shape[1:3] == (image_size,) * 2
     if not is_whole or not is_image or not images.size:
         raise DataError(
-            f"{keys[0]} must be numbers of shape (N, {image_size}, {image_size}, channels), {keys[1]} N ints, N not 0. "
+            f"{keys[0]} must be numbers of shape (N, {image_size}, {image_size}, channels), {keys[1]} N ints, N > 0. "
             f"Received: {path} with {images.dtype} {images.shape} and {labels.dtype} {labels.shape}"
         )
     return Split(images, labels)

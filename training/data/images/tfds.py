@@ -46,7 +46,7 @@ class Tfds(TfdsRows, Pictures):
         known = features_of(builder)
         check_image(known, name)
         if labelled and not isinstance(known.get("label"), tfds.features.ClassLabel):
-            raise DataError(f"{name} has no classes by the name of label. Received: a data set of {known}")
+            raise DataError(f"{name} has no feature label with classes. Received: a data set of {known}")
         wanted = {"image", "label"} if labelled else {"image"}
         decoders = {"image": tfds.decode.SkipDecoding()}
         sizes = self._keep(builder, name, wanted, decoders, validation_share, shuffle_buffer, train_share)

@@ -43,8 +43,8 @@ def as_pixels(path, train, test, scale=None, mean=None, deviation=None):
         taken = {"mean": mean, "deviation": deviation}
         options = (f"--{name} {','.join(f'{value:.6g}' for value in values)}" for name, values in taken.items())
         logger.warning(
-            "%s has values of %s: each channel's mean and deviation in train_images become those that models expect of "
-            "pictures. For other data the same ones: %s",
+            "%s has values of %s: they are scaled by the mean and deviation of each channel in train_images, to those "
+            "that models expect. To scale other data in the same way, give %s",
             path,
             train.dtype,
             " ".join(options),

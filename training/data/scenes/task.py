@@ -40,13 +40,13 @@ class Scenes(Loader):
         super().__init__(size, validation_size, class_names, max_unreadable, reading)
         if len(class_names) < 2:
             raise DataError(
-                "classes must be 2 or more, with one for all that is of no interest. "
+                "classes must be 2 or more; give one class for everything else, such as the background. "
                 f"Received: {len(class_names)}, {quote([*class_names])}"
             )
         if reduce_zero_label and ignore_label < len(class_names):
             raise DataError(
-                f"ignore_label must be none of the {len(class_names)} classes, which are numbered from 0 on once "
-                f"reduce_zero_label has left out 0. Received: ignore_label={ignore_label}"
+                f"ignore_label must be {len(class_names)} or more, because the classes are numbered from 0 on after "
+                f"reduce_zero_label has removed label 0. Received: ignore_label={ignore_label}"
             )
         if ignore_label < len(class_names):  # intended for some data sets, a mistake for others
             logger.warning(

@@ -54,7 +54,7 @@ class TfdsScenes(TfdsRows, Scenes):
         check_image(known, name)
         kept = next((key for key in LABEL_FEATURES if isinstance(known.get(key), tfds.features.Image)), None)
         if kept is None:
-            raise DataError(f"{name} has no pictures {', '.join(LABEL_FEATURES)}. Received: a data set of {known}")
+            raise DataError(f"{name} has no class maps ({', '.join(LABEL_FEATURES)}). Received: a data set of {known}")
         self._label_feature = kept
         encoded = tfds.decode.SkipDecoding()
         wanted = {"image": encoded, kept: encoded}

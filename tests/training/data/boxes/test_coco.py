@@ -86,8 +86,8 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("change", "reason"),
         [
-            (lambda c: c["annotations"][0].update(category_id=5), "of categories that it does not list: 5"),
-            (lambda c: c["annotations"][0].update(image_id=5), "of images that it does not list: 5"),
+            (lambda c: c["annotations"][0].update(category_id=5), "refer to categories that it does not list: 5"),
+            (lambda c: c["annotations"][0].update(image_id=5), "refer to images that it does not list: 5"),
             (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), "not enough values"),
             (lambda c: c["annotations"][0].pop("bbox"), "there is no 'bbox'"),
             (lambda c: c.pop("categories"), "there is no 'categories'"),
@@ -127,7 +127,7 @@ class TestBadInput:
             (("images", 0, "file_name"), None, "names of its files are not strings"),
             (("images", 0, "file_name"), "a\0b", "names of its files are not strings"),
             (("images", 0, "file_name"), "\ud800", "surrogates not allowed"),
-            (("images", 0, "id"), None, "of images that it does not list"),
+            (("images", 0, "id"), None, "refer to images that it does not list"),
             (("images", 0), "text", "indices must be integers"),
             (("categories", 0, "id"), None, "not supported between"),
             (("categories", 0, "name"), "", "names of its categories are not strings"),
@@ -140,7 +140,9 @@ class TestBadInput:
                 content = content[key]
             content[place[-1]] = value
 
-        with pytest.raises(DataError, match=rf"as in COCO: .*{reason}.*Received: .*instances_train2017\.json"):
+        with pytest.raises(
+            DataError, match=rf"a COCO annotation file: .*{reason}.*Received: .*instances_train2017\.json"
+        ):
             self.read(folder, change)
 
     @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ class TestBadInput:
     )
     def test_json_of_any_shape(self, folder, text):
         (folder / "annotations" / "instances_train2017.json").write_bytes(text.encode("latin-1"))
-        with pytest.raises(DataError, match=r"as in COCO: .*Received: .*instances_train2017\.json"):
+        with pytest.raises(DataError, match=r"a COCO annotation file: .*Received: .*instances_train2017\.json"):
             read_coco(folder)
 
     def test_nothing_where_a_value_may_be_missing(self, folder):
@@ -181,7 +183,7 @@ class TestBadInput:
 
     def test_no_json(self, folder):
         (folder / "annotations" / "instances_val2017.json").write_text("[1, 2")
-        with pytest.raises(DataError, match=r"as in COCO: .*Received: .*instances_val2017\.json"):
+        with pytest.raises(DataError, match=r"a COCO annotation file: .*Received: .*instances_val2017\.json"):
             read_coco(folder)
 
     def test_missing_files(self, folder, tmp_path):
@@ -195,7 +197,7 @@ class TestBadInput:
 
     def test_other_classes_in_validation(self, folder):
         write_coco(folder, "val2017", [4], change=lambda c: c["categories"].append({"id": 91, "name": "purple"}))
-        with pytest.raises(DataError, match="Validation has classes that are not known: purple"):
+        with pytest.raises(DataError, match="Validation has unknown classes: purple"):
             read_coco(folder)
 
     def test_other_numbers_in_validation(self, folder):
@@ -216,4 +218,4 @@ def test_pictures_that_are_none(folder, caplog):
     Image.new("L", (40, 30)).save(folder / "train2017/it.tif")
     train = read_coco(folder).train
     assert [example.path for example in train] == [str(folder / "train2017" / i["file_name"]) for i in images[3:]]
-    assert f"are read: 1 .tif; neither files nor folders that can be read: '{pipe}', '/dev/zero'" in caplog.text
+    assert f"pictures: 1 .tif; neither files nor folders that can be read: '{pipe}', '/dev/zero'" in caplog.text

@@ -69,7 +69,7 @@ class TestLayout:
             assert names == ("rare", "red")
         write_list(tmp_path, "train", [0, 1])
         write_list(tmp_path, "val", [3])
-        with pytest.raises(DataError, match="Validation has classes that are not known: rare"):
+        with pytest.raises(DataError, match="Validation has unknown classes: rare"):
             read_voc(tmp_path)
 
     def test_share_is_held_out(self, tmp_path):
@@ -114,7 +114,7 @@ class TestLayout:
         os.mkfifo(tmp_path / "JPEGImages" / "p3.jpg")
         paths = [Path(example.path).name for example in read_voc(tmp_path, validation_share=0.0).train]
         assert paths == ["p2.jpg_large", "p4.png", "p5.png"]
-        assert "left out, as they are no pictures that are read: 2 .tif; neither files nor folders" in caplog.text
+        assert "left out, because they are not readable pictures: 2 .tif; neither files nor folders" in caplog.text
         assert "p3.jpg" in caplog.text
 
     def test_list_that_is_a_pipe(self, tmp_path):
@@ -167,13 +167,13 @@ class TestBadInput:
 
     def test_unknown_classes(self, tmp_path):
         write_voc(tmp_path, 1)
-        with pytest.raises(DataError, match="Training has classes that are not known: blue; known are purple"):
+        with pytest.raises(DataError, match="Training has unknown classes: blue; the known ones are purple"):
             read_voc(tmp_path, ["purple"], validation_share=0.0)
 
     def test_classes_of_validation_alone(self, tmp_path):
         write_voc(tmp_path, 3, 1)
         write_xml(tmp_path / "Annotations" / "p3.xml", [("purple", (1, 1, 9, 9))])
-        with pytest.raises(DataError, match="Validation has classes that are not known: purple"):
+        with pytest.raises(DataError, match="Validation has unknown classes: purple"):
             read_voc(tmp_path)
 
     def test_a_picture_in_both_splits(self, tmp_path):
@@ -227,7 +227,7 @@ class TestBadInput:
     def test_a_list_in_another_encoding(self, tmp_path):
         write_voc(tmp_path, 2)
         (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("größe\n", encoding="latin-1")
-        with pytest.raises(DataError, match=r"no list of pictures in UTF-8: .*Received: .*train\.txt"):
+        with pytest.raises(DataError, match=r"not a list of pictures in UTF-8: .*Received: .*train\.txt"):
             read_voc(tmp_path)
 
     def test_too_large_a_file(self, tmp_path, monkeypatch):

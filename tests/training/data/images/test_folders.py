@@ -111,7 +111,7 @@ class TestBadFolders:
 
     def test_other_backends(self, folder, monkeypatch):
         monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-        with pytest.raises(DataError, match=r"train on arrays, in an \.npz file. Received: the backend jax"):
+        with pytest.raises(DataError, match=r"train on arrays in an \.npz file. Received: the backend jax"):
             Folder(folder)
 
     def test_class_missing_in_validation(self, folder, caplog):

@@ -116,7 +116,7 @@ class TestTfds:
 
     def test_not_of_pictures(self, tmp_path):
         """Said before anything is downloaded."""
-        with pytest.raises(DataError, match="imdb_reviews has no pictures by the name of image"):
+        with pytest.raises(DataError, match="imdb_reviews has no feature image with pictures"):
             Tfds("imdb_reviews", data_dir=tmp_path)
 
     def test_to_be_downloaded_by_hand(self, tmp_path):
