@@ -19,7 +19,7 @@ class Draws(keras.random.SeedGenerator):
     """
 
     def __init__(self, *key):
-        # Without super().__init__(), which creates a variable.
+        # Does not call super().__init__(), which would create a variable.
         self._state = _bits([0x9E3779B9, 0x7F4A7C15])
         for part in key:
             for word in _words(part):

@@ -119,7 +119,7 @@ def open_builder(name, data_dir=None):
 
     try:
         return tfds.builder(name, data_dir=data_dir)
-    except Exception as error:  # of many kinds
+    except Exception as error:  # TensorFlow Datasets raises many kinds
         raise DataError(f"TensorFlow Datasets has no {name}: {_short(error)}. Received: tfds:{name}") from error
 
 
