@@ -1,6 +1,6 @@
 """The command `keras-cnv2`: the commands of the library and those of the application around it, under one name.
 
-It lies beside both packages: the library imports nothing of the application, and help imports neither of them.
+It is a module of its own: the library imports nothing of the application, and `--help` imports neither.
 """
 
 import importlib.util
@@ -10,24 +10,23 @@ from pathlib import Path
 
 LIBRARY = {
     "list": "Print the table of sizes and the table of published checkpoints.",
-    "info": "Tell all about a size, a published checkpoint or a file of weights.",
-    "predict": "Name the classes of pictures, the most probable first.",
-    "convert": "Write weights under other names, or into a Keras file; of a head of your own, those of its encoder.",
+    "info": "Show details of a size, a published checkpoint or a file of weights.",
+    "predict": "Name the most probable classes of image files; with a detector, find objects in them.",
+    "convert": "Convert weights to another naming or a Keras file; of a model with your own head, only its encoder.",
     "export": "Write a model as SavedModel, serving folder, LiteRT or ONNX file, and compare it with the model.",
-    "verify": "Compare checkpoints with their published logits on a picture, and print the SHA-256 of each.",
+    "verify": "Compare the logits of checkpoints on an image with the published ones, and print the SHA-256 of each.",
 }
 TRAINING = {
-    "quickstart": "All of it in one command: pre-training, fine-tuning, evaluation, export and prediction on digits.",
-    "pretrain": "Pre-train an encoder with FCMAE on images alone.",
-    "finetune": "Train a classifier, from an FCMAE run, published weights, a file, or from scratch.",
-    "evaluate": "Evaluate a classifier on labelled pictures: top-1, top-5, accuracy of each class, images a second.",
-    "segment": "Train semantic segmentation, from an encoder's weights or from scratch, and evaluate it.",
-    "detect": "Train object detection, from an encoder's weights or from scratch, and evaluate it.",
-    "finish": "End a run early: its model, pictures and figures, from the newest or the best checkpoint.",
-    "analyze": "Look into models: how unlike their channels are, which classes these answer to, and where a class is "
-    "seen.",
-    "report": "Make a page of runs to look at: curves, pictures, figures, configuration; one file, for any browser.",
-    "recipes": "What to train, for how long and how: rows, with the names of the paper's tables.",
+    "quickstart": "Run everything once: pre-training, fine-tuning, evaluation, export and prediction on digits.",
+    "pretrain": "Pre-train an encoder with FCMAE on images without labels.",
+    "finetune": "Train a classifier from an FCMAE run, from published weights, from a file, or from scratch.",
+    "evaluate": "Evaluate a classifier on labelled images: top-1, top-5, accuracy of each class, images per second.",
+    "segment": "Train and evaluate semantic segmentation, from an encoder's weights or from scratch.",
+    "detect": "Train and evaluate object detection, from an encoder's weights or from scratch.",
+    "finish": "End a run early and write its model, plots and metrics, from the newest or the best checkpoint.",
+    "analyze": "Analyse models: diversity of channels, class selectivity, Grad-CAM.",
+    "report": "Write a page about runs: curves, images, metrics and configuration in one HTML file.",
+    "recipes": "Show the recipes as tables, named after the tables of the paper.",
 }
 # The backends of Keras, by the names of their packages. Those that cannot train:
 BACKENDS = ("tensorflow", "jax", "torch", "numpy", "openvino")

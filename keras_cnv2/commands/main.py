@@ -190,7 +190,7 @@ def _check_size(model, name):
 
 
 def run_convert(args):
-    """Convert weights to another naming or to a Keras file; of a model with your own head, those of its encoder."""
+    """Convert weights to another naming or a Keras file; of a model with your own head, only its encoder."""
     if args.source.endswith(".keras") and args.target.suffix == ".keras":
         raise ValueError(f"IN is a Keras file already. Received: {args.source}")
     check_target(args.target)

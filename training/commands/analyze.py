@@ -1,4 +1,4 @@
-"""Look into models: how unlike their channels are, which classes these answer to, and where a class is seen."""
+"""Analyse models: diversity of channels, class selectivity, Grad-CAM."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Train object detection, from an encoder's weights or from scratch, and evaluate it."""
+"""Train and evaluate object detection, from an encoder's weights or from scratch."""
 
 from keras_cnv2.detection import Detector, export_detector
 from keras_cnv2.detection.retinanet import require_keras_cv

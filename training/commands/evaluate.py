@@ -1,4 +1,4 @@
-"""Evaluate a classifier on labelled pictures: top-1, top-5, accuracy of each class, images a second."""
+"""Evaluate a classifier on labelled images: top-1, top-5, accuracy of each class, images per second."""
 
 import logging
 from dataclasses import asdict, dataclass, replace

@@ -1,4 +1,4 @@
-"""Train a classifier, from an FCMAE run, published weights, a file, or from scratch."""
+"""Train a classifier from an FCMAE run, from published weights, from a file, or from scratch."""
 
 import logging
 

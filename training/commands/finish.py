@@ -1,4 +1,4 @@
-"""End a run early: its model, pictures and figures, from the newest or the best checkpoint."""
+"""End a run early and write its model, plots and metrics, from the newest or the best checkpoint."""
 
 from pathlib import Path
 

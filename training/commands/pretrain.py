@@ -1,4 +1,4 @@
-"""Pre-train an encoder with FCMAE on images alone."""
+"""Pre-train an encoder with FCMAE on images without labels."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""All of it in one command: pre-training, fine-tuning, evaluation, export and prediction on digits."""
+"""Run everything once: pre-training, fine-tuning, evaluation, export and prediction on digits."""
 
 import dataclasses
 import time

@@ -1,4 +1,4 @@
-"""What to train, for how long and how: rows, with the names of the paper's tables."""
+"""Show the recipes as tables, named after the tables of the paper."""
 
 from dataclasses import fields
 

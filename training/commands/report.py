@@ -1,4 +1,4 @@
-"""Make a page of runs to look at: curves, pictures, figures, configuration; one file, for any browser."""
+"""Write a page about runs: curves, images, metrics and configuration in one HTML file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Train semantic segmentation, from an encoder's weights or from scratch, and evaluate it."""
+"""Train and evaluate semantic segmentation, from an encoder's weights or from scratch."""
 
 import keras_cnv2
 from keras_cnv2.segmentation import ConfusionMatrix, PixelCrossentropy
