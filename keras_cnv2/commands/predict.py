@@ -65,7 +65,7 @@ def find_pictures(arguments):
             else:
                 yield path
     if left_out:
-        logger.warning("left out, as they are no pictures that are read: %s", left_out)
+        logger.warning("left out, because they are not readable pictures: %s", left_out)
 
 
 def _matches(pattern):
