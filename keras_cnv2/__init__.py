@@ -35,7 +35,6 @@ from keras_cnv2.errors import ExportError as ExportError
 from keras_cnv2.export.litert.export import export_litert as export_litert
 from keras_cnv2.export.onnx import export_onnx as export_onnx
 from keras_cnv2.export.saved_model.export import export_saved_model as export_saved_model
-from keras_cnv2.export.saved_model.export_detector import export_detector as _export_detector
 from keras_cnv2.export.serving.export import export_serving as export_serving
 from keras_cnv2.fcmae import FCMAE as FCMAE
 from keras_cnv2.folding.fold import fold as fold
@@ -60,8 +59,5 @@ from keras_cnv2.optimizers.layer_decay_adamw import LayerDecayAdamW as LayerDeca
 from keras_cnv2.optimizers.layer_decay_muon import LayerDecayMuon as LayerDecayMuon
 from keras_cnv2.optimizers.loss_scale import LossScaleOptimizer as LossScaleOptimizer
 from keras_cnv2.optimizers.schedules import WarmupCosine as WarmupCosine
-
-# Its public name is `detection.export_detector`. detection/ cannot import it: export/ is below it in the map.
-detection.export_detector = _export_detector
 
 __version__ = "0.1.0"

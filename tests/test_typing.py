@@ -87,7 +87,7 @@ x = keras_cnv2.ConvNeXtV2Block(8, 0.1, name="block")(keras_cnv2.GRN(dtype="float
 segmenter = segmentation.Segmenter(segmentation.UPerNet(backbone, classes=2), window=512, stride=(256, 256))
 classes = segmenter(image[None], size=image.shape[:2]).mean()
 detector = detection.Detector(detection.retinanet(backbone, 2, anchor_sizes=(32, 64, 128, 256, 512)), nms="hard")
-detection.export_detector(detector, Path("exported"), image_size=640)
+keras_cnv2.export_saved_model(detector, Path("exported"), image_size=640)
 distribute.enable_multi_worker()
 """
 

@@ -9,7 +9,6 @@ from keras_cnv2.export.litert.export import QUANTIZATIONS, export_litert
 from keras_cnv2.export.onnx import export_onnx
 from keras_cnv2.export.outputs import INPUT_DTYPES, is_detector
 from keras_cnv2.export.saved_model.export import export_saved_model
-from keras_cnv2.export.saved_model.export_detector import export_detector
 from keras_cnv2.export.serving.export import export_serving
 from keras_cnv2.images.pictures import RESIZES
 from keras_cnv2.restore import restore_model
@@ -43,8 +42,6 @@ OPTIONS = {
     "representative": ("litert",),
     "overwrite": ("saved_model", "litert", "onnx"),
 }
-
-NOT_OF_DETECTORS = ("resize", "class_names", "top")
 
 
 def add_arguments(parser, weights_help):
@@ -93,18 +90,11 @@ def run_export(args):
     size = args.model if args.model in SIZES else None
     weights = (args.weights or "imagenet") if size else args.model
     model = restore_model(weights, size, any_size=args.image_size is not None)
-    if args.to == "saved_model" and is_detector(model):
-        _check_of_detectors(options)
-        export_detector(model, out, **options)
-    else:
-        EXPORTS[args.to](model, out, **options)
+    if is_detector(model) and "top" in options:
+        raise ValueError("--top does not apply to detectors: leave it out. Received: --top")
+    EXPORTS[args.to](model, out, **options)
     print(f"{printable(out)}: {_bytes(out) / 1e6:.1f} MB, outputs compared with the model's")
     return 0
-
-
-def _check_of_detectors(options):
-    if others := [f"--{name.replace('_', '-')}" for name in options if name in NOT_OF_DETECTORS]:
-        raise ValueError(f"These options do not apply to detectors. Received: {', '.join(others)}")
 
 
 def _check_free(out, args):

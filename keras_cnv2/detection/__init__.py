@@ -5,12 +5,7 @@ detectors such as Mask R-CNN: `boxes` (overlap, deltas), `matching` (of anchors 
 `heads.Pyramid`, `nms` and `pictures`.
 """
 
-from collections import abc as _abc
-
 from keras_cnv2.detection.detector import Detector as Detector
 from keras_cnv2.detection.labels import check_labels as check_labels
 from keras_cnv2.detection.pictures import fit_picture as fit_picture
 from keras_cnv2.detection.retinanet import retinanet as retinanet
-
-# Declared for type checkers. `keras_cnv2/__init__.py` sets it, because `keras_cnv2.export` imports this package.
-export_detector: _abc.Callable[..., None]

@@ -50,9 +50,15 @@ def image_size_for(retinanet, image_size=None):
     return int(image_size)
 
 
-def class_names_of(retinanet):
-    """Returns the names of a detector's classes, by default "class 0" and so on."""
-    return retinanet.class_names or numbered(retinanet.classes)
+def class_names_of(retinanet, names=None):
+    """Returns the names of a detector's classes: `names`, its own, or "class 0" and so on.
+
+    Raises:
+        ValueError: If there are more or fewer names than classes.
+    """
+    if names is not None and len(names) != retinanet.classes:
+        raise ValueError(f"class_names must be {retinanet.classes} names, one per class. Received: {len(names)} names")
+    return names or retinanet.class_names or numbered(retinanet.classes)
 
 
 def detect(retinanet, paths, image_size=None, score_threshold=0.3, reading=READING):

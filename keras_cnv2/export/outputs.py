@@ -3,6 +3,7 @@
 import keras
 
 from keras_cnv2.arguments import is_positive_int
+from keras_cnv2.detection.detector import Detector
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.images.classes import numbered
 from keras_cnv2.models.backbone import ConvNeXtV2Backbone
@@ -33,16 +34,16 @@ def is_segmenter(model):
 
 
 def is_detector(model):
-    """Whether the model is a RetinaNet. Looks at an attribute, because importing the class needs KerasCV."""
-    return hasattr(model, "box_head")
+    """Whether the model is a `Detector` or a RetinaNet, whose class cannot be imported without KerasCV."""
+    return isinstance(model, Detector) or hasattr(model, "box_head")
 
 
 def check_exportable(model):
     """Raises a `ValueError` unless the model is a classifier, a backbone, or a user's model on one, of images."""
     if is_segmenter(model) or is_detector(model):
         raise ValueError(
-            "Segmentation and detection models can only be exported as SavedModels: use export_saved_model or "
-            f"detection.export_detector. Received: model={model!r}"
+            "Segmentation and detection models can only be exported as SavedModels: use export_saved_model. "
+            f"Received: model={model!r}"
         )
     stem_of(model)
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:

@@ -178,7 +178,9 @@ def test_detectors(tmp_path, capsys):
     tiny().save(tmp_path / "detector.keras")
     command = ["export", str(tmp_path / "detector.keras"), "--image-size", "64", "--out", str(tmp_path / "exported")]
     assert main([*command, "--to", "saved_model", "--resize", "crop"]) == 1
-    assert "These options do not apply to detectors. Received: --resize" in capsys.readouterr().err
+    assert "resize does not apply to detectors" in capsys.readouterr().err
+    assert main([*command, "--to", "saved_model", "--top", "3"]) == 1
+    assert "--top does not apply to detectors" in capsys.readouterr().err
     assert main([*command, "--to", "saved_model"]) == 0
     assert "boxes" in tf.saved_model.load(str(tmp_path / "exported")).signatures["serving_default"].structured_outputs
     assert main([*command[:-1], str(tmp_path / "it.onnx"), "--to", "onnx"]) == 1

@@ -49,7 +49,7 @@ def exported(tree):
 PUBLIC = public()
 FENCED = re.compile(r"```python\n(.*?)```", re.DOTALL)
 EXAMPLES = {name: FENCED.findall(inspect.getdoc(value)) for name, value in PUBLIC.items()}
-SLOW = {"export_litert", "export_onnx", "export_saved_model", "export_serving", "detection.export_detector"}
+SLOW = {"export_litert", "export_onnx", "export_saved_model", "export_serving"}
 
 # What makes examples small.
 SMALL = {
@@ -60,7 +60,6 @@ SMALL = {
     "segmentation.Segmenter": {"512": "64"},
     "segmentation.predict_classes": {"512": "64"},
     "detection.retinanet": {"classes=20": "classes=20, width=8, convs=1"},
-    "detection.export_detector": {"640": "64"},
 }
 DIMS = (4, 6, 8, 10)
 
@@ -73,7 +72,7 @@ def given(name):
         model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(3, 1)])
         labels = np.zeros((2, 64, 64), "int32")
     elif name.startswith("detection."):
-        model = small_detector() if name in ("detection.Detector", "detection.export_detector") else None
+        model = small_detector() if name == "detection.Detector" else None
         boxes, classes = np.array([[[5.0, 5, 40, 40]]] * 2, "float32"), np.array([[3]] * 2)
         labels = {"boxes": boxes, "classes": classes}
         names |= labels

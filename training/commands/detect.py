@@ -1,6 +1,7 @@
 """Train and evaluate object detection, from an encoder's weights or from scratch."""
 
-from keras_cnv2.detection import Detector, export_detector
+import keras_cnv2
+from keras_cnv2.detection import Detector
 from keras_cnv2.detection.retinanet import require_keras_cv
 from keras_cnv2.terminal import printable
 
@@ -113,7 +114,7 @@ def _written(detector, recipe, source, progress, folder, scores):
     model, names = detector.retinanet, source.class_names
     results.draw_curves(progress.history, folder, ("loss", "box_loss", "classification_loss"))
     if is_exportable(model):
-        export_detector(detector, folder / "saved_model", image_size=recipe.image_size, overwrite=True)
+        keras_cnv2.export_saved_model(detector, folder / "saved_model", image_size=recipe.image_size, overwrite=True)
     if scores:
         images, truths = source.examples(recipe, min(EXAMPLES, source.validation_size))
         found = detector.predict(images, verbose=0)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 import keras
 
 from keras_cnv2.export.metadata import exported_metadata
-from keras_cnv2.export.outputs import check_backend, image_sides, is_segmenter, labels_of, pictures_of
+from keras_cnv2.export.outputs import check_backend, image_sides, is_detector, is_segmenter, labels_of, pictures_of
+from keras_cnv2.export.saved_model.export_detector import export_detector
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.files import new_folder
 from keras_cnv2.images.header import MAX_PIXELS
+from keras_cnv2.images.pictures import Reading
 from keras_cnv2.layers.quantized import quantized_as
 
 
@@ -58,6 +60,15 @@ def export_saved_model(
     If height and width are variable, it also has `serve_jpeg`, "encoded" `(1,)` to the same outputs: it takes one file,
     does not resize it, and raises an error if the file cannot be decoded.
 
+    A detector, a `keras_cnv2.detection.Detector` or a RetinaNet with the default one, has three signatures:
+
+    - `serving_default`: "images" `(N, S, S, C)` to "boxes" `(N, M, 4)` (left, top, right, bottom in pixels), "classes"
+      `(N, M)` (names), "class_ids" and "scores" `(N, M)` and "count" `(N,)`. Detections are sorted by score, the
+      highest first. From "count" on, boxes, ids and scores are -1 and names are empty.
+    - `serve_jpeg`: "encoded" `(N,)` to the same outputs and "decoded" `(N,)`. Files of any size are resized as by
+      `keras_cnv2.detection.fit_picture`, and boxes are in pixels of the original file. It needs three channels.
+    - `dense`: "images" to "boxes" `(N, A, 4)` and "scores" `(N, A, classes)` of all anchors, before any suppression.
+
     `assets/labels.txt` contains the class names, one per line. `assets.extra/keras_cnv2.json` contains them as well,
     and describes the preprocessing: "image_size", "resize", "channels", "mean" and "std" (to normalise images in 0..255
     before they are passed as "images"; 0 and 1 if the model normalises them itself), and the activation if it is not
@@ -66,15 +77,15 @@ def export_saved_model(
     The SavedModel is loaded and its outputs are compared with the model's before the folder is moved to `path`.
 
     Args:
-        model: A `keras_cnv2.ConvNeXtV2`, `ConvNeXtV2Backbone`, `FCMAE` or segmentation model, or a functional or
-            sequential model of your own that contains one of the first two.
+        model: A `keras_cnv2.ConvNeXtV2`, `ConvNeXtV2Backbone`, `FCMAE`, segmentation model or detector, or a functional
+            or sequential model of your own that contains one of the first two.
         path: Path of the folder to write.
         image_size: Optional int, the height and width of images in pixels. By default those of the model's
             `input_shape`, which may be variable; `serve_jpeg` then uses `model.image_size` or 224. A fixed size is
-            faster.
+            faster. A detector needs a fixed one, a multiple of 32.
         resize: "crop" or "squash", see `keras_cnv2.load_image`. By default the model's `resize`, if the image size is
-            the model's own.
-        top: Int, how many classes to name; at most all.
+            the model's own. Not for detectors.
+        top: Int, how many classes to name; at most all. Only for classifiers.
         input_dtype: "float32" or "uint8", the dtype of "images".
         max_pixels: Int, height times width of the largest file to decode and of the largest image to accept.
         exif_orientation: Bool, whether `serve_jpeg` rotates images according to their EXIF data, see
@@ -89,6 +100,20 @@ def export_saved_model(
         OSError: If `path` exists and is not to be replaced, or cannot be written.
     """
     check_backend("A SavedModel")
+    if is_detector(model):
+        if resize is not None:
+            raise ValueError(f"resize does not apply to detectors: leave it out. Received: resize={resize!r}")
+        export_detector(
+            model,
+            path,
+            image_size=image_size,
+            input_dtype=input_dtype,
+            reading=Reading(exif_orientation, max_pixels),
+            fold=fold,
+            overwrite=overwrite,
+            class_names=class_names,
+        )
+        return
     from keras_cnv2.export.saved_model.check import check_saved_model
     from keras_cnv2.export.saved_model.classifier import served_module
     from keras_cnv2.export.saved_model.graphs import write

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 import keras_cnv2
-from keras_cnv2.detection import Detector, export_detector, fit_picture
+from keras_cnv2 import export_saved_model
+from keras_cnv2.detection import Detector, fit_picture
 from keras_cnv2.export.saved_model.check_detector import check_export
 from tests.detection.samples import images, noisy, numpy_of, tiny
 
@@ -24,7 +25,7 @@ def detector(seed=0):
 def exported(tmp_path_factory):
     model = detector()
     path = tmp_path_factory.mktemp("export") / "detector"
-    export_detector(model, path, image_size=64)
+    export_saved_model(model, path, image_size=64)
     return model, path, tf.saved_model.load(str(path)).signatures
 
 
@@ -91,7 +92,8 @@ def test_exported_names_are_checked(exported):
 
 
 def test_uint8_and_no_names(tmp_path):
-    export_detector(tiny(input_shape=(64, 64, 3)), tmp_path / "detector", input_dtype="uint8", fold=False)
+    model = tiny(input_shape=(64, 64, 3))
+    export_saved_model(model, tmp_path / "detector", input_dtype="uint8", fold=False)
     assert (tmp_path / "detector" / "assets" / "labels.txt").read_text().splitlines() == [
         "class 0",
         "class 1",
@@ -104,13 +106,17 @@ def test_uint8_and_no_names(tmp_path):
 def test_wrong_arguments_are_named(tmp_path):
     model = detector()
     with pytest.raises(ValueError, match="image_size must be a multiple of 32.*Received: image_size=None"):
-        export_detector(model, tmp_path / "detector")
+        export_saved_model(model, tmp_path / "detector")
     with pytest.raises(ValueError, match="image_size must be a multiple of 32.*Received: image_size=65"):
-        export_detector(model, tmp_path / "detector", image_size=65)
+        export_saved_model(model, tmp_path / "detector", image_size=65)
     with pytest.raises(ValueError, match="input_dtype must be one of"):
-        export_detector(model, tmp_path / "detector", image_size=64, input_dtype="int8")
+        export_saved_model(model, tmp_path / "detector", image_size=64, input_dtype="int8")
     with pytest.raises(ValueError, match="max_pixels must be at least 16384"):
-        export_detector(model, tmp_path / "detector", image_size=64, max_pixels=100)
+        export_saved_model(model, tmp_path / "detector", image_size=64, max_pixels=100)
+    with pytest.raises(ValueError, match="resize does not apply to detectors"):
+        export_saved_model(model, tmp_path / "detector", image_size=64, resize="crop")
+    with pytest.raises(ValueError, match="class_names must be 3 names, one per class. Received: 2 names"):
+        export_saved_model(model, tmp_path / "detector", image_size=64, class_names=["a", "b"])
     model.retinanet.class_names = ("cat", "dog", "co\nw")
     with pytest.raises(ValueError, match="one line each"):
-        export_detector(model, tmp_path / "detector", image_size=64)
+        export_saved_model(model, tmp_path / "detector", image_size=64)
