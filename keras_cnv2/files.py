@@ -52,7 +52,8 @@ def _check_folder(path):
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise type(error)(f"Nothing can be written to this folder ({error.strerror}). Received: {path}") from error
+        kind = OSError if error.errno in FULL else PermissionError
+        raise kind(f"Nothing can be written to this folder ({error.strerror}). Received: {path}") from error
 
 
 @contextlib.contextmanager

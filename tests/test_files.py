@@ -177,3 +177,14 @@ def test_full_disks_name_the_file(write, tmp_path):
     with pytest.raises(OSError, match=r"No space left on device: '.*model'"), write(tmp_path / "model"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(("code", "kind"), [(errno.ENOSPC, OSError), (errno.EROFS, PermissionError)])
+def test_full_disks_are_no_matter_of_permissions(code, kind, tmp_path, monkeypatch):
+    def fail(**kwargs):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", fail)
+    with pytest.raises(OSError, match="Nothing can be written to this folder") as error:
+        check_target(tmp_path / "it")
+    assert type(error.value) is kind
