@@ -1,9 +1,11 @@
 """`keras-cnv2 predict` with a detector: finds objects in image files and draws their boxes."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
+from keras_cnv2.detection.detector import Detector
 from keras_cnv2.detection.draw import draw_boxes
 from keras_cnv2.detection.predict import class_names_of, detect, image_size_for
 from keras_cnv2.files import check_target, replacing
@@ -21,7 +23,7 @@ def add_arguments(parser):
     """Adds the options for detectors to the parser of `predict`."""
     group = parser.add_argument_group("with a detector")
     group.add_argument("--out", type=Path, metavar="DIR", help="folder for copies of the images with boxes, as PNG")
-    group.add_argument("--score", type=float, help=f"minimum score of detections, from 0 to 1 (default: {SCORE})")
+    group.add_argument("--score", type=float, help=f"minimum score of detections, from 0 to below 1 (default: {SCORE})")
     group.add_argument("--image-size", type=int, help="side of the images in pixels (default: the model's)")
 
 
@@ -36,12 +38,14 @@ def check_unused(args, names=OWN, kind="detectors"):
 def run(model, paths, args, reading):
     """Prints the boxes found in image files and draws them on copies in `args.out`. Returns the exit code."""
     check_unused(args, OTHERS, "classifiers")
-    score = SCORE if args.score is None else args.score
+    detector = Detector(model, score_threshold=SCORE if args.score is None else args.score)
+    size = image_size_for(model, args.image_size)
     if args.out:
         import_pillow("Boxes")
+        _check_apart(args.out, paths)
         _make_folder(args.out)
     results, failed, taken = [], 0, set()
-    for path, found in detect(model, paths, args.image_size, score, reading):
+    for path, found in detect(detector, paths, size, reading=reading):
         if isinstance(found, Exception):
             failed += 1
             print(f"error: {printable(path)}: {printable(found)}", file=sys.stderr)
@@ -49,7 +53,7 @@ def run(model, paths, args, reading):
         row = {"path": str(path), "predictions": [one._asdict() for one in found]}
         if args.out:
             target = _target(args.out, path, taken)
-            _draw(target, path, found, model, args.image_size, reading)
+            _draw(target, path, found, model, size, reading)
             row["picture"] = str(target)
         if args.json:
             results.append(row)
@@ -60,9 +64,23 @@ def run(model, paths, args, reading):
     return int(failed > 0)
 
 
+def _check_apart(folder, paths):
+    """Raises a `ValueError` if an image file, or what it links to, is in the output folder: it could be replaced."""
+    out = os.path.realpath(folder)
+    for path in paths:
+        if out in (os.path.realpath(Path(path).parent), os.path.dirname(os.path.realpath(path))):
+            raise ValueError(
+                "Copies with boxes have names like the images, and could replace images in the same folder: give "
+                f"another folder. Received: --out {folder} with {path}"
+            )
+
+
 def _make_folder(folder):
     """Creates the output folder. It is called before prediction, so that an unwritable folder is reported at once."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"This folder cannot be created ({error.strerror}). Received: --out {folder}") from error
     check_target(folder / "a.png")
 
 
@@ -75,9 +93,9 @@ def _target(folder, path, taken):
     return folder / name
 
 
-def _draw(target, path, found, model, image_size, reading):
+def _draw(target, path, found, model, size, reading):
     Image, _, _ = import_pillow("Boxes")
-    pixels = load_pixels(path, image_size_for(model, image_size), reading)
+    pixels = load_pixels(path, size, reading)
     with replacing(target) as temporary:
         Image.fromarray(draw_boxes(pixels, found, class_names_of(model))).save(temporary)
 

@@ -7,7 +7,7 @@ import keras_cv
 from keras import ops
 
 from keras_cnv2.arguments import is_positive_int
-from keras_cnv2.detection.anchors import ANCHORS, SIZES, STRIDES, anchor_generator, check_sides
+from keras_cnv2.detection.anchors import ANCHORS, MULTIPLE, SIZES, STRIDES, anchor_generator, check_sides
 from keras_cnv2.detection.heads import PRIOR, PredictionHead, Pyramid
 from keras_cnv2.detection.loss import FocalLoss
 from keras_cnv2.detection.matching import IGNORED, AnchorTargets
@@ -35,10 +35,12 @@ class RetinaNet(keras_cv.models.RetinaNet):
         class_names=None,
         anchor_sizes=SIZES,
         low_quality_matches=True,
+        image_size=None,
         name=None,
     ):
         check_head(True, classes, None, class_names)
         _check(backbone, anchor_sizes)
+        image_size = _image_size(image_size, backbone.input_shape)
         policy = backbone.dtype_policy
         with _global_policy("float32"):  # otherwise KerasCV's layers round predictions to half precision
             super().__init__(
@@ -59,6 +61,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
         self.class_names = None if class_names is None else tuple(class_names)
         self.anchor_sizes = tuple(map(float, anchor_sizes))
         self.low_quality_matches = low_quality_matches
+        self.image_size = image_size
 
     @property
     def backbone(self):
@@ -131,6 +134,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
             "class_names": self.class_names,
             "anchor_sizes": self.anchor_sizes,
             "low_quality_matches": self.low_quality_matches,
+            "image_size": self.image_size,
             "name": self.name,
             **layers_config(self),
         }
@@ -154,6 +158,19 @@ def _check(backbone, anchor_sizes):
         raise ValueError(
             f"anchor_sizes must be {len(STRIDES)} positive numbers, one per level. Received: {anchor_sizes!r}"
         )
+
+
+def _image_size(image_size, shape):
+    """Returns the side of images for evaluation: `image_size`, else that of a square input shape, else `None`."""
+    sides = {*shape[1:3]}
+    if image_size is None:
+        return sides.pop() if len(sides) == 1 else None
+    if not is_positive_int(image_size) or image_size % MULTIPLE or sides - {None, image_size}:
+        raise ValueError(
+            f"image_size must be a multiple of {MULTIPLE}, and the backbone's height and width if these are fixed. "
+            f"Received: image_size={image_size!r}, backbone with input shape {tuple(shape)}"
+        )
+    return int(image_size)
 
 
 def _is_size(size):

@@ -30,21 +30,22 @@ class Detection(NamedTuple):
 
 
 def image_size_for(retinanet, image_size=None):
-    """Returns the side of a detector's square images: `image_size`, or by default the input size of its backbone.
+    """Returns the side of a detector's square images: `image_size`, or by default that of the model.
 
     Raises:
         ValueError: If the size is not a multiple of 32, differs from the backbone's input size, or is not given while
-            the backbone takes images of any size.
+            the model has none.
     """
     sides = {*retinanet.backbone.input_shape[1:3]}
-    if image_size is None and len(sides) == 1:
-        (image_size,) = sides
+    if image_size is None:
+        image_size = retinanet.image_size
     fits = is_positive_int(image_size) and image_size % MULTIPLE == 0
     if not fits or sides - {None, image_size}:
         given = sides - {None}
         raise ValueError(
             f"image_size must be a multiple of {MULTIPLE}"
-            + (f" and match the backbone's image size, {given}" if given else "; the backbone takes images of any size")
+            + (f" and match the backbone's image size, {given}" if given else "")
+            + (": give that of the training, the model was saved without one" if image_size is None else "")
             + f". Received: image_size={image_size!r}"
         )
     return int(image_size)
@@ -109,4 +110,8 @@ def _found(detector, fitted, size, names):
         count = int(found["count"][number])
         boxes = np.clip(found["boxes"][number, :count] / scale, 0, [width, height, width, height])
         columns = zip(found["classes"][number, :count], found["scores"][number, :count], boxes)
-        yield [Detection(names[kind], float(score), tuple(map(float, box))) for kind, score, box in columns]
+        yield [
+            Detection(names[kind], float(score), tuple(map(float, box)))
+            for kind, score, box in columns
+            if (box[2:] > box[:2]).all()  # otherwise it is in the padding, outside the picture
+        ]

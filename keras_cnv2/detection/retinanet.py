@@ -16,6 +16,7 @@ def retinanet(
     class_names: Sequence[str] | None = None,
     anchor_sizes: Sequence[float] = SIZES,
     low_quality_matches: bool = True,
+    image_size: int | None = None,
     name: str | None = None,
 ) -> keras.Model:
     """Builds a RetinaNet on a ConvNeXt V2 backbone: a `keras_cv.models.RetinaNet` for boxes "xyxy" in pixels.
@@ -45,6 +46,8 @@ def retinanet(
         anchor_sizes: Five positive numbers, the sides of the smallest square anchors of P3 to P7, in pixels.
         low_quality_matches: Bool, whether each box is matched to the anchors that overlap it most, even if the overlap
             is small.
+        image_size: Optional int, the side in pixels of the square images into which prediction and the exports fit
+            image files, saved with the model: the size of the images in training. A multiple of 32.
         name: Name of the model.
 
     Call arguments:
@@ -71,6 +74,7 @@ def retinanet(
         class_names=class_names,
         anchor_sizes=anchor_sizes,
         low_quality_matches=low_quality_matches,
+        image_size=image_size,
         name=name,
     )
 

@@ -52,7 +52,8 @@ def by_hand(model, path, size, score):
     found = Detector(model, score_threshold=score).predict(image[None], verbose=0)
     count = found["count"][0]
     boxes = np.clip(found["boxes"][0, :count] / np.asarray(scale), 0, np.tile(pixels.shape[1::-1], 2))
-    return found["classes"][0, :count], found["scores"][0, :count], boxes
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return found["classes"][0, :count][inside], found["scores"][0, :count][inside], boxes[inside]
 
 
 def test_json(model, weights, pictures, capsys):
@@ -66,6 +67,7 @@ def test_json(model, weights, pictures, capsys):
         assert [one["name"] for one in row["predictions"]] == [NAMES[number] for number in classes]
         np.testing.assert_allclose([one["score"] for one in row["predictions"]], scores, rtol=1e-5)
         np.testing.assert_allclose([one["box"] for one in row["predictions"]], boxes, rtol=1e-4, atol=1e-3)
+        assert all(left < right and top < bottom for left, top, right, bottom in boxes)
 
 
 def test_printed_and_drawn(weights, pictures, tmp_path, capsys):
@@ -100,15 +102,29 @@ def test_image_size_of_the_model(tmp_path, pictures, capsys):
     tiny(input_shape=(64, 64, 3)).save(tmp_path / "a.keras")
     command = ["predict", str(pictures[0]), "--weights", str(tmp_path / "a.keras"), "--json"]
     assert main(command) == 0
+    capsys.readouterr()
     assert main([*command, "--image-size", "96"]) == 1
     assert "image_size must be a multiple of 32 and match the backbone's image size" in capsys.readouterr().err
+
+
+def test_image_size_of_the_training(model, tmp_path, pictures, capsys):
+    """A detector for images of any size keeps the one it was trained with; another can be given."""
+    trained = tiny(class_names=NAMES, image_size=96)
+    trained.set_weights(model.get_weights())
+    trained.save(tmp_path / "a.keras")
+    command = ["predict", str(pictures[0]), "--weights", str(tmp_path / "a.keras"), "--json", "--score", "0.9"]
+    for options, size in (([], 96), (["--image-size", "64"], 64)):
+        assert main([*command, *options]) == 0
+        (row,) = json.loads(capsys.readouterr().out)
+        _, scores, _ = by_hand(model, pictures[0], size, 0.9)
+        np.testing.assert_allclose([one["score"] for one in row["predictions"]], scores, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "image_size must be a multiple of 32; the backbone takes images of any size. Received: image_size=None"),
-        (["--image-size", "33"], "image_size must be a multiple of 32; .* Received: image_size=33"),
+        ([], "image_size must be a multiple of 32: give that of the training, .* Received: image_size=None"),
+        (["--image-size", "33"], "image_size must be a multiple of 32. Received: image_size=33"),
         (["--image-size", "64", "--score", "1.5"], "score"),
         (["--image-size", "64", "--top", "3"], "--top is for classifiers, which this model is not"),
         (["--image-size", "64", "--class-names", "x"], "--class-names is for classifiers, which this model is not"),
@@ -120,7 +136,7 @@ def test_wrong(weights, pictures, options, message, capsys, tmp_path):
     out, err = capsys.readouterr()
     assert not out
     assert re.search(message, err)
-    assert not folder.exists() or not any(folder.iterdir())
+    assert not folder.exists()
 
 
 def test_not_for_classifiers(tmp_path, pictures, capsys):
@@ -137,7 +153,23 @@ def test_out_is_a_file(weights, pictures, tmp_path, capsys):
     (tmp_path / "taken").touch()
     options = ["--image-size", "64", "--out", str(tmp_path / "taken")]
     assert main(["predict", str(pictures[0]), "--weights", weights, *options]) == 1
-    assert "taken" in capsys.readouterr().err
+    assert re.search("This folder cannot be created .* Received: --out .*taken", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("link", [None, "folder", "file"])
+def test_out_is_the_folder_of_the_pictures(weights, pictures, tmp_path, capsys, link):
+    path, before = pictures[0], pictures[0].read_bytes()
+    if link == "folder":
+        (tmp_path / "link").symlink_to(path.parent)
+        path = tmp_path / "link" / path.name
+    elif link == "file":
+        path = tmp_path / "link.png"
+        path.symlink_to(pictures[0])
+    options = ["--weights", weights, "--image-size", "64", "--out", str(pictures[0].parent)]
+    assert main(["predict", str(pictures[1]), str(path), *options]) == 1
+    assert re.search("could replace images in the same folder.* Received: --out .*a with ", capsys.readouterr().err)
+    assert pictures[0].read_bytes() == before
+    assert [*pictures[0].parent.iterdir()] == [pictures[0]]
 
 
 def test_without_pillow(weights, pictures, tmp_path, capsys, monkeypatch):

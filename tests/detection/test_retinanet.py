@@ -154,6 +154,11 @@ def test_wrong_arguments_are_named():
         retinanet(backbone, 3, anchor_sizes=(32, 64, 128))
     with pytest.raises(ValueError, match="width must be a positive int"):
         retinanet(backbone, 3, width=0)
+    for image_size in (0, 100, 64.0, True):
+        with pytest.raises(ValueError, match="image_size must be a multiple of 32"):
+            retinanet(backbone, 3, image_size=image_size)
+    with pytest.raises(ValueError, match="backbone's height and width .*image_size=96, .*64, 64"):
+        tiny(input_shape=(64, 64, 3), image_size=96)
     small = keras_cnv2.ConvNeXtV2Backbone(depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), stem_stride=2)
     with pytest.raises(ValueError, match="levels P3 to P5.*Received: backbone with \\['P1', 'P2', 'P3', 'P4'\\]"):
         retinanet(small, 3)

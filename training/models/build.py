@@ -138,5 +138,6 @@ def new_retinanet(recipe, class_names, weights=None, new_encoder=new_backbone):
         width=recipe.head_width,
         convs=recipe.head_convs,
         class_names=class_names,
+        image_size=recipe.image_size,
         name="detector",
     )

@@ -79,6 +79,7 @@ def test_exported_detector_is_the_model_s(run, recipe):
 
     folder, _ = run
     model = keras.saving.load_model(folder / "detector.keras")
+    assert model.image_size == recipe.image_size
     images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
     expected = Detector(model, recipe.nms, recipe.score_threshold, recipe.iou_threshold).predict(images, verbose=0)
     served = tf.saved_model.load(folder / "saved_model")
