@@ -82,8 +82,7 @@ def export_saved_model(
         path: Path of the folder to write.
         image_size: Optional int, the height and width of images in pixels. By default those of the model's
             `input_shape`, which may be variable; `serve_jpeg` then uses `model.image_size` or 224. A fixed size is
-            faster. A detector needs a fixed one, a multiple of 32,
-            by default the detector's `image_size`.
+            faster. A detector needs a fixed one, a multiple of 32; its default is `model.image_size`.
         resize: "crop" or "squash", see `keras_cnv2.load_image`. By default the model's `resize`, if the image size is
             the model's own. Not for detectors.
         top: Int, how many classes to name; at most all. Only for classifiers.
