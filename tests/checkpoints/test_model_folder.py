@@ -1,10 +1,13 @@
 import json
 import os
+import zlib
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from keras_cnv2.checkpoints.described import CHECKSUMS, DESCRIPTION
+from keras_cnv2.checkpoints.metadata import KEY
 from keras_cnv2.checkpoints.model_folder import FILE, is_model_folder, models_in
 from keras_cnv2.checkpoints.read import file_at, is_path, open_checkpoint
 from keras_cnv2.errors import CheckpointError
@@ -82,3 +85,20 @@ def test_newest_that_is_whole(tmp_path, caplog):
     path.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"step-3\.safetensors: "), open_checkpoint(folder):
         pass
+
+
+def test_newest_whose_numbers_are_whole(tmp_path, caplog):
+    """One changed bit in an array, which opening the file does not show."""
+    folder = write(tmp_path, {"weights": ["step-*.safetensors"]})
+    model = {"config": {"config": {}}, "weights": {"a": "a"}}
+    for number in (1, 2):
+        array = np.full(3, number, "float32")
+        content = {DESCRIPTION: model, CHECKSUMS: {"a": zlib.crc32(array.tobytes())}}
+        save_file({"a": array}, folder / f"step-{number}.safetensors", {KEY: json.dumps(content)})
+    assert file_at(folder).name == "step-2.safetensors"
+    path = folder / "step-2.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert file_at(folder).name == "step-1.safetensors"
+    assert "step-2.safetensors is damaged: an older file is used, step-1.safetensors" in caplog.text
