@@ -11,7 +11,12 @@ import keras
 import numpy as np
 
 from keras_cnv2.checkpoints.architecture import architecture_of
-from keras_cnv2.checkpoints.encoder_within import absent_levels, is_around_encoder, without_surroundings
+from keras_cnv2.checkpoints.encoder_within import (
+    absent_levels,
+    has_surroundings,
+    is_around_encoder,
+    without_surroundings,
+)
 from keras_cnv2.checkpoints.metadata import adopt_metadata
 from keras_cnv2.checkpoints.names import part_of
 from keras_cnv2.checkpoints.read import Contents, open_checkpoint
@@ -90,8 +95,8 @@ def load_contents(model, contents, other_classes=False):
     variables = variables_of(model)
     dialect, tensors, left_over = translation_of(contents)
     surroundings, absent = [], []
-    if left_over and is_around_encoder(contents.config):
-        (tensors, surroundings), left_over = without_surroundings(tensors, left_over), []
+    if is_around_encoder(contents.config) and has_surroundings(tensors, left_over):
+        (tensors, surroundings), left_over = without_surroundings(dialect, tensors, left_over), []
         absent = absent_levels(variables, tensors)
         variables = {path: variable for path, variable in variables.items() if posixpath.dirname(path) not in absent}
     fresh, dropped = _parts(variables, tensors, other_classes)
