@@ -44,7 +44,7 @@ def without_surroundings(dialect, tensors, left_over):
     Raises:
         CheckpointError: If it is open which layers are the encoder's, because others have the same names.
     """
-    if second := [name for name in left_over if _is_second(dialect, name)]:
+    if second := sorted(name for name in left_over if _is_second(dialect, name)):
         more = ", ..." if len(second) > SHOWN else ""
         raise CheckpointError(
             "The file is of a model with several encoders, or with layers of its own that are called like the "
