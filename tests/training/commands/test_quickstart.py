@@ -168,7 +168,7 @@ class TestEvaluation:
         assert figures["classes"] == expected["classes"]
         text = capsys.readouterr().out
         assert f"top-1 {figures['top1']:.2%}" in text
-        assert f"{figures['images_per_second']:.0f} images/s" in text
+        assert f"{figures['images_per_second']:.1f} images/s" in text
         assert len(text.splitlines()) == 11
 
     @pytest.mark.parametrize(
