@@ -41,3 +41,12 @@ def source(train=26, test=11, classes=3, size=16, channels=3):
         return Split(images.clip(0, 255).astype("uint8"), labels)
 
     return Arrays(split(train), split(test) if test else None, [f"class {i}" for i in range(classes)])
+
+
+# Options of evaluation, and how a model with images of 64 pixels that are squashed gets images by them.
+FRAMED = [
+    ({}, (64, "squash")),
+    ({"image_size": 32}, (32, "crop")),  # the model's way to resize belongs to its size
+    ({"resize": "crop"}, (64, "crop")),
+    ({"image_size": 32, "resize": "squash"}, (32, "squash")),
+]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import keras_cnv2
-from tests.training.small import source
+from tests.training.small import FRAMED, source
 from training.analysis import measures
 from training.analysis.features import Blocks
 from training.commands import analyze
@@ -101,15 +101,7 @@ def test_grad_cam_has_the_gradient_of_the_logit():
     assert found.max((1, 2)) == pytest.approx(1)
 
 
-@pytest.mark.parametrize(
-    ("given", "framed"),
-    [
-        ({}, (64, "squash")),
-        ({"image_size": 32}, (32, "crop")),  # the model's way belongs to its size
-        ({"resize": "crop"}, (64, "crop")),
-        ({"image_size": 32, "resize": "squash"}, (32, "squash")),
-    ],
-)
+@pytest.mark.parametrize(("given", "framed"), FRAMED)
 def test_pictures_are_framed_as_the_command_and_the_first_model_say(given, framed, tmp_path, monkeypatch):
     models = {"first": classifier(image_size=64, resize="squash"), "second": classifier(image_size=32, resize="crop")}
     asked = []

@@ -6,7 +6,7 @@ from PIL import Image
 import keras_cnv2
 import training
 from keras_cnv2.images.classes import imagenet_classes, imagenet_wnids
-from tests.training.small import source
+from tests.training.small import FRAMED, source
 from training.commands.evaluate import Evaluation, run
 from training.data.images import arrays
 from training.errors import RecipeError
@@ -53,15 +53,7 @@ def test_images_of_other_channels(tmp_path):
         run(Evaluation(weights=str(tmp_path / "classifier.keras"), data="digits"))
 
 
-@pytest.mark.parametrize(
-    ("given", "framed"),
-    [
-        ({}, (64, "squash")),
-        ({"image_size": 32}, (32, "crop")),  # the model's way belongs to its size
-        ({"resize": "crop"}, (64, "crop")),
-        ({"image_size": 32, "resize": "squash"}, (32, "squash")),
-    ],
-)
+@pytest.mark.parametrize(("given", "framed"), FRAMED)
 def test_pictures_are_framed_as_the_command_and_the_model_say(given, framed, monkeypatch):
     model = keras_cnv2.ConvNeXtV2((1, 1, 1, 1), (4, 6, 8, 10), classes=2, image_size=64, resize="squash")
     asked = []
