@@ -7,6 +7,7 @@ Map of the package. Each module or folder imports only from those above it:
     files               files and folders that are written completely or not at all
     terminal            text that is safe to print on a terminal
     optional_packages   packages that are imported on first use
+    keras_internals     members of Keras that are not public
     sizes               the eight published sizes
     distribute/         support for MultiWorkerMirroredStrategy; sums over replicas
     kernels/            faster code for the same numbers: training with TensorFlow on CPUs

@@ -17,6 +17,7 @@ from keras_cnv2.arguments import is_positive_int
 from keras_cnv2.errors import CheckpointError
 from keras_cnv2.images.normalization import Preprocessing
 from keras_cnv2.images.pictures import RESIZES
+from keras_cnv2.keras_internals import all_layers
 
 # The key of these metadata, written as JSON, in the metadata of a safetensors file.
 KEY = "keras_cnv2"
@@ -90,8 +91,8 @@ def metadata_of(model):
 
 def _preprocesses(model):
     """Whether a model takes images in 0..255. A model of the user does if it holds a `Preprocessing` layer."""
-    layers = model._flatten_layers()
-    return getattr(model, "include_preprocessing", any(isinstance(layer, Preprocessing) for layer in layers))
+    found = any(isinstance(layer, Preprocessing) for layer in all_layers(model))
+    return getattr(model, "include_preprocessing", found)
 
 
 def _activation_of(model):

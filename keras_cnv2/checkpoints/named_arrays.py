@@ -17,6 +17,7 @@ from keras_cnv2.checkpoints.variables import (
     variables_of_layers,
     weights_of,
 )
+from keras_cnv2.keras_internals import all_layers
 from keras_cnv2.sizes import size_of
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def with_names(model):
     Raises:
         ValueError: As in `state_dict`.
     """
-    encoders = [part for part in model._flatten_layers() if isinstance(part, keras.Model) and has_stem(part)]
+    encoders = [part for part in all_layers(model) if isinstance(part, keras.Model) and has_stem(part)]
     if len(encoders) != 1 or not unnamed(model):
         return model, variables_of(model)
     (encoder,) = encoders

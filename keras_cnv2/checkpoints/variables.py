@@ -6,6 +6,7 @@ import keras
 
 from keras_cnv2.checkpoints import names
 from keras_cnv2.checkpoints.names import part_of
+from keras_cnv2.keras_internals import all_layers, kernel_without_lora
 from keras_cnv2.layers.quantized import quantized_as
 
 STEM = "stem_conv/kernel"
@@ -78,11 +79,12 @@ def lora_updates(model):
     """
     updates = {}
     for layer in _layers_with_lora(model):
-        dtype = keras.backend.result_type(layer._kernel.dtype, "float32")
+        kernel = kernel_without_lora(layer)
+        dtype = keras.backend.result_type(kernel.dtype, "float32")
         a, b = (keras.ops.cast(weight, dtype) for weight in (layer.lora_kernel_a, layer.lora_kernel_b))
         update = layer.lora_alpha / layer.lora_rank * keras.ops.matmul(a, b)
-        update = keras.ops.cast(update, layer._kernel.dtype)
-        updates[id(layer._kernel)] = keras.ops.convert_to_numpy(update)
+        update = keras.ops.cast(update, kernel.dtype)
+        updates[id(kernel)] = keras.ops.convert_to_numpy(update)
     return updates
 
 
@@ -90,12 +92,12 @@ def forget_lora(model, variables):
     """Resets LoRA for the kernels that were set: it adds nothing to them, as in a new layer."""
     kernels = {id(variable) for variable in variables.values()}
     for layer in _layers_with_lora(model):
-        if id(layer._kernel) in kernels:
+        if id(kernel_without_lora(layer)) in kernels:
             layer.lora_kernel_b.assign(keras.ops.zeros(layer.lora_kernel_b.shape))
 
 
 def _layers_with_lora(model):
-    return [layer for layer in model._flatten_layers() if getattr(layer, "lora_enabled", False)]
+    return [layer for layer in all_layers(model) if getattr(layer, "lora_enabled", False)]
 
 
 def _check_not_quantized(model):

@@ -8,6 +8,7 @@ from keras import ops, tree
 
 from keras_cnv2.folding.block import FoldedBlock, Standardize
 from keras_cnv2.images.normalization import Preprocessing, pixel_statistics
+from keras_cnv2.keras_internals import all_layers, calls_of
 from keras_cnv2.layers import ConvNeXtV2Block
 from keras_cnv2.layers.built import needs_build
 from keras_cnv2.layers.quantized import quantized_as
@@ -145,11 +146,11 @@ def _affine_layers(model):
 
 def _inputs(operation):
     """Returns the input tensors of all calls of a layer or another operation."""
-    return [tensor for node in operation._inbound_nodes for tensor in node.input_tensors]
+    return [tensor for node in calls_of(operation) for tensor in node.input_tensors]
 
 
 def _is_affine(layer):
-    if len(layer._inbound_nodes) != 1:
+    if len(calls_of(layer)) != 1:
         return False
     if isinstance(layer, Preprocessing):
         return True
@@ -165,7 +166,7 @@ def _takes_affine(reader, layer):
     Convolutions with padding are excluded, because padding is not shifted. `Preprocessing` is only folded into float32
     convolutions, because values up to 255 are too coarse in half precision.
     """
-    if not isinstance(reader, keras.layers.Conv2D) or len(reader._inbound_nodes) != 1:
+    if not isinstance(reader, keras.layers.Conv2D) or len(calls_of(reader)) != 1:
         return False
     plain = reader.padding == "valid" and reader.groups == 1 and reader.use_bias
     return plain and (not isinstance(layer, Preprocessing) or reader.compute_dtype == "float32")
@@ -210,7 +211,7 @@ def _copy(operation):
 
 def _set_values(layer, values):
     layer.set_weights(values)
-    for part in layer._flatten_layers():
+    for part in all_layers(layer):
         if isinstance(part, keras.layers.Normalization):
             part.finalize_state()  # the layer computes with constants derived from its weights
 

@@ -5,6 +5,7 @@ import keras
 from keras import ops
 
 from keras_cnv2.arguments import fraction, positive_int
+from keras_cnv2.keras_internals import direct_layers
 from keras_cnv2.kernels import fused
 from keras_cnv2.layers.drop_path import DropPath
 from keras_cnv2.layers.grn import GRN
@@ -136,13 +137,13 @@ class ConvNeXtV2Block(keras.layers.Layer):
         config = {**super().get_config(), "dim": self.dim, "drop_path_rate": self.drop_path_rate}
         if self.remat:  # older releases do not know it
             config["remat"] = True
-        return {**config, **settings_of(self, self._layers, self._settings)}
+        return {**config, **settings_of(self, direct_layers(self), self._settings)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         config = dict(config)
         settings = config.pop(SETTINGS, {})
         block = super().from_config(config)
-        restore_flags(block._layers, settings)
+        restore_flags(direct_layers(block), settings)
         block._settings = settings
         return block

@@ -7,6 +7,8 @@ only the settings that differ from those of new layers. `settings_of` returns th
 
 import keras
 
+from keras_cnv2.keras_internals import direct_layers
+
 # The name of the entry. It is only written if a setting was changed, since older releases do not know it.
 SETTINGS = "settings"
 
@@ -50,7 +52,7 @@ def _settings(parent, layers, prefix=""):
 
 def _inner(layer):
     """The layers inside of a layer. Nested models are left out, since they have a configuration of their own."""
-    return [part for part in layer._layers if not isinstance(part, keras.Model)]
+    return [part for part in direct_layers(layer) if not isinstance(part, keras.Model)]
 
 
 def _set_on(layer, parent):
@@ -107,7 +109,7 @@ def _found(layers, settings):
 def _find(layers, path, names):
     for layer in layers:
         if layer.name == names[0]:
-            return _find(layer._layers, path, names[1:]) if names[1:] else layer
+            return _find(direct_layers(layer), path, names[1:]) if names[1:] else layer
     raise ValueError(f"{SETTINGS} must name layers that exist. Received: {path!r}")
 
 

@@ -5,9 +5,9 @@ from typing import Any, Self
 import keras
 
 from keras_cnv2.checkpoints.source import fetch_weights_for, load_weights, published, stem_stride_for
+from keras_cnv2.keras_internals import set_policy
 from keras_cnv2.models.configuration import architecture_config, from_architecture_config
 from keras_cnv2.models.stages import (
-    adopt_policy,
     check_architecture,
     check_size,
     make_input,
@@ -99,7 +99,7 @@ class ConvNeXtV2Backbone(keras.Model):
         levels = dict(zip(pyramid_layers(depths, stem_stride, pyramid_norms), outputs))
         super().__init__(inputs=source_inputs(images), outputs=levels if pyramid_norms else outputs[-1], name=name)
 
-        adopt_policy(self, policy)
+        set_policy(self, policy)
         self.images = images
         self.size = size
         self.depths = depths

@@ -11,10 +11,10 @@ from keras_cnv2.arguments import is_positive_int, positive_int
 from keras_cnv2.checkpoints.metadata import MAX_IMAGE_SIZE
 from keras_cnv2.checkpoints.source import fetch_weights_for, load_weights, published, stem_stride_for
 from keras_cnv2.images.pictures import check_resize
+from keras_cnv2.keras_internals import set_policy
 from keras_cnv2.layers.block import kernel_initializer
 from keras_cnv2.models.configuration import architecture_config, from_architecture_config
 from keras_cnv2.models.stages import (
-    adopt_policy,
     check_architecture,
     check_size,
     make_input,
@@ -146,7 +146,7 @@ class ConvNeXtV2(keras.Model):
             )(x)
         super().__init__(inputs=source_inputs(images), outputs=x, name=name)
 
-        adopt_policy(self, policy)
+        set_policy(self, policy)
         self.images = images
         self.depths = depths
         self.dims = dims

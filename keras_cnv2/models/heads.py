@@ -5,6 +5,7 @@ import itertools
 import keras
 
 from keras_cnv2.images.normalization import preprocess_input
+from keras_cnv2.keras_internals import all_layers, calls_of, source_of
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.models.stages import STEM, pyramid_layers
 
@@ -89,7 +90,7 @@ def named_outputs(model):
     elif len(model.outputs) == 1:
         return {kind_of(model): model.outputs[0]}
     else:
-        names, outputs = [tensor._keras_history.operation.name for tensor in model.outputs], model.outputs
+        names, outputs = [source_of(tensor).operation.name for tensor in model.outputs], model.outputs
     can_be = all(isinstance(name, str) and name and name not in TAKEN for name in names)
     if not can_be or len({*names}) < len(names) or not all(map(keras.backend.is_keras_tensor, outputs)):
         raise ValueError(
@@ -101,12 +102,12 @@ def named_outputs(model):
 
 def activation_of(tensor):
     """The last activation before an output: "softmax", "sigmoid" or "linear"; `None` for any other activation."""
-    operation, node, index = tensor._keras_history
+    operation, node, index = source_of(tensor)
     if isinstance(operation, (keras.Function, keras.Sequential)):
         return activation_of(operation.outputs[index])
     activation = getattr(operation, "activation", None)
     if isinstance(operation, TRANSPARENT) and activation in (None, keras.activations.linear):
-        return activation_of(operation._inbound_nodes[node].input_tensors[0])
+        return activation_of(calls_of(operation)[node].input_tensors[0])
     if type(operation).__name__ in ("Softmax", "Sigmoid"):  # a layer or an operation of keras.ops
         return type(operation).__name__.lower()
     return next((name for name in KINDS if activation is getattr(keras.activations, name)), None)
@@ -129,7 +130,7 @@ def classes_of(model):
 
 def compute_dtypes(model):
     """The set of dtypes, as strings, in which the layers of a model compute."""
-    return {layer.compute_dtype for layer in model._flatten_layers() if not isinstance(layer, keras.layers.InputLayer)}
+    return {layer.compute_dtype for layer in all_layers(model) if not isinstance(layer, keras.layers.InputLayer)}
 
 
 def channels_of(model):

@@ -60,11 +60,6 @@ def policy_of(dtype):
     return policy
 
 
-def adopt_policy(model, policy):
-    """Sets the policy of a functional model. Keras's setter would change the global policy where that is a map."""
-    model._dtype_policy = policy
-
-
 def make_input(input_shape, input_tensor, stem_stride):
     """Returns the input of a model: `input_tensor`, checked, or a new `keras.Input`."""
     if input_tensor is None:

@@ -5,9 +5,9 @@ import keras
 
 from keras_cnv2.arguments import fraction, is_positive_int, number, positive_int
 from keras_cnv2.distribute import replicas
+from keras_cnv2.keras_internals import set_policy
 from keras_cnv2.models.classifier import check_head
 from keras_cnv2.models.configuration import from_nested_config, layers_config
-from keras_cnv2.models.stages import adopt_policy
 from keras_cnv2.segmentation.resample import BinPooling, ResizeLike
 
 # The head uses at most this many levels of the backbone.
@@ -95,7 +95,7 @@ class UPerNet(keras.Model):
 
         # Losses and metrics are applied to one output at a time; Keras 3.10 would name them after the other one.
         self.output_names = ["logits"]
-        adopt_policy(self, policy)
+        set_policy(self, policy)
         self.backbone = backbone
         self.classes = int(classes)
         self.width = int(width)

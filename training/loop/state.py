@@ -19,6 +19,7 @@ import numpy as np
 from keras_cnv2.checkpoints.described import CHECKSUM, CHECKSUMS, DESCRIPTION, description
 from keras_cnv2.checkpoints.write import write_tensors
 from keras_cnv2.files import replacing
+from keras_cnv2.keras_internals import averages_of
 
 from ..errors import RunError
 
@@ -197,8 +198,8 @@ def _weights(model):
     """Returns a dict from each weight's path to the name of the array that it gets at the end of a run."""
     names = {id(variable): name for name, variable in variables(model).items()}
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    averages = optimizer._model_variables_moving_average if optimizer.use_ema else []
-    averaged = {id(v): names[id(a)] for v, a in zip(optimizer._trainable_variables, averages) if a is not None}
+    averages = averages_of(optimizer) if optimizer.use_ema else []
+    averaged = {id(v): names[id(a)] for v, a in averages if a is not None}
     return {weight.path: averaged.get(id(weight), names[id(weight)]) for weight in model.weights}
 
 

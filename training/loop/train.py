@@ -8,6 +8,7 @@ from functools import partial
 import keras
 
 import keras_cnv2
+from keras_cnv2.keras_internals import micro_steps
 from keras_cnv2.optimizers.loss_scale import LossScaleOptimizer
 
 from ..distribute.devices import ONE_DEVICE
@@ -205,8 +206,9 @@ def recount(model, progress, steps, accumulation):
     """
     recounted = progress.rescaled(steps, accumulation)
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    done = int(optimizer._iterations)  # may be fewer than the steps: those that overflowed in float16 were skipped
-    optimizer._iterations.assign(done * recounted.step // max(progress.step, 1) // accumulation * accumulation)
+    count = micro_steps(optimizer)
+    done = int(count)  # may be fewer than the steps: those that overflowed in float16 were skipped
+    count.assign(done * recounted.step // max(progress.step, 1) // accumulation * accumulation)
     return recounted
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_cnv2.export.litert.deployed_block import DeployedBlock
+from keras_cnv2.keras_internals import calls_of
 
 # Lower bound of a channel's peak, relative to the largest peak, so that nearly silent channels are not amplified.
 SMALLEST = 1e-3
@@ -27,7 +28,7 @@ def equalize(deployed, batches):
 
     blocks = [layer for layer in deployed.layers if isinstance(layer, DeployedBlock)]
     # The last node of a block is its call in this graph: the blocks of a nested model were called there first.
-    before = keras.Model(deployed.input, [block._inbound_nodes[-1].input_tensors[0] for block in blocks])
+    before = keras.Model(deployed.input, [calls_of(block)[-1].input_tensors[0] for block in blocks])
 
     @tf.function
     def peaks_of(images):
