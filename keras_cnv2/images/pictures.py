@@ -14,7 +14,9 @@ import numpy as np
 
 from keras_cnv2.arguments import positive_int
 from keras_cnv2.files import read_file
-from keras_cnv2.images.header import MAX_PIXELS, gif_frame, has_16_bits, needed_pixels, picture_size, pixel_limit
+from keras_cnv2.images.decode import PALETTE, decode
+from keras_cnv2.images.grey_levels import small_range
+from keras_cnv2.images.header import MAX_PIXELS, has_16_bits, needed_pixels, picture_size, pixel_limit
 from keras_cnv2.images.orientation import UPRIGHT, orientation_of, turned, turned_sides
 
 # Suffixes of the image files that can be read.
@@ -26,14 +28,7 @@ RESIZES = ("crop", "squash")
 # Fraction of the shorter side that the centre crop keeps.
 CROP = 0.875
 
-# Range of 16-bit values below which a warning is given: less than a quarter of the grey levels would be used.
-SMALL_RANGE = 2**14
-
-# Length of a BMP's header in bytes; the palette follows.
-HEADER = 54
-
-# Error messages for files that are not read.
-PALETTE = "BMP files with a palette are not supported: save the image as PNG"
+# Error message for files that are not read.
 NO_PICTURE = "Not a JPEG, PNG, BMP, WebP or GIF image, or a damaged one, or too large"
 
 
@@ -135,28 +130,6 @@ def _loaded(path_or_bytes, size, reading, finish):
         raise ValueError(f"{reason}. Received: {received}") from error
 
 
-def small_range(contents):
-    """Returns a warning if a 16-bit PNG, of which only the upper 8 bits are kept, uses few grey levels; else `None`.
-
-    Args:
-        contents: Bytes of the PNG, whose size must have been checked.
-    """
-    import tensorflow as tf
-
-    try:
-        values = tf.io.decode_png(contents, 3, tf.uint16).numpy()
-    except tf.errors.OpError:  # a damaged file, which `decode` reports
-        return None
-    low, high = int(values.min()), int(values.max())
-    if high - low >= SMALL_RANGE:
-        return None
-    return (
-        f"is a PNG of 16 bits with values from {low} to {high} (of 0 to 65535): after conversion to 8 bits, only "
-        f"{high // 256 - low // 256 + 1} of 256 grey levels remain. Stretch its values, or train on arrays in an .npz "
-        "file"
-    )
-
-
 class Reading(NamedTuple):
     """Options for reading encoded images. The methods also work in graphs.
 
@@ -208,84 +181,6 @@ class Reading(NamedTuple):
 
 
 READING = Reading()
-
-
-def decode(contents):
-    """Decodes an image as it is stored. It also works in graphs.
-
-    The size is not limited and the orientation is not applied; `Reading` does both.
-
-    Args:
-        contents: Scalar string tensor, an encoded JPEG, PNG, BMP, WebP or GIF.
-
-    Returns:
-        A uint8 tensor `(height, width, 3)`.
-    """
-    import tensorflow as tf
-
-    # Padded, because TensorFlow's error for short strings quotes the bytes, which fails if they are not text.
-    head = tf.strings.join([tf.strings.substr(contents, 0, 32), bytes(32)])
-
-    def starts(signature, at=0):
-        return tf.strings.substr(head, at, len(signature)) == signature
-
-    pixels = tf.case(
-        [
-            # TensorFlow's default transform is faster, but its values differ by up to 1.
-            (starts(b"\xff\xd8\xff"), lambda: tf.io.decode_jpeg(contents, 3, dct_method="INTEGER_ACCURATE")),
-            (starts(b"WEBP", at=8), lambda: _decode_webp(contents, head)),
-            (starts(b"BM"), lambda: _decode_bmp(contents)),
-            (starts(b"GIF8"), lambda: _decode_gif(contents)),
-        ],
-        default=lambda: tf.io.decode_image(contents, 3, expand_animations=False),
-        exclusive=False,
-    )
-    return tf.ensure_shape(pixels, (None, None, 3))
-
-
-def _decode_bmp(contents):
-    """Implements `decode` for BMP. Palettes other than greys raise an error.
-
-    TensorFlow ignores palettes: it would return the indices as grey levels.
-    """
-    import tensorflow as tf
-
-    greys = bytes(part for level in range(256) for part in (level, level, level, 0))
-    end = HEADER + len(greys)
-    head = tf.strings.join([tf.strings.substr(contents, 0, end), bytes(end)])
-    bits, palette = tf.strings.substr(head, 28, 2), tf.strings.substr(head, HEADER, len(greys))
-    has_palette = tf.reduce_any(bits == [b"\x01\x00", b"\x04\x00", b"\x08\x00"]) & (palette != greys)
-    with tf.control_dependencies([tf.debugging.assert_equal(has_palette, False, PALETTE)]):
-        return tf.io.decode_image(tf.identity(contents), 3, expand_animations=False)
-
-
-def _decode_gif(contents):
-    """Implements `decode` for GIF: returns the first frame, at its position in the image, on black."""
-    import tensorflow as tf
-
-    frame = gif_frame(contents)
-    pixels = tf.io.decode_image(frame.contents, 3, expand_animations=False)
-    sides = tf.shape(pixels, tf.int64)
-    below, beside = frame.height - frame.top - sides[0], frame.width - frame.left - sides[1]
-    return tf.pad(pixels, [(frame.top, below), (frame.left, beside), (0, 0)])
-
-
-def _decode_webp(contents, head):
-    """Implements `decode` for WebP. Reads from the header whether there is an alpha channel, and tells TensorFlow.
-
-    With automatic detection, TensorFlow writes out of bounds for animations without alpha (seen in 2.21). With three
-    channels it refuses all animations, including those whose headers declare more pixels than fit into memory.
-    """
-    import tensorflow as tf
-
-    chunk = tf.strings.substr(head, 12, 4)
-    flags = tf.io.decode_raw(tf.strings.substr(head, 20, 5), tf.uint8)
-    flag = tf.where(chunk == b"VP8X", flags[0], flags[4])
-    has_alpha = (chunk != b"VP8 ") & (tf.bitwise.bitwise_and(flag, 0x10) > 0)
-    animated = (chunk == b"VP8X") & (tf.bitwise.bitwise_and(flag, 0x02) > 0)
-    four = has_alpha & ~animated
-    frames = tf.cond(four, lambda: tf.io.decode_webp(contents, 4), lambda: tf.io.decode_webp(contents, 3))
-    return frames[0, :, :, :3]
 
 
 def to_square(pixels, size, resize=None):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_cnv2.images.pictures import RESIZES, Reading, decode, load_image, to_square
+from keras_cnv2.images.decode import decode
+from keras_cnv2.images.pictures import RESIZES, Reading, load_image, to_square
 from tests import golden
 
 pytestmark = pytest.mark.lowest

@@ -12,8 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_cnv2.images.grey_levels import small_range
 from keras_cnv2.images.header import has_16_bits, picture_size, pixel_limit
-from keras_cnv2.images.pictures import READING, small_range
+from keras_cnv2.images.pictures import READING
 
 from ..errors import DataError
 from .draws import Draws

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_cnv2.images.decode import decode
 from keras_cnv2.images.header import picture_size
 from keras_cnv2.images.normalization import MEAN
 from keras_cnv2.images.orientation import UPRIGHT, stored_window, turned, turned_sides
-from keras_cnv2.images.pictures import decode
 
 from ..images.crops import is_jpeg
 from ..rescaled_part import pixels_of, resized

@@ -6,8 +6,9 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from keras_cnv2.images.decode import decode
 from keras_cnv2.images.orientation import UPRIGHT, turned, turned_sides
-from keras_cnv2.images.pictures import READING, decode
+from keras_cnv2.images.pictures import READING
 
 from ...errors import DataError
 from ..errors import quote
