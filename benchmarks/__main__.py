@@ -26,16 +26,16 @@ class Benchmark:
 
 
 BENCHMARKS = {
-    "inference": Benchmark("logits on the CPU, beside other implementations and the floor"),
-    "training_step": Benchmark("forward, backward and AdamW on the CPU, beside PyTorch"),
-    "small_images": Benchmark("a training step at 32 x 32 on the CPU, beside PyTorch and the rate of products"),
-    "fcmae_encoders": Benchmark("FCMAE's training step, visible beside dense encoder"),
-    "input_pipeline": Benchmark("photographs to batches, beside PIL in processes", photos=True),
-    "startup": Benchmark("import, building a model and the first prediction, in fresh processes"),
-    "growth": Benchmark("time and memory by batch, resolution and size, as a plot with slopes"),
-    "litert": Benchmark("LiteRT files: size, time and agreement of each quantization", photos=True),
-    "serving_load": Benchmark("a served model under load, with and without batching"),
-    "gpu": Benchmark("images a second on a GPU, JAX in bfloat16 beside PyTorch", gpu=True),
+    "inference": Benchmark("latency of classification on the CPU, compared with other implementations"),
+    "training_step": Benchmark("time of a training step (forward, backward, AdamW) on the CPU, compared with PyTorch"),
+    "small_images": Benchmark("time of a training step on 32 x 32 pixels on the CPU, compared with PyTorch"),
+    "fcmae_encoders": Benchmark("time of an FCMAE training step with the visible and with the dense encoder"),
+    "input_pipeline": Benchmark("images per second from JPEG files to batches, compared with PIL", photos=True),
+    "startup": Benchmark("time to import, to build a model and to the first prediction, each in a new process"),
+    "growth": Benchmark("time and memory as functions of batch size, resolution and model size, with a plot"),
+    "litert": Benchmark("size, latency and agreement of LiteRT files for each quantization", photos=True),
+    "serving_load": Benchmark("latency and throughput of a served model under load, with and without batching"),
+    "gpu": Benchmark("images per second on a GPU: JAX in bfloat16, compared with PyTorch", gpu=True),
 }
 
 
@@ -59,9 +59,9 @@ def command(name, args, others):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures keras_cnv2.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; default: all that fit this machine")
-    parser.add_argument("--list", action="store_true", help="say which there are, and do nothing")
-    parser.add_argument("--rounds", type=int, help="of every benchmark; default: its own")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; default: all that this machine can run")
+    parser.add_argument("--list", action="store_true", help="print the list of benchmarks and exit")
+    parser.add_argument("--rounds", type=int, help="number of rounds; default: that of each benchmark")
     parser.add_argument("--out", type=lambda path: str(Path(path).resolve()), help="folder for CSV files and tables")
     parser.add_argument("--photos", type=lambda path: str(Path(path).resolve()), help="folder of JPEG files")
     args, others = parser.parse_known_args(argv)

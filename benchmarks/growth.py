@@ -68,7 +68,7 @@ def draw(axis, lines, labels, path):
                 axes.loglog(work, values, "o-", label=f"{name}: slope {slope(work, values):.2f}")
         axes.set_xticks(work, [f"{label}\n{x:.3g}" for label, x in zip(labels, work)], fontsize=8)
         axes.minorticks_off()
-        axes.set_xlabel(f"{axis}, and the work in G multiply-accumulates")
+        axes.set_xlabel(f"{axis}; below, billions of multiply-accumulates")
         axes.set_ylabel("ms" if column == 1 else "MB")
         axes.set_title(f"{what} by {axis}, {WHERE[axis]}")
         axes.grid(alpha=0.3)

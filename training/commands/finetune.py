@@ -129,5 +129,5 @@ def _written(classifier, trained, recipe, source, progress, folder, devices, sco
 
 def _draw_matrix(matrix, scores, class_names, folder):
     if matrix is not None:
-        title = f"{scores['top1']:.1%} of {scores['images']} images"
+        title = f"top-1 accuracy {scores['top1']:.1%}, {scores['images']} images"
         confusion_matrix(folder / "confusion_matrix.png", matrix, class_names, title)

@@ -30,8 +30,8 @@ def detections(path, images, truths, found, class_names, threshold=0.5):
             axes.imshow(shown(image))
             axes.set_axis_off()
             _draw(axes, boxes, classes, scores, class_names)
-    grid[0, 0].set_title("annotated")
-    grid[0, 1].set_title(f"found, score {threshold:g} or more")
+    grid[0, 0].set_title("annotations")
+    grid[0, 1].set_title(f"detections, score at least {threshold:g}")
     save_figure(figure, path)
 
 

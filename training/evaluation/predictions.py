@@ -60,7 +60,7 @@ def best_and_worst(classifier, source, recipe, batch_size, kept=KEPT, seen=SEEN)
                 entry = Prediction(images[place], names[label], names[predicted], probability)
                 found[bool(label == predicted)].append(entry)
             found = {True: _of_each_class(found[True])[:kept], False: sorted(found[False], key=_surest)[:kept]}
-    titles = {True: "right, and sure of it", False: "wrong, and sure of it"}
+    titles = {True: "correct, most confident", False: "wrong, most confident"}
     return {titles[right]: entries for right, entries in found.items() if entries}
 
 

@@ -14,10 +14,10 @@ from ..runs.folder import CHANGES, CONFIG, FOUND, METRICS, PATHS
 PICTURES = {
     "reconstructions.png": "Reconstructions",
     "confusion_matrix.png": "Confusion matrix",
-    "predictions.png": "Best and worst predictions",
-    "overlays.png": "Segmentation beside the labels",
+    "predictions.png": "Most confident predictions, correct and wrong",
+    "overlays.png": "Images, labels and predictions",
     "iou.png": "Intersection over union of each class",
-    "detections.png": "Detections beside the annotations",
+    "detections.png": "Annotations and detections",
     "average_precisions.png": "Average precision of each class",
 }
 # Folder of pictures from several epochs, which a page shows in sequence.

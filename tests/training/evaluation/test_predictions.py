@@ -49,7 +49,7 @@ def places(predictions):
 @pytest.mark.parametrize("batch_size", [4, 11])
 def test_surest_of_each_kind(batch_size):
     found = best_and_worst(told(table()), numbered(), finetuning(), batch_size, kept=4)
-    assert [*found] == ["right, and sure of it", "wrong, and sure of it"]
+    assert [*found] == ["correct, most confident", "wrong, most confident"]
     right, wrong = found.values()
     assert places(right) == [0, 1, 2, 3]
     assert places(wrong) == [6, 7, 8, 9]
@@ -63,7 +63,7 @@ def test_right_ones_are_of_all_classes(batch_size):
     data.test.labels[:] = [0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
     rows = np.full((11, 3), 0.01)
     rows[range(11), data.test.labels] = np.linspace(0.98, 0.5, 11)
-    right = best_and_worst(told(rows), data, finetuning(), batch_size, kept=5)["right, and sure of it"]
+    right = best_and_worst(told(rows), data, finetuning(), batch_size, kept=5)["correct, most confident"]
     assert places(right) == [0, 5, 8, 1, 6]
 
 
@@ -75,14 +75,14 @@ def test_only_so_many_are_seen():
 
 
 def test_nothing_wrong():
-    assert [*best_and_worst(told(table()), numbered(5), finetuning(), 4)] == ["right, and sure of it"]
+    assert [*best_and_worst(told(table()), numbered(5), finetuning(), 4)] == ["correct, most confident"]
 
 
 def test_a_classifier_of_more_classes():
     """And in another order."""
     classifier = told(np.roll(np.pad(table(), ((0, 0), (0, 1))), 1, axis=-1), ("other", *NAMES))
     classifier.table[0] = (0.9, 0.05, 0.03, 0.02)
-    wrong = best_and_worst(classifier, numbered(), finetuning(), 4)["wrong, and sure of it"]
+    wrong = best_and_worst(classifier, numbered(), finetuning(), 4)["wrong, most confident"]
     assert [(p.label, p.predicted) for p in wrong[:2]] == [(NAMES[0], "other"), (NAMES[0], NAMES[1])]
 
 
@@ -92,7 +92,7 @@ def test_a_classifier_without_names():
     data.class_names = imagenet_classes()[:3]
     classifier = told(np.pad(table(), ((0, 0), (0, 997))), None)
     classifier.table[0, 5] = 1
-    wrong = best_and_worst(classifier, data, finetuning(), 4)["wrong, and sure of it"]
+    wrong = best_and_worst(classifier, data, finetuning(), 4)["wrong, most confident"]
     assert (wrong[0].label, wrong[0].predicted) == (imagenet_classes()[0], imagenet_classes()[5])
 
 
@@ -105,6 +105,6 @@ def test_of_a_model(tmp_path):
     right = expected.argmax(-1) == data.test.labels
     assert sum(map(len, found.values())) == min(8, right.sum()) + min(8, (~right).sum())
     sure = np.sort(expected.max(-1)[~right])[::-1][:8]
-    np.testing.assert_allclose([p.probability for p in found.get("wrong, and sure of it", ())], sure, atol=1e-5)
+    np.testing.assert_allclose([p.probability for p in found.get("wrong, most confident", ())], sure, atol=1e-5)
     predictions(tmp_path / "predictions.png", found)
     assert (tmp_path / "predictions.png").stat().st_size > 10_000

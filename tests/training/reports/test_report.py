@@ -119,7 +119,7 @@ def test_pictures_are_shrunk_and_in_order(tmp_path):
     folder = write_run(tmp_path / "a", pictures=[*names, "reconstructions.png", "predictions.png", "other.png"])
     images = page_of(folder).images
     expected = [f"Reconstructions, epoch {number:04d}" for number in (1, 2, 16)]
-    assert [image["alt"] for image in images] == [*expected, "Best and worst predictions"]
+    assert [image["alt"] for image in images] == [*expected, "Most confident predictions, correct and wrong"]
     assert {(image["width"], image["height"]) for image in images} == {("1400", "19")}
 
 
