@@ -4,6 +4,7 @@ import contextlib
 import time
 import tracemalloc
 
+import h5py
 import numpy as np
 import pytest
 
@@ -40,3 +41,15 @@ def cheap(megabytes=32, seconds=20):
         assert time.process_time() - start < seconds
     finally:
         tracemalloc.stop()
+
+
+# Where Keras puts the weights of the only layer of a model.
+VARS = "layers/dense/vars"
+
+
+def write_h5(path, arrays):
+    """Writes a `.weights.h5` file as Keras does, of one layer called "head" with `arrays`, whose names end in digits."""
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[f"{VARS}/{name[-1]}"] = array
+        file[VARS].attrs["name"] = "head"

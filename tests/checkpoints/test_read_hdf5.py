@@ -13,7 +13,7 @@ import pytest
 import keras_cnv2
 from keras_cnv2.checkpoints import hdf5_table, read_hdf5
 from keras_cnv2.checkpoints.read import open_checkpoint
-from tests.checkpoints.reading import DAMAGED, assert_refused, load
+from tests.checkpoints.reading import DAMAGED, VARS, assert_refused, load, write_h5
 from tests.checkpoints.test_read_keras import write_keras
 
 ARRAYS = {
@@ -23,17 +23,14 @@ ARRAYS = {
     "head/3": np.arange(4, dtype=">f4"),
     "head/4": np.arange(4).astype(ml_dtypes.bfloat16),
 }
-VARS = "layers/dense/vars"
 
 
 @pytest.fixture
 def h5(tmp_path):
     """Path of a good `.weights.h5` file."""
     path = tmp_path / "model.weights.h5"
-    with h5py.File(path, "w") as file:
-        for name, array in ARRAYS.items():
-            file[f"{VARS}/{name[-1]}"] = array
-        file[VARS].attrs["name"] = "head"
+    write_h5(path, ARRAYS)
+    with h5py.File(path, "a") as file:
         file[f"{VARS}/4"].attrs["dtype"] = "bfloat16"
         file["optimizer/vars/0"] = np.ones(3)
     return path

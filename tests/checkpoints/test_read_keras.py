@@ -11,23 +11,19 @@ import numpy as np
 import pytest
 
 import keras_cnv2
-from tests.checkpoints.reading import DAMAGED, assert_refused, cheap, load, read
+from tests.checkpoints.reading import DAMAGED, VARS, assert_refused, cheap, load, read, write_h5
 from tests.checkpoints.samples import classifier, snapshot, unchanged
 
 pytestmark = pytest.mark.lowest
 
 ARRAYS = {"head/0": np.arange(6, dtype="float32").reshape(2, 3), "head/1": np.ones(3, "float32")}
-VARS = "layers/dense/vars"
 
 
 @pytest.fixture
 def h5(tmp_path):
     """Path of a good `.weights.h5` file."""
     path = tmp_path / "model.weights.h5"
-    with h5py.File(path, "w") as file:
-        for name, array in ARRAYS.items():
-            file[f"{VARS}/{name[-1]}"] = array
-        file[VARS].attrs["name"] = "head"
+    write_h5(path, ARRAYS)
     return path
 
 
