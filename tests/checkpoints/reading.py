@@ -48,7 +48,7 @@ VARS = "layers/dense/vars"
 
 
 def write_h5(path, arrays):
-    """Writes a `.weights.h5` file as Keras does, of one layer called "head" with `arrays`, whose names end in digits."""
+    """Writes a `.weights.h5` file as Keras does, of one layer "head" with `arrays`, whose names end in digits."""
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():
             file[f"{VARS}/{name[-1]}"] = array
