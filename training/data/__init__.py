@@ -4,7 +4,9 @@
     scenes/       images with a class for each pixel
     boxes/        images with boxes
     source        the interface between data and training, a Protocol
-    loader        batches with tf.data: order, resuming, unreadable pictures
+    pictures      what sources of stored pictures share
+    loader        batches with tf.data: order, resuming, pictures in parallel
+    faults        unreadable pictures: logged, counted, too many
     headers       finds unreadable files before a run begins
     file_rows     pictures stored as files
     tfds_rows     pictures stored in TensorFlow Datasets
@@ -17,5 +19,6 @@
     errors        how messages quote names
 
 A picture is a stored image, e.g. a file; an image is the tensor that a model gets. In each of the three folders, `task`
-turns dataset rows into training examples, and `sources` opens the data that a recipe names.
+says how a row becomes an example, `folders` and `tfds` where rows come from, and `sources` opens the data that a recipe
+names. A source has rows and a loader of these rows, to which it gives the functions of its task.
 """

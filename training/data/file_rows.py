@@ -1,6 +1,7 @@
-"""Pictures stored as files: supplies the rows of a `Loader` (loader.py)."""
+"""Pictures stored as files: the rows of a `Loader` (loader.py)."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -10,39 +11,51 @@ from .headers import unreadable
 Dataset = tf.data.Dataset
 
 
-class FileRows:
-    """A mixin for a `Loader` whose pictures are files. Rows are file numbers: training first, then validation.
+def checked_folder(path, content):
+    """Returns the path of a data folder. Raises `FileNotFoundError` if there is no such folder.
 
-    A subclass opens the picture number `self._index(rows, key)` in its `_open`.
+    Args:
+        path: The folder.
+        content: What it must hold, for the message.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"data must be a folder of {content}. Received: {path}")
+    return path
+
+
+class FileRows:
+    """Rows that are numbers of picture files: training first, then validation.
+
+    Args:
+        training, validation: Lists of paths.
+        open_file: Function from the path of a picture, a string tensor, and its number, an int64 tensor, to the
+            elements of its row: the encoded picture, then its label of any kind.
+        label_files: Optional string tensor, the path of a second file that each picture needs.
     """
 
-    def _keep(self, training, validation):
-        """Stores the paths of all training and all validation pictures."""
-        with tf.device("cpu"):
-            self._files = tf.constant([os.fsencode(file) for file in (*training, *validation)], tf.string)
+    def __init__(self, training, validation, open_file, label_files=None):
+        self.size, self.validation_size = len(training), len(validation)
+        self.files = constant_paths([*training, *validation])
+        self.label_files = constant_paths([]) if label_files is None else label_files
+        self._open_file = open_file
 
-    def look(self, memory=None):
-        """Reads the headers of all files and logs the pictures that cannot be read.
+    def unreadable(self, max_pixels, memory=None):
+        """Reads the headers of all files. Returns a dict from the pictures that cannot be read to the reasons.
 
         Args:
-            memory: See `training.data.headers.unreadable`.
-
-        Raises:
-            DataError: If too many pictures cannot be read.
+            max_pixels, memory: See `training.data.headers.unreadable`.
         """
-        pictures = [os.fsdecode(file) for file in self._files.numpy()]
-        files = pictures + [os.fsdecode(file) for file in self._beside()]
+        pictures, labels = ([*map(os.fsdecode, files.numpy())] for files in (self.files, self.label_files))
+        files = pictures + labels
         faults = {}
-        for place, fault in unreadable(files, self.reading.max_pixels, memory).items() if files else ():
+        for place, fault in unreadable(files, max_pixels, memory).items() if files else ():
             is_picture = place < len(pictures)
             faults[pictures[place % len(pictures)]] = fault if is_picture else f"its labels {files[place]}: {fault}"
-        self._leave_out(faults)
+        return faults
 
-    def _beside(self):
-        """Returns a second file that each picture needs, e.g. its labels; by default an empty list."""
-        return []
-
-    def _epochs(self, recipe, share):
+    def epochs(self, recipe, share):
+        """Returns a function from an epoch, a scalar tensor, to a `Dataset` of a worker's batches of rows, in order."""
         part = share.of(recipe.step_batch)
 
         def rows_of(epoch):
@@ -51,19 +64,33 @@ class FileRows:
 
         return rows_of
 
-    def _validation_rows(self, batch_size):
+    def validation(self, batch_size):
+        """Returns a `Dataset` of batches with all validation rows once, for all workers."""
         return Dataset.range(self.size, self.size + self.validation_size).batch(batch_size)
 
-    def _example_rows(self, batch_size):
+    def mixed(self, batch_size):
+        """Returns a `Dataset` of batches in a fixed random order: of the validation rows if there are any."""
         first, count = (self.size, self.validation_size) if self.validation_size else (0, self.size)
         order = first + np.random.default_rng(0).permutation(count)
         return Dataset.from_tensor_slices(order).batch(batch_size)
 
-    def _index(self, rows, keys):
+    def open(self, rows, key):
+        """Returns the elements of one row. Keys beyond the rows give substitutes for unreadable pictures."""
+        number = self._numbers(rows, key)
+        return self._open_file(self.files[number], number)
+
+    def names(self, rows, keys):
+        """Returns the paths of these pictures: a string tensor."""
+        return tf.gather(self.files, self._numbers(rows, keys))
+
+    def _numbers(self, rows, keys):
         """Returns the file numbers at these keys; keys beyond the rows get the training pictures that follow."""
         length = tf.size(rows, tf.int64)
         following = (rows[0] + 1 + keys - length) % max(self.size, 1)
         return tf.where(keys < length, tf.gather(rows, tf.minimum(keys, length - 1)), following)
 
-    def _names(self, rows, keys):
-        return tf.gather(self._files, self._index(rows, keys))
+
+def constant_paths(paths):
+    """Returns paths as a string tensor in the memory of the CPU."""
+    with tf.device("cpu"):
+        return tf.constant([os.fsencode(path) for path in paths], tf.string)

@@ -5,6 +5,15 @@ from pathlib import Path
 
 from ..errors import DataError
 
+# Names of validation folders and of validation splits in TensorFlow Datasets; the first one found is used.
+VALIDATION_NAMES = ("val", "validation", "valid", "test")
+
+
+def check_share(share):
+    """Raises a `DataError` if the share of pictures to hold out is not from 0 to 1."""
+    if not 0 <= share <= 1:
+        raise DataError(f"validation_share must be from 0 to 1. Received: {share}")
+
 
 def hold_out(names, share, seed):
     """Splits names in two by their hashes, so that the split changes little when names are added.
@@ -17,8 +26,7 @@ def hold_out(names, share, seed):
     Returns:
         Two lists, for training and held out, both in the original order.
     """
-    if not 0 <= share <= 1:
-        raise DataError(f"validation_share must be from 0 to 1. Received: {share}")
+    check_share(share)
     count = round(share * len(names))
     if share not in (0, 1):
         count = min(max(count, 1), len(names) - 1)

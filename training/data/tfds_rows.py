@@ -1,4 +1,4 @@
-"""Pictures stored in TensorFlow Datasets: supplies the rows of a `Loader` (loader.py)."""
+"""Pictures stored in TensorFlow Datasets: the rows of a `Loader` (loader.py)."""
 
 import functools
 
@@ -6,38 +6,46 @@ import numpy as np
 import tensorflow as tf
 
 from ..errors import DataError
-from .loader import VALIDATION_NAMES
+from .splits import VALIDATION_NAMES, check_share
 
 
 class TfdsRows:
-    """A mixin for a `Loader` whose pictures are rows of a data set of TensorFlow Datasets.
+    """Rows of a data set of TensorFlow Datasets.
 
-    Uses its "train" split, and its validation split or else its test split. The data set is downloaded and prepared
-    if necessary. Pictures stay encoded until `_open`.
+    Uses its "train" split, and its validation split or else its test split; if it has neither, a share of the training
+    pictures is held out. The data set is downloaded and prepared if necessary. Pictures stay encoded in the rows.
+
+    Args:
+        builder: As `open_pictures` returns it.
+        name: The data set's name, for messages.
+        wanted: Set of the features that are read, or a nested dict as for `tfds.decode.PartialDecoding`.
+        open_row: Function from one row, a dict of tensors, to its elements: the encoded picture, then its label of any
+            kind.
+        validation_share: Float from 0 to 1.
+        shuffle_buffer: Number of rows in the shuffle buffer.
+        train_share: Float above 0 and up to 1, the share of the remaining pictures that is trained on.
+        encoded: Names of the features that are not decoded.
+        batch: Function that batches rows, given a `Dataset` of them and the batch size.
+
+    Raises:
+        DataError: If the data set cannot be prepared or has no split for training.
     """
 
-    def _keep(self, builder, name, wanted, decoders, validation_share, shuffle_buffer, train_share=1.0):
-        """Prepares a data set; holds out a share of the training pictures if it has no validation split.
-
-        Args:
-            builder: The result of `open_builder`.
-            name: The data set's name, for messages.
-            wanted: Set of the features that are read, or a nested dict as for `tfds.decode.PartialDecoding`.
-            decoders: Dict from features to `tfds.decode.Decoder`.
-            validation_share: Float from 0 to 1.
-            shuffle_buffer: Number of rows in the shuffle buffer.
-            train_share: Float above 0 and up to 1, the share of the remaining pictures that is trained on.
-
-        Returns:
-            The numbers of training and of validation pictures.
-
-        Raises:
-            DataError: If the data set cannot be prepared or has no split for training.
-        """
+    def __init__(
+        self,
+        builder,
+        name,
+        wanted,
+        open_row,
+        validation_share,
+        shuffle_buffer,
+        train_share=1.0,
+        encoded=("image",),
+        batch=tf.data.Dataset.batch,
+    ):
         tfds = tensorflow_datasets()
 
-        if not 0 <= validation_share <= 1:
-            raise DataError(f"validation_share must be from 0 to 1. Received: {validation_share}")
+        check_share(validation_share)
         _prepare(builder, name)
         splits = builder.info.splits
         if "train" not in splits:
@@ -47,18 +55,30 @@ class TfdsRows:
         held_out = 0 if validation else round(validation_share * images)
         rest = images - held_out
         end = held_out + min(max(round(train_share * rest), 1), rest)
+        self.size = end - held_out
+        self.validation_size = splits[validation].num_examples if validation else held_out
         self._training_split = f"train[{held_out}:{end}]"
         self._validation_split = validation or f"train[:{held_out}]"
+        self._open_row = open_row
         self._shuffle_buffer = shuffle_buffer
+        self._batch = batch
         self._read = functools.partial(
             builder.as_dataset,
-            decoders=tfds.decode.PartialDecoding(wanted, decoders),
+            decoders=tfds.decode.PartialDecoding(wanted, {feature: tfds.decode.SkipDecoding() for feature in encoded}),
             read_config=tfds.ReadConfig(try_autocache=False, add_tfds_id=True),
             shuffle_files=False,
         )
-        return end - held_out, splits[validation].num_examples if validation else held_out
 
-    def _epochs(self, recipe, share):
+    def unreadable(self, max_pixels, memory=None):
+        """Returns an empty dict: nothing can be checked before pictures are read."""
+        return {}
+
+    def everything(self):
+        """Returns a `Dataset` of all rows, training first, then validation."""
+        return self._read(split=self._training_split).concatenate(self._read(split=self._validation_split))
+
+    def epochs(self, recipe, share):
+        """Returns a function from an epoch, a scalar tensor, to a `Dataset` of a worker's batches of rows, in order."""
         tfds = tensorflow_datasets()
 
         # Each worker reads its own part of the data, the same in all epochs: if each read all of it, more workers would
@@ -78,26 +98,26 @@ class TfdsRows:
                 reshuffle_each_iteration=False,
             )
             shuffled = tf.data.experimental.from_variant(shuffled, rows.element_spec)
-            return self._batched(shuffled, recipe.step_batch // share.workers)
+            return self._batch(shuffled, recipe.step_batch // share.workers)
 
         return rows_of
 
-    def _validation_rows(self, batch_size):
-        return self._batched(self._read(split=self._validation_split), batch_size)
+    def validation(self, batch_size):
+        """Returns a `Dataset` of batches with all validation rows once, for all workers."""
+        return self._batch(self._read(split=self._validation_split), batch_size)
 
-    def _example_rows(self, batch_size):
+    def mixed(self, batch_size):
+        """Returns a `Dataset` of batches in stored order, which is mixed: of the validation rows if there are any."""
         split = self._validation_split if self.validation_size else self._training_split
-        return self._batched(self._read(split=split), batch_size)
+        return self._batch(self._read(split=split), batch_size)
 
-    def _batched(self, rows, batch_size):
-        """Batches rows; a subclass whose rows differ in length overrides this to pad them."""
-        return rows.batch(batch_size)
+    def open(self, rows, key):
+        """Returns the elements of one row. Keys beyond the rows, for substitutes, start again from the first row."""
+        row = tf.nest.map_structure(lambda column: column[key % tf.shape(column, tf.int64)[0]], rows)
+        return self._open_row(row)
 
-    def _row(self, rows, key):
-        """Returns one row; keys beyond the rows start again from the first row."""
-        return tf.nest.map_structure(lambda column: column[key % tf.shape(column, tf.int64)[0]], rows)
-
-    def _names(self, rows, keys):
+    def names(self, rows, keys):
+        """Returns readable names of these pictures: a string tensor."""
         names = rows["tfds_id"]
         return tf.gather(names, keys % tf.size(names, tf.int64))
 
@@ -113,31 +133,31 @@ def tensorflow_datasets():
     return tfds
 
 
-def open_builder(name, data_dir=None):
-    """Returns the builder of a data set of TensorFlow Datasets. Raises a `DataError` if there is no such data set."""
+def open_pictures(name, data_dir=None):
+    """Opens a data set of TensorFlow Datasets with a feature "image", without downloading it.
+
+    Args:
+        name: As in `tfds.builder`: "cifar10", "name/config:version".
+        data_dir: Folder of prepared data sets; `None` for the default of TensorFlow Datasets.
+
+    Returns:
+        The builder, and a dict from names to features.
+
+    Raises:
+        DataError: If there is no such data set, or it has no pictures.
+    """
     tfds = tensorflow_datasets()
 
     try:
-        return tfds.builder(name, data_dir=data_dir)
+        builder = tfds.builder(name, data_dir=data_dir)
     except Exception as error:  # TensorFlow Datasets raises many kinds
         raise DataError(f"TensorFlow Datasets has no {name}: {_short(error)}. Received: tfds:{name}") from error
-
-
-def features_of(builder):
-    """Returns the features of a data set: a dict from names to features."""
-    tfds = tensorflow_datasets()
-
     features = builder.info.features
-    return dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
-
-
-def check_image(features, name):
-    """Raises a `DataError` if a data set has no feature "image" with pictures."""
-    tfds = tensorflow_datasets()
-
+    features = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
     image = features.get("image")
     if not isinstance(image, tfds.features.Image) or image.np_dtype not in (np.uint8, np.uint16):
         raise DataError(f"{name} has no feature image with pictures. Received: a data set of {features}")
+    return builder, features
 
 
 def _prepare(builder, name):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from . import schedules
-from .fields import Training
+from .common import Training
 
 SCHEDULES = ("poly", "steps")
 
@@ -54,7 +54,7 @@ class Dense(Training):
 
     def __post_init__(self):
         super().__post_init__()
-        check = self._check
+        check = self.check
         check("lr", self.lr > 0, "positive")
         check("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
         check("stem_stride", self.stem_stride == 4, "4: heads are made for the strides 4 to 32")

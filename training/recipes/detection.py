@@ -37,7 +37,7 @@ class Detection(Dense):
 
     def __post_init__(self):
         super().__post_init__()
-        check = self._check
+        check = self.check
         check("image_size", self.image_size % 32 == 0, "a multiple of 32")
         for name in ("head_width", "head_convs", "max_boxes"):
             check(name, getattr(self, name) > 0, "positive")

@@ -47,7 +47,7 @@ class Segmentation(Dense):
 
     def __post_init__(self):
         super().__post_init__()
-        check = self._check
+        check = self.check
         check("head", self.head in HEADS, f"one of {', '.join(HEADS)}")
         check("head_width", self.head_width > 0, "positive")
         check("ignore_label", 0 <= self.ignore_label <= 255, "from 0 to 255")

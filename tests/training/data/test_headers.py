@@ -84,7 +84,7 @@ def test_too_many(folder):
 def test_labels_of_scenes(tmp_path, caplog):
     write_folder(tmp_path)
     source = SceneFolder(tmp_path, classes=3)
-    (picture, *_), (labels, *_) = source._files.numpy(), source._labels.numpy()
+    (picture, *_), (labels, *_) = source.rows.files.numpy(), source.rows.label_files.numpy()
     with open(labels, "wb"):
         pass
     source.look()

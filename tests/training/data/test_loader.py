@@ -11,9 +11,9 @@ from keras_cnv2 import load_image
 from keras_cnv2.images.pictures import Reading
 from tests.training.data.samples import FIELDS, assert_same, parts_of, put_together, take, write
 from tests.training.small import finetuning, pretraining
+from training.data.faults import Faults
 from training.data.images.augment import Augmentation
 from training.data.images.folders import Folder
-from training.data.loader import Loader
 from training.data.shares import Share
 from training.errors import DataError
 
@@ -144,8 +144,8 @@ class TestValidation:
 
         def load(count):
             source = Folder(folder, validation_share=0.0, max_unreadable=0.2)
-            rows = source._example_rows
-            monkeypatch.setattr(source, "_example_rows", lambda size: (sizes.append(size), rows(size))[1])
+            rows = source.rows.mixed
+            monkeypatch.setattr(source.rows, "mixed", lambda size: (sizes.append(size), rows(size))[1])
             return source.examples(pretraining(**FIELDS), count, labelled=True)
 
         sizes = []
@@ -193,7 +193,7 @@ class TestUnreadable:
 
     def test_vanished(self, folder, caplog, monkeypatch):
         """With the other one, these are just as many as may be unreadable: a fifth of 13."""
-        monkeypatch.setattr("training.data.loader.TOLERATED", 0)
+        monkeypatch.setattr("training.data.faults.TOLERATED", 0)
         source = Folder(folder, max_unreadable=0.2)
         (folder / "val" / "b" / "1.png").unlink()
         ((_, _, weights),) = take(source.validation(finetuning(**FIELDS), 4), 9)
@@ -208,7 +208,7 @@ class TestUnreadable:
         assert [len(batch) for batch in take(source.training(pretraining(**{**FIELDS, "batch_size": 2})), 9)] == [2] * 9
 
     def test_too_many(self, folder, monkeypatch):
-        monkeypatch.setattr("training.data.loader.TOLERATED", 0)
+        monkeypatch.setattr("training.data.faults.TOLERATED", 0)
         source = Folder(folder, max_unreadable=0.0)
         message = r"1 pictures of 13 cannot be read: .*0\.png.* raise --max-unreadable. Received: --max-unreadable 0$"
         with pytest.raises(DataError, match=message), source.clear_errors():
@@ -216,7 +216,7 @@ class TestUnreadable:
 
     @pytest.mark.parametrize(("share", "allowed"), [(0.29, 29), (0.289, 28), (0.0, 10), (1.0, 100), (0.07, 10)])
     def test_as_many_as_the_share_says(self, share, allowed):
-        assert Loader(90, 10, None, share)._allowed == allowed
+        assert Faults(100, share).allowed == allowed
 
     def test_all(self, folder):
         """As when a disk is gone: an error, whatever may be unreadable, and no search without end."""

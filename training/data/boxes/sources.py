@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ...errors import DataError
-from ..reading import reading_of
+from ..reading import options_of
 from .coco import PREFIX as COCO_PREFIX
 from .folders import CocoFolder, VocFolder
 from .tfds import TfdsBoxes
@@ -22,11 +22,7 @@ def open_boxes(recipe):
     Raises:
         DataError: If the data do not exist or are not usable.
     """
-    common = {
-        "validation_share": recipe.validation_share,
-        "max_unreadable": recipe.max_unreadable,
-        "reading": reading_of(recipe),
-    }
+    common = options_of(recipe)
     if recipe.data:
         path = Path(recipe.data)
         if recipe.data.startswith("tfds:"):

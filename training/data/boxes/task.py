@@ -1,35 +1,41 @@
 """Batches of pictures with boxes for training and evaluation, from any storage."""
 
-import numpy as np
 import tensorflow as tf
 
 from keras_cnv2.detection.pictures import fit_picture
 
 from ...errors import DataError
-from ..loader import Loader
+from ..faults import after_call
+from ..pictures import PictureSource
 from ..shares import WHOLE
 from .augment import NOTHING, jitter, padded
 
 
-class Boxes(Loader):
+class Boxes(PictureSource):
     """A source of pictures with boxes.
 
-    A subclass's `_open` returns for each row the encoded picture, checked by `reading`, and its orientation, int32; and
-    for its objects the boxes, float32 `(objects, 4)` in pixels of the upright picture, the classes, int32 `(objects,)`,
-    whether they are crowd, bools `(objects,)`, and the areas, float32 `(objects,)`. Crowd objects are used in
-    evaluation only.
-
-    Args: As `training.data.loader.Loader`.
+    Args:
+        rows: As in `training.data.pictures.PictureSource`. The elements of a row are the encoded picture, checked
+            by `reading`, and its orientation, int32; and for its objects the boxes, float32 `(objects, 4)` in pixels of
+            the upright picture, the classes, int32 `(objects,)`, whether they are crowd, bools `(objects,)`, and the
+            areas, float32 `(objects,)`. Crowd objects are used in evaluation only.
+        class_names: Tuple of strings.
+        fullest: The largest number of objects in a picture that are not crowd, and the name of that picture; `None` if
+            they are not known before all pictures are read.
+        **options: `max_unreadable` and `reading` of `training.data.pictures.PictureSource`.
     """
+
+    def __init__(self, rows, class_names, fullest=None, **options):
+        super().__init__(rows, class_names, **options)
+        self._fullest = fullest
 
     def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
         """Returns endless batches with large-scale jitter, in a new order for each pass over the pictures.
 
         Args:
             recipe: Has `image_size`, `scale`, `flip`, `max_boxes`, `min_box`, `seed` and `step_batch`.
-            first_batch: Number of the first batch. Earlier batches are not decoded.
+            first_batch, share: See `training.data.loader.Loader.training`.
             augmentation: Not used: the recipe defines the augmentation.
-            share: `training.data.shares.Share`, the part of each batch that is loaded.
 
         Returns:
             A `tf.data.Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255, and a dict: float32
@@ -49,15 +55,14 @@ class Boxes(Loader):
         def finish(images, boxes, classes, draws):
             return images, {"boxes": boxes, "classes": classes}
 
-        return self._training_batches(recipe, first_batch, share, load, finish=finish)
+        return self.loader.training(recipe, first_batch, share, load, finish=finish)
 
     def validation(self, recipe, batch_size, share=WHOLE):
         """Returns batches with every validation picture once, whole, with its boxes.
 
         Args:
             recipe: As in `training`.
-            batch_size: Int. All batches have this size; padding images have no boxes and weight 0.
-            share: As in `training`.
+            batch_size, share: See `training.data.loader.Loader.validation`. Padding has no boxes.
 
         Returns:
             A `tf.data.Dataset` of images and dicts as in `training`, and float32 weights `(N,)`; `None` if there are no
@@ -71,7 +76,7 @@ class Boxes(Loader):
             boxes = tf.where(weights[:, None, None] > 0, boxes, NOTHING)
             return images, {"boxes": boxes, "classes": tf.where(weights[:, None] > 0, classes, NOTHING)}, weights
 
-        return self._validation_batches(batch_size, share, self._whole(recipe)).map(without_boxes)
+        return self.loader.validation(batch_size, share, self._whole(recipe)).map(without_boxes)
 
     def evaluation(self, recipe, batch_size, share=WHOLE):
         """Returns batches with every validation picture once, whole, with the ground truth for evaluation.
@@ -94,7 +99,7 @@ class Boxes(Loader):
             # Serialized, because the number of objects differs between pictures.
             return image, scale, tf.shape(pixels)[:2], tf.io.serialize_tensor(truth)
 
-        return self._validation_batches(batch_size, share, load)
+        return self.loader.validation(batch_size, share, load)
 
     @staticmethod
     def truth(string):
@@ -117,11 +122,11 @@ class Boxes(Loader):
             DataError: If there is no readable picture.
         """
         self._check_counts(recipe)
-        images, boxes, classes = map(np.stack, zip(*self._examples(count, self._whole(recipe))))
+        images, boxes, classes = self.loader.examples(count, self._whole(recipe))
         return images, {"boxes": boxes, "classes": classes}
 
     def _whole(self, recipe):
-        """Returns a function from the elements of `_open` to the whole picture as an image, its boxes and classes."""
+        """Returns a function from the elements of a row to the whole picture as an image, its boxes and classes."""
 
         def load(contents, orientation, boxes, classes, crowd, areas):
             pixels = self.reading.pixels(contents, recipe.image_size, orientation)
@@ -135,26 +140,19 @@ class Boxes(Loader):
         """Returns boxes and classes of the objects that are not crowd; raises an error if there are too many."""
         boxes, classes = tf.boolean_mask(boxes, ~crowd), tf.boolean_mask(classes, ~crowd)
         count = tf.shape(boxes)[0]
-        checked = tf.cond(
-            count > recipe.max_boxes,
-            lambda: tf.numpy_function(lambda count: self._fail(count, recipe), [count], tf.int32),
-            lambda: count,
+        return after_call(
+            (boxes, classes), count > recipe.max_boxes, lambda count: self._fail(count, recipe), lambda: [count]
         )
-        with tf.control_dependencies([checked]):
-            return tf.identity(boxes), tf.identity(classes)
 
     def _check_counts(self, recipe):
         """Raises a `DataError` if a picture has more objects than `max_boxes`, if that is known before reading."""
+        if self._fullest and self._fullest[0] > recipe.max_boxes:
+            self._fail(self._fullest[0], recipe, self._fullest[1])
 
     def _fail(self, count, recipe, name="a picture"):
-        self.failure = DataError(
-            f"max_boxes must be at least {count}, the number of objects in {name}. "
-            f"Received: max_boxes={recipe.max_boxes}"
+        self.faults.fail(
+            DataError(
+                f"max_boxes must be at least {count}, the number of objects in {name}. "
+                f"Received: max_boxes={recipe.max_boxes}"
+            )
         )
-        raise self.failure
-
-    def _report(self, tried, readable, count):
-        # Too many objects, or annotations of another size, also make `load` fail: report them instead of "unreadable".
-        if self.failure is not None:
-            raise self.failure
-        return super()._report(tried, readable, count)

@@ -3,14 +3,13 @@
 import logging
 import os
 
-import numpy as np
 import tensorflow as tf
 
 from keras_cnv2.images.orientation import turned_sides
-from keras_cnv2.images.pictures import READING
 
 from ...errors import DataError
-from ..tfds_rows import TfdsRows, check_image, features_of, open_builder, tensorflow_datasets
+from ..faults import after_call
+from ..tfds_rows import TfdsRows, open_pictures, tensorflow_datasets
 from .annotations import areas_of
 from .augment import stored_sides
 from .task import Boxes
@@ -21,31 +20,26 @@ logger = logging.getLogger(__name__)
 CROWDS = ("is_crowd", "is_difficult")
 
 
-class TfdsBoxes(TfdsRows, Boxes):
+class TfdsBoxes(Boxes):
     """A data set of TensorFlow Datasets with the features "image" and "objects", such as "coco/2017" and "voc/2007".
 
-    Objects have "bbox" and "label", and may have "is_crowd" or "is_difficult", and "area".
+    Objects have "bbox" and "label", and may have "is_crowd" or "is_difficult", and "area". For the splits see
+    `training.data.tfds_rows.TfdsRows`.
 
     Args:
-        name: As in `tfds.builder`.
-        data_dir: Folder of prepared data sets; `None` for the default of TensorFlow Datasets.
+        name, data_dir: See `training.data.tfds_rows.open_pictures`.
         validation_share: Float from 0 to 1, the share to hold out if there is no validation split.
-        max_unreadable: Largest share of all pictures that may be unreadable.
-        reading: `keras_cnv2.images.pictures.Reading`.
         shuffle_buffer: Number of encoded pictures in the shuffle buffer.
+        **options: `max_unreadable` and `reading` of `training.data.pictures.PictureSource`.
 
     Raises:
         DataError: If there is no such data set, it cannot be prepared, or it lacks a feature or split.
     """
 
-    def __init__(
-        self, name, data_dir=None, validation_share=0.1, max_unreadable=0.01, reading=READING, shuffle_buffer=2_000
-    ):
+    def __init__(self, name, data_dir=None, validation_share=0.1, shuffle_buffer=2_000, **options):
         tfds = tensorflow_datasets()
 
-        builder = open_builder(name, data_dir)
-        known = features_of(builder)
-        check_image(known, name)
+        builder, known = open_pictures(name, data_dir)
         objects = getattr(known.get("objects"), "feature", {})
         if not {"bbox", "label"} <= {*objects} or not isinstance(objects["label"], tfds.features.ClassLabel):
             raise DataError(
@@ -53,21 +47,11 @@ class TfdsBoxes(TfdsRows, Boxes):
             )
         self._crowd = next((crowd for crowd in CROWDS if crowd in objects), None)
         wanted = {feature: True for feature in ("bbox", "label", "area", self._crowd) if feature in objects}
-        decoders = {"image": tfds.decode.SkipDecoding()}
-        sizes = self._keep(
-            builder, name, {"image": True, "objects": wanted}, decoders, validation_share, shuffle_buffer
-        )
-        super().__init__(*sizes, tuple(objects["label"].names), max_unreadable, reading)
-        self._told = set()
+        wanted = {"image": True, "objects": wanted}
+        rows = TfdsRows(builder, name, wanted, self._open, validation_share, shuffle_buffer, batch=_padded_batch)
+        super().__init__(rows, tuple(objects["label"].names), **options)
 
-    def _batched(self, rows, batch_size):
-        # The number of objects differs between pictures: padding has the label -1.
-        padding = tf.nest.map_structure(lambda spec: None, rows.element_spec)
-        padding["objects"]["label"] = tf.constant(-1, tf.int64)
-        return rows.padded_batch(batch_size, padding_values=padding)
-
-    def _open(self, rows, key):
-        row = self._row(rows, key)
+    def _open(self, row):
         objects = tf.nest.map_structure(lambda x: tf.boolean_mask(x, row["objects"]["label"] >= 0), row["objects"])
         orientation = self.reading.orientation(row["image"])
         contents = self.reading.checked(row["image"], orientation)
@@ -78,21 +62,23 @@ class TfdsBoxes(TfdsRows, Boxes):
         crowd = objects.get(self._crowd, tf.zeros_like(classes, tf.bool))
         areas = tf.cast(objects.get("area", areas_of(boxes)), tf.float32)
         kept = tf.reduce_all(boxes[:, 2:] > boxes[:, :2], axis=-1)
-        told = tf.cond(
-            tf.reduce_all(kept),
-            lambda: tf.constant(0, tf.int64),
-            lambda: tf.numpy_function(self._tell, [row["tfds_id"], tf.math.count_nonzero(~kept)], tf.int64),
+        contents = after_call(
+            contents,
+            ~tf.reduce_all(kept),
+            self._say_left_out,
+            lambda: [row["tfds_id"], tf.math.count_nonzero(~kept)],
         )
         columns = (boxes, classes, crowd, areas)
-        with tf.control_dependencies([told]):
-            return tf.identity(contents), orientation, *(tf.boolean_mask(column, kept) for column in columns)
+        return contents, orientation, *(tf.boolean_mask(column, kept) for column in columns)
 
-    def _tell(self, name, count):
+    def _say_left_out(self, name, count):
         """Logs once per picture how many of its boxes are left out, which is not known before it is read."""
-        with self._lock:
-            if name not in self._told:
-                self._told.add(name)
-                logger.warning(
-                    "%s: %d boxes outside of their picture or without area left out", os.fsdecode(name), count
-                )
-        return np.int64(count)
+        if self.faults.is_new("boxes", name):
+            logger.warning("%s: %d boxes outside of their picture or without area left out", os.fsdecode(name), count)
+
+
+def _padded_batch(rows, batch_size):
+    """Batches rows. The number of objects differs between pictures: padding has the label -1."""
+    padding = tf.nest.map_structure(lambda spec: None, rows.element_spec)
+    padding["objects"]["label"] = tf.constant(-1, tf.int64)
+    return rows.padded_batch(batch_size, padding_values=padding)

@@ -22,17 +22,19 @@ Keras's image layers are not used. They need TensorFlow to be installed on every
   reverse. CutMix weights labels by the unrounded area of its window, not by the number of its pixels.
 """
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import keras
 from keras import ops
 
 from keras_cnv2.images.normalization import pixel_statistics
 
+from ...recipes.augmentation import Augmented
 from ..draws import Draws
 from .affine import affine
+from .mixing import mix, soft_labels
 from .rand_augment import rand_augment
+from .windows import random_boxes, within
 
 # Limits of the aspect ratio, width / height, of a crop and of an erased box.
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -40,9 +42,6 @@ ERASED_RATIO = (0.3, 1 / 0.3)
 
 # Limits of the share of an image that is erased.
 ERASED_AREA = (0.02, 1 / 3)
-
-# How many boxes are drawn; the first that fits into the image is used.
-ATTEMPTS = 10
 
 
 def over(function, images, draws):
@@ -106,40 +105,12 @@ def resized_crops(images, area, draws):
 
 def _crops(shape, height, width, area, draws):
     height, width = (ops.cast(side, "float32") for side in (height, width))
-    boxes = _boxes(shape, height, width, area, CROP_RATIO, draws)
+    boxes = random_boxes(shape, height, width, area, CROP_RATIO, draws)
     low, high = CROP_RATIO
     centre_height = ops.minimum(height, ops.round(width / low))
     centre_width = ops.minimum(width, ops.round(height * high))
     top, left = ((height - centre_height) // 2, (width - centre_width) // 2)
     return ops.where(boxes[..., 2:3] > 0, boxes, ops.stack([top, left, centre_height, centre_width]))
-
-
-def _boxes(shape, height, width, area, ratio, draws, margin=0):
-    """Draws random boxes within an image.
-
-    Args:
-        shape: Shape of the batch of boxes.
-        height, width: Size of the image in pixels, float scalars.
-        area: Least and greatest share of the image, uniform.
-        ratio: Least and greatest width / height, log-uniform.
-        draws: `Draws`.
-        margin: Number of pixels by which a box must be smaller than the image, in height and in width.
-
-    Returns:
-        Top, left, height and width in whole pixels, float32 `(*shape, 4)`: the first of `ATTEMPTS` boxes that fits, or
-        zeros if none fits.
-    """
-    area_at, ratio_at, top_at, left_at = ops.unstack(
-        keras.random.uniform((*shape, ATTEMPTS, 4), dtype="float32", seed=draws), 4, axis=-1
-    )
-    pixels = height * width * (area[0] + (area[1] - area[0]) * area_at)
-    ratios = ops.exp(math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * ratio_at)
-    heights, widths = ops.round(ops.sqrt(pixels / ratios)), ops.round(ops.sqrt(pixels * ratios))
-    tops, lefts = ops.floor(top_at * (height - heights + 1)), ops.floor(left_at * (width - widths + 1))
-    fits = (heights >= 1) & (heights <= height - margin) & (widths >= 1) & (widths <= width - margin)
-    first = fits & (ops.cumsum(ops.cast(fits, "int32"), axis=-1) == 1)
-    boxes = ops.stack([tops, lefts, heights, widths], axis=-1)
-    return ops.sum(ops.where(first[..., None], boxes, 0.0), axis=-2)
 
 
 def flip(image, draws):
@@ -192,7 +163,7 @@ def cutout(image, side, draws):
     at = keras.random.uniform((2,), dtype="float32", seed=draws)
     top, left = (ops.floor(place * (length - side + 1)) for place, length in zip(ops.unstack(at, 2), (height, width)))
     mean, _ = pixel_statistics(channels)
-    return ops.where(_within(height, width, top, left, top + side, left + side), ops.cast(mean, "float32"), image)
+    return ops.where(within(height, width, top, left, top + side, left + side), ops.cast(mean, "float32"), image)
 
 
 def erase(image, probability, draws):
@@ -214,110 +185,41 @@ def erase(image, probability, draws):
     image = ops.cast(image, "float32")
     height, width, channels = ops.shape(image)
     sides = (ops.cast(side, "float32") for side in (height, width))
-    box = _boxes((), *sides, ERASED_AREA, ERASED_RATIO, draws, margin=1)
+    box = random_boxes((), *sides, ERASED_AREA, ERASED_RATIO, draws, margin=1)
     top, left, box_height, box_width = ops.unstack(box, 4)
 
     def with_noise():
         mean, std = pixel_statistics(channels)
         noise = mean + std * keras.random.normal(ops.shape(image), dtype="float32", seed=draws)
-        return ops.where(_within(height, width, top, left, top + box_height, left + box_width), noise, image)
+        return ops.where(within(height, width, top, left, top + box_height, left + box_width), noise, image)
 
     # Drawing noise takes longest, so it is drawn only for images that are erased.
     erases = keras.random.uniform((1,), dtype="float32", seed=draws)[0] < probability
     return ops.cond(erases, with_noise, lambda: image)
 
 
-def _within(height, width, top, left, bottom, right):
-    """Returns which pixels lie in a box: bools `(height, width, 1)`."""
-    rows, columns = (ops.arange(side, dtype="float32") for side in (height, width))
-    rows, columns = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
-    return rows[:, None, None] & columns[None, :, None]
-
-
-def soft_labels(labels, classes, smoothing):
-    """Returns smoothed targets: `smoothing / classes` for each class, plus `1 - smoothing` for the image's own class.
-
-    Args:
-        labels: Integer tensor `(N,)`.
-        classes: Int.
-        smoothing: Float in `[0, 1)`.
-
-    Returns:
-        A float32 tensor `(N, classes)`.
-    """
-    return ops.one_hot(labels, classes, dtype="float32") * (1 - smoothing) + smoothing / classes
-
-
-def mix(images, labels, mixup, cutmix, draws):
-    """Mixes each image of a batch with another one, and their labels in proportion.
-
-    Mixup blends the two images; CutMix pastes a box of the other one. If both are on, the batch gets either with
-    probability 0.5. The share is drawn from Beta(alpha, alpha) once per batch; the partners are the batch in reverse
-    order.
-
-    Args:
-        images: Tensor `(N, H, W, C)`, values in 0..255, any dtype.
-        labels: Float tensor `(N, classes)`.
-        mixup, cutmix: Alphas, floats from 0 (off).
-        draws: `Draws` of the batch.
-
-    Returns:
-        The images, float32, and the labels; both unchanged if both methods are off.
-
-    Source: mixup (arXiv 1710.09412), section 2; CutMix (arXiv 1905.04899), section 3.1; the choice between both as in
-    timm.
-    """
-    if not (mixup or cutmix):
-        return images, labels
-    images, labels = ops.cast(images, "float32"), ops.convert_to_tensor(labels)
-    _, height, width, _ = ops.shape(images)
-    turn, y, x = ops.unstack(keras.random.uniform((3,), dtype="float32", seed=draws), 3)
-    pasted = turn < (0.5 if mixup and cutmix else float(cutmix > 0))
-    alpha = ops.where(pasted, float(cutmix), float(mixup))
-    share = keras.random.beta((), alpha, alpha, dtype="float32", seed=draws)
-    own = ops.where(pasted, _outside_box(height, width, y, x, share), share)
-    own_label = ops.mean(own)
-    return (
-        own * images + (1 - own) * ops.flip(images, axis=0),
-        own_label * labels + (1 - own_label) * ops.flip(labels, axis=0),
-    )
-
-
-def _outside_box(height, width, y, x, share):
-    """Returns CutMix's mask `(height, width, 1)`: 0 in a box around (y, x), in 0..1, clipped to the image; else 1."""
-    edges = []
-    for side, at in ((height, y), (width, x)):
-        side = ops.cast(side, "float32")
-        half = ops.floor(side * ops.sqrt(1 - share)) // 2
-        centre = ops.floor(side * at)
-        edges.append((ops.maximum(centre - half, 0), ops.minimum(centre + half, side)))
-    (top, bottom), (left, right) = edges
-    return 1 - ops.cast(_within(height, width, top, left, bottom, right), "float32")
-
-
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Augmented):
     """The augmentation of images and labels in fine-tuning, except for crops and flips.
 
     Args:
         classes: Number of classes.
-        rand_augment: Magnitude of RandAugment in 0..10, 0 to turn it off.
-        rand_augment_std: Standard deviation of the magnitude.
-        erasing: Probability of random erasing.
-        cutout: Side in pixels of the square that cutout fills, 0 to turn it off.
-        label_smoothing: In `[0, 1)`.
-        mixup: Alpha of mixup, 0 to turn it off.
-        cutmix: Alpha of CutMix, 0 to turn it off.
+        **settings: See `training.recipes.augmentation.Augmented`.
     """
 
     classes: int
-    rand_augment: float = 0.0
-    rand_augment_std: float = 0.5
-    erasing: float = 0.0
-    cutout: int = 0
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
+
+    @classmethod
+    def of(cls, recipe, classes, **changes):
+        """Returns the augmentation of a recipe.
+
+        Args:
+            recipe: The `training.recipes.fields.Finetuning`.
+            classes: Number of classes.
+            **changes: Settings that replace those of the recipe.
+        """
+        settings = {field.name: getattr(recipe, field.name) for field in fields(Augmented)}
+        return cls(classes, **settings | changes)
 
     def image(self, image, draws):
         """Augments an image `(H, W, C)` in 0..255: RandAugment, cutout, then erasing, whose noise may exceed 0..255."""

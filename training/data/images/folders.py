@@ -2,24 +2,22 @@
 
 import logging
 import os
-from pathlib import Path
 
 import tensorflow as tf
 
 from keras_cnv2.images.folders import LeftOut, pictures_below, visible
-from keras_cnv2.images.pictures import READING, SUFFIXES
+from keras_cnv2.images.pictures import SUFFIXES
 
 from ...errors import DataError
 from ..errors import quote, say_left_out
-from ..file_rows import FileRows
-from ..loader import VALIDATION_NAMES
-from ..splits import hold_out_files
+from ..file_rows import FileRows, checked_folder
+from ..splits import VALIDATION_NAMES, check_share, hold_out_files
 from .task import Pictures
 
 logger = logging.getLogger(__name__)
 
 
-class Folder(FileRows, Pictures):
+class Folder(Pictures):
     """Pictures in folders.
 
     With labels, each class is a folder: PATH/train/CLASS/... for training, and the same in the first existing folder of
@@ -33,29 +31,16 @@ class Folder(FileRows, Pictures):
         validation_share: Float from 0 to 1, the share to hold out; with 1, no training pictures remain.
         train_share: Float above 0 and up to 1, the share of each class's remaining pictures that is trained on.
         seed: Int, decides which pictures are held out.
-        max_unreadable: Largest share of all pictures that may be unreadable.
-        reading: `keras_cnv2.images.pictures.Reading`.
+        **options: `max_unreadable` and `reading` of `training.data.pictures.PictureSource`.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
         DataError: If there are no pictures, a class has none, or validation has a class that training lacks.
     """
 
-    def __init__(
-        self,
-        path,
-        labelled=True,
-        validation_share=0.1,
-        train_share=1.0,
-        seed=0,
-        max_unreadable=0.01,
-        reading=READING,
-    ):
-        path = Path(path)
-        if not path.is_dir():
-            raise FileNotFoundError(f"data must be a folder of pictures. Received: {path}")
-        if not 0 <= validation_share <= 1:
-            raise DataError(f"validation_share must be from 0 to 1. Received: {validation_share}")
+    def __init__(self, path, labelled=True, validation_share=0.1, train_share=1.0, seed=0, **options):
+        path = checked_folder(path, "pictures")
+        check_share(validation_share)
         class_names, left_out = None, LeftOut()
         if labelled:
             train, validation = _labelled_files(path, validation_share, seed, left_out)
@@ -70,14 +55,11 @@ class Folder(FileRows, Pictures):
         pairs = [
             [(file, numbers[name]) for name, files in split.items() for file in files] for split in (train, validation)
         ]
-        super().__init__(*map(len, pairs), class_names, max_unreadable, reading)
-        self._keep(*([file for file, _ in split] for split in pairs))
         with tf.device("cpu"):
-            self._labels = tf.constant([label for split in pairs for _, label in split], tf.int32)
-
-    def _open(self, rows, key):
-        index = self._index(rows, key)
-        return tf.io.read_file(self._files[index]), self._labels[index]
+            labels = tf.constant([label for split in pairs for _, label in split], tf.int32)
+        files = ([file for file, _ in split] for split in pairs)
+        rows = FileRows(*files, lambda file, number: (tf.io.read_file(file), labels[number]))
+        super().__init__(rows, class_names, **options)
 
 
 def _training_folder(path):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ...errors import RecipeError
-from ..reading import reading_of
+from ..reading import options_of
 from . import arrays, npz
 
 
@@ -35,13 +35,7 @@ def open_source(recipe, labelled=True):
         source = source.with_held_out(recipe.validation_share if labelled else 0, recipe.seed)
         return source.with_share(recipe.train_share, recipe.seed)
     # The sources below need TensorFlow.
-    common = {
-        "labelled": labelled,
-        "validation_share": recipe.validation_share,
-        "train_share": recipe.train_share,
-        "max_unreadable": recipe.max_unreadable,
-        "reading": reading_of(recipe),
-    }
+    common = {"labelled": labelled, "train_share": recipe.train_share, **options_of(recipe)}
     if name.startswith("tfds:"):
         from .tfds import Tfds
 

@@ -5,31 +5,28 @@ import tensorflow as tf
 from keras_cnv2.images.pictures import to_square
 
 from ...errors import DataError
-from ..loader import Loader
+from ..pictures import PictureSource
 from ..shares import WHOLE
 from .augment import shift
 from .crops import random_crop
 
 
-class Pictures(Loader):
+class Pictures(PictureSource):
     """A source of pictures with or without classes.
 
-    A subclass's `_open` returns for each row the encoded picture and an int32 label.
-
-    Args: As `training.data.loader.Loader`.
+    Args: As `training.data.pictures.PictureSource`. The elements of a row are the encoded picture and an int32
+        label.
     """
 
     def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
         """Returns endless batches of random resized crops, in a new order each epoch.
 
-        The augmentation of a picture depends on its position in the batch, not on the worker that loads it. Only mixup
-        and CutMix mix images within a worker's part.
+        Of the augmentation, only mixup and CutMix depend on the workers: they mix images within a worker's part.
 
         Args:
             recipe: The `training.recipes.fields.Recipe`.
-            first_batch: Number of the first batch. Earlier batches are not decoded.
+            first_batch, share: See `training.data.loader.Loader.training`.
             augmentation: Optional `training.data.images.augment.Augmentation`.
-            share: `training.data.shares.Share`, the part of each batch that is loaded.
 
         Returns:
             A `tf.data.Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255, where N is the share's
@@ -52,16 +49,15 @@ class Pictures(Loader):
             return tf.ensure_shape(augmentation.image(image, draws), image.shape), label
 
         if augmentation is None:
-            return self._training_batches(recipe, first_batch, share, load, finish=lambda images, labels, draws: images)
-        return self._training_batches(recipe, first_batch, share, load, change, augmentation.batch)
+            return self.loader.training(recipe, first_batch, share, load, finish=lambda images, labels, draws: images)
+        return self.loader.training(recipe, first_batch, share, load, change, augmentation.batch)
 
     def validation(self, recipe, batch_size, share=WHOLE, mixed=False):
         """Returns batches with every validation image once, without augmentation, with its label.
 
         Args:
             recipe: The `training.recipes.fields.Recipe`.
-            batch_size: Int. All batches have this size, to keep shapes static; padding has weight 0.
-            share: `training.data.shares.Share`, the part of each batch that is loaded.
+            batch_size, share: See `training.data.loader.Loader.validation`.
             mixed: Bool, whether images come in the order of `examples`; those of a folder are sorted by class.
 
         Returns:
@@ -75,7 +71,7 @@ class Pictures(Loader):
         def finish(images, labels):
             return images, tf.one_hot(labels, len(self.class_names))
 
-        return self._validation_batches(batch_size, share, self._as_in_evaluation(recipe), finish, mixed)
+        return self.loader.validation(batch_size, share, self._as_in_evaluation(recipe), finish, mixed)
 
     def examples(self, recipe, count, labelled=False):
         """Returns a fixed selection of images, from validation if there is any.
@@ -91,7 +87,7 @@ class Pictures(Loader):
         Raises:
             DataError: If there is no readable picture.
         """
-        images, labels = self._example_columns(count, self._as_in_evaluation(recipe))
+        images, labels = self.loader.examples(count, self._as_in_evaluation(recipe))
         return (images, labels) if labelled else images
 
     def _as_in_evaluation(self, recipe):

@@ -1,18 +1,15 @@
 """Data source for folders of pictures and label PNGs."""
 
 import os
-from pathlib import Path
 
 import tensorflow as tf
 
 from keras_cnv2.images.folders import LeftOut, pictures_below
-from keras_cnv2.images.pictures import READING
 
 from ...errors import DataError
 from ..errors import quote, say_left_out
-from ..file_rows import FileRows
-from ..loader import VALIDATION_NAMES, Dataset
-from ..splits import hold_out_files
+from ..file_rows import FileRows, checked_folder, constant_paths
+from ..splits import VALIDATION_NAMES, check_share, hold_out_files
 from .class_names import counted_names, given_names, names_beside
 from .task import Scenes
 
@@ -27,7 +24,7 @@ LAYOUTS = (
 )
 
 
-class SceneFolder(FileRows, Scenes):
+class SceneFolder(Scenes):
     """A folder of pictures, and PNGs of the same names with the class number of each pixel.
 
     The layout is that of CamVid (PATH/train, PATH/trainannot), that of ADE20K (PATH/images/training,
@@ -45,8 +42,7 @@ class SceneFolder(FileRows, Scenes):
             that exists.
         validation_share: Float from 0 to 1, the share to hold out; with 1, no training pictures remain.
         seed: Int, decides which pictures are held out.
-        max_unreadable: Largest share of all pictures that may be unreadable.
-        reading: `keras_cnv2.images.pictures.Reading`.
+        **options: `max_unreadable` and `reading` of `training.data.pictures.PictureSource`.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
@@ -62,32 +58,23 @@ class SceneFolder(FileRows, Scenes):
         validation=None,
         validation_share=0.1,
         seed=0,
-        max_unreadable=0.01,
-        reading=READING,
+        **options,
     ):
-        path = Path(path)
-        if not path.is_dir():
-            raise FileNotFoundError(f"data must be a folder of pictures and labels. Received: {path}")
-        if not 0 <= validation_share <= 1:
-            raise DataError(f"validation_share must be from 0 to 1. Received: {validation_share}")
+        path = checked_folder(path, "pictures and labels")
+        check_share(validation_share)
         splits = _splits(path, validation, validation_share, seed)
+        labels = constant_paths(labels for split in splits for _, labels in split)
         names = given_names(classes) or names_beside(path)
         if names is None:
-            files = [os.fsencode(labels) for split in splits for _, labels in split]
-            contents = Dataset.from_tensor_slices(files).map(tf.io.read_file)
+            contents = tf.data.Dataset.from_tensor_slices(labels).map(tf.io.read_file)
             names = counted_names(contents, ignore_label, reduce_zero_label, path)
-        super().__init__(*map(len, splits), names, max_unreadable, ignore_label, reduce_zero_label, reading)
-        self._keep(*([picture for picture, _ in split] for split in splits))
-        with tf.device("cpu"):
-            self._labels = tf.constant([os.fsencode(labels) for split in splits for _, labels in split])
 
-    def _beside(self):
-        return self._labels.numpy()
+        def open_file(file, number):
+            return tf.io.read_file(file), tf.io.read_file(labels[number]), labels[number]
 
-    def _open(self, rows, key):
-        index = self._index(rows, key)
-        labels = self._labels[index]
-        return tf.io.read_file(self._files[index]), tf.io.read_file(labels), labels
+        pictures = ([picture for picture, _ in split] for split in splits)
+        rows = FileRows(*pictures, open_file, labels)
+        super().__init__(rows, names, ignore_label, reduce_zero_label, **options)
 
 
 def _splits(path, validation, share, seed):

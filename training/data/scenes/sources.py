@@ -1,7 +1,7 @@
 """Opens the segmentation data that a recipe names."""
 
 from ...errors import RecipeError
-from ..reading import reading_of
+from ..reading import options_of
 from .folders import SceneFolder
 from .tfds import TfdsScenes
 
@@ -24,8 +24,8 @@ def open_scenes(recipe):
             "data must be a folder of pictures and labels, or tfds:NAME; this recipe has none of its own. "
             "Received: data=None"
         )
-    fields = ("classes", "ignore_label", "reduce_zero_label", "validation_share", "max_unreadable")
-    common = {name: getattr(recipe, name) for name in fields} | {"reading": reading_of(recipe)}
+    common = {name: getattr(recipe, name) for name in ("classes", "ignore_label", "reduce_zero_label")}
+    common |= options_of(recipe)
     if recipe.data.startswith("tfds:"):
         return TfdsScenes(recipe.data.removeprefix("tfds:"), **common)
     return SceneFolder(recipe.data, seed=recipe.seed, **common)

@@ -3,16 +3,15 @@
 import logging
 import os
 
-import numpy as np
 import tensorflow as tf
 
 from keras_cnv2.images.decode import decode
 from keras_cnv2.images.orientation import UPRIGHT, turned, turned_sides
-from keras_cnv2.images.pictures import READING
 
 from ...errors import DataError
 from ..errors import quote
-from ..loader import CORES, Loader
+from ..faults import after_call
+from ..pictures import PictureSource
 from ..shares import WHOLE
 from .augment import fitted_example, random_example
 from .labels import decode_labels, holds_numbers
@@ -20,25 +19,23 @@ from .labels import decode_labels, holds_numbers
 logger = logging.getLogger(__name__)
 
 
-class Scenes(Loader):
+class Scenes(PictureSource):
     """A source of pictures with class maps ("labels").
-
-    A subclass's `_open` returns for each row the encoded picture, the encoded labels and a name.
 
     Invalid labels end the pipeline at once with a `DataError` that names them: numbers of no class, another size than
     the picture's, colours instead of numbers. Damaged files are left out, as in all sources.
 
     Args:
-        size, validation_size, class_names, max_unreadable: As in `training.data.loader.Loader`.
+        rows: As in `training.data.pictures.PictureSource`. The elements of a row are the encoded picture, the
+            encoded labels and a name.
+        class_names: Tuple of two strings or more.
         ignore_label: Int, the label of pixels that are ignored.
         reduce_zero_label: Bool, whether classes are numbered from 1 on in the files, and 0 is ignored.
-        reading: As in `training.data.loader.Loader`.
+        **options: `max_unreadable` and `reading` of `training.data.pictures.PictureSource`.
     """
 
-    def __init__(
-        self, size, validation_size, class_names, max_unreadable, ignore_label, reduce_zero_label, reading=READING
-    ):
-        super().__init__(size, validation_size, class_names, max_unreadable, reading)
+    def __init__(self, rows, class_names, ignore_label, reduce_zero_label, **options):
+        super().__init__(rows, class_names, **options)
         if len(class_names) < 2:
             raise DataError(
                 "classes must be 2 or more; give one class for everything else, such as the background. "
@@ -55,16 +52,14 @@ class Scenes(Loader):
             )
         self.ignore_label = ignore_label
         self.reduce_zero_label = reduce_zero_label
-        self._wrong = None
 
     def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
         """Returns endless batches of random crops, in a new order for each pass over the pictures.
 
         Args:
             recipe: The recipe, see `training.data.scenes.augment.random_example`.
-            first_batch: Number of the first batch. Earlier batches are not decoded.
+            first_batch, share: See `training.data.loader.Loader.training`.
             augmentation: Not used: the recipe defines the augmentation.
-            share: `training.data.shares.Share`, the part of each batch that is loaded.
 
         Returns:
             A `tf.data.Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255 and int32 labels
@@ -75,16 +70,14 @@ class Scenes(Loader):
             pixels, classes = self._decode(picture, labels, name)
             return random_example(pixels, classes, recipe, self.ignore_label, draws)
 
-        return self._training_batches(recipe, first_batch, share, load)
+        return self.loader.training(recipe, first_batch, share, load)
 
     def validation(self, recipe, batch_size, share=WHOLE):
         """Returns batches with every validation picture once, the whole picture fitted into a square.
 
         Args:
             recipe: The recipe, of which only `image_size` is used.
-            batch_size: Int. All batches have this size, to keep shapes static; padding is black, with ignored labels
-                and weight 0.
-            share: `training.data.shares.Share`, the part of each batch that is loaded.
+            batch_size, share: See `training.data.loader.Loader.validation`. Padding is black, with ignored labels.
 
         Returns:
             A `tf.data.Dataset` of images and labels as in training, and float32 weights `(N,)`; `None` if there are
@@ -96,7 +89,7 @@ class Scenes(Loader):
         def without_empty(images, labels, weights):
             return images, tf.where(weights[:, None, None] > 0, labels, self.ignore_label), weights
 
-        return self._validation_batches(batch_size, share, self._fitted(recipe)).map(without_empty)
+        return self.loader.validation(batch_size, share, self._fitted(recipe)).map(without_empty)
 
     def examples(self, recipe, count):
         """Returns a fixed selection of pictures, from validation if there is any, fitted into squares.
@@ -112,8 +105,7 @@ class Scenes(Loader):
         Raises:
             DataError: If there is no readable picture.
         """
-        images, labels = zip(*self._examples(count, self._fitted(recipe)))
-        return np.stack(images), np.stack(labels)
+        return self.loader.examples(count, self._fitted(recipe))
 
     def whole(self, share=WHOLE, mixed=False):
         """Iterates over every validation picture once, in its own size, for the final evaluation.
@@ -133,16 +125,12 @@ class Scenes(Loader):
             # Serialized, because tensors of different shapes cannot be batched.
             return (*map(tf.io.serialize_tensor, self._decode(picture, labels, name)), name)
 
-        def load_batch(rows):
-            return self._load(rows, lambda key: load(*self._opened(rows, key)))
-
         def parse(pixels, labels, name):
             return tf.io.parse_tensor(pixels, tf.uint8), tf.io.parse_tensor(labels, tf.int32), name
 
-        rows = (self._example_rows if mixed else self._validation_rows)(1).shard(share.workers, share.worker)
-        batches = rows.map(load_batch, num_parallel_calls=CORES, deterministic=True)
+        pictures = self.loader.one_by_one(share, load, mixed).map(parse).prefetch(1)
         with self.clear_errors():
-            for pixels, labels, name in batches.unbatch().map(parse).prefetch(1).as_numpy_iterator():
+            for pixels, labels, name in pictures.as_numpy_iterator():
                 yield pixels, labels, os.fsdecode(name)
 
     def _fitted(self, recipe):
@@ -162,13 +150,13 @@ class Scenes(Loader):
         size, labels_size = tf.shape(pixels)[:2], tf.shape(numbers)
         are_numbers, fit = holds_numbers(labels), tf.reduce_all(size == labels_size)
 
-        def refuse():
+        def refused():
             values = tf.sort(tf.unique(tf.boolean_mask(numbers, wrong))[0])
-            return tf.numpy_function(self._refuse, [name, are_numbers, size, labels_size, values], tf.bool)
+            return [name, are_numbers, size, labels_size, values]
 
-        right = tf.cond(are_numbers & fit & ~tf.reduce_any(wrong), lambda: True, refuse)
-        with tf.control_dependencies([right]):
-            return tf.identity(pixels), tf.where(ignored, self.ignore_label, numbers - first)
+        is_wrong = ~are_numbers | ~fit | tf.reduce_any(wrong)
+        pixels, numbers = after_call((pixels, numbers), is_wrong, self._refuse, refused)
+        return pixels, tf.where(ignored, self.ignore_label, numbers - first)
 
     def _decode_alike(self, picture, labels, name):
         """Decodes pixels and label numbers, each turned by its own EXIF orientation.
@@ -184,15 +172,12 @@ class Scenes(Loader):
         sizes = tf.shape(pixels)[:2], tf.shape(numbers)
         seen, seen_labels = (turned_sides(size, orientation) for size, orientation in zip(sizes, orientations))
         is_stored = tf.reduce_any(seen != seen_labels) & tf.reduce_all(sizes[0] == sizes[1])
-        said = tf.cond(
-            is_stored, lambda: tf.numpy_function(self._say_unturned, [name], tf.bool), lambda: tf.constant(False)
-        )
-        with tf.control_dependencies([said]):
-            of_picture, of_labels = (tf.where(is_stored, UPRIGHT, orientation) for orientation in orientations)
-            return turned(pixels, of_picture), turned(numbers[..., None], of_labels)[..., 0]
+        is_stored = after_call(is_stored, is_stored, self.faults.say_unturned, lambda: [name])
+        of_picture, of_labels = (tf.where(is_stored, UPRIGHT, orientation) for orientation in orientations)
+        return turned(pixels, of_picture), turned(numbers[..., None], of_labels)[..., 0]
 
     def _refuse(self, name, are_numbers, size, labels_size, values):
-        """Raises a `DataError` about a picture's invalid labels, and keeps it for `_report`."""
+        """Raises a `DataError` about a picture's invalid labels."""
         first = int(self.reduce_zero_label)
         if not are_numbers:
             demand, received = "be numbers of classes, a PNG of grey levels or indexed colours", "a PNG of colours"
@@ -202,12 +187,4 @@ class Scenes(Loader):
         else:
             demand = f"be from {first} to {first + len(self.class_names) - 1}, or {self.ignore_label} to be ignored"
             received = quote([str(value) for value in values])
-        with self._lock:
-            self._wrong = DataError(f"Labels must {demand}. Received: {received} in {os.fsdecode(name)}")
-        raise self._wrong
-
-    def _report(self, tried, readable, count):
-        if self._wrong:
-            self.failure = self._wrong
-            raise self.failure
-        return super()._report(tried, readable, count)
+        self.faults.fail(DataError(f"Labels must {demand}. Received: {received} in {os.fsdecode(name)}"))

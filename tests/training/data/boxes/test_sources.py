@@ -117,7 +117,7 @@ class TestTraining:
         (voc / "JPEGImages" / "p5.png").write_bytes(b"no picture")
         batches = take(VocFolder(voc, max_unreadable=0.2).training(recipe()), 2)
         assert not {number_of(image) for images, _ in batches for image in images} & {2, 5}
-        messages = [record.getMessage() for record in caplog.records if record.name == "training.data.loader"]
+        messages = [record.getMessage() for record in caplog.records if record.name == "training.data.faults"]
         assert sorted(messages) == [
             f"Left out, as it cannot be read: {voc / 'JPEGImages' / name}" for name in ("p2.jpg", "p5.png")
         ]
@@ -274,7 +274,7 @@ class TestTfds:
         source = TfdsBoxes("small_boxes", data_dir=prepared, max_unreadable=1.0)
         with pytest.raises(DataError, match=r"max_boxes must be at least 2, "), source.clear_errors():
             take(source.validation(recipe(max_boxes=1), 4))
-        assert not [record for record in caplog.records if record.name == "training.data.loader"]
+        assert not [record for record in caplog.records if record.name == "training.data.faults"]
 
     @pytest.mark.slow
     def test_without_objects(self, tmp_path):

@@ -7,6 +7,7 @@ from keras import ops
 from PIL import Image
 
 from tests.training.data.chance import BACKEND, MEAN, STD, assert_same_mean, assert_share, many, picture
+from tests.training.small import finetuning
 from training.data.draws import Draws
 from training.data.images import augment
 from training.data.images.augment import Augmentation
@@ -343,6 +344,20 @@ class TestMix:
 
 class TestAugmentation:
     PAPER = Augmentation(10, rand_augment=9.0, erasing=0.25, label_smoothing=0.1, mixup=0.8, cutmix=1.0)
+
+    def test_of_a_recipe(self):
+        """All settings are the recipe's, except for those that are given."""
+        settings = {
+            "rand_augment": 3.0,
+            "rand_augment_std": 0.1,
+            "erasing": 0.2,
+            "cutout": 4,
+            "label_smoothing": 0.3,
+            "mixup": 0.6,
+            "cutmix": 0.7,
+        }
+        assert Augmentation.of(finetuning(**settings), 5) == Augmentation(5, **settings)
+        assert Augmentation.of(finetuning(**settings), 5, cutout=0) == Augmentation(5, **{**settings, "cutout": 0})
 
     def test_everything_off(self):
         images = np.stack([picture(seed=seed) for seed in range(2)])

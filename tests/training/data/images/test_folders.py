@@ -31,7 +31,8 @@ class TestLayouts:
     def test_share_of_each_class_to_train_on(self, folder):
         source = Folder(folder, train_share=0.4)
         assert (source.size, source.validation_size) == (4, 3)
-        assert [*np.bincount(source._labels[:4])] == [2, 2]
+        labels = [source.rows.open(np.arange(4), key)[1] for key in range(4)]
+        assert [*np.bincount(labels)] == [2, 2]
         source = Folder(folder / "train", validation_share=0.2, train_share=0.01)
         assert (source.size, source.validation_size) == (2, 2)
 

@@ -71,10 +71,10 @@ class TestTfds:
             image = tf.where(row["tfds_id"] == cut, tf.strings.substr(row["image"], 0, 50), row["image"])
             return {**row, "image": image}
 
-        read = source._read
-        source._read = lambda split: read(split=split).map(damage)
+        read = source.rows._read
+        source.rows._read = lambda split: read(split=split).map(damage)
         assert {len(batch) for batch in take(source.training(pretraining(**FIELDS)), 5)} == {4}
-        messages = [record.getMessage() for record in caplog.records if record.name == "training.data.loader"]
+        messages = [record.getMessage() for record in caplog.records if record.name == "training.data.faults"]
         assert messages == [f"Left out, as it cannot be read: {cut.numpy().decode()}"]
 
     @pytest.mark.slow

@@ -258,7 +258,7 @@ class TestBadFiles:
             assert caplog.text.count(str(folder / name)) == 1
 
     def test_too_many_damaged_ones(self, folder, monkeypatch):
-        monkeypatch.setattr("training.data.loader.TOLERATED", 0)
+        monkeypatch.setattr("training.data.faults.TOLERATED", 0)
         (folder / "valannot" / "11.png").write_bytes(b"not a picture")
         with pytest.raises(DataError, match=r"1 pictures of 13 cannot be read: .*11.png"):
             [*SceneFolder(folder, 3).whole()]
