@@ -13,14 +13,13 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from training.commands import detect, options, segment
-from training.commands.start import add_run_options
-from training.models.build import new_backbone
-from training.recipes.detection import DETECTION
-from training.recipes.segmentation import SEGMENTATION
+from training.commands import options
+from training.commands.detect import Detect
+from training.commands.run_options import add_run_options
+from training.commands.segment import Segment
+from training.models.build import new_retinanet, new_segmenter
 from training.runs.folder import finished
 
-TASKS = {"segment": (segment, SEGMENTATION, "camvid"), "detect": (detect, DETECTION, "bccd")}
 HALF_RESNET_26 = {
     "stackwise_filters": (32, 64, 128, 256),
     "stackwise_blocks": (2, 2, 2, 2),
@@ -29,7 +28,7 @@ HALF_RESNET_26 = {
 }
 
 
-def resnet(recipe, weights=None):
+def resnet():
     """Returns the ResNet that replaces our encoder."""
     import keras_cv
 
@@ -38,14 +37,38 @@ def resnet(recipe, weights=None):
     )
 
 
+class SegmentWithResNet(Segment):
+    """Trains segmentation with the ResNet, without an export: that is for encoders of ours."""
+
+    def new_model(self, weights):
+        return new_segmenter(self.recipe, resnet(), self.source.class_names)
+
+    def export(self):
+        pass
+
+
+class DetectWithResNet(Detect):
+    """Trains detection with the ResNet, without an export: that is for encoders of ours."""
+
+    def new_model(self, weights):
+        return new_retinanet(self.recipe, resnet(), self.source.class_names)
+
+    def export(self):
+        pass
+
+
+# Commands with our encoder and with the ResNet, and the recipe.
+TASKS = {"segment": (Segment, SegmentWithResNet, "camvid"), "detect": (Detect, DetectWithResNet, "bccd")}
+
+
 def contestants(recipe):
-    """Returns the runs: name -> recipe and encoder."""
+    """Returns the runs: name -> recipe, and whether its encoder is the ResNet."""
     # Untrained layers need the full learning rate.
     scratch = dataclasses.replace(recipe, weights=None, layer_decay=1.0)
     return {
-        "scratch": (scratch, new_backbone),
-        "resnet": (dataclasses.replace(scratch, drop_path=0.0), resnet),
-        "pretrained": (recipe, new_backbone),
+        "scratch": (scratch, False),
+        "resnet": (dataclasses.replace(scratch, drop_path=0.0), True),
+        "pretrained": (recipe, False),
     }
 
 
@@ -61,15 +84,16 @@ def row(name, metrics):
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dense", description=__doc__.split("\n\n")[0])
     tasks = parser.add_subparsers(dest="task", required=True)
-    for name, (_, recipes, default) in TASKS.items():
+    for name, (command, _, default) in TASKS.items():
         task = tasks.add_parser(name, allow_abbrev=False)
         add_run_options(task, f"benchmark_{name}")
-        options.add_options(task, recipes, default)
+        options.add_options(task, command.rows, default)
     args = parser.parse_args(argv)
-    module, recipes, _ = TASKS[args.task]
+    ours, others, _ = TASKS[args.task]
     folder = Path(args.runs) / args.name
-    for name, (recipe, encoder) in contestants(options.chosen_recipe(args, recipes)).items():
-        metrics = finished(folder / name, recipe) or module.run(recipe, folder / name, new_encoder=encoder)
+    for name, (recipe, is_resnet) in contestants(options.chosen_recipe(args, ours.rows)).items():
+        command = others if is_resnet else ours
+        metrics = finished(folder / name, recipe) or command.run(recipe, folder / name)
         print(row(name, metrics), flush=True)
 
 

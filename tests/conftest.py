@@ -17,7 +17,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 gc.freeze()
 
 # Take minutes in the slow set. They come first, so that of two processes none waits for them at the end.
-LONGEST = ("test_quickstart.py", "test_detect.py")
+LONGEST = ("test_quickstart.py", "test_dense_runs.py")
 
 
 def pytest_collection_modifyitems(items):

@@ -50,7 +50,9 @@ def _main(argv, prog):
     handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))
     parser = PrintableParser(prog=prog, description="Train ConvNeXt V2.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in COMMANDS:
+    argv = sys.argv[1:] if argv is None else argv
+    # Other commands are imported only to be listed.
+    for name in [argv[0]] if argv and argv[0] in COMMANDS else COMMANDS:
         module = importlib.import_module(f".commands.{name}", __package__)
         summary = module.__doc__.split("\n\n")[0]
         command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)

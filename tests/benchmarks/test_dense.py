@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import dense
-from training.commands import detect, segment
+from training.models.build import new_retinanet, new_segmenter
 from training.recipes.detection import DETECTION
 from training.recipes.segmentation import SEGMENTATION
 
@@ -35,8 +35,8 @@ def test_rows():
 def test_resnet_fits_the_heads():
     pytest.importorskip("keras_cv")
     images = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype("float32")
-    segmenter = segment.new_segmenter(SEGMENTATION["camvid"], ("a", "b"), new_encoder=dense.resnet)
+    segmenter = new_segmenter(SEGMENTATION["camvid"], dense.resnet(), ("a", "b"))
     assert segmenter(images).shape == (1, 64, 64, 2)
     assert segmenter.backbone.count_params() == pytest.approx(3.5e6, rel=0.02)
-    detector = detect.new_retinanet(DETECTION["bccd"], ("a", "b"), new_encoder=dense.resnet)
+    detector = new_retinanet(DETECTION["bccd"], dense.resnet(), ("a", "b"))
     assert {*detector(images)} == {"box", "classification"}

@@ -92,7 +92,7 @@ RUNS = {
 @pytest.mark.parametrize("name", RUNS)
 def test_runs_go_on(name, monkeypatch, tmp_path):
     command, recipe, losses = RUNS[name]
-    monkeypatch.setattr("training.commands.start.open_source", lambda *args, **kwargs: source())
+    monkeypatch.setattr("training.commands.training_run.open_source", lambda *args, **kwargs: source())
     folder = shutil.copytree(FILES / "runs" / name, tmp_path / name)
     metrics = command.run(recipe, folder)
     assert metrics["parameters"] > 0

@@ -2,30 +2,27 @@
 
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 from keras_cnv2.models.classifier import ConvNeXtV2
-from keras_cnv2.models.heads import kind_of
-from keras_cnv2.models.pictures import class_names, framing_of, to_input
+from keras_cnv2.models.pictures import framing_of
 from keras_cnv2.restore import restore_model
 from keras_cnv2.terminal import printable
 
-from ..analysis import measures
-from ..analysis.features import Blocks
+from ..analysis.models import explain, measure, stage_maps
 from ..data.images.sources import open_source
 from ..drawing.analysis import activations, distances, grad_cams, selectivity
-from ..drawing.progress import progress_bar
 from ..errors import RecipeError
 from ..evaluation.classification import check_channels
 from ..files import write_json
-from .evaluate import Evaluation, add_picture_options, completed
+from .evaluation import Evaluation, add_picture_options, completed
+from .run_options import Outcome, folder_of
 from .scaling import SCALING
-from .start import Outcome, folder_name, folder_of, positive_int, weights_of
-from .values import converter
+from .values import converter, folder_name, positive_int
+from .weights import weights_of
 
 # Number of images shown in the Grad-CAM figure.
 SHOWN = 6
@@ -87,7 +84,7 @@ def run(weights, folder, images=1000, labelled=True, **evaluation):
         folder: Path of the folder to write to.
         images: Int, the maximum number of images.
         labelled: Bool, whether the data have classes.
-        **evaluation: Further fields of `training.commands.evaluate.Evaluation`.
+        **evaluation: Further fields of `training.commands.evaluation.Evaluation`.
 
     Returns:
         The content of analysis.json: a dict from the models' names to their measurements, by block.
@@ -97,7 +94,7 @@ def run(weights, folder, images=1000, labelled=True, **evaluation):
     """
     check_resize(evaluation.get("resize"))
     models = _restored(weights, evaluation)
-    source, batch_size, recipe = _opened(models, weights, labelled, evaluation)
+    source, recipe = _opened(models, weights, labelled, evaluation)
     for model in models.values():
         check_channels(model, source, recipe.data)
     source.look(folder.parent)
@@ -108,12 +105,9 @@ def run(weights, folder, images=1000, labelled=True, **evaluation):
     if classes and len(np.unique(labels)) < 2:
         raise RecipeError(f"data must have images of two classes or more, or --no-labels. Received: {recipe.data}")
     folder.mkdir(parents=True, exist_ok=True)
-    found = {name: _measured(name, model, images, labels, classes, batch_size) for name, model in models.items()}
-    distances(folder / "cosine_distance.png", {name: distances for name, (distances, _) in found.items()})
-    if classes:
-        selectivity(folder / "selectivity.png", {name: indices for name, (_, indices) in found.items()})
-    activations(folder / "activations.png", images[0], _maps(models, images[:1]))
-    _draw_grad_cams(models, images[:SHOWN], folder)
+    number = len(classes) if classes else 0
+    found = {name: measure(name, model, images, labels, number, recipe.batch_size) for name, model in models.items()}
+    _draw(folder, models, images, found)
     figures = {name: _figures(*measured) for name, measured in found.items()}
     write_json(folder / "analysis.json", figures)
     return figures
@@ -129,11 +123,11 @@ def _restored(weights, evaluation):
                 "weights must be of a classifier, a backbone or an FCMAE, not of a head of your own. "
                 f"Received: {name} with a {type(model).__name__}"
             )
-        models[_name(name, models)] = model
+        models[short_name(name, models)] = model
     return models
 
 
-def _name(weights, others):
+def short_name(weights, others):
     """Returns a model's name in figures: the last part of its path, or more parts if that name is taken."""
     parts = Path(weights).parts
     names = ("/".join(parts[-length:]) for length in range(1, len(parts) + 1))
@@ -141,28 +135,23 @@ def _name(weights, others):
 
 
 def _opened(models, weights, labelled, evaluation):
-    """Returns the data source, the batch size, and the `Evaluation` that defines how pictures become images."""
+    """Returns the data source, and the `Evaluation` that defines how pictures become images."""
     first = next(iter(models.values()))
     size, resize = framing_of(first, evaluation.get("image_size"), evaluation.get("resize"))
     recipe = Evaluation(**{**evaluation, "weights": weights[0], "image_size": size, "resize": resize})
-    return open_source(recipe, labelled=labelled), recipe.batch_size, recipe
+    return open_source(recipe, labelled=labelled), recipe
 
 
-def _measured(name, model, images, labels, classes, batch_size):
-    """Returns two dicts by block: the mean cosine distance, and with classes, the channels' selectivity."""
-    blocks = Blocks(model)
-    distances = {block: [] for block in blocks.names}
-    selectivity = {block: measures.Selectivity(len(classes)) for block in blocks.names} if classes else {}
-    with progress_bar(desc=name, total=len(images)) as bar:
-        for start in range(0, len(images), batch_size):
-            batch, of_batch = images[start : start + batch_size], labels[start : start + batch_size]
-            for block, (expanded, output) in zip(blocks.names, blocks.of(to_input(model, batch))):
-                distances[block].extend(measures.cosine_distance(expanded))
-                if classes:
-                    selectivity[block].update(output, of_batch)
-            bar.update(len(batch))
-    means = {block: float(np.mean(values)) for block, values in distances.items()}
-    return means, {block: counted.result() for block, counted in selectivity.items()}
+def _draw(folder, models, images, found):
+    distances(folder / "cosine_distance.png", {name: means for name, (means, _) in found.items()})
+    if any(indices for _, indices in found.values()):
+        selectivity(folder / "selectivity.png", {name: indices for name, (_, indices) in found.items()})
+    maps = {name: stage_maps(model, images[0]) for name, model in models.items()}
+    activations(folder / "activations.png", images[0], maps)
+    classifiers = {n: model for n, model in models.items() if isinstance(model, ConvNeXtV2) and model.include_top}
+    if explained := {name: explain(model, images[:SHOWN]) for name, model in classifiers.items()}:
+        maps, told = ({name: pair[part] for name, pair in explained.items()} for part in (0, 1))
+        grad_cams(folder / "grad_cam.png", images[:SHOWN], maps, told)
 
 
 def _figures(distances, selectivity):
@@ -173,30 +162,3 @@ def _figures(distances, selectivity):
             block: {name: float(part(values)) for name, part in parts} for block, values in selectivity.items()
         }
     return figures
-
-
-def _maps(models, images):
-    """Returns the expanded feature maps of the first image in the last block of each stage."""
-    maps = {}
-    for name, model in models.items():
-        blocks = Blocks(model)
-        held = dict(zip(blocks.names, (expanded[0] for expanded, _ in blocks.of(to_input(model, images)))))
-        lasts = {block.rsplit("_", 1)[0]: block for block in blocks.names}
-        maps[name] = {block: held[block] for block in lasts.values()}
-    return maps
-
-
-def _draw_grad_cams(models, images, folder):
-    maps, told = {}, {}
-    for name, model in models.items():
-        if not isinstance(model, ConvNeXtV2) or not model.include_top:
-            continue
-        inputs = to_input(model, images)
-        *_, (_, features) = Blocks(model).of(inputs)
-        outputs = keras.ops.convert_to_numpy(model(inputs, training=False))
-        best, shown = outputs.argmax(-1), "{:.0%}" if kind_of(model) == "probabilities" else "{:.3g}"
-        maps[name] = measures.grad_cam(features, model.get_layer("norm"), model.get_layer("head"), best)
-        names = class_names(model)
-        told[name] = [f"{names[number]} {shown.format(row[number])}" for number, row in zip(best, outputs)]
-    if maps:
-        grad_cams(folder / "grad_cam.png", images, maps, told)

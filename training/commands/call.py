@@ -7,6 +7,7 @@ from importlib import import_module
 import numpy as np
 
 from ..errors import RecipeError
+from .values import option
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,7 +38,7 @@ def call(command, /, *positional, **options):
     places = ["--", *(_path(command, "argument", value) for value in positional)] if positional else []
     defaults = vars(parser.parse_args(places))  # excludes a recipe's fields, whose defaults are those of its row
     given = {name: value for name, value in options.items() if value is not None or name not in defaults}
-    arguments = [f"--{name.replace('_', '-')}={_text(value)}" for name, value in given.items()]
+    arguments = [f"{option(name)}={_text(value)}" for name, value in given.items()]
     args = parser.parse_args([*arguments, *places])
     for name, value in given.items():
         if isinstance(getattr(args, name, None), str):  # refuse lists and numbers, which were converted to text

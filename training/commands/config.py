@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..errors import RecipeError
 from ..files import read_json
-from ..runs.folder import CHANGES, CONFIG, FOUND, PATHS, paths_of
+from ..runs.config import CHANGES, FOUND, PATHS, paths_of
+from ..runs.names import CONFIG
 from .values import choices, parts_of, type_names
 
 # Keys of config.json in addition to the recipe's fields.

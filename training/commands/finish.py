@@ -6,13 +6,16 @@ from ..errors import RunError
 from ..recipes.detection import Detection
 from ..recipes.fields import Finetuning, Pretraining
 from ..recipes.segmentation import Segmentation
-from ..runs.folder import METRICS, releasing
-from . import detect, finetune, pretrain, segment
+from ..runs.names import METRICS
 from .config import read_config, recipe_of
-from .start import Outcome, add_device_options, devices_of
+from .detect import Detect
+from .finetune import Finetune
+from .pretrain import Pretrain
+from .run_options import Outcome, add_device_options, devices_of
+from .segment import Segment
 from .values import converter
 
-COMMANDS = {Pretraining: pretrain, Finetuning: finetune, Segmentation: segment, Detection: detect}
+COMMANDS = {Pretraining: Pretrain, Finetuning: Finetune, Segmentation: Segment, Detection: Detect}
 
 
 def add_arguments(parser):
@@ -33,9 +36,7 @@ def outcome(args):
     folder = Path(args.run)
     kind, command = _command_of(folder)
     recipe = recipe_of(folder, kind)
-    devices = devices_of(args)
-    with releasing(folder), devices.clear_errors():
-        return Outcome(folder, command.run(recipe, folder, devices, finish="best" if args.best else "newest"))
+    return Outcome(folder, command.run(recipe, folder, devices_of(args), "best" if args.best else "newest"))
 
 
 def main(args):
@@ -44,7 +45,7 @@ def main(args):
 
 
 def _command_of(folder):
-    """Returns the class of a run's recipe, and the command that runs it.
+    """Returns the class of a run's recipe, and the `TrainingRun` that runs it.
 
     Raises:
         RunError: If the run is already finished, or its kind is unknown.

@@ -7,7 +7,7 @@ import re
 
 from ..errors import RecipeError
 from .config import recipe_of
-from .values import converter, type_names
+from .values import converter, option, type_names
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +21,7 @@ def add_options(parser, rows, default):
         default: Name of the default recipe.
     """
     kind = type(rows[default])
+    meanings = explanations(kind)
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--recipe", choices=rows, default=default, metavar="NAME", help="one of `recipes` (default: %(default)s)"
@@ -34,7 +35,6 @@ def add_options(parser, rows, default):
         default=False,
         help="resume the run of this name with other epochs, another learning rate or batch size",
     )
-    meanings = explanations(kind)
     group = parser.add_argument_group("fields of the recipe, which override its row")
     for field in dataclasses.fields(kind):
         is_flag = field.type is bool
@@ -85,11 +85,6 @@ def _check_warm_up(row, given):
             length,
             both,
         )
-
-
-def option(name):
-    """Returns the option of a field: `--base-lr` for "base_lr"."""
-    return "--" + name.replace("_", "-")
 
 
 def explanations(kind):

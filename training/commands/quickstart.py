@@ -11,10 +11,13 @@ from keras_cnv2.terminal import printable
 from ..data.images.sources import open_source
 from ..files import write_json
 from ..recipes.images import FINETUNING, PRETRAINING
-from ..runs.folder import METRICS, check_new, finished, releasing
+from ..runs.folder import check_new, finished
+from ..runs.names import METRICS, MODELS
 from . import finetune, pretrain, served
 from .exported import export_saved, require_tensorflow
-from .start import Outcome, add_run_options, folder_of, make_reproducible, positive_int
+from .reproducible import make_reproducible
+from .run_options import Outcome, add_run_options, folder_of
+from .values import positive_int
 
 # The exported model's probabilities may differ from Keras's by float32 rounding only.
 EXPORT_TOLERANCE = 1e-5
@@ -82,8 +85,7 @@ def run(pretraining, finetuning, folder):
 
 
 def _run(phase, recipe, folder):
-    with releasing(folder):
-        return finished(folder, recipe) or phase.run(recipe, folder)
+    return finished(folder, recipe) or phase.run(recipe, folder)
 
 
 def export(folder, recipe):
@@ -94,7 +96,7 @@ def export(folder, recipe):
     """
     make_reproducible(recipe)
     images = open_source(recipe).test.images
-    path = folder / "finetuning" / finetune.MODEL
+    path = folder / "finetuning" / MODELS["Finetuning"]
     export_saved(path, folder / "saved_model")
     classifier = keras.saving.load_model(path)
     answers = served.predict_in_new_process(folder / "saved_model", images)

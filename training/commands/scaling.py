@@ -5,7 +5,8 @@ import logging
 from pathlib import Path
 
 from ..recipes.fields import Recipe
-from ..runs.folder import CONFIG, FOUND
+from ..runs.config import FOUND
+from ..runs.names import CONFIG
 from .config import read_config, value_of
 
 logger = logging.getLogger(__name__)

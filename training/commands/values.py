@@ -1,9 +1,15 @@
-"""Converts text to values of the types that a recipe's fields have, and names these types."""
+"""Names of options, and the values that their text stands for, of the types that a recipe's fields have."""
 
 import argparse
 import math
 import types
 import typing
+from pathlib import Path
+
+
+def option(name):
+    """Returns the option of a field: `--base-lr` for "base_lr"."""
+    return "--" + name.replace("_", "-")
 
 
 def choices(annotation):
@@ -66,3 +72,15 @@ def _value(text, kind):
     if (kind is float and not math.isfinite(value)) or (kind is str and text.lower() in ("", "none")):
         raise ValueError(text)
     return value
+
+
+def positive_int(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive int. Received: {text!r}")
+    return int(text)
+
+
+def folder_name(text):
+    if text == ".." or not text or Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"must be a plain folder name. Received: {text!r}")
+    return text

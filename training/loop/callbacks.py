@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import importlib.util
 import io
 import math
 import time
@@ -261,3 +262,10 @@ class ProgressLine(keras.callbacks.Callback):
 
     def _set(self, logs):
         self._bar.set_postfix({name: f"{float(value):.4g}" for name, value in logs.items()}, refresh=False)
+
+
+def tensorboard(folder):
+    """Returns a list with the TensorBoard callback if TensorBoard and TensorFlow are installed, else an empty list."""
+    if not all(map(importlib.util.find_spec, ("tensorflow", "tensorboard"))):
+        return []
+    return [keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]

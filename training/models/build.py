@@ -1,17 +1,16 @@
 """Builds the model that a recipe trains."""
 
-import dataclasses
-
 import keras
 
 import keras_cnv2
+from keras_cnv2.checkpoints.source import fetch_weights, load_weights
 from keras_cnv2.detection import retinanet
 from keras_cnv2.segmentation import UPerNet, deeplab_v3_plus
 
 from .stems import spread_weights
 
 
-def new_fcmae(recipe, channels):
+def new_fcmae(recipe, channels, weights=None):
     """Returns the `keras_cnv2.FCMAE` that a recipe pre-trains, for images with this number of channels."""
     backbone = keras_cnv2.ConvNeXtV2Backbone(
         **recipe.architecture,
@@ -21,7 +20,7 @@ def new_fcmae(recipe, channels):
         dtype=recipe.dtype,
         name="backbone",
     )
-    return keras_cnv2.FCMAE(
+    fcmae = keras_cnv2.FCMAE(
         backbone,
         recipe.image_size,
         mask_ratio=recipe.mask_ratio,
@@ -30,26 +29,40 @@ def new_fcmae(recipe, channels):
         norm_pix_loss=recipe.norm_pix_loss,
         seed=recipe.seed,
     )
+    if weights:
+        load_weights(fcmae, fetch_weights(weights, recipe.model))
+    if not recipe.grn:
+        without_grn(fcmae)
+    return fcmae
 
 
-def new_classifier(recipe, channels, class_names, weights=None, classifier_activation=None, dtype=None):
+def new_classifier(recipe, channels, class_names, weights=None):
     """Returns the `keras_cnv2.ConvNeXtV2` that a recipe fine-tunes, for images with this number of channels.
 
-    By default, it outputs logits and has the recipe's dtype.
+    It outputs logits.
     """
+    # With a small head, training from scratch gets stuck.
+    head_init_scale = recipe.head_init if weights else 1.0
+    options = {"weights": weights, "head_init_scale": head_init_scale, "dtype": recipe.dtype}
+    classifier = _classifier(recipe, (*recipe.sides, channels), class_names, classifier_activation=None, **options)
+    if recipe.frozen:
+        freeze_encoder(classifier)
+    if not recipe.grn:
+        without_grn(classifier)
+    return classifier
+
+
+def _classifier(recipe, input_shape, class_names, **options):
     return keras_cnv2.ConvNeXtV2(
         **recipe.architecture,
-        weights=weights,
         stem_stride=recipe.stem_stride,
-        input_shape=(*recipe.sides, channels),
+        input_shape=input_shape,
         classes=len(class_names),
         class_names=class_names,
-        classifier_activation=classifier_activation,
         resize=recipe.resize,
         drop_path_rate=recipe.drop_path,
-        head_init_scale=recipe.head_init if weights else 1.0,  # with a small head, training from scratch gets stuck
-        dtype=dtype or recipe.dtype,
         name="classifier",
+        **options,
     )
 
 
@@ -91,9 +104,9 @@ def described_classifier(classifier):
 
 def with_softmax(classifier, recipe):
     """Returns a copy of a trained classifier that outputs probabilities in float32, to be saved and served."""
-    channels, names = classifier.input_shape[-1], classifier.class_names
-    recipe = dataclasses.replace(recipe, first_size=None, first_epochs=0)  # the copy has the final image size
-    copy = new_classifier(recipe, channels, names, classifier_activation="softmax", dtype="float32")
+    input_shape = (recipe.image_size, recipe.image_size, classifier.input_shape[-1])
+    options = {"classifier_activation": "softmax", "dtype": "float32"}
+    copy = _classifier(recipe, input_shape, classifier.class_names, **options)
     keras_cnv2.load_checkpoint(copy, keras_cnv2.state_dict(classifier))
     return copy
 
@@ -115,25 +128,18 @@ def new_backbone(recipe, weights=None):
     return backbone
 
 
-def is_exportable(model):
-    """Returns whether the encoder under a head is ours; other encoders are trained for comparison only."""
-    return isinstance(model.backbone, keras_cnv2.ConvNeXtV2Backbone)
-
-
-def new_segmenter(recipe, class_names, weights=None, new_encoder=new_backbone):
+def new_segmenter(recipe, backbone, class_names):
     """Returns the segmentation model of a recipe, from images `(N, H, W, 3)` to logits `(N, H, W, classes)`."""
-    backbone = new_encoder(recipe, weights)
+    classes = len(class_names)
     if recipe.head == "deeplab":
-        return deeplab_v3_plus(backbone, len(class_names), class_names=class_names)
-    return UPerNet(
-        backbone, len(class_names), recipe.head_width, class_names=class_names, dtype=recipe.dtype, name="segmenter"
-    )
+        return deeplab_v3_plus(backbone, classes, class_names=class_names)
+    return UPerNet(backbone, classes, recipe.head_width, class_names=class_names, dtype=recipe.dtype, name="segmenter")
 
 
-def new_retinanet(recipe, class_names, weights=None, new_encoder=new_backbone):
+def new_retinanet(recipe, backbone, class_names):
     """Returns the RetinaNet of a recipe."""
     return retinanet(
-        new_encoder(recipe, weights),
+        backbone,
         len(class_names),
         width=recipe.head_width,
         convs=recipe.head_convs,

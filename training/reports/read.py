@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..errors import RunError
 from ..files import read_json
-from ..runs.folder import CHANGES, CONFIG, FOUND, METRICS, PATHS
+from ..runs.config import CHANGES, FOUND, PATHS
+from ..runs.names import CONFIG, METRICS
 
 # Pictures that runs write, in the order of the page, and their captions. `learning_curves.png` is not included: a page
 # draws the curves of several runs into one picture.

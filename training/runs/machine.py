@@ -1,9 +1,12 @@
-"""Describes the machine of a run or a benchmark."""
+"""Describes the machine of a run or a benchmark, and the versions of packages."""
 
 import os
 import platform
 import subprocess
+from importlib import import_module
 from pathlib import Path
+
+PACKAGES = ("keras_cnv2", "keras", "tensorflow", "jax", "torch", "numpy")
 
 # CPU flags that affect the speed of matrix products.
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16")
@@ -39,3 +42,14 @@ def output(*command, folder=None):
     except OSError:
         return ""
     return "" if run.returncode else run.stdout.strip()
+
+
+def versions():
+    """Returns the versions of Python and of the packages that affect results."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = import_module(name).__version__
+        except ImportError:
+            continue
+    return found

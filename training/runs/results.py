@@ -2,17 +2,15 @@
 
 import logging
 
-import keras
 import numpy as np
 
 from keras_cnv2.files import replacing
 
 from ..drawing.runs import learning_curves
 from ..loop import state
+from .names import BEST
 
 logger = logging.getLogger(__name__)
-
-BEST = "best.keras"
 
 
 def save(model, path):
@@ -29,7 +27,7 @@ def _uncompiled(model):
     """Returns the model if it is not compiled, else an uncompiled copy."""
     if not model.compiled:
         return model
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model) | {"compile_config": None})
+    copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
     return copy
 

@@ -11,6 +11,7 @@ import keras_cnv2
 from tests.training.small import FRAMED, source
 from training.analysis import measures
 from training.analysis.features import Blocks
+from training.analysis.models import explain
 from training.commands import analyze
 from training.drawing.analysis import activations, distances, mosaic, selectivity
 from training.errors import DataError, RecipeError
@@ -186,12 +187,12 @@ class TestModelsOfTwoDepths:
 
 
 @pytest.mark.parametrize(("classes", "name"), [(1000, "tench"), (3, "class 0")])
-def test_grad_cam_names_the_classes_of_a_model_without_names(figures, tmp_path, classes, name):
+def test_grad_cam_names_the_classes_of_a_model_without_names(classes, name):
     """A thousand are ImageNet's, as in `predict`."""
     model = keras_cnv2.ConvNeXtV2(**SMALL, classes=classes)
     model.get_layer("head").bias.assign(np.eye(classes)[0] * 20)
-    analyze._draw_grad_cams({"m": model}, images(1), tmp_path)
-    assert figures[0].axes[1].get_title() == f"{name} 100%"
+    _, told = explain(model, images(1))
+    assert told == [f"{name} 100%"]
 
 
 class TestCommand:
@@ -230,9 +231,9 @@ class TestCommand:
         assert {path.name for path in folder.iterdir()} == {"analysis.json", "cosine_distance.png", "activations.png"}
 
     def test_names(self):
-        assert analyze._name("runs/a/classifier", {}) == "classifier"
-        assert analyze._name("runs/b/classifier", {"classifier": 0}) == "b/classifier"
-        assert analyze._name("x", {"x": 0}) == "x (2)"
+        assert analyze.short_name("runs/a/classifier", {}) == "classifier"
+        assert analyze.short_name("runs/b/classifier", {"classifier": 0}) == "b/classifier"
+        assert analyze.short_name("x", {"x": 0}) == "x (2)"
 
     @pytest.mark.parametrize("number", [0, 1])
     def test_images_of_other_channels(self, weights, tmp_path, number):

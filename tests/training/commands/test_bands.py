@@ -9,7 +9,7 @@ import pytest
 
 import training
 from tests.training.small import COMMON
-from training.commands.evaluate import completed
+from training.commands.evaluation import completed
 from training.commands.scaling import like_weights, scaling_of
 from training.data.images.values import as_pixels
 from training.recipes.detection import DETECTION

@@ -107,7 +107,7 @@ def test_all_commands_have_a_function():
 
 
 def test_finetune_and_evaluate(monkeypatch, tmp_path):
-    monkeypatch.setattr("training.commands.start.open_source", lambda *args, **kwargs: source(24, 8))
+    monkeypatch.setattr("training.commands.training_run.open_source", lambda *args, **kwargs: source(24, 8))
     monkeypatch.setattr("training.commands.evaluate.open_source", lambda *args, **kwargs: source(24, 8))
     folder, metrics = training.finetune(data="digits", runs=tmp_path, name="one", weights=None, **FIELDS)
     assert folder == tmp_path / "one"

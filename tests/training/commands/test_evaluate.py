@@ -7,7 +7,8 @@ import keras_cnv2
 import training
 from keras_cnv2.images.classes import imagenet_classes, imagenet_wnids
 from tests.training.small import FRAMED, source
-from training.commands.evaluate import Evaluation, run
+from training.commands.evaluate import run
+from training.commands.evaluation import Evaluation
 from training.data.images import arrays
 from training.errors import RecipeError
 from training.evaluation.classification import Scores, columns_of, evaluate

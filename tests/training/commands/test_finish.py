@@ -14,8 +14,8 @@ from keras_cnv2.restore import restore_model
 from tests.training.runs_in_parts import interrupt
 from tests.training.small import finetuning, pretraining, source
 from training.__main__ import main
-from training.commands import evaluate, finetune, pretrain, start
-from training.commands.start import weights_of
+from training.commands import evaluate, finetune, pretrain, training_run
+from training.commands.weights import weights_of
 from training.errors import RunError
 from training.loop import state
 from training.loop.train import train
@@ -31,10 +31,9 @@ COMMANDS = {
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    for module in (start, evaluate):
+    for module in (training_run, evaluate):
         monkeypatch.setattr(module, "open_source", lambda *arguments, **options: source(24, 11))
-    for command, _ in COMMANDS.values():
-        monkeypatch.setattr(command, "train", functools.partial(train, **EAGER))
+    monkeypatch.setattr(training_run, "train", functools.partial(train, **EAGER))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ def interrupted(tmp_path_factory):
         runs[name] = tmp_path_factory.mktemp("runs") / name
         with pytest.MonkeyPatch.context() as patch:
             quick.__wrapped__(patch)
-            patch.setattr(start, "weights_of", lambda recipe: None)
+            patch.setattr(training_run, "weights_of", lambda recipe: None)
             interrupt(patch, 9, functools.partial(command.run, recipe, runs[name]))
     return runs
 

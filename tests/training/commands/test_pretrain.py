@@ -4,7 +4,8 @@ from functools import partial
 import pytest
 
 from tests.training.small import pretraining, source
-from training.commands import pretrain, start
+from training.commands import pretrain, training_run
+from training.evaluation import reconstructions
 from training.loop import state
 from training.loop.train import train
 
@@ -16,15 +17,15 @@ def killed(*_):
 @pytest.mark.parametrize(
     ("channels", "module", "function"),
     [
-        (2, pretrain, "reconstructions"),
-        pytest.param(4, pretrain, "reconstructions", marks=pytest.mark.slow),
+        (2, reconstructions, "reconstructions"),
+        pytest.param(4, reconstructions, "reconstructions", marks=pytest.mark.slow),
         pytest.param(5, shutil, "copyfile", marks=pytest.mark.slow),
     ],
 )
 def test_killed_before_the_last_pictures(tmp_path, monkeypatch, channels, module, function):
     """The checkpoint of the last epoch was saved: nothing is left to be trained, but to be painted."""
-    monkeypatch.setattr(start, "open_source", lambda *args, **kwargs: source(channels=channels))
-    monkeypatch.setattr(pretrain, "train", partial(train, run_eagerly=True))
+    monkeypatch.setattr(training_run, "open_source", lambda *args, **kwargs: source(channels=channels))
+    monkeypatch.setattr(training_run, "train", partial(train, run_eagerly=True))
     recipe, run = pretraining(epochs=1, warmup_epochs=0, batch_size=24), tmp_path / "run"
     latest, last = run / "reconstructions.png", run / "reconstructions" / "epoch-0001.png"
     with monkeypatch.context() as patch:

@@ -6,11 +6,12 @@ import json
 import pytest
 
 from training.__main__ import main
-from training.commands.start import start_run, weights_of
-from training.distribute.devices import ONE_DEVICE
+from training.commands.finetune import Finetune
+from training.commands.weights import weights_of
 from training.files import write_json
 from training.recipes.images import FINETUNING, PRETRAINING
-from training.runs.folder import METRICS, open_run
+from training.runs.folder import open_run
+from training.runs.names import METRICS
 
 
 def test_recipes_are_all_printed(capsys):
@@ -62,7 +63,7 @@ class TestMistakes:
 )
 def test_layer_decay_from_scratch(tmp_path, caplog, fields, told):
     recipe = dataclasses.replace(FINETUNING["quickstart"], **{"layer_decay": 0.9, "weights": None, **fields})
-    start_run(recipe, tmp_path / "run", ONE_DEVICE)
+    Finetune(recipe, tmp_path / "run").start()
     assert ("training from scratch with layer_decay=0.9" in caplog.text) == told
 
 

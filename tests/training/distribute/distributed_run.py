@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from tests.training.small import finetuning, pretraining
 from training.__main__ import process
-from training.commands import evaluate, finetune, pretrain
+from training.commands import evaluate, evaluation, finetune, pretrain, training_run
 from training.distribute.strategies import open_devices
 from training.files import write_json
 from training.loop import state
@@ -53,7 +53,7 @@ def tuned(data, pretrained, folder, devices=None):
     fields = {"data": data, "weights": str(pretrained)}
     finetune.run(finetuning(**(vars(FINETUNING) | fields)), folder / "finetuning", devices)
     devices.gather("ready")
-    chosen = evaluate.Evaluation(data=data, weights=str(folder / "finetuning"), image_size=16, batch_size=4)
+    chosen = evaluation.Evaluation(data=data, weights=str(folder / "finetuning"), image_size=16, batch_size=4)
     scores = evaluate.run(chosen, devices)
     if devices.is_chief:
         write_json(folder / "scores.json", scores)
@@ -61,7 +61,7 @@ def tuned(data, pretrained, folder, devices=None):
 
 def command(mode, *arguments):
     images.PRETRAINING["small"] = PRETRAINING
-    pretrain.train = partial(train, run_eagerly=True)
+    training_run.train = partial(train, run_eagerly=True)
     if mode == "dies":
         times, fsync = itertools.count(1), os.fsync
         state.os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL) if next(times) == 2 else fsync(file)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.training.small import pretraining, source
 from tests.workers import Workers
-from training.commands.start import start_run
+from training.commands.pretrain import Pretrain
 from training.distribute.clusters import ClusterError
 from training.distribute.devices import ONE_DEVICE, Devices
 from training.distribute.preemption import EXIT_CODE
@@ -186,8 +186,9 @@ class TestStart:
                 return said
 
         def start(number, recipe, open_data):
-            devices = Worker(worker=number, addresses=("a:1", "b:2"))
-            start_run(recipe, tmp_path / "run", devices, open_data, labelled=False)
+            run = Pretrain(recipe, tmp_path / "run", Worker(worker=number, addresses=("a:1", "b:2")))
+            run.open_data = open_data
+            run.start()
 
         def errors(recipes, open_data):
             with ThreadPoolExecutor(2) as pool:
@@ -196,21 +197,17 @@ class TestStart:
 
         return errors
 
-    @staticmethod
-    def there(recipe, labelled):
-        return source()
-
     def test_different_recipes(self, errors):
-        for error in errors([pretraining(), pretraining(base_lr=0.1, mask_ratio=0.75)], [self.there] * 2):
+        for error in errors([pretraining(), pretraining(base_lr=0.1, mask_ratio=0.75)], [source] * 2):
             assert type(error) is TrainingError
             assert "recipe.base_lr: 0.03 on worker 0, 0.1 on worker 1" in str(error)
             assert "recipe.mask_ratio: 0.5 on worker 0, 0.75 on worker 1" in str(error)
 
     def test_what_fails_on_one_fails_on_all(self, errors):
-        def missing(recipe, labelled):
+        def missing():
             raise FileNotFoundError("no.npz")
 
-        one, two = errors([pretraining()] * 2, [self.there, missing])
+        one, two = errors([pretraining()] * 2, [source, missing])
         assert (type(one), str(one)) == (TrainingError, "Worker 1 (b:2) cannot start: no.npz")
         assert (type(two), str(two)) == (FileNotFoundError, "no.npz")
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.training.small import pretraining, source
 from training.__main__ import main
-from training.commands import pretrain
+from training.commands.pretrain import Pretrain
 from training.distribute.devices import Devices
 from training.distribute.preemption import INTERVAL, EndWhenTold, Interrupted, Preempted
 from training.loop import state
@@ -86,7 +86,7 @@ def test_exit_code(end, code, told, monkeypatch, capsys):
     def fail(*_, **__):
         raise end
 
-    monkeypatch.setattr(pretrain, "run", fail)
+    monkeypatch.setattr(Pretrain, "run", fail)
     with pytest.raises(SystemExit) as error:
         main(["pretrain", "--data", "digits"])
     assert error.value.code == code

@@ -23,8 +23,8 @@ def program(phase, folder, step=None):
     import keras
 
     from tests.training.small import finetuning, pretraining, source
-    from training.commands import finetune, pretrain, start
-    from training.commands.start import make_reproducible
+    from training.commands import finetune, pretrain, training_run
+    from training.commands.reproducible import make_reproducible
     from training.loop.train import train
 
     fields = {"accumulation": 2, "drop_path": 0.2, "checkpoint_steps": 5, "dtype": "mixed_bfloat16"}
@@ -36,7 +36,7 @@ def program(phase, folder, step=None):
         )
     )
     module = pretrain if phase == "pretrain" else finetune
-    start.open_source = lambda *args, **kwargs: source(train=50, test=11)
+    training_run.open_source = lambda *args, **kwargs: source(train=50, test=11)
 
     class Kill(keras.callbacks.Callback):
         left = step
@@ -47,7 +47,9 @@ def program(phase, folder, step=None):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     if step:
-        module.train = lambda *args, callbacks=(), **kwargs: train(*args, callbacks=[*callbacks, Kill()], **kwargs)
+        training_run.train = lambda *args, callbacks=(), **kwargs: train(
+            *args, callbacks=[*callbacks, Kill()], **kwargs
+        )
     make_reproducible(recipe)
     module.run(recipe, Path(folder))
 

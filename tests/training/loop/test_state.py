@@ -8,8 +8,8 @@ import pytest
 
 from tests.training.small import finetuning, source
 from training.loop import state
+from training.loop.optimizer import new_optimizer
 from training.loop.state import Progress
-from training.loop.train import new_optimizer
 from training.models.build import new_classifier
 
 pytestmark = pytest.mark.backends

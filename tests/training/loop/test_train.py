@@ -13,11 +13,13 @@ import keras_cnv2
 from keras_cnv2.kernels import fused
 from tests.training.runs_in_parts import StopAt
 from tests.training.small import finetuning, pretraining, source
+from training.commands.finetune import classifier_metrics
 from training.data.images.arrays import Arrays
 from training.data.images.augment import Augmentation
 from training.errors import TrainingError
 from training.loop import state
-from training.loop.train import classifier_metrics, new_optimizer, train
+from training.loop.optimizer import new_optimizer
+from training.loop.train import train
 from training.models.build import (
     blocks_of,
     freeze_encoder,
@@ -351,10 +353,10 @@ from pathlib import Path
 for name in ("tensorflow", "tensorboard", "tensorflow_datasets"):
     sys.modules[name] = None  # as if it were not installed
 from tests.training.small import finetuning, pretraining, source
-from training.commands import finetune, pretrain, start
+from training.commands import finetune, pretrain, training_run
 
 folder = Path(sys.argv[1])
-start.open_source = lambda *args, **kwargs: source(train=8, test=5)
+training_run.open_source = lambda *args, **kwargs: source(train=8, test=5)
 fields = {"epochs": 1, "warmup_epochs": 0}
 pretrain.run(pretraining(**fields), folder / "fcmae")
 fields |= {"ema": 0.9, "rand_augment": 9.0, "mixup": 0.8, "cutmix": 1.0, "erasing": 0.25}

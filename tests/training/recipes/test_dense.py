@@ -3,9 +3,8 @@ import numpy as np
 import pytest
 
 from training.__main__ import main
-from training.commands import segment
 from training.errors import RecipeError
-from training.models.build import new_backbone
+from training.models.build import new_backbone, new_segmenter
 from training.recipes import schedules
 from training.recipes.dense import Dense
 from training.recipes.detection import DETECTION, Detection
@@ -118,6 +117,6 @@ def test_backbone_has_a_norm_a_level():
 def test_segmenters(head):
     pytest.importorskip("keras_cv")
     recipe = Segmentation(**FIELDS, head=head, head_width=8, image_size=64, window=64, stride=32)
-    model = segment.new_segmenter(recipe, ("a", "b", "c"))
+    model = new_segmenter(recipe, new_backbone(recipe), ("a", "b", "c"))
     assert tuple(model(np.zeros((1, 64, 64, 3), "float32")).shape) == (1, 64, 64, 3)
     assert model.class_names == ("a", "b", "c")

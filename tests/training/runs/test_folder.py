@@ -12,9 +12,11 @@ import pytest
 import training
 from tests.training.small import finetuning, pretraining
 from training.commands.config import read_config
+from training.commands.pretrain import Pretrain
 from training.errors import RunError
 from training.files import write_json
-from training.runs.folder import open_run, read_metrics, release
+from training.runs.folder import open_run, read_metrics
+from training.runs.lock import release
 
 ROOT = Path(__file__).parents[3]
 
@@ -192,13 +194,13 @@ def test_run_of_another_thread_is_refused_until_it_ends(tmp_path):
 def test_run_is_released_at_its_end(tmp_path, monkeypatch):
     """Another process may go on with it then: this one may be a notebook."""
 
-    def run(recipe, folder, devices, change):
-        open_run(folder, recipe)
-        assert locked(folder)
-        (folder / "tensorboard").mkdir(exist_ok=True)  # it has begun
+    def train(run, *_):
+        open_run(run.folder, run.recipe)
+        assert locked(run.folder)
+        (run.folder / "tensorboard").mkdir(exist_ok=True)  # it has begun
         raise RunError("It ends.")
 
-    monkeypatch.setattr("training.commands.pretrain.run", run)
+    monkeypatch.setattr(Pretrain, "train", train)
     for _ in range(2):
         with pytest.raises(RunError, match="It ends"):
             training.pretrain(data="digits", runs=tmp_path, name="a")
@@ -217,11 +219,11 @@ def test_what_others_began_stays(tmp_path, monkeypatch):
     open_run(tmp_path / "a", pretraining())
     release(tmp_path / "a")
 
-    def run(recipe, folder, devices, change):
-        open_run(folder, recipe)
+    def train(run, *_):
+        open_run(run.folder, run.recipe)
         raise RunError("It ends.")
 
-    monkeypatch.setattr("training.commands.pretrain.run", run)
+    monkeypatch.setattr(Pretrain, "train", train)
     with pytest.raises(RunError, match="It ends"):
         training.pretrain(data="digits", runs=tmp_path, name="a")
     assert (tmp_path / "a" / "config.json").exists()

@@ -8,7 +8,7 @@ import pytest
 
 from keras_cnv2.images.normalization import pixel_statistics
 from tests.training.small import pretraining, source
-from training.commands.evaluate import Evaluation
+from training.commands.evaluation import Evaluation
 from training.data.images.npz import MAX_UNNAMED, from_npz
 from training.data.images.sources import open_source
 
