@@ -5,9 +5,10 @@ from pathlib import Path
 
 from keras_cnv2.checkpoints.read import without_suffix
 from keras_cnv2.commands.predict import add_reading_options, pictures_at, read_class_names
+from keras_cnv2.detection.detector import is_detector
+from keras_cnv2.export.images import INPUT_DTYPES
 from keras_cnv2.export.litert.export import QUANTIZATIONS, export_litert
 from keras_cnv2.export.onnx import export_onnx
-from keras_cnv2.export.outputs import INPUT_DTYPES, is_detector
 from keras_cnv2.export.saved_model.export import export_saved_model
 from keras_cnv2.export.serving.export import export_serving
 from keras_cnv2.images.pictures import RESIZES

@@ -28,7 +28,7 @@ from keras_cnv2.commands.predict import (
     read_class_names,
 )
 from keras_cnv2.commands.verify import TOLERANCE, verify
-from keras_cnv2.export.outputs import is_detector
+from keras_cnv2.detection.detector import is_detector
 from keras_cnv2.files import check_target, replacing
 from keras_cnv2.images.pictures import Reading, load_image
 from keras_cnv2.models.heads import kind_of

@@ -17,6 +17,11 @@ from keras_cnv2.models.configuration import from_nested_config
 NMS = ("soft", "hard")
 
 
+def is_detector(model):
+    """Whether the model is a `Detector` or a RetinaNet, whose class cannot be imported without KerasCV."""
+    return isinstance(model, Detector) or hasattr(model, "box_head")
+
+
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class Detector(keras.Model):
     """A RetinaNet with decoding and non-maximum suppression: a model for inference.

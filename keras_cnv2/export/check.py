@@ -5,25 +5,26 @@ import contextlib
 import numpy as np
 
 from keras_cnv2.errors import ExportError
-from keras_cnv2.models.heads import compute_dtypes
 
-# Largest allowed difference, relative to the largest value, in float32 and in half precision. The latter is larger
-# because a folded model rounds at other places.
-TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
+# Largest allowed difference, relative to the largest value.
+TOLERANCE = 1e-4
 
 
-def sample_images(height, width, channels, batch=2, seed=0):
-    """Returns synthetic images `(batch, height, width, channels)`: noisy waves, whole float32 numbers in 0..255."""
+def sample_images(shape, smallest=None, seed=0):
+    """Returns synthetic images: noisy waves, whole float32 numbers in 0..255.
+
+    Args:
+        shape: `(N, H, W, channels)`; `None` stands for two images, and for sides of twice the smallest one.
+        smallest: Int, the side of the smallest images in pixels. Only for variable sides.
+        seed: Int.
+    """
+    batch, channels = shape[0] or 2, shape[3]
+    height, width = (side or 2 * smallest for side in shape[1:3])
     rng = np.random.default_rng(seed)
     y, x = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[:, None]
     down, along, phase = rng.uniform(1, 9, (3, batch, 1, 1, channels))
     waves = np.sin(down * y + along * x + phase) * 110 + 127
     return np.clip(waves + rng.normal(0, 10, waves.shape), 0, 255).round().astype("float32")
-
-
-def tolerance_of(model):
-    """Returns the largest allowed relative difference between the values of an export and those of `model`."""
-    return TOLERANCE if compute_dtypes(model) == {"float32"} else HALF_TOLERANCE
 
 
 def compare(name, received, expected, tolerance=TOLERANCE):

@@ -14,19 +14,11 @@ from keras_cnv2.checkpoints.metadata import KEY
 from keras_cnv2.errors import ExportError
 from keras_cnv2.export.check import compare, full_precision, sample_images
 from keras_cnv2.export.metadata import exported_metadata
-from keras_cnv2.export.outputs import (
-    check_backend,
-    check_exportable,
-    check_float32,
-    image_sides,
-    labels_of,
-    pictures_of,
-    smallest_side,
-    with_named_outputs,
-)
+from keras_cnv2.export.options import Options
+from keras_cnv2.export.outputs import with_named_outputs
+from keras_cnv2.export.requirements import check_backend, check_float32
 from keras_cnv2.files import check_target, replacing
 from keras_cnv2.folding.fold import fold as fold_model
-from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.models.pictures import to_input
 
 # Maximum size of an ONNX file in bytes, weights included.
@@ -79,22 +71,21 @@ def export_onnx(
         ExportError: If a package is missing, or the outputs differ from the model's; no file is left behind.
         OSError: If the file cannot be written.
     """
+    check_backend("ONNX")
+    from keras_cnv2.export.kinds.kind import kind_for
+
     path = Path(path)
-    _check(model, path, resize)
-    sides = image_sides(model, image_size)
-    shape = (None, *sides, model.input_shape[-1])
-    metadata = exported_metadata(model, *pictures_of(model, sides, resize), labels_of(model, class_names))
+    kind = kind_for(model, "onnx")(model, Options(image_size, resize, class_names))
+    _check(model, path)
     named = with_named_outputs(model)
     with replacing(path) as temporary:
-        _convert(fold_model(named) if fold else named, shape, temporary)
-        _finish(temporary, sorted(named.output), metadata)  # TensorFlow sorts the outputs of a dict by name
-        _compare(temporary, named, model, shape)
+        _convert(fold_model(named) if fold else named, kind.images, temporary)
+        # TensorFlow sorts the outputs of a dict by name.
+        _finish(temporary, sorted(named.output), exported_metadata(model, *kind.pictures, kind.labels))
+        _compare(temporary, named, to_input(model, sample_images(kind.images.shape, kind.images.smallest)))
 
 
-def _check(model, path, resize):
-    check_backend("ONNX")
-    check_exportable(model)
-    check_resize(resize)
+def _check(model, path):
     check_float32(model)
     if 4 * model.count_params() > LARGEST:
         raise ValueError(f"An ONNX file has 2 GB at most. Received: a model of {4 * model.count_params() / 1e9:.1f} GB")
@@ -109,9 +100,9 @@ def _check(model, path, resize):
         raise ExportError(f'Export to ONNX needs more packages: pip install "keras_cnv2[onnx]" ({error})') from error
 
 
-def _convert(model, shape, path):
+def _convert(model, images, path):
     _register_operations()
-    spec = keras.InputSpec(shape=shape, dtype="float32", name="images")
+    spec = keras.InputSpec(shape=images.shape, dtype="float32", name="images")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Keras probes NumPy for an attribute that tf2onnx needs
         model.export(str(path), format="onnx", verbose=False, input_signature=[spec])
@@ -166,11 +157,9 @@ def _finish(path, names, metadata):
     onnx.save(file, path)
 
 
-def _compare(path, named, model, shape):
+def _compare(path, named, images):
     import onnxruntime
 
-    sides = [side or 2 * smallest_side(model) for side in shape[1:3]]
-    images = to_input(model, sample_images(*sides, shape[-1]))
     with full_precision():
         expected = named(images, training=False)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -170,6 +170,12 @@ def has_16_bits(contents):
     return starts(head, PNG) & starts(head, b"\x10", 24)
 
 
+def is_served(contents):
+    """Whether an encoded image is a JPEG, PNG or WebP file, the formats that exports read."""
+    head = part(contents, 0, 32)
+    return starts(head, JPEG) | starts(head, PNG) | starts(head, WEBP, 8)
+
+
 def part(contents, at, count):
     """Returns `count` bytes of a string from position `at`, padded with zeros beyond its end, in graphs.
 

@@ -6,6 +6,7 @@ import keras
 
 from keras_cnv2.images.normalization import preprocess_input
 from keras_cnv2.keras_internals import all_layers, calls_of, source_of
+from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.models.stages import STEM, pyramid_layers
 
@@ -74,17 +75,18 @@ def _keeps_values(operation):
 def named_outputs(model):
     """Returns a dict from names to symbolic outputs, for exports.
 
-    A single output is called "probabilities" or "logits", or "scores" if its activation is another or unknown. The
-    output of a classifier without its top is called "pooled", or by its level of the pyramid. Several outputs have the
-    keys of their dict, or else the names of their layers.
+    The outputs of a backbone are the levels of its pyramid. A single output is called "probabilities" or "logits", or
+    "scores" if its activation is another or unknown. The output of a classifier without its top is called "pooled", or
+    by its level of the pyramid. Several outputs have the keys of their dict, or else the names of their layers.
 
     Raises:
         ValueError: If two outputs have the same name, if exports cannot use a name, or if an output is not a single
             tensor.
     """
+    if isinstance(model, ConvNeXtV2Backbone):
+        return levels_of(model)
     if isinstance(model, ConvNeXtV2) and not model.include_top:
-        level = [*pyramid_layers(model.depths, model.stem_stride)][-1]
-        return {"pooled" if model.pooling else level: model.output}
+        return {"pooled" if model.pooling else [*levels_of(model)][-1]: model.output}
     if isinstance(model, keras.Function) and isinstance(model.output, dict):
         names, outputs = [*model.output], [*model.output.values()]
     elif len(model.outputs) == 1:
@@ -98,6 +100,21 @@ def named_outputs(model):
             f"{' and '.join(map(repr, TAKEN))}: return a dict of such outputs. Received: {names}"
         )
     return dict(zip(names, outputs))
+
+
+def levels_of(model):
+    """Returns {level: symbolic feature map} of a backbone's pyramid levels, or of a classifier's stages."""
+    layers = getattr(model, "pyramid_level_inputs", None) or pyramid_layers(model.depths, model.stem_stride)
+    return {level: model.get_layer(name).output for level, name in layers.items()}
+
+
+def features_of(model):
+    """Returns {name: symbolic features} of a backbone or a classifier: its levels, and "pooled" `(N, channels)`."""
+    found = levels_of(model)
+    has_norm = any(layer.name == "norm" for layer in model.layers)
+    last = [*found.values()][-1]
+    pooled = model.get_layer("norm").output if has_norm else keras.layers.GlobalAveragePooling2D(name="pool")(last)
+    return {**found, "pooled": pooled}
 
 
 def activation_of(tensor):

@@ -10,9 +10,12 @@ import pytest
 import tensorflow as tf
 
 import keras_cnv2
+from keras_cnv2.export.images import pictures_of
+from keras_cnv2.export.kinds.kind import kind_for
+from keras_cnv2.export.labels import labels_of
 from keras_cnv2.export.litert import export as litert
 from keras_cnv2.export.metadata import exported_metadata
-from keras_cnv2.export.outputs import labels_of, pictures_of
+from keras_cnv2.export.options import Options
 from tests.export.litert import litert_files
 from tests.export.litert.litert_files import run
 from tests.export.small import NAMES, backbone, classifier, encoded, shared_backbone, shared_classifier, with_values
@@ -187,7 +190,7 @@ class TestMetadata:
             metadata = exported_metadata(model, sides, way, self.ASKED["class_names"])
             assert (metadata["image_size"], metadata["resize"]) == found
             assert metadata["class_names"] == self.ASKED["class_names"]
-        assert pictures_of(shared_backbone(), (None, None)) == ((None, None), None)
+        assert kind_for(shared_backbone())(shared_backbone(), Options()).pictures == ((None, None), None)
 
     def test_calibration_follows(self, model, monkeypatch, tmp_path):
         (tmp_path / "it.png").write_bytes(encoded("PNG"))

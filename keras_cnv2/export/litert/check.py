@@ -88,6 +88,4 @@ def runner(content):
 
 
 def _made_up(model, shape):
-    batch, height, width, channels = shape
-    batches = [sample_images(height, width, channels, batch, seed) for seed in range(2)]
-    return [to_input(model, images) for images in batches]
+    return [to_input(model, sample_images(shape, seed=seed)) for seed in range(2)]

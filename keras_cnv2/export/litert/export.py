@@ -16,20 +16,12 @@ from keras_cnv2.export.litert.equalize import equalize
 from keras_cnv2.export.litert.metadata import write_file
 from keras_cnv2.export.litert.representative import as_dtype, batches_of
 from keras_cnv2.export.metadata import exported_metadata
-from keras_cnv2.export.outputs import (
-    check_backend,
-    check_exportable,
-    check_float32,
-    check_input_dtype,
-    image_sides,
-    labels_of,
-    pictures_of,
-    with_named_outputs,
-)
+from keras_cnv2.export.options import Options
+from keras_cnv2.export.outputs import with_named_outputs
+from keras_cnv2.export.requirements import check_backend, check_float32
 from keras_cnv2.files import check_target, replacing
 from keras_cnv2.images.header import MAX_PIXELS
-from keras_cnv2.images.pictures import Reading, check_resize
-from keras_cnv2.models.pictures import framing_of
+from keras_cnv2.images.pictures import Reading
 
 SUFFIX = ".tflite"
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
@@ -97,14 +89,14 @@ def export_litert(
         ExportError: If the outputs differ from the model's, or ai-edge-litert is missing; no file is left behind.
         OSError: If the file cannot be written, or an image file cannot be read.
     """
+    check_backend("A LiteRT file")
+    from keras_cnv2.export.kinds.kind import kind_for
+
     path = Path(path)
+    kind = kind_for(model, "litert")(model, Options(image_size, resize, class_names, input_dtype, fixed=True))
     _check(model, path, quantization, representative)
-    check_input_dtype(model, input_dtype)
-    check_resize(resize)
-    sides = _sides(model, image_size)
-    shape = (positive_int("batch", batch), *sides, model.input_shape[-1])
-    labels = labels_of(model, class_names)
-    metadata = exported_metadata(model, *pictures_of(model, sides, resize), labels)
+    shape = (positive_int("batch", batch), *kind.images.shape[1:])
+    metadata = exported_metadata(model, *kind.pictures, kind.labels)
     reading = Reading(exif_orientation, max_pixels)
     batches = batches_of(representative, model, shape, resize, reading) if quantization == "int8" else None
     with replacing(path) as temporary:
@@ -117,8 +109,6 @@ def export_litert(
 
 
 def _check(model, path, quantization, representative):
-    check_backend("A LiteRT file")
-    check_exportable(model)
     check_float32(model)
     parameters = model.count_params()
     if 4 * parameters > LARGEST:
@@ -146,11 +136,6 @@ def _check(model, path, quantization, representative):
 
 def _brief(value):
     return value if value is None else f"a {type(value).__name__}"
-
-
-def _sides(model, image_size):
-    """Returns the height and width of the images, which are fixed in a LiteRT file."""
-    return tuple(side or framing_of(model).size for side in image_sides(model, image_size))
 
 
 def _function(named, shape, input_dtype, batches):

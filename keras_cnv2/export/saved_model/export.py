@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_cnv2.export.metadata import exported_metadata
-from keras_cnv2.export.outputs import check_backend, image_sides, is_detector, is_segmenter, labels_of, pictures_of
-from keras_cnv2.export.saved_model.export_detector import export_detector
-from keras_cnv2.fcmae import FCMAE
+from keras_cnv2.arguments import positive_int
+from keras_cnv2.export.options import Options
+from keras_cnv2.export.requirements import check_backend
 from keras_cnv2.files import new_folder
 from keras_cnv2.images.header import MAX_PIXELS
 from keras_cnv2.images.pictures import Reading
@@ -100,44 +99,21 @@ def export_saved_model(
         OSError: If `path` exists and is not to be replaced, or cannot be written.
     """
     check_backend("A SavedModel")
-    if is_detector(model):
-        if resize is not None:
-            raise ValueError(f"resize does not apply to detectors: leave it out. Received: resize={resize!r}")
-        export_detector(
-            model,
-            path,
-            image_size=image_size,
-            input_dtype=input_dtype,
-            reading=Reading(exif_orientation, max_pixels),
-            fold=fold,
-            overwrite=overwrite,
-            class_names=class_names,
-        )
-        return
+    from keras_cnv2.export.kinds.kind import kind_for
     from keras_cnv2.export.saved_model.check import check_saved_model
-    from keras_cnv2.export.saved_model.classifier import served_module
-    from keras_cnv2.export.saved_model.graphs import write
+    from keras_cnv2.export.saved_model.write import write
 
-    labels = labels_of(model, class_names)
+    kind_of_model = kind_for(model)
+    options = Options(
+        image_size=image_size,
+        resize=resize,
+        class_names=class_names,
+        input_dtype=input_dtype,
+        top=positive_int("top", top),
+        reading=Reading(exif_orientation, positive_int("max_pixels", max_pixels)),
+        fold=fold and not quantized_as(model),
+    )
+    kind = kind_of_model(model, options)
     with new_folder(path, overwrite) as folder:
-        module, signatures = served_module(
-            model,
-            image_size=image_size,
-            resize=resize,
-            top=top,
-            input_dtype=input_dtype,
-            max_pixels=max_pixels,
-            exif_orientation=exif_orientation,
-            labels=labels,
-            folded=fold and not quantized_as(model),
-            scratch=folder.parent,
-        )
-        write(folder, module, signatures, _metadata(model, image_size, resize, labels))
-        check_saved_model(folder, model, labels, resize)
-
-
-def _metadata(model, image_size, resize, labels):
-    sides, way = image_sides(model, image_size), None
-    if not is_segmenter(model) and not isinstance(model, FCMAE):
-        sides, way = pictures_of(model, sides, resize)
-    return exported_metadata(model, sides, way, labels)
+        write(folder, kind)
+        check_saved_model(folder, kind)

@@ -12,9 +12,7 @@ import keras
 
 from keras_cnv2.arguments import is_positive_int, positive_int
 from keras_cnv2.errors import ExportError
-from keras_cnv2.export.outputs import check_exportable
 from keras_cnv2.export.serving.warmup import write_warmup
-from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.files import replacing
 
 # Files of a serving folder in addition to the versions. They are written once and never overwritten, because users may
@@ -105,8 +103,9 @@ def _check(model, name, version, max_batch_size, options):
         raise ExportError(
             f'Serving folders are made with tensorflow-serving-api: pip install "keras_cnv2[serving]" ({error})'
         ) from error
-    if not isinstance(model, FCMAE):
-        check_exportable(model)
+    from keras_cnv2.export.kinds.kind import kind_for
+
+    kind_for(model, "serving")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
         raise ValueError(f'name must be of letters, digits, "_", "-" and ".". Received: name={name!r}')
     if version is not None and not (is_positive_int(version) and version <= LARGEST_VERSION):

@@ -30,7 +30,7 @@ def write_warmup(folder, model, name, batch_sizes, max_pixels):
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
-    from keras_cnv2.export.saved_model.graphs import system_errors
+    from keras_cnv2.export.saved_model.write import system_errors
 
     path = folder / FILE
     path.parent.mkdir(exist_ok=True)

@@ -7,7 +7,9 @@ import tensorflow as tf
 import keras_cnv2
 from keras_cnv2 import export_saved_model
 from keras_cnv2.detection import Detector, fit_picture
-from keras_cnv2.export.saved_model.check_detector import check_export
+from keras_cnv2.export.kinds.kind import kind_for
+from keras_cnv2.export.options import Options
+from keras_cnv2.export.saved_model.check import check_saved_model
 from tests.detection.samples import images, noisy, numpy_of, tiny
 
 pytest.importorskip("keras_cv")
@@ -19,6 +21,11 @@ NAMES = ["cat", "dog", "cow"]
 
 def detector(seed=0):
     return Detector(noisy(tiny(class_names=NAMES), spread=3, seed=seed), max_detections=6)
+
+
+def check_export(path, model, image_size, class_names):
+    options = Options(image_size=image_size, class_names=class_names)
+    check_saved_model(path, kind_for(model)(model, options))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import keras_cnv2
-from keras_cnv2.export.saved_model import classifier as signatures
+from keras_cnv2.export.kinds import classifier as signatures
 from keras_cnv2.export.saved_model import export
 from tests import golden
 from tests.export.small import (

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 import keras_cnv2
-from keras_cnv2.export.saved_model import segmenter
+from keras_cnv2.export.kinds import segmenter
 from keras_cnv2.segmentation import deeplab_v3_plus
 from tests.export.small import NAMES, encoded, pixels, png_that_claims, sideways
 from tests.segmentation.small import backbone, images, upernet, with_values

@@ -2,9 +2,7 @@
 
 import tensorflow as tf
 
-from keras_cnv2.images.header import JPEG, PNG, WEBP, needed_pixels, part, starts
-from keras_cnv2.images.pictures import to_square
-from keras_cnv2.models.pictures import LUMA
+from keras_cnv2.images.header import is_served, needed_pixels
 
 ENCODED = tf.TensorSpec((None,), tf.string, "encoded")
 
@@ -12,32 +10,7 @@ ENCODED = tf.TensorSpec((None,), tf.string, "encoded")
 PARALLEL = 16
 
 
-def decoder(size, resize, channels, reading):
-    """Makes a function that decodes image files to images.
-
-    Args:
-        size: Int, the side of the images in pixels.
-        resize: "crop", "squash" or `None`, see `keras_cnv2.load_image`.
-        channels: Int, 1 or 3.
-        reading: `keras_cnv2.images.pictures.Reading`, how image files are read.
-
-    Returns:
-        Function of a string tensor `(N,)`, encoded images, that returns float32 images `(N, size, size, channels)` in
-        0..255, and booleans `(N,)`: false, with a black image, if the bytes are not a JPEG, PNG or WebP image, damaged
-        or too large.
-
-    Raises:
-        ValueError: If `reading.max_pixels` does not even allow images of `size` x `size` pixels.
-    """
-
-    def to_image(pixels):
-        image = to_square(pixels, size, resize)
-        return (image if channels == 3 else tf.linalg.matmul(image, tf.constant(LUMA)[:, None]),)
-
-    return each_decoded(to_image, (tf.zeros((size, size, channels)),), size, reading)
-
-
-def each_decoded(to_image, black, size, reading):
+def decoder(to_image, black, size, reading):
     """Makes a function that decodes image files and applies `to_image` to each.
 
     Args:
@@ -77,9 +50,3 @@ def each_decoded(to_image, black, size, reading):
         return batch.map(decoded_or_black, PARALLEL).batch(count).get_single_element()
 
     return images
-
-
-def is_served(contents):
-    """Whether an encoded image is a JPEG, PNG or WebP file, by its first bytes."""
-    head = part(contents, 0, 32)
-    return starts(head, JPEG) | starts(head, PNG) | starts(head, WEBP, 8)
