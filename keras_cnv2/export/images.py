@@ -1,4 +1,4 @@
-"""The images that an export takes, and how image files become such images."""
+"""The images that an export takes."""
 
 from typing import NamedTuple
 
@@ -87,20 +87,3 @@ def check_input_dtype(model, input_dtype):
             'Models with include_preprocessing=False take normalised images, input_dtype="float32". '
             f"Received: input_dtype={input_dtype!r}"
         )
-
-
-def pictures_of(model, sides, resize=None):
-    """Returns the size to which image files are resized, and how.
-
-    Args:
-        model: The exported model.
-        sides: Height and width of the images that the export takes, `None` where they are variable.
-        resize: Optional "crop" or "squash", the user's choice.
-
-    Returns:
-        (height, width) and "crop" or "squash"; `sides` and `None` if images are not square.
-    """
-    if sides[0] != sides[1]:
-        return sides, None
-    framing = framing_of(model, sides[0], resize)
-    return (framing.size, framing.size), framing.resize

@@ -81,7 +81,7 @@ def export_onnx(
     with replacing(path) as temporary:
         _convert(fold_model(named) if fold else named, kind.images, temporary)
         # TensorFlow sorts the outputs of a dict by name.
-        _finish(temporary, sorted(named.output), exported_metadata(model, *kind.pictures, kind.labels))
+        _finish(temporary, sorted(named.output), exported_metadata(kind))
         _compare(temporary, named, to_input(model, sample_images(kind.images.shape, kind.images.smallest)))
 
 

@@ -53,6 +53,23 @@ def framing_of(model, size=None, resize=None):
     return Framing(size, resize or default_resize(size))
 
 
+def pictures_of(model, sides, resize=None):
+    """Returns the size to which image files are resized, and how.
+
+    Args:
+        model: A model.
+        sides: Height and width of the images that it takes, `None` where they are variable.
+        resize: Optional "crop" or "squash", the user's choice.
+
+    Returns:
+        (height, width) and "crop" or "squash"; `sides` and `None` if images are not square.
+    """
+    if sides[0] != sides[1]:
+        return sides, None
+    framing = framing_of(model, sides[0], resize)
+    return (framing.size, framing.size), framing.resize
+
+
 def image_size_of(model):
     """The side of a model's images in pixels; `None` if the model has no image size or it is not square."""
     size = getattr(model, "image_size", None) or tuple(model.input_shape[1:3])

@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 
 import keras_cnv2
-from keras_cnv2.export.images import pictures_of
 from keras_cnv2.export.kinds.kind import kind_for
 from keras_cnv2.export.labels import labels_of
 from keras_cnv2.export.litert import export as litert
@@ -174,7 +173,7 @@ class TestMetadata:
     )
     def test_normalised_images(self, channels, statistics):
         model = classifier(**SHALLOW, include_preprocessing=False, input_shape=(64, SIZE, channels))
-        found = exported_metadata(model, *pictures_of(model, (64, SIZE)))
+        found = exported_metadata(kind_for(model)(model, Options()))
         assert (found["image_size"], found["channels"], "resize" in found) == ([64, SIZE], channels, False)
         for name, values in zip(("mean", "std"), statistics):
             assert values is None if name not in found else found[name] == pytest.approx(values, rel=1e-4)
@@ -182,12 +181,12 @@ class TestMetadata:
     def test_what_was_asked_for(self, model):
         for asked, found in (
             ({}, (SIZE, "squash")),
-            ({"sides": (64, 64)}, (64, "crop")),
-            ({"sides": (64, 64), "resize": "squash"}, (64, "squash")),
+            ({"image_size": 64}, (64, "crop")),
+            ({"image_size": 64, "resize": "squash"}, (64, "squash")),
             ({"resize": "crop"}, (SIZE, "crop")),
         ):
-            sides, way = pictures_of(model, **{"sides": (None, None), **asked})
-            metadata = exported_metadata(model, sides, way, self.ASKED["class_names"])
+            options = Options(class_names=self.ASKED["class_names"], **asked)
+            metadata = exported_metadata(kind_for(model)(model, options))
             assert (metadata["image_size"], metadata["resize"]) == found
             assert metadata["class_names"] == self.ASKED["class_names"]
         assert kind_for(shared_backbone())(shared_backbone(), Options()).pictures == ((None, None), None)

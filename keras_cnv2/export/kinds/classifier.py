@@ -7,14 +7,14 @@ import tensorflow as tf
 from keras_cnv2.errors import ExportError
 from keras_cnv2.export.check import sample_images
 from keras_cnv2.export.decoder import ENCODED, decoder
-from keras_cnv2.export.images import images_of, pictures_of
+from keras_cnv2.export.images import images_of
 from keras_cnv2.export.labels import labels_of
 from keras_cnv2.export.outputs import with_named_outputs
 from keras_cnv2.folding.fold import fold
 from keras_cnv2.images.pictures import to_square
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.models.heads import as_taken, classes_of, features_of, named_outputs
-from keras_cnv2.models.pictures import LUMA, PICTURE_CHANNELS, load_image_for, to_input
+from keras_cnv2.models.pictures import LUMA, PICTURE_CHANNELS, load_image_for, pictures_of, to_input
 
 
 class ExportedClassifier:
@@ -22,17 +22,17 @@ class ExportedClassifier:
 
     def __init__(self, model, options):
         self.model, self.options = model, options
-        answers, features = named_outputs(model), {}
-        # Only a row of class probabilities has top classes.
-        self.ranks_classes = "probabilities" in answers and classes_of(model) is not None
+        has_rows = classes_of(model) is not None
         if isinstance(model, ConvNeXtV2):
-            features = features_of(model)
+            features, answers = features_of(model), named_outputs(model)
             self.graph = keras.Model(model.input, {**features, **answers}, name=model.name)
-        else:
+        else:  # of the user's own models, the layers are not known
             self.graph = with_named_outputs(model)
-        self.answers, self.features = [*answers], [*features]
-        self.labels = labels_of(model, options.class_names)
+            features, answers = {}, self.graph.output
+        self.features, self.answers = [*features], [*answers]
+        self.ranks_classes = has_rows and "probabilities" in answers
         self.images = images_of(model, options)
+        self.labels = labels_of(model, options.class_names)
         self.pictures = pictures_of(model, self.images.shape[1:3], options.resize)
 
     def functions(self, names):

@@ -3,11 +3,11 @@
 import keras
 import tensorflow as tf
 
-from keras_cnv2.export.images import images_of, pictures_of
+from keras_cnv2.export.images import images_of
 from keras_cnv2.export.labels import labels_of
 from keras_cnv2.folding.fold import fold
 from keras_cnv2.models.heads import features_of
-from keras_cnv2.models.pictures import image_size_of
+from keras_cnv2.models.pictures import image_size_of, pictures_of
 
 
 class ExportedEncoder:

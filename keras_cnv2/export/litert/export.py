@@ -15,7 +15,6 @@ from keras_cnv2.export.litert.deployed_block import deployable
 from keras_cnv2.export.litert.equalize import equalize
 from keras_cnv2.export.litert.metadata import write_file
 from keras_cnv2.export.litert.representative import as_dtype, batches_of
-from keras_cnv2.export.metadata import exported_metadata
 from keras_cnv2.export.options import Options
 from keras_cnv2.export.outputs import with_named_outputs
 from keras_cnv2.export.requirements import check_backend, check_float32
@@ -96,7 +95,6 @@ def export_litert(
     kind = kind_for(model, "litert")(model, Options(image_size, resize, class_names, input_dtype, fixed=True))
     _check(model, path, quantization, representative)
     shape = (positive_int("batch", batch), *kind.images.shape[1:])
-    metadata = exported_metadata(model, *kind.pictures, kind.labels)
     reading = Reading(exif_orientation, max_pixels)
     batches = batches_of(representative, model, shape, resize, reading) if quantization == "int8" else None
     with replacing(path) as temporary:
@@ -104,7 +102,7 @@ def export_litert(
         function, variables = _function(named, shape, input_dtype, batches)
         inputs = [as_dtype(images, input_dtype) for images in batches or ()]
         content = convert(function, variables, quantization, inputs)
-        write_file(temporary, content, model, metadata, shape, quantization)
+        write_file(temporary, content, kind, shape, quantization)
         check_file(temporary, named, model, quantization, batches)
 
 

@@ -8,7 +8,7 @@ import json
 import zipfile
 
 from keras_cnv2.export.litert.convert import read, write
-from keras_cnv2.export.metadata import normalization_of
+from keras_cnv2.export.metadata import exported_metadata
 from keras_cnv2.models.heads import takes_pixels
 
 # Name of the metadata buffer, by which readers find it, and file identifier of its content.
@@ -24,27 +24,25 @@ NORMALIZATION = 1
 AXIS_LABELS = 2
 
 
-def write_file(path, content, model, metadata, shape, quantization):
+def write_file(path, content, kind, shape, quantization):
     """Writes a LiteRT file with its metadata.
 
     Args:
         path: Path of the file.
         content: Bytes of the file without metadata.
-        model: The exported model.
-        metadata: Dict from `keras_cnv2.export.metadata.exported_metadata`.
+        kind: `keras_cnv2.export.kinds.kind.Kind`, what is exported.
         shape: `(batch, H, W, C)` of its images.
         quantization: `None`, "float16", "dynamic" or "int8": the quantization of the file.
     """
-    graph = read(content)
-    metadata = dict(metadata)
-    labels = metadata.pop("class_names", None)
-    path.write_bytes(write(_with_metadata(graph, model, shape, has_labels=labels is not None)))
     details = {
-        **metadata,
+        **exported_metadata(kind),
         "image_size": list(shape[1:3]),
-        "include_preprocessing": takes_pixels(model),
+        "include_preprocessing": takes_pixels(kind.model),
         "quantization": quantization,
     }
+    labels = details.pop("class_names", None)
+    graph = _with_metadata(read(content), kind.model.name, details, has_labels=labels is not None)
+    path.write_bytes(write(graph))
     with zipfile.ZipFile(path, "a") as archive:
         # `ZipInfo` has a fixed date, so that the same model gives the same file.
         archive.writestr(zipfile.ZipInfo(DETAILS), json.dumps(details))
@@ -52,7 +50,7 @@ def write_file(path, content, model, metadata, shape, quantization):
             archive.writestr(zipfile.ZipInfo(LABELS), "".join(f"{label}\n" for label in labels))
 
 
-def _with_metadata(graph, model, shape, has_labels):
+def _with_metadata(graph, model_name, details, has_labels):
     from ai_edge_litert import schema_py_generated as schema
 
     # The metadata list outputs in the order of the subgraph, which may differ from that of the signature.
@@ -60,7 +58,7 @@ def _with_metadata(graph, model, shape, has_labels):
     names = {tensor.tensorIndex: tensor.name.decode() for tensor in signature}
     outputs = [names[index] for index in graph.subgraphs[0].outputs]
     buffer = schema.BufferT()
-    buffer.data = list(_metadata(model, shape, outputs, has_labels))
+    buffer.data = list(_metadata(model_name, details, outputs, has_labels))
     graph.buffers.append(buffer)
     entry = schema.MetadataT()
     entry.name, entry.buffer = NAME, len(graph.buffers) - 1
@@ -68,7 +66,7 @@ def _with_metadata(graph, model, shape, has_labels):
     return graph
 
 
-def _metadata(model, shape, outputs, has_labels):
+def _metadata(model_name, details, outputs, has_labels):
     """Returns the bytes of the schema's ModelMetadata."""
     import flatbuffers
 
@@ -84,11 +82,11 @@ def _metadata(model, shape, outputs, has_labels):
         )
         for name in outputs
     ]
-    subgraph = tables.table(4, {2: tables.list([_image(tables, model, shape)]), 3: tables.list(described)})
+    subgraph = tables.table(4, {2: tables.list([_image(tables, details)]), 3: tables.list(described)})
     root = tables.table(
         8,
         {
-            0: tables.text(model.name),
+            0: tables.text(model_name),
             1: tables.text("ConvNeXt V2, made with keras_cnv2"),
             3: tables.list([subgraph]),
             7: tables.text(PARSER),
@@ -104,18 +102,17 @@ def _label_file(tables):
     )
 
 
-def _image(tables, model, shape):
+def _image(tables, details):
     """Writes the schema's TensorMetadata of the images: their size, and how to normalise values in 0..255."""
-    height, width, channels = shape[1:]
-    normalization = normalization_of(model)
+    (height, width), channels = details["image_size"], details["channels"]
     properties = {1: tables.table(2, {0: ("Uint32", width), 1: ("Uint32", height)})}
     if channels in (1, 3):
         properties[0] = ("Int8", RGB if channels == 3 else GRAYSCALE)
     content = tables.table(3, {0: ("Uint8", IMAGE), 1: tables.table(2, properties)})
     fields = {0: tables.text("images"), 3: content}
-    if normalization:
+    if "mean" in details:
         # Readers of the schema accept a single value for all channels.
-        mean, std = (values[:1] if len({*values}) == 1 else values for values in normalization)
+        mean, std = (values[:1] if len({*values}) == 1 else values for values in (details["mean"], details["std"]))
         low, high = ([(grey - m) / s for m, s in zip(mean, std)] for grey in (0, 255))
         values = tables.table(2, {0: tables.floats(mean), 1: tables.floats(std)})
         fields[4] = tables.list([tables.table(2, {0: ("Uint8", NORMALIZATION), 1: values})])

@@ -103,17 +103,18 @@ def export_saved_model(
     from keras_cnv2.export.saved_model.check import check_saved_model
     from keras_cnv2.export.saved_model.write import write
 
-    kind_of_model = kind_for(model)
-    options = Options(
-        image_size=image_size,
-        resize=resize,
-        class_names=class_names,
-        input_dtype=input_dtype,
-        top=positive_int("top", top),
-        reading=Reading(exif_orientation, positive_int("max_pixels", max_pixels)),
-        fold=fold and not quantized_as(model),
+    kind = kind_for(model)(
+        model,
+        Options(
+            image_size=image_size,
+            resize=resize,
+            class_names=class_names,
+            input_dtype=input_dtype,
+            top=positive_int("top", top),
+            reading=Reading(exif_orientation, positive_int("max_pixels", max_pixels)),
+            fold=fold and not quantized_as(model),
+        ),
     )
-    kind = kind_of_model(model, options)
     with new_folder(path, overwrite) as folder:
         write(folder, kind)
         check_saved_model(folder, kind)

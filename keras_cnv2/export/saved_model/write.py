@@ -27,7 +27,7 @@ def write(folder, kind):
         tf.saved_model.save(module, str(folder), signatures)
     extra = folder / "assets.extra"  # TensorFlow's folder for additional files of a model
     extra.mkdir()
-    (extra / "keras_cnv2.json").write_text(json.dumps(exported_metadata(kind.model, *kind.pictures, kind.labels)))
+    (extra / "keras_cnv2.json").write_text(json.dumps(exported_metadata(kind)))
 
 
 def label_table(names, scratch):
