@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from keras_cnv2 import files
-from keras_cnv2.files import check_target, exchange, new_folder, replacing
+from keras_cnv2.files import check_target, exchange, new_folder, read_file, replacing
 
 ROOT = Path(__file__).parents[1]
 
@@ -119,6 +119,26 @@ def test_two_processes_at_one_place(tmp_path, kind):
     assert {found.name for found in tmp_path.iterdir()} == {"it", "else"}
 
 
+@pytest.mark.skipif(files.fcntl is None, reason="Windows removes no open files")
+def test_a_lock_whose_file_is_gone_is_taken_again(tmp_path, monkeypatch):
+    """The process that held it removed the file, and a third one may have locked another in its place."""
+    lock, taken = files.fcntl.flock, []
+
+    def flock(file, operation):
+        lock(file, operation)
+        if not taken:
+            (path,) = tmp_path.glob("*/lock")
+            path.unlink()
+            path.touch()
+        taken.append(file)
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with replacing(tmp_path / "it") as temporary:
+        temporary.write_bytes(b"mine")
+    assert len(taken) == 2
+    assert [*tmp_path.iterdir()] == [tmp_path / "it"]
+
+
 def test_overtaken(tmp_path):
     """By something that holds no lock."""
     path = tmp_path / "it"
@@ -126,6 +146,20 @@ def test_overtaken(tmp_path):
         saved_model(path, b"another's")
     assert content(path) == b"another's"
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_only_saved_models_and_empty_folders_are_overwritten(tmp_path):
+    """Not any folder that was given by mistake."""
+    path = tmp_path / "mine"
+    path.mkdir()
+    (path / "thesis.txt").write_text("all of it")
+    with pytest.raises(FileExistsError, match="something already"), new_folder(path, overwrite=True):
+        pass
+    assert (path / "thesis.txt").read_text() == "all of it"
+    (path / "thesis.txt").unlink()
+    with new_folder(path, overwrite=True) as folder:
+        (folder / "saved_model.pb").write_bytes(b"new")
+    assert content(path) == b"new"
 
 
 def test_file_systems_without_locks(tmp_path, monkeypatch):
@@ -169,6 +203,15 @@ def test_folders_that_nothing_can_be_written_to():
     for target in (check_target, lambda path: new_folder(path).__enter__()):
         with pytest.raises(PermissionError, match="Nothing can be written to this folder .* Received: /proc/it"):
             target(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_and_devices_are_not_read(tmp_path):
+    """Reading them may never end."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull), tmp_path):
+        with pytest.raises(OSError, match="no regular file .* Received: "):
+            read_file(path)
 
 
 @pytest.mark.parametrize("write", [replacing, new_folder])

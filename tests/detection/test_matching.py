@@ -74,6 +74,13 @@ def test_targets_are_those_of_brute_force():
     assert iou(anchors[2], given["boxes"][0, 2]) == 16 / 1024
 
 
+def test_padding_takes_no_anchor_from_a_box():
+    """Wherever it lies, here where it fits an anchor better."""
+    given = labels([(2, (0, 0, 30, 32)), (-1, (0, 0, 32, 32))])
+    _, classes = AnchorTargets(few_anchors())(images(1), given)
+    np.testing.assert_array_equal(classes, [[2, BACKGROUND, BACKGROUND, BACKGROUND]])
+
+
 def test_a_batch_without_a_place_for_boxes():
     deltas, classes = AnchorTargets(few_anchors())(images(), labels([], [], most=0))
     np.testing.assert_array_equal(classes, [[BACKGROUND] * 4] * 2)

@@ -101,6 +101,12 @@ class TestSameOutputs:
         model.get_layer("stages_1_0").dwconv.bias.assign(np.full(16, 100.0))
         assert_same(keras_cnv2.fold(model), model, images())
 
+    def test_every_epsilon_of_its_own(self):
+        model = classifier(input_shape=(64, 64, 3))
+        block = model.get_layer("stages_1_0")
+        block.norm.epsilon, block.grn.epsilon, model.get_layer("downsample_1_norm").epsilon = 0.5, 2.0, 1.0
+        assert_same(keras_cnv2.fold(model), model, images())
+
     def test_half_precision(self):
         """In bfloat16 both are equally far from float32."""
         reference = classifier(input_shape=(64, 64, 3))

@@ -92,6 +92,8 @@ class TestDecodePredictions:
         assert only_names(decode_predictions(nearly, 1, NAMES)) == [["b"], ["a"]]
         with pytest.raises(ValueError, match="must add up to 1.*Received: 2 rows .* with the sum 1.02"):
             decode_predictions(PROBABILITIES + np.float32([0.02, 0, 0]), 1, NAMES)
+        with pytest.raises(ValueError, match="must add up to 1.*Received: 2 rows .* with the sum 0.98"):
+            decode_predictions(PROBABILITIES * np.float32(0.98), 1, NAMES)
         independent = decode_predictions([[0.9, 0.8, 0.1]], 2, NAMES, activation="sigmoid")
         assert only_names(independent) == [["a", "b"]]
         assert only_names(decode_predictions([[0.2]], 1, ["a"])) == [["a"]]  # a single class has a sigmoid

@@ -41,6 +41,9 @@ def test_what_is_no_file(tmp_path):
     assert names == ["a.png"]
     assert sorted(map(os.path.basename, left_out.others)) == ["itself.png", "nothing.png", "pipe.png"]
     assert "pipe.png" in str(left_out)
+    assert "more" not in str(left_out)  # three are quoted
+    (tmp_path / "of_itself.png").symlink_to("of_itself.png")
+    assert str(found(tmp_path)[1]).endswith(" and 1 more")
 
 
 class TestLinks:

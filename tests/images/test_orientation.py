@@ -111,6 +111,7 @@ class TestOddTags:
         pair = struct.pack(order + "HH", 6, 3)
         self.assert_orientation(6, order, (0x112, 3, 2, pair))
         self.assert_orientation(1, order, (0x112, 4, 1, struct.pack(order + "I", 0x60006)))
+        self.assert_orientation(1, order, (0x112, 4, 2, struct.pack(order + "I", 6)))  # the place of two numbers
         self.assert_orientation(6, order, (0x112, 8, 1, pair))
         self.assert_orientation(6, order, (0x112, 9, 1, struct.pack(order + "I", 6)))
 
@@ -119,6 +120,13 @@ def test_no_tiff_files():
     tag = (0x112, 3, 1, b"\6\0\0\0")
     for number, expected in ((42, 6), (42 << 8, 6), (43, 1), (0, 1)):
         assert int(orientation_of(encoded("PNG", exif=directory(tag, number=number)))) == expected
+
+
+def test_webp_with_a_chunk_of_odd_length():
+    """A byte follows it, so that the next one begins at an even place."""
+    contents = encoded("WEBP", exif=exif(6))
+    at = contents.index(b"EXIF")
+    assert int(orientation_of(contents[:at] + b"odd \3\0\0\0abc\0" + contents[at:])) == 6
 
 
 def test_image():
@@ -150,6 +158,14 @@ class TestNotTurned:
 
     def test_xmp(self):
         assert int(orientation_of(with_xmp(encoded()))) == 1
+
+    def test_another_picture_behind_it(self):
+        """As in files of several pictures: each has its own orientation."""
+        first = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(first, "JPEG")  # of so few bytes that a search would reach the other
+        contents = first.getvalue() + encoded(exif=exif(6))
+        assert_like_pil(contents)
+        assert int(orientation_of(contents)) == 1
 
     def test_webp_that_announces_none(self):
         contents = bytearray(encoded("WEBP", exif=exif(6)))

@@ -54,6 +54,16 @@ class TestLikePIL:
         assert_like_pil(load_image(contents(name), int(size), resize), reference(key), mean=0.02)
 
 
+@pytest.mark.parametrize("values", [(0, 1), (2, 3), (254, 255)])
+def test_halves_are_rounded_up_as_in_pil(values):
+    from PIL import Image
+
+    pixels = np.repeat(np.uint8([values])[..., None], 3, axis=2)
+    expected = np.asarray(Image.fromarray(pixels).resize((1, 1), Image.Resampling.BICUBIC))
+    assert expected.max() == values[1]
+    np.testing.assert_array_equal(to_square(pixels, 1, "squash"), expected)
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the photographs in the folder `shared` beside the checkout")
 def test_photographs():
     expected = np.load(SHARED / "golden" / "preprocess.npz")
@@ -242,7 +252,9 @@ class TestSixteenBits:
         assert load_image(self.write(tmp_path / "a.png", 65535), 64, "squash").max() == 255
 
 
-@pytest.mark.parametrize(("kind", "shape"), [("png", (100, 101)), ("gif", (100, 101)), ("png", (10_001, 1))])
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("png", (100, 101)), ("gif", (100, 101)), ("png", (1_001, 1)), ("png", (1, 2_000))]
+)
 def test_larger_than_max_pixels(kind, shape):
     """Also where it is so long that it takes as much to resize it."""
     from PIL import Image

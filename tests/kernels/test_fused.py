@@ -16,15 +16,15 @@ def normal(*shape, dtype="float32"):
     return tf.cast(RNG.standard_normal(shape), dtype)
 
 
-def layer_norm(x, gamma, beta):
+def layer_norm(x, gamma, beta, epsilon=1e-6):
     mean, variance = tf.nn.moments(x, -1, keepdims=True)
-    return (x - mean) / tf.sqrt(variance + 1e-6) * gamma + beta
+    return (x - mean) / tf.sqrt(variance + epsilon) * gamma + beta
 
 
-def gelu_grn(x, gamma, beta, visible=1.0):
+def gelu_grn(x, gamma, beta, visible=1.0, epsilon=1e-6):
     h = x * 0.5 * (1 + tf.math.erf(x / np.sqrt(2))) * visible
     norms = tf.sqrt(tf.reduce_sum(h**2, 1, keepdims=True) + 1e-24)
-    return gamma * h * norms / (tf.reduce_mean(norms, -1, keepdims=True) + 1e-6) + beta + h
+    return gamma * h * norms / (tf.reduce_mean(norms, -1, keepdims=True) + epsilon) + beta + h
 
 
 def gradients(function, tensors):
@@ -45,8 +45,9 @@ def assert_as_in_float64(function, plain, tensors, tolerance):
 
 
 def test_layer_norm():
+    """With an epsilon that matters, so that it is seen to be used."""
     tensors = [3 * normal(40, 24) + 2, normal(24), normal(24)]
-    assert_as_in_float64(lambda *t: fused.layer_norm(*t, 1e-6), layer_norm, tensors, 1e-5)
+    assert_as_in_float64(lambda *t: fused.layer_norm(*t, 2.0), lambda *t: layer_norm(*t, 2.0), tensors, 1e-5)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -54,8 +55,8 @@ def test_gelu_grn(masked):
     tensors = [2 * normal(3, 30, 16), normal(16), normal(16)]
     visible = np.array(RNG.random((3, 30, 1)) < 0.4) if masked else np.ones((3, 30, 1))
     assert_as_in_float64(
-        lambda *t: fused.gelu_grn(*t, 1e-6, visible if masked else None),
-        lambda *t: gelu_grn(*t, visible),
+        lambda *t: fused.gelu_grn(*t, 2.0, visible if masked else None),
+        lambda *t: gelu_grn(*t, visible, 2.0),
         tensors,
         1e-5,
     )
@@ -90,11 +91,12 @@ def test_applies(monkeypatch):
 
 @pytest.fixture
 def block():
-    """A block, none of whose weights has a value that hides it."""
+    """A block, no weight or epsilon of which has a value that hides it."""
     made = keras_cnv2.ConvNeXtV2Block(8)
     made.build((None, 4, 6, 8))
     for variable in made.weights:
         variable.assign(RNG.standard_normal(variable.shape) * 0.3)
+    made.norm.epsilon = made.grn.epsilon = 2.0
     return made
 
 
@@ -128,9 +130,9 @@ def test_block(block, masked, remat, monkeypatch):
     expected = trained(block, x, hidden)
     calls = {}
     monkeypatch.setattr(fused, "WORTH_IT", 0)
-    for module, name in ((fused, "gelu_grn"), (depthwise, "convolve")):
+    for module, name in ((fused, "gelu_grn"), (fused, "layer_norm"), (depthwise, "convolve")):
         monkeypatch.setattr(module, name, counted(getattr(module, name), calls))
     block.remat = remat
     for one, two in zip(trained(block, x, hidden), expected, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-5 * np.abs(two).max())
-    assert calls["convolve"] == calls["gelu_grn"] >= 1 + remat  # when computed again, too
+    assert calls["convolve"] == calls["gelu_grn"] == calls["layer_norm"] >= 1 + remat  # when computed again, too

@@ -48,6 +48,15 @@ def test_formula_in_any_layout(shape):
 
 
 @pytest.mark.backends
+def test_formula_with_another_epsilon():
+    x = np.random.default_rng(1).standard_normal((2, 3, 4, 6)).astype("float32")
+    layer, gamma, beta = make(x, epsilon=2.0)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(layer(x)), reference(x, gamma, beta, 2.0), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.backends
 def test_starts_as_the_identity():
     x = np.random.default_rng(2).standard_normal((2, 4, 4, 8)).astype("float32")
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(keras_cnv2.GRN()(x)), x)

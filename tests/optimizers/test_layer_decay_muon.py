@@ -72,7 +72,7 @@ class TestSteps:
         """Matrices step as Muon does, all others as LayerDecayAdamW has them."""
         variables = weights()
         before = {v.path: np.float64(keras.ops.convert_to_numpy(v)) for v in variables}
-        optimizer = LayerDecayMuon(**MUON)
+        optimizer = LayerDecayMuon(**MUON, newton_schulz_steps=3, rms_rate=0.3)
         grads = gradients(variables, 3)
         after = trained(optimizer, grads, variables)
         adamw = {name: MUON[name] for name in ("learning_rate", "weight_decay", "layer_decay")}
@@ -81,7 +81,7 @@ class TestSteps:
             expected = others[v.path]
             if is_matrix(v.path):
                 lr = 0.02 * optimizer.multiplier(v)
-                expected = reference(before[v.path], [each[index] for each in grads], lr, 0.3, 0.9)
+                expected = reference(before[v.path], [each[index] for each in grads], lr, 0.3, 0.9, 0.3, 3)
                 assert np.abs(expected - before[v.path]).max() > 1e-3
             np.testing.assert_allclose(after[v.path], expected, atol=1e-6, rtol=0, err_msg=v.path)
         multipliers = {v.path: optimizer.multiplier(v) for v in variables}

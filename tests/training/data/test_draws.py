@@ -28,6 +28,11 @@ class TestDraws:
         # Sequences that were shifted against each other would share seeds.
         assert len(seeds) == 4 * len(keys)
 
+    def test_the_two_numbers_of_a_seed_differ(self):
+        """Otherwise half of its bits would say nothing new."""
+        seeds = np.stack([ops.convert_to_numpy(Draws(0, position).next()) for position in range(20)])
+        assert (seeds[:, 0] != seeds[:, 1]).all()
+
     @pytest.mark.skipif(BACKEND == "jax", reason="JAX has no integers of 64 bits")
     def test_large_tensors_count_in_full(self):
         for position in (2**31 + 1, 2**32 + 1, 2**40 + 1):

@@ -66,6 +66,21 @@ class TestCrop:
         difference = np.abs(self.crop(contents, 32, (0.3, 0.5)) - self.expected(contents, 32, (0.3, 0.5), grid=4))
         assert difference.mean() < 1
 
+    def test_decoded_at_twice_the_size_at_least(self, tmp_path, monkeypatch):
+        Image.fromarray(photo(2)).resize((1200, 900), Image.BICUBIC).save(tmp_path / "a.jpg")
+        contents, decode, ratios = (tmp_path / "a.jpg").read_bytes(), tf.image.decode_and_crop_jpeg, []
+
+        def decode_and_crop_jpeg(*args, ratio, **kwargs):
+            ratios.append(ratio)
+            return decode(*args, ratio=ratio, **kwargs)
+
+        monkeypatch.setattr(tf.image, "decode_and_crop_jpeg", decode_and_crop_jpeg)
+        shortest = min(map(int, augment.sample_crop(900, 1200, (0.3, 0.5), Draws(3, 4))[2:]))
+        sizes = [shortest // (2 * ratio) for ratio in (8, 4, 2, 1)] + [shortest // 4 + 1, shortest // 2 + 1]
+        for size in sizes:
+            self.crop(contents, size, (0.3, 0.5))
+        assert ratios == [8, 4, 2, 1, 1, 1]
+
     def test_flip(self, tmp_path):
         contents = write(tmp_path / "a.png").read_bytes()
         images = [random_crop(contents, 16, (1.0, 1.0), True, Draws(0, key)).numpy() for key in range(20)]

@@ -195,6 +195,16 @@ class TestRandAugment:
             for values in (two, abs(two)):
                 assert abs(np.corrcoef(one, values)[0, 1]) < 5 / math.sqrt(len(marks))
 
+    def test_the_two_operations_have_levels_and_directions_of_their_own(self, monkeypatch):
+        def keep(image, amount):
+            return ops.concatenate([ops.reshape(amount, (1, 1, 1)), image[:, :1]], axis=1)
+
+        monkeypatch.setattr("training.data.images.rand_augment.OPERATIONS", dict.fromkeys(range(15), keep))
+        amounts = many(lambda draws: augment.rand_augment(np.zeros((1, 2, 1)), 5.0, 1.0, draws), 1000)[:, 0, :, 0]
+        amounts = amounts[(amounts != 0).all(1)]
+        for values in (amounts > 0, abs(amounts)):
+            assert abs(np.corrcoef(*values.T)[0, 1]) < 5 / math.sqrt(len(amounts))
+
     @pytest.mark.parametrize("channels", [1, 3])
     def test_images_stay_images(self, channels):
         image = picture(channels=channels)
