@@ -12,12 +12,7 @@ Dataset = tf.data.Dataset
 
 
 def checked_folder(path, content):
-    """Returns the path of a data folder. Raises `FileNotFoundError` if there is no such folder.
-
-    Args:
-        path: The folder.
-        content: What it must hold, for the message.
-    """
+    """Returns the path of a data folder. Raises `FileNotFoundError` if there is none; `content` says what it holds."""
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"data must be a folder of {content}. Received: {path}")

@@ -111,7 +111,7 @@ class Loader:
             columns = (*(finish(*columns) if finish else columns), weights)
             return tf.nest.map_structure(lambda column: _filled(column, part.stop - part.start), columns)
 
-        rows = self._validation_rows(batch_size, mixed)
+        rows = (self._rows.mixed if mixed else self._rows.validation)(batch_size)
         return rows.map(load_batch, num_parallel_calls=2, deterministic=True).prefetch(1)
 
     def one_by_one(self, share, load, mixed=False):
@@ -121,7 +121,7 @@ class Loader:
             share: `training.data.shares.Share`: worker i of n gets pictures i, i + n, i + 2n, ...
             load, mixed: As in `validation`.
         """
-        rows = self._validation_rows(1, mixed).shard(share.workers, share.worker)
+        rows = (self._rows.mixed if mixed else self._rows.validation)(1).shard(share.workers, share.worker)
         batches = rows.map(lambda rows: self._load_each(rows, load), num_parallel_calls=CORES, deterministic=True)
         return batches.unbatch()
 
@@ -154,9 +154,6 @@ class Loader:
         if not found:
             raise DataError("There must be pictures that can be read. Received: none")
         return tuple(column[:found] for column in columns)
-
-    def _validation_rows(self, batch_size, mixed):
-        return self._rows.mixed(batch_size) if mixed else self._rows.validation(batch_size)
 
     def _opened(self, rows, key):
         """Returns the elements of one row, and logs 16-bit pictures of which only few grey levels remain."""

@@ -13,18 +13,18 @@ class TfdsRows:
     """Rows of a data set of TensorFlow Datasets.
 
     Uses its "train" split, and its validation split or else its test split; if it has neither, a share of the training
-    pictures is held out. The data set is downloaded and prepared if necessary. Pictures stay encoded in the rows.
+    pictures is held out. The data set is downloaded and prepared if necessary.
 
     Args:
         builder: As `open_pictures` returns it.
         name: The data set's name, for messages.
-        wanted: Set of the features that are read, or a nested dict as for `tfds.decode.PartialDecoding`.
+        wanted: Set of the features that are read, or a nested dict as for `tfds.decode.PartialDecoding`. Images stay
+            encoded.
         open_row: Function from one row, a dict of tensors, to its elements: the encoded picture, then its label of any
             kind.
         validation_share: Float from 0 to 1.
         shuffle_buffer: Number of rows in the shuffle buffer.
         train_share: Float above 0 and up to 1, the share of the remaining pictures that is trained on.
-        encoded: Names of the features that are not decoded.
         batch: Function that batches rows, given a `Dataset` of them and the batch size.
 
     Raises:
@@ -40,7 +40,6 @@ class TfdsRows:
         validation_share,
         shuffle_buffer,
         train_share=1.0,
-        encoded=("image",),
         batch=tf.data.Dataset.batch,
     ):
         tfds = tensorflow_datasets()
@@ -51,9 +50,9 @@ class TfdsRows:
         if "train" not in splits:
             raise DataError(f"{name} has no split train. Received: a data set of {sorted(splits)}")
         validation = next((split for split in VALIDATION_NAMES if split in splits), None)
-        images = splits["train"].num_examples
-        held_out = 0 if validation else round(validation_share * images)
-        rest = images - held_out
+        count = splits["train"].num_examples
+        held_out = 0 if validation else round(validation_share * count)
+        rest = count - held_out
         end = held_out + min(max(round(train_share * rest), 1), rest)
         self.size = end - held_out
         self.validation_size = splits[validation].num_examples if validation else held_out
@@ -62,9 +61,10 @@ class TfdsRows:
         self._open_row = open_row
         self._shuffle_buffer = shuffle_buffer
         self._batch = batch
+        images = [name for name in wanted if isinstance(builder.info.features[name], tfds.features.Image)]
         self._read = functools.partial(
             builder.as_dataset,
-            decoders=tfds.decode.PartialDecoding(wanted, {feature: tfds.decode.SkipDecoding() for feature in encoded}),
+            decoders=tfds.decode.PartialDecoding(wanted, {image: tfds.decode.SkipDecoding() for image in images}),
             read_config=tfds.ReadConfig(try_autocache=False, add_tfds_id=True),
             shuffle_files=False,
         )

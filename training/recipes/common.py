@@ -131,6 +131,11 @@ class Training:
         source = keras_cnv2.sizes.get_size(self.model) if self.model else self
         return {"depths": source.depths, "dims": source.dims}
 
+    @property
+    def parts(self):
+        """The parts of the training in order: pairs of a recipe and the number of epochs done when the part ends."""
+        return [(self, self.epochs)]
+
     def steps_per_pass(self, images):
         """Returns the number of training steps in one pass over `images` images, without an incomplete last batch."""
         if images < self.batch_size:

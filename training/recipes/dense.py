@@ -75,11 +75,6 @@ class Dense(Training):
         """Height and width of the model's input, `None` where they may vary."""
         return None, None
 
-    @property
-    def parts(self):
-        """As in `training.recipes.fields.Recipe`: here a single part."""
-        return [(self, self.epochs)]
-
     def steps_per_epoch(self, images):
         """Returns the number of training steps in an epoch of the log, for any number of images."""
         return self.report_every * self.accumulation

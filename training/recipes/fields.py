@@ -97,11 +97,6 @@ class Recipe(Training):
         """Height and width of the model's input, `None` where they may vary."""
         return self.image_size, self.image_size
 
-    @property
-    def parts(self):
-        """The parts of the training in order: pairs of a recipe and the number of epochs done when the part ends."""
-        return [(self, self.epochs)]
-
     def steps_per_epoch(self, images):
         """Returns the number of training steps in an epoch, which is one pass over `images` images."""
         return self.steps_per_pass(images)

@@ -15,15 +15,18 @@ def _rows(names, columns, **common):
     return {names.format(row["model"]): Finetuning(**row, **common) for row in rows}
 
 
+# Of all pre-training, and of fine-tuning on small data sets.
+_PRETRAINING = {"weight_decay": 0.05, "betas": (0.9, 0.95)}
+_FEW_IMAGES = {"weight_decay": 0.05, "betas": (0.9, 0.999)}
+
 # The published weights were trained for 800 or 1600 epochs.
-_PRETRAINING = {
+_TABLE_8 = {
+    **_PRETRAINING,
     "data": "tfds:imagenet2012",
     "crop_area": (0.2, 1.0),
     "warmup_epochs": 40,
     "batch_size": 4096,
     "base_lr": 1.5e-4,
-    "weight_decay": 0.05,
-    "betas": (0.9, 0.95),
 }
 _FINETUNING = {"crop_area": (0.08, 1.0), "betas": (0.9, 0.999), "min_lr": 1e-6, "head_init": 0.001}
 _STRONG = {"rand_augment": 9.0, "rand_augment_std": 0.5, "erasing": 0.25}
@@ -42,7 +45,6 @@ _QUICKSTART = {
     "warmup_epochs": 2,
     "batch_size": 64,
     "base_lr": 6e-3,
-    "weight_decay": 0.05,
     "deterministic": True,
 }
 _CIFAR10 = {"data": "tfds:cifar10", "model": "atto", "stem_stride": 1, "image_size": 32, "resize": "squash"}
@@ -51,44 +53,41 @@ _CIFAR10_SHORT = _CIFAR10 | {"stem_stride": 2}
 
 PRETRAINING = {
     # Table 8.
-    "imagenet": Pretraining(model="atto", epochs=1600, **_PRETRAINING),
-    "imagenet_800": Pretraining(model="atto", epochs=800, **_PRETRAINING),
+    "imagenet": Pretraining(model="atto", epochs=1600, **_TABLE_8),
+    "imagenet_800": Pretraining(model="atto", epochs=800, **_TABLE_8),
     # A small data set needs more and larger optimizer steps than the paper's one per 4096 images.
     "cifar10": Pretraining(
         **_CIFAR10,
+        **_PRETRAINING,
         crop_area=(0.2, 1.0),
         epochs=200,
         warmup_epochs=10,
         batch_size=512,
         base_lr=5e-4,
-        weight_decay=0.05,
-        betas=(0.9, 0.95),
     ),
     # An image has 2 x 2 patches, of which two are masked.
     "cifar10_short": Pretraining(
         **_CIFAR10_SHORT,
+        **_PRETRAINING,
         crop_area=(0.35, 1.0),
         epochs=10,
         warmup_epochs=1,
         batch_size=256,
         base_lr=1.5e-3,
-        weight_decay=0.05,
-        betas=(0.9, 0.95),
         mask_ratio=0.5,
         decoder_dim=256,
         dtype="mixed_bfloat16",
     ),
     "images": Pretraining(
+        **_PRETRAINING,
         model="atto",
         crop_area=(0.2, 1.0),
         epochs=300,
         warmup_epochs=20,
         batch_size=64,
         base_lr=6e-4,
-        weight_decay=0.05,
-        betas=(0.9, 0.95),
     ),
-    "quickstart": Pretraining(**_QUICKSTART, betas=(0.9, 0.95), decoder_dim=64),
+    "quickstart": Pretraining(**_QUICKSTART, **_PRETRAINING, decoder_dim=64),
 }
 
 # Tables 9 to 11. The paper prints the base_lr 6.25e-3 for base and large, ten times that of the official command for
@@ -160,14 +159,13 @@ IMAGENET_AFTER_22K = _rows(
 SMALL = {
     "cifar10": Finetuning(
         **_CIFAR10,
+        **_FEW_IMAGES,
         crop_area=(0.5, 1.0),
         epochs=100,
         warmup_epochs=5,
         batch_size=512,
         base_lr=1e-3,
         min_lr=1e-6,
-        weight_decay=0.05,
-        betas=(0.9, 0.999),
         layer_decay=0.9,
         rand_augment=5.0,
         label_smoothing=0.1,
@@ -178,16 +176,16 @@ SMALL = {
     ),
     "cifar10_short": Finetuning(
         **_CIFAR10_SHORT,
+        **_FEW_IMAGES,
         crop_area=(0.6, 1.0),
         epochs=3,
         warmup_epochs=1,
         batch_size=128,
         base_lr=4e-3,
-        weight_decay=0.05,
-        betas=(0.9, 0.999),
         label_smoothing=0.1,
     ),
     "images": Finetuning(
+        **_FEW_IMAGES,
         model="atto",
         weights="fcmae_ft_in1k",
         crop_area=(0.3, 1.0),
@@ -196,15 +194,13 @@ SMALL = {
         batch_size=64,
         base_lr=1e-3,
         min_lr=1e-6,
-        weight_decay=0.05,
-        betas=(0.9, 0.999),
         layer_decay=0.8,
         rand_augment=9.0,
         label_smoothing=0.1,
         drop_path=0.1,
         head_init=0.001,
     ),
-    "quickstart": Finetuning(**_QUICKSTART, betas=(0.9, 0.999)),
+    "quickstart": Finetuning(**_QUICKSTART, **_FEW_IMAGES),
 }
 
 FINETUNING = IMAGENET | IMAGENET_22K | IMAGENET_AFTER_22K | SMALL

@@ -108,19 +108,7 @@ class Boxes(PictureSource):
         return rows[:, :4], rows[:, 4].astype(int), rows[:, 5] > 0, rows[:, 6]
 
     def examples(self, recipe, count):
-        """Returns a fixed selection of pictures, from validation if there is any.
-
-        Args:
-            recipe: As in `training`.
-            count: Int, the maximum number of pictures.
-
-        Returns:
-            A float32 array `(count, image_size, image_size, 3)` in 0..255, and a dict of boxes and classes as in
-            `training`.
-
-        Raises:
-            DataError: If there is no readable picture.
-        """
+        """Returns images and boxes as in `validation`, arrays, selected by `training.data.loader.Loader.examples`."""
         self._check_counts(recipe)
         images, boxes, classes = self.loader.examples(count, self._whole(recipe))
         return images, {"boxes": boxes, "classes": classes}

@@ -211,13 +211,7 @@ class Augmentation(Augmented):
 
     @classmethod
     def of(cls, recipe, classes, **changes):
-        """Returns the augmentation of a recipe.
-
-        Args:
-            recipe: The `training.recipes.fields.Finetuning`.
-            classes: Number of classes.
-            **changes: Settings that replace those of the recipe.
-        """
+        """Returns the augmentation of a `training.recipes.fields.Finetuning`; `changes` replace its settings."""
         settings = {field.name: getattr(recipe, field.name) for field in fields(Augmented)}
         return cls(classes, **settings | changes)
 

@@ -74,18 +74,9 @@ class Pictures(PictureSource):
         return self.loader.validation(batch_size, share, self._as_in_evaluation(recipe), finish, mixed)
 
     def examples(self, recipe, count, labelled=False):
-        """Returns a fixed selection of images, from validation if there is any.
+        """Returns images as in `validation`, an array, selected by `training.data.loader.Loader.examples`.
 
-        Args:
-            recipe: The `training.recipes.fields.Recipe`.
-            count: Int, the maximum number of images.
-            labelled: Bool, whether to return labels as well.
-
-        Returns:
-            A float32 array `(count, image_size, image_size, 3)` in 0..255; if `labelled`, also int32 labels `(count,)`.
-
-        Raises:
-            DataError: If there is no readable picture.
+        If `labelled`, also returns int32 labels `(count,)`.
         """
         images, labels = self.loader.examples(count, self._as_in_evaluation(recipe))
         return (images, labels) if labelled else images

@@ -40,9 +40,9 @@ class Tfds(Pictures):
         if labelled and not isinstance(known.get("label"), tfds.features.ClassLabel):
             raise DataError(f"{name} has no feature label with classes. Received: a data set of {known}")
         wanted = {"image", "label"} if labelled else {"image"}
-        rows = TfdsRows(builder, name, wanted, _opened, validation_share, shuffle_buffer, train_share)
+
+        def open_row(row):
+            return row["image"], tf.cast(row.get("label", -1), tf.int32)
+
+        rows = TfdsRows(builder, name, wanted, open_row, validation_share, shuffle_buffer, train_share)
         super().__init__(rows, tuple(known["label"].names) if labelled else None, **options)
-
-
-def _opened(row):
-    return row["image"], tf.cast(row.get("label", -1), tf.int32)

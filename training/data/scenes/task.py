@@ -92,19 +92,7 @@ class Scenes(PictureSource):
         return self.loader.validation(batch_size, share, self._fitted(recipe)).map(without_empty)
 
     def examples(self, recipe, count):
-        """Returns a fixed selection of pictures, from validation if there is any, fitted into squares.
-
-        Args:
-            recipe: The recipe, of which only `image_size` is used.
-            count: Int, the maximum number of pictures.
-
-        Returns:
-            Float32 images `(count, image_size, image_size, 3)` in 0..255 and int32 labels `(count, image_size,
-            image_size)`.
-
-        Raises:
-            DataError: If there is no readable picture.
-        """
+        """Returns images and labels as in `validation`, arrays, selected by `training.data.loader.Loader.examples`."""
         return self.loader.examples(count, self._fitted(recipe))
 
     def whole(self, share=WHOLE, mixed=False):

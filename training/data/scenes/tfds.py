@@ -49,12 +49,11 @@ class TfdsScenes(Scenes):
         kept = next((key for key in LABEL_FEATURES if isinstance(known.get(key), tfds.features.Image)), None)
         if kept is None:
             raise DataError(f"{name} has no class maps ({', '.join(LABEL_FEATURES)}). Received: a data set of {known}")
-        encoded = {"image", kept}
 
         def open_row(row):
             return row["image"], row[kept], row["tfds_id"]
 
-        rows = TfdsRows(builder, name, encoded, open_row, validation_share, shuffle_buffer, encoded=encoded)
+        rows = TfdsRows(builder, name, {"image", kept}, open_row, validation_share, shuffle_buffer)
         names = given_names(classes) or given_names(getattr(known[kept], "names", None))
         if names is None:
             labels = rows.everything().map(lambda row: row[kept])
