@@ -53,7 +53,7 @@ class Worker:
     """
 
     def __init__(self, contestant, task, calls=1):
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.workers"],
             cwd=ROOT,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **contestant.environment},
@@ -71,12 +71,12 @@ class Worker:
         return self._ask(seconds)
 
     def _ask(self, *message):
-        pickle.dump(message, self._process.stdin)
-        self._process.stdin.flush()
+        pickle.dump(message, self.process.stdin)
+        self.process.stdin.flush()
         try:
-            kind, answer = pickle.load(self._process.stdout)
+            kind, answer = pickle.load(self.process.stdout)
         except EOFError:
-            raise RuntimeError(f"The contestant's process died: exit code {self._process.wait()}") from None
+            raise RuntimeError(f"The contestant's process died: exit code {self.process.wait()}") from None
         if kind == "missing":
             raise Missing(answer)
         if kind == "error":
@@ -84,13 +84,13 @@ class Worker:
         return answer
 
     def close(self):
-        self._process.stdin.close()
+        self.process.stdin.close()
         try:
-            self._process.wait(10)
+            self.process.wait(10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
 
     def __enter__(self):
         return self

@@ -111,7 +111,7 @@ def test_usage_names_the_command(capsys):
     with pytest.raises(SystemExit):
         training.__main__.main(["finetune", "--help"], "keras-cnv2")
     assert "usage: keras-cnv2 finetune" in capsys.readouterr().out
-    assert isinstance(library._parser(), argparse.ArgumentParser)
+    assert isinstance(library.new_parser(), argparse.ArgumentParser)
 
 
 def process(program, stdout):
@@ -154,7 +154,7 @@ def no_reader(*_):
 def test_interrupted_while_packages_are_imported(monkeypatch, capsys):
     monkeypatch.setattr(command, "run", interrupt)
     assert command.main() == 130
-    monkeypatch.setattr("training.__main__._main", interrupt)
+    monkeypatch.setattr("training.__main__.packages", interrupt)
     with pytest.raises(SystemExit) as end:
         training.__main__.main(["recipes"])
     assert end.value.code == 130

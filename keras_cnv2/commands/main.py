@@ -53,7 +53,7 @@ def main(argv=None):
     """
     # Standard output is for results only. Log lines go to standard error through the handler of last resort, which is
     # used because no logging is configured.
-    args = _parser().parse_args(argv)
+    args = new_parser().parse_args(argv)
     logging.lastResort.setFormatter(PrintableFormatter("%(message)s"))
     try:
         return args.run(args)
@@ -67,7 +67,8 @@ def main(argv=None):
         return 130
 
 
-def _parser():
+def new_parser():
+    """Returns the parser of the command line. Its result has the function `run` of the command."""
     parser = PrintableParser(prog="keras-cnv2", description="ConvNeXt V2: weights, predictions, exports.")
     parser.add_argument("--version", action="version", version=f"keras_cnv2 {keras_cnv2.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

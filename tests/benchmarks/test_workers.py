@@ -41,7 +41,7 @@ def test_worker():
         assert 0.01 <= seconds < 1
         assert peak is None or peak > 15e6
         assert others is None or 0 <= others <= 1.1  # clocks tick in hundredths
-    assert worker._process.returncode == 0
+    assert worker.process.returncode == 0
 
 
 def test_others_share(monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_cnv2.commands.main import _parser
+from keras_cnv2.commands.main import new_parser
 from keras_cnv2_command import TRAINING
 from training.__main__ import main
 
@@ -40,7 +40,7 @@ def parsed(monkeypatch):
 def test_parses(page, start, words, parsed):
     arguments = words[len(start.split()) :]
     if arguments[0] not in TRAINING:
-        _parser().parse_args(arguments)
+        new_parser().parse_args(arguments)
     else:
         main(arguments)
         (args,) = parsed

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import importlib
 import inspect
 import io
@@ -17,7 +18,6 @@ from keras.src.backend.tensorflow import trainer
 
 import keras_cnv2
 from keras_cnv2.checkpoints.hub import Download
-from keras_cnv2.models import classifier
 from keras_cnv2.sizes import SIZES
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +110,8 @@ def small_sizes(monkeypatch):
         if name != "atto":
             small = dataclasses.replace(SIZES[name], depths=(1, 1, 1, 1), dims=tuple(dim + 2 * number for dim in DIMS))
             monkeypatch.setitem(SIZES, name, small)
-            monkeypatch.setattr(keras_cnv2, f"ConvNeXtV2{name.title()}", classifier._of_size(name))
+            model = functools.partial(keras_cnv2.ConvNeXtV2, small.depths, small.dims, name=f"convnextv2_{name}")
+            monkeypatch.setattr(keras_cnv2, f"ConvNeXtV2{name.title()}", model)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """docs/first_look.ipynb runs from beginning to end, and learns."""
 
 import json
+import pydoc
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,8 @@ from sklearn import datasets
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "first_look.ipynb"
+CELLS = json.loads(NOTEBOOK.read_text())["cells"]
+TEXT = "\n".join("".join(cell["source"]) for cell in CELLS)
 
 # Seen: 97.5 twice, 97.8 with another seed.
 ACCURACY = 94.0
@@ -21,6 +24,19 @@ def texts(notebook):
     return "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
 
 
+def test_links_and_names():
+    for link in re.findall(r"\]\(([^)]+)\)", TEXT):
+        assert (NOTEBOOK.parent / link).is_file(), link
+    for name in re.findall(r"keras_cnv2(?:\.\w+)+", TEXT):
+        assert pydoc.locate(name) is not None, name
+
+
+def test_no_outputs_are_kept():
+    code = [cell for cell in CELLS if cell["cell_type"] == "code"]
+    assert code
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+
+
 @pytest.mark.slow
 def test_cells(eagerly, monkeypatch):
     """One after the other in this process, on some of the digits, with an epoch each. It is too short to learn."""
@@ -28,7 +44,7 @@ def test_cells(eagerly, monkeypatch):
     digits = datasets.load_digits()
     few = {"images": digits.images[:400], "target": digits.target[:400]}
     monkeypatch.setattr(datasets, "load_digits", lambda: SimpleNamespace(**few))
-    cells = ["".join(c["source"]) for c in json.loads(NOTEBOOK.read_text())["cells"] if c["cell_type"] == "code"]
+    cells = ["".join(c["source"]) for c in CELLS if c["cell_type"] == "code"]
     quick = re.sub(r"^epochs(.*) = \d", r"epochs\1 = 1", "\n".join(cells), flags=re.MULTILINE)
     assert quick.count("= 1, 64") == quick.count("epochs = 1\n") == 1
     names = {}

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import keras_cnv2
 from keras_cnv2.checkpoints.hub import Download
-from keras_cnv2.commands.main import _parser
+from keras_cnv2.commands.main import new_parser
 from keras_cnv2.sizes import SIZES
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -104,5 +104,5 @@ def test_exports():
     assert calls
     commands = re.findall(r"^keras-cnv2 (export .*)$", README, re.MULTILINE)
     for command in commands:
-        _parser().parse_args(shlex.split(command, comments=True))
+        new_parser().parse_args(shlex.split(command, comments=True))
     assert commands

@@ -4,6 +4,7 @@ import pytest
 
 import keras_cnv2
 from keras_cnv2.folding.block import FoldedBlock
+from keras_cnv2.keras_internals import all_layers
 from keras_cnv2.layers import ConvNeXtV2Block
 from tests import golden
 from tests.golden import rule
@@ -269,7 +270,7 @@ class TestModel:
         """It becomes part of the kernels."""
         model = classifier(input_shape=(64, 64, 3))
         rng = np.random.default_rng(3)
-        for layer in model._flatten_layers():
+        for layer in all_layers(model):
             if type(layer) in (keras.layers.Dense, keras.layers.Conv2D):
                 layer.enable_lora(2, lora_alpha=6)
                 layer.lora_kernel_b.assign(rng.normal(0, 0.2, layer.lora_kernel_b.shape))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_cnv2
+from keras_cnv2.keras_internals import all_layers, direct_layers
 
 SMALL = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}
 
@@ -121,9 +122,7 @@ class TestSingleLayers:
             again = pickle.loads(pickle.dumps(model)) if restore == "pickle" else copy.deepcopy(model)
         paths = [[v.path.split("/", 1)[-1] for v in each.trainable_variables] for each in (model, again)]
         assert paths[0] == paths[1]
-        assert [part.trainable for part in again._flatten_layers()] == [
-            part.trainable for part in model._flatten_layers()
-        ]
+        assert [part.trainable for part in all_layers(again)] == [part.trainable for part in all_layers(model)]
         lora = again.get_layer("stages_2_1").pwconv2
         assert (lora.lora_enabled, lora.lora_rank, lora.lora_alpha) == (True, 2, 6)
         assert [layer.name for layer in again.layers if getattr(layer, "remat", False)] == ["stages_2_1"]
@@ -220,7 +219,7 @@ def outputs(model):
 
 def quantized(model):
     """The names of the layers and of those that they are in."""
-    parts = [part for layer in model._flatten_layers() for part in ((layer.name, inner) for inner in layer._layers)]
+    parts = [part for layer in all_layers(model) for part in ((layer.name, inner) for inner in direct_layers(layer))]
     return [(name, part.name) for name, part in parts if part.quantization_mode]
 
 

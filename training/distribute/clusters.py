@@ -46,7 +46,7 @@ def resolve(cluster=None, task=None):
     if kind == "slurm":
         return _slurm(_number("The port of slurm:PORT", rest) if colon else 8888)
     if job := re.fullmatch(r"kubernetes:job-name=([^,=]+),workers=([^,]*)(?:,port=([^,]*))?", cluster):
-        return _kubernetes(job[1], _number("workers", job[2]), _number("port", "2222" if job[3] is None else job[3]))
+        return kubernetes_job(job[1], _number("workers", job[2]), _number("port", "2222" if job[3] is None else job[3]))
     raise ClusterError(f"cluster must be {FORMS}. Received: {cluster!r}")
 
 
@@ -164,8 +164,23 @@ def _slurm(port):
     return _resolver({"worker": workers}, "worker", rank)
 
 
-def _kubernetes(name, workers, port, client=None, limit=3600, pause=5):
-    """Returns a resolver for the pods of a job, one pod per node. Waits up to `limit` seconds until all are running."""
+def kubernetes_job(name, workers, port, client=None, limit=3600, pause=5):
+    """Finds the pods of a job, one pod per node. Waits until all are running.
+
+    Args:
+        name: The job's name.
+        workers: Int, the number of pods.
+        port: Int, the port of all workers.
+        client: The client of the cluster, by default that of the package kubernetes in a pod.
+        limit: Maximum time to wait, in seconds.
+        pause: Seconds between two looks.
+
+    Returns:
+        A `SimpleClusterResolver`.
+
+    Raises:
+        ClusterError: If not all pods run in time, or this process is in none of them.
+    """
     import tensorflow as tf
 
     if not (own := os.environ.get("HOST_IP")):

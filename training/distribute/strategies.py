@@ -87,11 +87,11 @@ def _multiworker(cluster, task):
     except (RuntimeError, tf.errors.OpError) as error:
         raise TrainingError(f"The workers did not come together: {error}") from error
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # TensorFlow has installed its own handler
-    _check_gpus([device.name for device in tf.config.list_logical_devices("GPU")], len(addresses))
+    check_gpus([device.name for device in tf.config.list_logical_devices("GPU")], len(addresses))
     return Devices(strategy, worker, addresses, chiefs)
 
 
-def _check_gpus(names, workers):
+def check_gpus(names, workers):
     """Raises a `ClusterError` if workers have different numbers of GPUs: they would wait for each other forever."""
     tasks = [name.partition("/device")[0] for name in names]
     counts = [tasks.count(task) for task in sorted({*tasks})]

@@ -1,7 +1,6 @@
 """Scores of a classifier on labelled images. Imports no TensorFlow."""
 
 import logging
-import time
 
 import keras
 import numpy as np
@@ -14,8 +13,8 @@ from keras_cnv2.models.heads import channels_of, classes_of, takes_pixels
 from keras_cnv2.models.pictures import PICTURE_CHANNELS
 
 from ..distribute.devices import ONE_DEVICE
-from ..drawing.progress import progress_bar
 from ..errors import RecipeError
+from .speed import Speed
 
 logger = logging.getLogger(__name__)
 
@@ -71,37 +70,6 @@ class Scores(keras.metrics.Metric):
             variable.assign(ops.zeros(variable.shape))
 
 
-class Clock(keras.callbacks.Callback):
-    """Shows a progress bar and measures images per second, starting after the first batch, which includes compilation.
-
-    Args:
-        images: Int, the number of all images.
-        batch_size: Int.
-        visible: Bool, whether to show the bar.
-    """
-
-    def __init__(self, images, batch_size, visible=True):
-        super().__init__()
-        self.images = images
-        self.batch_size = batch_size
-        self.visible = visible
-        self.images_per_second = None
-
-    def on_test_begin(self, logs=None):
-        self._bar = progress_bar(desc="evaluating", total=self.images, leave=False, disable=not self.visible)
-        self._start = None
-
-    def on_test_batch_end(self, batch, logs=None):
-        self._bar.update(min((batch + 1) * self.batch_size, self.images) - self._bar.n)
-        self._start = self._start or time.perf_counter()
-
-    def on_test_end(self, logs=None):
-        # All batches are computed by now, because `logs` hold numbers.
-        if (rest := self.images - self.batch_size) > 0:
-            self.images_per_second = rest / (time.perf_counter() - self._start)
-        self._bar.close()
-
-
 def check_channels(model, source, data):
     """Raises a `RecipeError` if the images of a source do not have the channels of a classifier, backbone or FCMAE."""
     if (channels := channels_of(model)) != source.channels:
@@ -144,13 +112,13 @@ def evaluate(classifier, source, recipe, batch_size, devices=ONE_DEVICE, mirrore
         with devices.scope():
             scores = Scores(columns, classes)
             model.compile(loss=_no_loss, weighted_metrics=[scores])
-        clock = Clock(source.validation_size, batch_size, visible=devices.is_chief)
         validation = devices.batches(lambda share: source.validation(recipe, batch_size, share))
-        with source.clear_errors():
-            model.evaluate(validation, steps=-(-source.validation_size // batch_size), callbacks=[clock], verbose=0)
-        return scores, clock
+        with source.clear_errors(), Speed(source.validation_size, devices.is_chief) as speed:
+            count = keras.callbacks.LambdaCallback(on_test_batch_end=lambda batch, logs: speed.step(batch_size))
+            model.evaluate(validation, steps=-(-source.validation_size // batch_size), callbacks=[count], verbose=0)
+        return scores, speed
 
-    scores, clock = scored(classifier)
+    scores, speed = scored(classifier)
     images, correct = (ops.convert_to_numpy(v).astype(int) for v in (scores.images, scores.correct))
     total = int(images.sum())
     if not total:
@@ -162,7 +130,7 @@ def evaluate(classifier, source, recipe, batch_size, devices=ONE_DEVICE, mirrore
         figures["mirrored"] = _top(scored(both)[0], total)
     figures |= {
         "images": total,
-        "images_per_second": clock.images_per_second and round(clock.images_per_second, 1),
+        "images_per_second": speed.rate(total, batch_size),
         # A class without pictures has no accuracy.
         "classes": {n: (float(c / i) if i else None) for n, c, i in zip(names, correct, images)},
     }

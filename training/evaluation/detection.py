@@ -3,7 +3,6 @@
 import contextlib
 import io
 import itertools
-import time
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +11,8 @@ from keras import ops
 from ..data.boxes.annotations import areas_of
 from ..data.shares import Share
 from ..distribute.devices import ONE_DEVICE
-from ..drawing.progress import progress_bar
 from ..errors import DataError
+from .speed import Speed
 
 # Indices of metrics in pycocotools' `COCOeval.stats`.
 FIGURES = {"AP": 0, "AP50": 1, "AP75": 2, "APS": 3, "APM": 4, "APL": 5, "AR100": 8}
@@ -73,42 +72,37 @@ def evaluate(detector, source, recipe, batch_size, devices=ONE_DEVICE, visible=T
     """
     if not source.validation_size:
         raise DataError("data must have pictures to evaluate on. Received: a source without validation pictures")
-    batches, seconds = _predicted(detector, source, recipe, batch_size, devices, visible and devices.is_chief)
+    speed = Speed(source.validation_size, visible and devices.is_chief)
+    with source.clear_errors(), speed:
+        batches = _predicted(detector, source, recipe, batch_size, devices, speed)
     parts = devices.gather(batches)
     # The same order as with one worker: batch by batch, and within a batch worker by worker.
     rows = [row for batch in itertools.zip_longest(*parts, fillvalue=()) for part in batch for row in part]
     if not rows:
         raise DataError("data must have pictures to evaluate on. Received: none that can be read")
     truths, found = zip(*((_truth(*truth), _found(*detections)) for truth, detections in rows))
-    rate = round((len(rows) - batch_size) / seconds, 1) if len(rows) > batch_size else None
-    return coco_scores(truths, found, source.class_names) | {"images": len(rows), "images_per_second": rate}
+    counts = {"images": len(rows), "images_per_second": speed.rate(len(rows), batch_size)}
+    return coco_scores(truths, found, source.class_names) | counts
 
 
-def _predicted(detector, source, recipe, batch_size, devices, visible):
+def _predicted(detector, source, recipe, batch_size, devices, speed):
     """Predicts a worker's part of the images.
 
-    Returns a list of (truth, detections) pairs for each of its batches, and the seconds since the first batch. Truth
-    and detections are lists of numbers, which workers can send each other.
+    Returns a list of (truth, detections) pairs for each of its batches. Truth and detections are lists of numbers,
+    which workers can send each other.
     """
     predict = getattr(detector, "predict_on_batch", detector)
     share = Share(devices.worker, devices.workers)
-    batches, start = [], None
-    with (
-        source.clear_errors(),
-        progress_bar(desc="evaluating", total=source.validation_size, leave=False, disable=not visible) as bar,
-    ):
-        for images, scales, sides, objects, weights in source.evaluation(recipe, batch_size, share):
-            detections = {name: ops.convert_to_numpy(value) for name, value in predict(images).items()}
-            start = start or time.perf_counter()  # excludes the first batch, which includes compilation
-            here = np.flatnonzero(ops.convert_to_numpy(weights))
-            batches.append(
-                [
-                    (_numbers(source.truth(objects[n])), _numbers(_of_image(detections, n, scales[n], sides[n])))
-                    for n in here
-                ]
-            )
-            bar.update(len(here) * devices.workers)
-    return batches, time.perf_counter() - start if start else 0.0
+    batches = []
+    for images, scales, sides, objects, weights in source.evaluation(recipe, batch_size, share):
+        detections = {name: ops.convert_to_numpy(value) for name, value in predict(images).items()}
+        batch = []
+        for n in np.flatnonzero(ops.convert_to_numpy(weights)):
+            found = _of_image(detections, n, scales[n], sides[n])
+            batch.append((_numbers(source.truth(objects[n])), _numbers(found)))
+        batches.append(batch)
+        speed.step(batch_size)
+    return batches
 
 
 def _numbers(columns):

@@ -5,7 +5,6 @@ means of scores of single pictures.
 """
 
 import itertools
-import time
 
 import numpy as np
 from keras import ops
@@ -15,8 +14,8 @@ from keras_cnv2.segmentation import ConfusionMatrix, Segmenter
 from ..data.scenes.augment import resize_image, scaled_size
 from ..data.shares import Share
 from ..distribute.devices import ONE_DEVICE
-from ..drawing.progress import progress_bar
 from ..errors import RecipeError
+from .speed import Speed
 
 # Scales of the multi-scale evaluation, which also mirrors pictures (mmsegmentation).
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -40,13 +39,13 @@ def evaluate(model, source, recipe, devices=ONE_DEVICE):
         RecipeError: If there are no pictures to evaluate on.
         DataError: If labels are invalid, or too many pictures cannot be read.
     """
-    counts, images, seconds = _counted(predictor(model, recipe), source, devices)
+    counts, images, rate = _counted(predictor(model, recipe), source, devices)
     scores = counts.scores()
     figures = {
         **scores,
         "iou": dict(zip(source.class_names, scores["iou"])),
         "images": images,
-        "images_per_second": round((images - devices.workers) / seconds, 1) if seconds else None,
+        "images_per_second": rate,
     }
     if recipe.multi_scale:
         counts, *_ = _counted(predictor(model, recipe, SCALES), source, devices)
@@ -55,25 +54,21 @@ def evaluate(model, source, recipe, devices=ONE_DEVICE):
 
 
 def _counted(predict, source, devices):
-    """Returns the `ConfusionMatrix` of all workers, the number of pictures, and the seconds without the first one."""
+    """Returns the `ConfusionMatrix` of all workers, the number of pictures, and the number per second."""
     counts = ConfusionMatrix(len(source.class_names), source.ignore_label)
-    share = Share(devices.worker, devices.workers)
-    total = len(range(share.worker, source.validation_size, share.workers))
-    images, start = 0, None
-    with progress_bar(desc="evaluating", total=total, leave=False, disable=not devices.is_chief) as bar:
-        for pixels, labels, _ in source.whole(share):
+    images = 0
+    with Speed(source.validation_size, devices.is_chief) as speed:
+        for pixels, labels, _ in source.whole(Share(devices.worker, devices.workers)):
             counts.update_state(labels[None], predict(pixels, labels.shape)[None])
             images += 1
-            start = start or time.perf_counter()  # excludes the first picture, which includes compilation
-            bar.update()
-    seconds = time.perf_counter() - start if images > 1 else None
+            speed.step(devices.workers)
     parts = devices.gather({"images": images, "counts": [ops.convert_to_numpy(v).tolist() for v in counts.variables]})
     images = sum(part["images"] for part in parts)
     if not images:
         raise RecipeError("data must have pictures to evaluate on. Received: none that can be read")
     for variable, *values in zip(counts.variables, *(part["counts"] for part in parts)):
         variable.assign(np.sum(values, axis=0, dtype="int32"))
-    return counts, images, seconds
+    return counts, images, speed.rate(images, devices.workers)
 
 
 def predictor(model, recipe, scales=(1.0,)):

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from training.distribute import clusters
-from training.distribute.clusters import ClusterError, addresses, resolve, tpu
+from training.distribute.clusters import ClusterError, addresses, kubernetes_job, resolve, tpu
 
 ROOT = Path(__file__).parents[3]
 TWO = "a:1000,b:2000"
@@ -266,14 +266,14 @@ A, B = pod("train-a", "10.0.0.9"), pod("train-b", "10.0.0.2")
 def test_kubernetes(monkeypatch, caplog, ip, task):
     monkeypatch.setenv("HOST_IP", ip)
     client = Client([B, A])
-    found = seen(clusters._kubernetes("train", 2, 2222, client))
+    found = seen(kubernetes_job("train", 2, 2222, client))
     assert found == ({"worker": ["10.0.0.9:2222", "10.0.0.2:2222"]}, "worker", task)
     assert (client.asked, caplog.records) == (["job-name=train"], [])
 
 
 def test_kubernetes_with_ipv6(monkeypatch):
     monkeypatch.setenv("HOST_IP", "fd00::2")
-    found = seen(clusters._kubernetes("train", 2, 2222, Client([pod("train-0", "fd00::1"), pod("train-1", "fd00::2")])))
+    found = seen(kubernetes_job("train", 2, 2222, Client([pod("train-0", "fd00::1"), pod("train-1", "fd00::2")])))
     assert found == ({"worker": ["[fd00::1]:2222", "[fd00::2]:2222"]}, "worker", 1)
 
 
@@ -283,7 +283,7 @@ def test_kubernetes_waits_for_late_pods(monkeypatch, caplog):
     monkeypatch.setattr(clusters.time, "sleep", pauses.append)
     client = Client([A], [A, pod("train-b", None, "Pending")], [A, B])
     with caplog.at_level(logging.WARNING):
-        assert clusters._kubernetes("train", 2, 4000, client).task_id == 1
+        assert kubernetes_job("train", 2, 4000, client).task_id == 1
     assert [record.getMessage() for record in caplog.records if record.name == "training.distribute.clusters"] == [
         "Waiting for the workers of train: 1 of 2 running, 1 pods in all"
     ]
@@ -300,7 +300,7 @@ def test_kubernetes_waits_for_late_pods(monkeypatch, caplog):
 )
 def test_kubernetes_takes_no_pods_of_earlier_attempts(monkeypatch, old):
     monkeypatch.setenv("HOST_IP", "10.0.0.2")
-    found = seen(clusters._kubernetes("train", 2, 1, Client([old, A, B]), limit=0))
+    found = seen(kubernetes_job("train", 2, 1, Client([old, A, B]), limit=0))
     assert found == ({"worker": ["10.0.0.9:1", "10.0.0.2:1"]}, "worker", 1)
 
 
@@ -316,23 +316,23 @@ def test_kubernetes_takes_no_pods_of_earlier_attempts(monkeypatch, old):
 def test_kubernetes_waits_no_longer_than_its_limit(monkeypatch, pods, message):
     monkeypatch.setenv("HOST_IP", "10.0.0.9")
     with pytest.raises(ClusterError, match=f"workers of train must run within 0.05 s. Received: {message}$"):
-        clusters._kubernetes("train", 2, 2222, Client(pods), limit=0.05, pause=0.01)
+        kubernetes_job("train", 2, 2222, Client(pods), limit=0.05, pause=0.01)
 
 
 def test_kubernetes_does_not_know_this_node(monkeypatch):
     client = Client([A, B])
     with pytest.raises(ClusterError, match="HOST_IP must be set in the manifest, from status.hostIP"):
-        clusters._kubernetes("train", 2, 2222, client)
+        kubernetes_job("train", 2, 2222, client)
     assert client.asked == []
     monkeypatch.setenv("HOST_IP", "10.0.0.1")
     with pytest.raises(ClusterError, match="Received: 10.0.0.1, workers 10.0.0.9:2222, 10.0.0.2:2222"):
-        clusters._kubernetes("train", 2, 2222, client)
+        kubernetes_job("train", 2, 2222, client)
 
 
 def test_kubernetes_pods_share_a_node(monkeypatch):
     monkeypatch.setenv("HOST_IP", "10.0.0.9")
     with pytest.raises(ClusterError, match="its own address. Received: 10.0.0.9:2222, 10.0.0.9:2222"):
-        clusters._kubernetes("train", 2, 2222, Client([A, pod("train-b", "10.0.0.9")]))
+        kubernetes_job("train", 2, 2222, Client([A, pod("train-b", "10.0.0.9")]))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from training.commands.pretrain import Pretrain
 from training.distribute.clusters import ClusterError
 from training.distribute.devices import ONE_DEVICE, Devices
 from training.distribute.preemption import EXIT_CODE
-from training.distribute.strategies import _check_gpus, open_devices
+from training.distribute.strategies import check_gpus, open_devices
 from training.errors import RecipeError, TrainingError
 from training.loop import state
 
@@ -352,11 +352,11 @@ class TestReplicasOfWorkers:
 
 def test_workers_with_other_numbers_of_gpus():
     names = [f"/job:worker/replica:0/task:{task}/device:GPU:{gpu}" for task, gpu in [(0, 0), (0, 1), (1, 0), (1, 1)]]
-    _check_gpus([], 2)
-    _check_gpus(names, 2)
+    check_gpus([], 2)
+    check_gpus(names, 2)
     for chosen, workers, counts in [(names[:3], 2, r"\[1, 2\]"), (names, 3, r"\[0, 2, 2\]")]:
         with pytest.raises(ClusterError, match=f"same number of GPUs. Received: {counts}"):
-            _check_gpus(chosen, workers)
+            check_gpus(chosen, workers)
 
 
 class TestDevices:

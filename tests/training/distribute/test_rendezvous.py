@@ -93,8 +93,8 @@ def test_two_chiefs(monkeypatch):
     chief = Worker(addresses, 0)
     time.sleep(0.3)
     with monkeypatch.context() as patch:
-        elsewhere = rendezvous._server(free_addresses(1)[0])
-        patch.setattr(rendezvous, "_server", lambda address: elsewhere)
+        elsewhere = socket.create_server(("", 0))
+        patch.setattr(socket, "create_server", lambda *args, **kwargs: elsewhere)
         second = Worker(addresses, 0)
         assert "Another process is worker 0 already" in results(second)[0]
     assert chief.result is None
@@ -105,9 +105,17 @@ def test_two_chiefs(monkeypatch):
 
 def test_a_chief_that_cannot_call_itself(monkeypatch):
     """As behind some routers."""
-    addresses = free_addresses(2)
-    monkeypatch.setattr(rendezvous, "_call_own_address", lambda *args: None)
-    assert results(*(Worker(addresses, number) for number in (0, 1))) == ["met"] * 2
+    addresses, refused = free_addresses(2), threading.Event()
+
+    def refuse(*_, **__):
+        refused.set()
+        raise ConnectionRefusedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "create_connection", refuse)
+        chief = Worker(addresses, 0)
+        assert refused.wait(10)
+    assert results(chief, Worker(addresses, 1)) == ["met"] * 2
 
 
 def test_a_worker_that_came_and_died_is_waited_for():
