@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from training.loop import state, train
+from training.runs.folder import open_run
 
 
 class StopAt(keras.callbacks.Callback):
@@ -28,6 +29,14 @@ def interrupt(monkeypatch, step, run):
         patch.setattr(train, "tensorboard", lambda folder: [StopAt(step)])  # among the last callbacks
         with pytest.raises(KeyboardInterrupt):
             run()
+
+
+def interrupted(folder, recipe, found=None):
+    """Begins a run that looks as if it was interrupted after its first checkpoint. Returns its folder."""
+    open_run(folder, recipe, found)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "step-0000000001.safetensors").touch()
+    return folder
 
 
 def assert_same_state(one, two):
