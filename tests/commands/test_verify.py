@@ -8,7 +8,7 @@ import pytest
 
 from keras_cnv2 import CheckpointError
 from keras_cnv2.commands.main import main
-from keras_cnv2.commands.verify import verify
+from keras_cnv2.commands.verify import Comparison, verify
 from keras_cnv2.restore import restore_model
 from tests import golden
 from tests.checkpoints.samples import FILES
@@ -30,6 +30,13 @@ def test_says_which_resizing_matches(picture, resize):
     assert [(c.image_size, c.resize) for c in comparisons] == [(224, "crop"), (224, "squash")]
     assert [c.resize for c in comparisons if c.matches] == [resize]
     assert min(c.difference for c in comparisons) < 2e-4
+
+
+@pytest.mark.parametrize("off", [0.002, -0.002])
+def test_logits_differ_in_either_direction(off):
+    comparison = Comparison("a", 224, "crop", (1.0, 2.0), (1.0, 2.0 + off), {})
+    assert comparison.difference == pytest.approx(0.002)
+    assert not comparison.matches
 
 
 def test_says_which_published_file_it_was(picture, monkeypatch):

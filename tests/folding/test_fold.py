@@ -4,6 +4,7 @@ import pytest
 
 import keras_cnv2
 from keras_cnv2.folding.block import FoldedBlock
+from keras_cnv2.images.normalization import Preprocessing
 from keras_cnv2.keras_internals import all_layers
 from keras_cnv2.layers import ConvNeXtV2Block
 from tests import golden
@@ -114,6 +115,7 @@ class TestSameOutputs:
         model = classifier(input_shape=(64, 64, 3), dtype="mixed_bfloat16")
         folded = keras_cnv2.fold(model)
         assert folded.get_layer("stages_0_0").compute_dtype == "bfloat16"
+        assert isinstance(folded.get_layer("preprocessing"), Preprocessing)  # bfloat16 has 8 bits for values up to 255
         expected = outputs(reference, images())[0]
         error, allowed = (np.abs(outputs(m, images())[0] - expected).max() for m in (folded, model))
         assert error < 2 * allowed

@@ -319,6 +319,8 @@ class TestWrongArtefacts:
     def test_quantized_too_coarsely(self, received):
         with pytest.raises(ExportError, match="int8.* off by"):
             check.compare_quantized("logits", received, np.eye(5)[:1], "int8")
+        with pytest.raises(ExportError, match="int8.* off by"):  # a mean of 9 does not make the error small
+            check.compare_quantized("logits", received + 9, np.eye(5)[:1] + 9, "int8")
 
     def test_operations_of_tensorflow(self, tmp_path):
         model = classifier(**SHALLOW, classifier_activation=erf, input_shape=(32, 32, 3))

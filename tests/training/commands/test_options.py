@@ -49,6 +49,7 @@ def test_a_size_takes_the_place_of_depths_and_dims_and_back():
         (("--epochs", "ten"), "argument --epochs: must be int. Received: 'ten'"),
         (("--epochs", "1.5"), "argument --epochs: must be int. Received: '1.5'"),
         (("--base-lr", "nan"), "argument --base-lr: must be float"),
+        (("--base-lr", "inf"), "argument --base-lr: must be float"),
         (("--betas", "0.9"), "argument --betas: must be float,float. Received: '0.9'"),
         (("--flip", "maybe"), "argument --flip: must be true|false"),
         (("--ema", "much"), "argument --ema: must be float or none"),

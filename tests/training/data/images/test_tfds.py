@@ -132,6 +132,12 @@ class TestTfds:
             assert (source.size, source.validation_size) == sizes
         assert sum(weights.sum() for *_, weights in take(source.validation(finetuning(**FIELDS), 4), 9)) == 10
 
+    def test_what_is_held_out_is_not_trained_on(self, prepared, monkeypatch):
+        monkeypatch.setattr("training.data.tfds_rows.VALIDATION_NAMES", ())
+        source = self.source(prepared, validation_share=0.2)
+        names = [row["tfds_id"] for row in source.rows.everything().as_numpy_iterator()]
+        assert len({*names}) == len(names) == 10
+
     def test_share_to_train_on(self, prepared, monkeypatch):
         assert self.source(prepared, train_share=0.5).size == 5
         monkeypatch.setattr("training.data.tfds_rows.VALIDATION_NAMES", ())
