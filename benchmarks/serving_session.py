@@ -94,7 +94,7 @@ class BatchingSession:
 
     def __init__(self, session, max_batch_size, allowed=(), timeout=0.002, waiting=512, threads=2):
         self.signatures = session.signatures
-        self._session, self._largest, self._allowed, self._timeout = session, max_batch_size, allowed, timeout
+        self._session, self._largest, self.allowed, self._timeout = session, max_batch_size, allowed, timeout
         self._queues = {name: queue.Queue(waiting) for name in self.signatures}
         self._threads = [
             threading.Thread(target=self._work, args=(name,), daemon=True)
@@ -152,7 +152,7 @@ class BatchingSession:
     def _run(self, name, tasks):
         """Runs a batch. Returns a list with the outputs of each task."""
         rows = sum(task.rows for task in tasks)
-        padding = next((size for size in self._allowed if size >= rows), rows) - rows
+        padding = next((size for size in self.allowed if size >= rows), rows) - rows
         outputs = self._session.run(name, {alias: _merged(alias, tasks, padding) for alias in tasks[0].inputs})
         self.batches.append(rows + padding)
         ends = np.cumsum([task.rows for task in tasks])

@@ -57,10 +57,20 @@ def garbage_is_left(monkeypatch):
 def hdf5_is_looked_at_here(request, monkeypatch):
     """What tests write needs no process of its own, whose start takes longer than they: test_read_hdf5.py has that."""
     if request.path.name != "test_read_hdf5.py" and request.node.get_closest_marker("slow") is None:
-        monkeypatch.setattr(read_hdf5, "_look", hdf5_table.answer)
+        monkeypatch.setattr(read_hdf5, "answer_in_process", hdf5_table.answer)
 
 
 @pytest.fixture(autouse=True)
 def little_is_compiled(monkeypatch):
     """XLA would take most of the time of small models' tests: here it compiles the first stages of 224 x 224 alone."""
     monkeypatch.setattr(fused, "WORTH_IT", 2**17)
+
+
+@pytest.fixture
+def eagerly():
+    """Nothing is traced, which takes longer than the few steps of a test."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

@@ -126,7 +126,7 @@ def _place(dataset):
     return [list(dataset.shape), dtype, dataset.id.get_offset() if dataset.size else 0]
 
 
-def _limit(seconds):
+def limit(seconds):
     """Limits CPU time and memory of this process, also for the case that its parent has ended. Not on Windows."""
     try:
         import resource
@@ -140,7 +140,7 @@ def _limit(seconds):
 
 
 def main(start, length, seconds):
-    _limit(seconds)
+    limit(seconds)
     with open(0, "rb", buffering=0, closefd=False) as file:
         json.dump(answer(file, start, length), sys.stdout)
 

@@ -40,7 +40,7 @@ def open_hdf5(file, start, length):
     Raises:
         CheckpointError: If the file is damaged, or holds anything that Keras never writes.
     """
-    found = _look(file, start, length)
+    found = answer_in_process(file, start, length)
     if "refused" in found:
         raise CheckpointError(found["refused"])
     if "damaged" in found:
@@ -50,7 +50,7 @@ def open_hdf5(file, start, length):
     }
 
 
-def _look(file, start, length):
+def answer_in_process(file, start, length):
     """Returns the result of `hdf5_table.answer`, called in another process."""
     python = os.fsdecode(multiprocessing.spawn.get_executable() or "")
     command = [python, "-P", hdf5_table.__file__, *map(str, (start, length, SECONDS))]

@@ -29,11 +29,11 @@ def read_with_hdf5(file, start, length, table):
 def main():
     for line in sys.stdin:
         path, start, length = json.loads(line)
-        hdf5_table._limit(SECONDS)
+        hdf5_table.limit(SECONDS)
         with open(path, "rb", buffering=0) as file:
             answer = hdf5_table.answer(file, start, length)
             print(json.dumps(answer), flush=True)
-            hdf5_table._limit(SECONDS)
+            hdf5_table.limit(SECONDS)
             try:
                 if not {"refused", "damaged"} & answer.keys():
                     read_with_hdf5(file, start, length, answer)

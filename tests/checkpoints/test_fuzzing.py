@@ -27,7 +27,7 @@ WEIGHTS = "model.weights.h5"
 
 
 class Reader:
-    """In place of `read_hdf5._look`: asks a process that stays."""
+    """In place of `read_hdf5.answer_in_process`: asks a process that stays."""
 
     def __init__(self):
         self.process = None
@@ -68,7 +68,7 @@ class Reader:
 @pytest.fixture
 def reader(monkeypatch):
     reader = Reader()
-    monkeypatch.setattr(read_hdf5, "_look", reader)
+    monkeypatch.setattr(read_hdf5, "answer_in_process", reader)
     with contextlib.closing(reader):
         yield reader
 

@@ -70,7 +70,7 @@ COMPUTES = f"""
 import sys
 sys.path.append({str(Path(hdf5_table.__file__).parent)!r})
 import hdf5_table
-hdf5_table._limit(1)
+hdf5_table.limit(1)
 while True: pass
 """
 PROGRAMS = {
@@ -101,7 +101,7 @@ def test_no_python(h5, monkeypatch, python):
 
 @pytest.fixture
 def here(monkeypatch):
-    monkeypatch.setattr(read_hdf5, "_look", hdf5_table.answer)
+    monkeypatch.setattr(read_hdf5, "answer_in_process", hdf5_table.answer)
 
 
 @pytest.mark.usefixtures("here")
@@ -131,7 +131,7 @@ class TestTable:
     def test_arrays_that_are_not_there(self, h5, monkeypatch, place):
         """Nor is the other process believed."""
         table = {"/layers": None, "/layers/dense": None, f"/{VARS}": "head", f"/{VARS}/0": place}
-        monkeypatch.setattr(read_hdf5, "_look", lambda *args: table)
+        monkeypatch.setattr(read_hdf5, "answer_in_process", lambda *args: table)
         assert_refused(h5, "no array of numbers")
 
 

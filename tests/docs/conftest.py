@@ -2,7 +2,6 @@ import dataclasses
 import functools
 
 import pytest
-import tensorflow as tf
 
 import keras_cnv2
 from keras_cnv2.sizes import SIZES
@@ -15,11 +14,3 @@ def small_sizes(monkeypatch):
         monkeypatch.setitem(SIZES, name, dataclasses.replace(SIZES[name], depths=(1, 1, 1, 1), dims=dims))
         small = functools.partial(keras_cnv2.ConvNeXtV2, (1, 1, 1, 1), dims, name=f"convnextv2_{name}")
         monkeypatch.setattr(keras_cnv2, f"ConvNeXtV2{name.title()}", small)
-
-
-@pytest.fixture
-def eagerly():
-    """Nothing is traced, which takes longer than the few steps of a test."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)

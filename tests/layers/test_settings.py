@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_cnv2
+from keras_cnv2.keras_internals import all_layers, direct_layers
 
 SHAPE = (2, 6, 5, 4)
 pytestmark = [pytest.mark.backends, pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")]
@@ -55,7 +56,7 @@ def own():
 
 def changed(model):
     """The model, with all that can be set on layers within its blocks; the one block is frozen, the other is not."""
-    one, two = (layer for layer in model._flatten_layers() if isinstance(layer, keras_cnv2.ConvNeXtV2Block))
+    one, two = (layer for layer in all_layers(model) if isinstance(layer, keras_cnv2.ConvNeXtV2Block))
     one.trainable = False
     one.grn.trainable = True
     one.pwconv2.quantize("int8")
@@ -68,8 +69,8 @@ def changed(model):
 
 def settings(model):
     names = ("trainable", "quantization_mode", "remat", "lora_enabled", "lora_rank", "lora_alpha")
-    blocks = [layer for layer in model._flatten_layers() if isinstance(layer, keras_cnv2.ConvNeXtV2Block)]
-    return [[getattr(part, name, None) for name in names] for block in blocks for part in block._flatten_layers()]
+    blocks = [layer for layer in all_layers(model) if isinstance(layer, keras_cnv2.ConvNeXtV2Block)]
+    return [[getattr(part, name, None) for name in names] for block in blocks for part in all_layers(block)]
 
 
 @pytest.mark.parametrize("make", [sequential, functional, own])
@@ -105,7 +106,7 @@ def test_before_it_is_built():
     block.pwconv2.trainable = False
     block = keras_cnv2.ConvNeXtV2Block.from_config(block.get_config())
     block.build(SHAPE)
-    assert [part.name for part in block._layers if not part.trainable] == ["pwconv2"]
+    assert [part.name for part in direct_layers(block) if not part.trainable] == ["pwconv2"]
     assert block.pwconv1.lora_enabled
     assert block.remat
 
@@ -120,7 +121,7 @@ def test_block_under_a_map_of_policies(tmp_path):
     policies = keras.dtype_policies.DTypePolicyMap("float32", {"sequential.*/block/pwconv1": int8})
     block = keras_cnv2.ConvNeXtV2Block(4, dtype=policies, name="block")
     model = keras.Sequential([keras.Input(SHAPE[1:]), block])
-    assert [part.name for part in block._layers if part.quantization_mode] == ["pwconv1"]
+    assert [part.name for part in direct_layers(block) if part.quantization_mode] == ["pwconv1"]
     block.pwconv1.kernel_scale.assign(np.full(16, 9.0))
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")

@@ -12,6 +12,7 @@ import pytest
 import keras_cnv2
 from keras_cnv2 import LayerDecayAdamW, WarmupCosine
 from keras_cnv2.checkpoints.names import OFFICIAL
+from keras_cnv2.keras_internals import averages_of
 from keras_cnv2.optimizers.layer_decay import GROUP_DEPTHS, layers_above
 from tests import golden
 from tests.golden import rule
@@ -53,6 +54,16 @@ def gradients(count, seed=1):
 
 def values(variables):
     return [keras.ops.convert_to_numpy(v) for v in variables]
+
+
+def moving_averages(optimizer):
+    return [average for _, average in averages_of(optimizer)]
+
+
+def averages_and_momenta(optimizer):
+    momenta = [variable for variable in optimizer.variables if variable.path.endswith("_momentum")]
+    assert len(momenta) == 2
+    return [*moving_averages(optimizer), *momenta]
 
 
 def as_in_training(optimizer, variables):
@@ -418,16 +429,16 @@ class TestAccumulation:
         for update in range(5):
             batches = gradients(self.STEPS, seed=update)
             for batch in batches[:-1]:
-                before = values([*accumulated, *many._model_variables_moving_average, *many._momentums])
+                before = values([*accumulated, *averages_and_momenta(many)])
                 apply_many(batch)
-                after = values([*accumulated, *many._model_variables_moving_average, *many._momentums])
+                after = values([*accumulated, *averages_and_momenta(many)])
                 assert all((a == b).all() for a, b in zip(after, before))
                 assert float(many.learning_rate) == float(one.learning_rate)
             apply_many(batches[-1])
             apply_one([np.mean(grads, axis=0) for grads in zip(*batches)])
             assert int(many.iterations) == int(one.iterations) == update + 1
             assert_close(values(accumulated), values(once))
-            assert_close(values(many._model_variables_moving_average), values(one._model_variables_moving_average))
+            assert_close(values(moving_averages(many)), values(moving_averages(one)))
 
     @pytest.mark.backends
     def test_moving_average_and_schedule(self):
@@ -445,7 +456,7 @@ class TestAccumulation:
         for weights in steps[1:]:
             average = [0.9 * a + 0.1 * w for a, w in zip(average, weights)]
         assert_close(values(variables), steps[-1])
-        assert_close(values(optimizer._model_variables_moving_average), average)
+        assert_close(values(moving_averages(optimizer)), average)
         optimizer.finalize_variable_values(variables)
         assert_close(values(variables), average)
 
@@ -472,11 +483,11 @@ class TestMovingAverage:
             apply(grads)
             now = values(variables)
             if overwrite and step % overwrite == 0:
-                assert_close(now, values(optimizer._model_variables_moving_average), tolerance=0)
+                assert_close(now, values(moving_averages(optimizer)), tolerance=0)
                 averages = now  # what the weights were before is gone
                 continue
             averages = now if averages is None else [0.999 * a + 0.001 * np.float64(w) for a, w in zip(averages, now)]
-            assert_close(values(optimizer._model_variables_moving_average), averages)
+            assert_close(values(moving_averages(optimizer)), averages)
 
 
 class TestSaving:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import queue
 import threading
 import urllib.error
 import urllib.request
@@ -145,7 +146,7 @@ class TestNonsense:
         refused(lambda: predict(stub, "none", images=images()), FAILED)
 
     def test_empty_batch(self, server):
-        if getattr(server.session, "_allowed", ()):
+        if getattr(server.session, "allowed", ()):
             pytest.skip("TensorFlow Serving would fill it up with nothing")
         refused(lambda: predict(stub_of(server), "serving_default", images=images(0)), INVALID)
         empty = tf.make_tensor_proto(np.array([], object), tf.string)
@@ -252,12 +253,17 @@ class TestBatching:
     def test_full_queue(self):
         # Without threads, nothing leaves the queue.
         session = BatchingSession(serving_folder.session(), 8, waiting=1, threads=0)
-        inputs = {"encoded": np.array([b""], object)}
-        threading.Thread(target=session.run, args=("serve_jpeg", inputs), daemon=True).start()
-        while session._queues["serve_jpeg"].empty():
-            pass
-        with pytest.raises(tf.errors.UnavailableError):
-            session.run("serve_jpeg", inputs)
+        inputs, errors = {"encoded": np.array([b""], object)}, queue.Queue()
+
+        def run():
+            try:
+                session.run("serve_jpeg", inputs)
+            except tf.errors.UnavailableError as error:
+                errors.put(error)
+
+        for _ in range(2):  # one of them waits forever
+            threading.Thread(target=run, daemon=True).start()
+        assert errors.get(timeout=10)
 
 
 @pytest.mark.slow

@@ -63,16 +63,19 @@ class TestTfds:
         np.testing.assert_array_equal(whole[3:], rest)
         assert not np.array_equal(whole[:2], whole[2:4])
 
-    def test_unreadable(self, prepared, caplog):
-        source = self.source(prepared, max_unreadable=0.1)
+    def test_unreadable(self, prepared, caplog, monkeypatch):
+        import tensorflow_datasets as tfds
+
         cut = tf.constant("small_shapes-train.tfrecord-00000-of-00001__3")
 
         def damage(row):
             image = tf.where(row["tfds_id"] == cut, tf.strings.substr(row["image"], 0, 50), row["image"])
             return {**row, "image": image}
 
-        read = source.rows._read
-        source.rows._read = lambda split: read(split=split).map(damage)
+        read = tfds.core.DatasetBuilder.as_dataset
+        damaged = lambda builder, **arguments: read(builder, **arguments).map(damage)  # noqa: E731
+        monkeypatch.setattr(tfds.core.DatasetBuilder, "as_dataset", damaged)
+        source = self.source(prepared, max_unreadable=0.1)
         assert {len(batch) for batch in take(source.training(pretraining(**FIELDS)), 5)} == {4}
         messages = [record.getMessage() for record in caplog.records if record.name == "training.data.faults"]
         assert messages == [f"Left out, as it cannot be read: {cut.numpy().decode()}"]
