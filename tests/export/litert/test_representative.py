@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import keras_cnv2
-from keras_cnv2.export.litert.representative import batches_of
+from keras_cnv2.export.litert.representative import as_dtype, batches_of
 from tests.export.litert.litert_files import SIZE, images
 from tests.export.small import classifier, encoded, shared_classifier
 
@@ -17,6 +17,8 @@ class TestRepresentative:
         (tmp_path / "it.png").write_bytes(encoded("PNG"))
         (batch,) = batches_of([tmp_path / "it.png"], model, (1, SIZE, SIZE, 3))
         np.testing.assert_array_equal(batch[0], keras_cnv2.load_image(tmp_path / "it.png", SIZE, "squash"))
+        (batch,) = batches_of([tmp_path / "it.png"], model, (1, SIZE, SIZE, 3), resize="crop")
+        np.testing.assert_array_equal(batch[0], keras_cnv2.load_image(tmp_path / "it.png", SIZE, "crop"))
 
     def test_pictures_for_normalised_images(self, tmp_path):
         (tmp_path / "it.png").write_bytes(encoded("PNG"))
@@ -51,3 +53,10 @@ class TestRepresentative:
     def test_pictures_for_images_that_are_not_square(self, model):
         with pytest.raises(ValueError, match="give arrays, not paths"):
             batches_of(["it.png"], model, (1, SIZE, 96, 3))
+
+
+def test_images_of_whole_numbers():
+    given = np.float32([-3, 0.4, 0.6, 254.7, 300])
+    assert as_dtype(given, "uint8").tolist() == [0, 0, 1, 255, 255]
+    assert as_dtype(given, "uint8").dtype == "uint8"
+    np.testing.assert_array_equal(as_dtype(given, "float32"), given)

@@ -377,6 +377,18 @@ class TestDevices:
         with pytest.raises(OSError, match="as it is"), ONE_DEVICE.agreement():
             raise OSError("as it is")
 
+    def test_facts_of_one_worker_alone_are_a_difference(self):
+        """As of data with more statistics, or of another version with another field."""
+
+        class Second(Devices):
+            def gather(self, content):
+                return [{"failure": None, "facts": {"images": 3, "versions": {"jax": "1"}}}, content]
+
+        second = Second(worker=1, addresses=("a:1", "b:2"))
+        match = "mean: None on worker 0, 0.5 on worker 1; versions.jax: 1 on worker 0, None on worker 1$"
+        with pytest.raises(TrainingError, match=match), second.agreement() as facts:
+            facts.update(images=3, mean=0.5, versions={})
+
     @pytest.mark.parametrize(
         ("message", "chiefs", "gone"),
         [

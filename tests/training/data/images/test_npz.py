@@ -102,6 +102,10 @@ def test_npz(tmp_path):
             {"test_images": IMAGES / np.float32(255), "test_labels": LABELS},
             "both uint8 or neither. Received: .*a.npz with float32 and uint8",
         ),
+        (
+            {"train_images": IMAGES / np.float32(255), "test_images": IMAGES, "test_labels": LABELS},
+            "both uint8 or neither. Received: .*a.npz with uint8 and float32",
+        ),
         ({"class_names": np.array([0x110000, 65], "uint32").view("U1")}, "class_names must be text. Received: .*a.npz"),
         ({"class_names": ["\ud800", "x"]}, "class_names must be text. Received: .*a.npz"),
     ],

@@ -92,6 +92,14 @@ class TestTfds:
             prints = [prints_of(batch) for part in parts for batch in part[epoch]]
             assert len({*np.ravel(prints)}) == steps * 9
 
+    def test_two_workers_read_different_pictures(self, prepared):
+        source, recipe, parts = self.source(prepared), pretraining(**FIELDS), []
+        for worker in range(2):
+            batches = source.rows.epochs(recipe, Share(worker, 2))(tf.constant(0, tf.int64))
+            parts.append({name for batch in batches.as_numpy_iterator() for name in batch["tfds_id"]})
+        assert [len(part) for part in parts] == [5, 5]
+        assert not parts[0] & parts[1]
+
     def test_share_goes_on_from_any_batch_as_if_never_interrupted(self, prepared):
         def load(first_batch):
             return self.source(prepared).training(pretraining(**FIELDS), first_batch, None, Share(1, 2))

@@ -105,6 +105,13 @@ class TestWindow:
             ((0, left), (12, 16)) for left in range(5)
         }
 
+    def test_ignored_pixels_are_of_no_class(self):
+        """Eight of nine are ignored: each first place will do, as where none is."""
+        y, x = np.mgrid[:30, :40]
+        labels = ((y // 3 + x // 3) % 2).astype("int32")
+        mostly_ignored = np.where((y % 3 == 1) & (x % 3 == 1), labels, 255).astype("int32")
+        assert self.windows(mostly_ignored) == self.windows(labels)
+
     def test_at_most_three_quarters_of_a_class(self):
         """Nearly all of the picture is of one class: most places would not do."""
         labels = np.zeros((30, 40), "int32")
