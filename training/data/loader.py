@@ -50,7 +50,7 @@ class Loader:
         The augmentation of a picture depends on its position in the batch, not on the worker that loads it.
 
         Args:
-            recipe: The `training.recipes.fields.Training`.
+            recipe: The `training.recipes.common.Training`.
             first_batch: Number of the first batch. Earlier batches are not decoded.
             share: `training.data.shares.Share`, the part of each batch that is loaded.
             load: Function of the elements of a row as the rows' `open` returns them (one argument each), `Draws` and
