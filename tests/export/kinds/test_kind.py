@@ -29,6 +29,13 @@ def test_models_that_every_export_takes(target):
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_other_objects(target):
+    for model in (None, "tiny", keras.Sequential([keras.layers.Dense(1)])):
+        with pytest.raises(ValueError, match="must be a ConvNeXtV2.*Received: model="):
+            kind_for(model, target)
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_fcmae(target):
     model = keras_cnv2.FCMAE(shared_backbone(), image_size=64, decoder_dim=8)
     if target in ("saved_model", "serving"):
