@@ -28,6 +28,6 @@ def one_line_each(labels):
     for label in labels:
         # Lone surrogates, which Python uses for bytes that it cannot decode, are not Unicode.
         is_unicode = isinstance(label, str) and label.encode(errors="replace").decode() == label
-        if not is_unicode or len(label.splitlines()) != 1:
+        if not is_unicode or label.splitlines() != [label]:
             raise ValueError(f"Class names must be text of one line each, to be exported. Received: {label!r}")
     return labels

@@ -46,6 +46,11 @@ class TestInfo:
             "False",
         )
 
+    def test_ten_names_in_full(self, run):
+        _, out, _ = run("info", "convnextv2_atto.cifar10")
+        (names,) = (line for line in out.splitlines() if line.startswith("class_names"))
+        assert names.endswith(", dog, frog, horse, ship, truck")
+
     def test_file(self, run):
         _, out, _ = run("info", FILES / "official_fcmae_sparse.pt")
         facts = dict(line.split(maxsplit=1) for line in out.splitlines())

@@ -21,7 +21,7 @@ def test_the_picture_is_that_of_pil(height, width):
     assert scale == 64 / max(height, width)
 
 
-@pytest.mark.parametrize("sides", [(37, 101), (101, 37), (1, 300)])
+@pytest.mark.parametrize("sides", [(37, 101), (39, 101), (101, 37), (1, 300)])
 def test_places_go_by_one_scale(sides):
     # A ramp along each side shows where a pixel came from, in a graph that does not know the size.
     y, x = np.meshgrid(np.arange(sides[0]), np.arange(sides[1]), indexing="ij")

@@ -111,6 +111,17 @@ def test_before_it_is_built():
     assert block.remat
 
 
+def test_policy_of_a_quantized_layer():
+    """It may compute in another dtype than its block."""
+    block = keras_cnv2.ConvNeXtV2Block(4)
+    block.build(SHAPE)
+    block.pwconv2.quantize("int8")
+    block.pwconv2.dtype_policy = keras.dtype_policies.QuantizedDTypePolicy("int8", "mixed_bfloat16")
+    again = keras_cnv2.ConvNeXtV2Block.from_config(block.get_config())
+    again.build(SHAPE)
+    assert again.pwconv2.dtype_policy.name == "int8_from_mixed_bfloat16"
+
+
 def test_nothing_set():
     assert "settings" not in keras_cnv2.ConvNeXtV2Block(4, trainable=False).get_config()
 

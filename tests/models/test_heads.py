@@ -5,7 +5,7 @@ import pytest
 
 import keras_cnv2
 from keras_cnv2.export.outputs import with_named_outputs
-from keras_cnv2.models.heads import classes_of, named_outputs, stem_of, takes_pixels
+from keras_cnv2.models.heads import activation_of, classes_of, named_outputs, stem_of, takes_pixels
 
 TINY = {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 8)}
 
@@ -94,6 +94,12 @@ def test_what_images_are():
     assert takes_pixels(keras.Model(images, encoder(keras.ops.divide(images, 255))))
     augmented = keras.layers.RandomFlip()(keras.layers.Resizing(64, 64)(images))
     assert not takes_pixels(keras.Model(images, encoder(augmented)))
+
+
+def test_activation_of_each_output_of_a_nested_model():
+    x, images = keras.Input((4,)), keras.Input((4,))
+    inner = keras.Model(x, [keras.layers.Dense(2, activation=name)(x) for name in ("softmax", "sigmoid", None)])
+    assert [activation_of(output) for output in inner(images)] == ["softmax", "sigmoid", "linear"]
 
 
 def test_stem():
