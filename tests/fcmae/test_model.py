@@ -69,8 +69,9 @@ class TestConfig:
         assert keras_cnv2.FCMAE.from_config(config).get_config() == config
 
     def test_drawn_seed_is_kept(self, tmp_path):
-        """Evaluation has the same masks after saving and loading."""
+        """Evaluation has the same masks after saving and loading. Another model has others."""
         model = small(seed=None)
+        assert model.seed != small(seed=None).seed
         model.save(tmp_path / "model.keras")
         again = keras.saving.load_model(tmp_path / "model.keras")
         for each in (model, again):

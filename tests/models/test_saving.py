@@ -161,10 +161,14 @@ class TestSingleLayers:
             np.testing.assert_array_equal(one, two)
 
     def test_lists_of_older_files(self):
-        config = {**self.MODELS["classifier"]().get_config(), "frozen": ["stem_conv"], "remat": ["stages_2_1"]}
-        model = keras_cnv2.ConvNeXtV2.from_config(config)
-        assert [layer.name for layer in model.layers if not layer.trainable] == ["stem_conv"]
-        assert model.get_config()["settings"] == {"stem_conv": {"trainable": False}, "stages_2_1": {"remat": True}}
+        older = {"frozen": ["stem_conv", "stem_norm"], "remat": ["stages_2_1", "stages_3_0"]}
+        model = keras_cnv2.ConvNeXtV2.from_config({**self.MODELS["classifier"]().get_config(), **older})
+        assert [layer.name for layer in model.layers if not layer.trainable] == older["frozen"]
+        frozen, remat = (
+            {name: {key: value} for name in names}
+            for key, value, names in (("trainable", False, older["frozen"]), ("remat", True, older["remat"]))
+        )
+        assert model.get_config()["settings"] == frozen | remat
 
     def test_of_a_layer_that_there_is_not(self):
         config = {**self.MODELS["backbone"]().get_config(), "settings": {"stages_0_0/pwconv3": {"trainable": False}}}
