@@ -11,7 +11,8 @@ from keras_cnv2.checkpoints.keras_config import check_config
 from keras_cnv2.checkpoints.load import load_contents, tell_of_not_finite
 from keras_cnv2.checkpoints.metadata import default_activation
 from keras_cnv2.checkpoints.source import fetch_weights, open_weights
-from keras_cnv2.checkpoints.translate import shape_of, translation_of
+from keras_cnv2.checkpoints.tensor import shape_of
+from keras_cnv2.checkpoints.translate import translation_of
 from keras_cnv2.errors import CheckpointError
 from keras_cnv2.fcmae import FCMAE
 from keras_cnv2.layers.quantized import quantized_as

@@ -20,15 +20,15 @@ from keras_cnv2.checkpoints.encoder_within import (
 from keras_cnv2.checkpoints.metadata import adopt_metadata
 from keras_cnv2.checkpoints.names import part_of
 from keras_cnv2.checkpoints.read import Contents, open_checkpoint
-from keras_cnv2.checkpoints.translate import shape_of, translation_of
-from keras_cnv2.checkpoints.variables import STEM, forget_lora, variables_of
+from keras_cnv2.checkpoints.tensor import STEM, shape_of
+from keras_cnv2.checkpoints.translate import translation_of
+from keras_cnv2.checkpoints.variables import forget_lora, variables_of
 from keras_cnv2.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
 # Maximum number of names that a log line shows.
 SHOWN = 5
-FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 def load_checkpoint(model: keras.Model, source: str | os.PathLike | Mapping[str, Any]) -> None:
@@ -108,7 +108,7 @@ def load_contents(model, contents, other_classes=False):
     problems += [f"left over: {name}" for name in left_over]
     problems += [f"left over: {tensor.name}" for path, tensor in tensors.items() if path not in variables]
     for path in variables.keys() & tensors.keys():
-        problems += _misfits(path, tensors[path], variables[path])
+        problems += tensors[path].misfits(variables[path].shape)
     if "class_names" in metadata and len(metadata["class_names"]) != variables["head/bias"].shape[0]:
         problems.append(f"metadata: {len(metadata['class_names'])} class_names for another number of classes")
     if problems:
@@ -116,7 +116,7 @@ def load_contents(model, contents, other_classes=False):
             f"The checkpoint ({dialect.name} naming) does not fit {model.name!r}, nothing was loaded. "
             f"{_advice(variables, tensors)}Received {len(problems)} misfits:\n  " + "\n  ".join(sorted(problems))
         )
-    adapted = _other_channels(STEM, tensors[STEM], variables[STEM].shape)
+    adapted = tensors[STEM].has_other_channels(variables[STEM].shape)
     not_finite = _assign(variables, tensors)
     forget_lora(model, variables)
     adopt_metadata(model, metadata)
@@ -164,35 +164,18 @@ def _told_architecture(shapes):
     return f"depths {depths}, dims {dims}, stem_stride {found.stem_stride} and {found.channels} channels"
 
 
-def _misfits(path, tensor, variable):
-    """A list of messages about what does not fit in one tensor."""
-    expected, received = tensor.layout.shape_there(variable.shape), shape_of(tensor.array)
-    if received != expected and not _other_channels(path, tensor, variable.shape):
-        return [f"shape: {tensor.name} is {received}, expected {expected}"]
-    dtype = str(getattr(tensor.array, "dtype", None) or np.asarray(tensor.array).dtype).removeprefix("torch.")
-    return [] if dtype in FLOATS else [f"dtype: {tensor.name} is {dtype}, expected floating point"]
-
-
-def _other_channels(path, tensor, shape):
-    """Whether the tensor is a stem kernel for RGB, and the model's stem has another number of channels."""
-    if path != STEM or tensor.shape_here is None:
-        return False
-    height, width, channels, dim = tensor.shape_here
-    return channels == 3 != shape[2] and (height, width, dim) == (*shape[:2], shape[3])
-
-
 def _assign(variables, tensors):
     """Sets the variables; returns the names of the tensors that hold NaN or infinities.
 
     All arrays are read before any variable is set, since reading may show that the file is damaged.
     """
-    arrays = {path: _array(tensors[path].array) for path in variables}
+    arrays = {path: tensors[path].read() for path in variables}
     not_finite = []
     for path, variable in variables.items():
         array = np.asarray(arrays.pop(path), dtype=keras.backend.result_type(variable.dtype, "float32"))
         if not np.isfinite(array).all():
             not_finite.append(tensors[path].name)
-        variable.assign(_here(path, tensors[path], array, tuple(variable.shape)))
+        variable.assign(tensors[path].here(array, tuple(variable.shape)))
     return not_finite
 
 
@@ -204,18 +187,3 @@ def tell_of_not_finite(model_name, names):
             "%s: %d tensors hold NaN or infinities, so that outputs will, too: %s%s",
             *(model_name, len(names), ", ".join(names[:SHOWN]), more),
         )
-
-
-def _array(values):
-    """Converts an array, a lazy array or a PyTorch tensor to NumPy. PyTorch cannot convert bfloat16 or GPU tensors."""
-    return np.asarray(values.detach().cpu().float() if hasattr(values, "detach") else values)
-
-
-def _here(path, tensor, array, shape):
-    """Returns the array in the layout and shape of the model's variable; adapts a stem kernel to other channels."""
-    if not _other_channels(path, tensor, shape):
-        return tensor.layout.to_here(array, shape)
-    kernel, channels = tensor.layout.to_here(array, tensor.shape_here), shape[2]
-    if channels == 1:
-        return kernel.sum(axis=2, keepdims=True)
-    return kernel[:, :, np.arange(channels) % 3] * (3 / channels)

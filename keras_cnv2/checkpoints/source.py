@@ -9,7 +9,8 @@ from keras_cnv2.checkpoints.hub import download
 from keras_cnv2.checkpoints.load import load_contents
 from keras_cnv2.checkpoints.read import READERS, file_at, is_path, open_checkpoint
 from keras_cnv2.checkpoints.registry import find_checkpoint, find_file
-from keras_cnv2.checkpoints.translate import shape_of, translate
+from keras_cnv2.checkpoints.tensor import shape_of
+from keras_cnv2.checkpoints.translate import translate
 from keras_cnv2.errors import CheckpointError
 from keras_cnv2.sizes import SIZES, size_of
 

@@ -1,23 +1,10 @@
 """Translates the names of the tensors in a file to Keras paths."""
 
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from keras_cnv2.checkpoints import names
+from keras_cnv2.checkpoints.tensor import Tensor, shape_of
 from keras_cnv2.errors import CheckpointError
-
-
-class Tensor(NamedTuple):
-    """One tensor of a checkpoint: its name in the checkpoint, its layout, and the array (NumPy or lazy)."""
-
-    name: str
-    layout: names.Layout
-    array: Any
-
-    @property
-    def shape_here(self):
-        return self.layout.shape_here(shape_of(self.array))
 
 
 class Translation(NamedTuple):
@@ -56,10 +43,5 @@ def translate(tensors):
             f"Received: {len(tensors)} tensors called {[*tensors][:5]}"
         )
     found = {name: dialect.path_of(name) for name in tensors}
-    known = {place[0]: Tensor(name, place[1], tensors[name]) for name, place in found.items() if place}
+    known = {place[0]: Tensor(place[0], name, place[1], tensors[name]) for name, place in found.items() if place}
     return Translation(dialect, known, [name for name, place in found.items() if place is None])
-
-
-def shape_of(array):
-    """The shape of an array, tensor, lazy array or nested list; lazy arrays are not read."""
-    return tuple(array.shape) if hasattr(array, "shape") else np.shape(array)

@@ -6,10 +6,9 @@ import keras
 
 from keras_cnv2.checkpoints import names
 from keras_cnv2.checkpoints.names import part_of
+from keras_cnv2.checkpoints.tensor import STEM
 from keras_cnv2.keras_internals import all_layers, kernel_without_lora
 from keras_cnv2.layers.quantized import quantized_as
-
-STEM = "stem_conv/kernel"
 
 
 def variables_of(model):
