@@ -34,12 +34,12 @@ def weights(model, tmp_path_factory):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Two of one name in different folders, and one that is none."""
+    """Two of one name, but for the case, in different folders, and one that is none."""
     rng = np.random.default_rng(0)
     paths = []
-    for folder, shape in (("a", (40, 60, 3)), ("b", (90, 30, 3))):
+    for folder, name, shape in (("a", "it.png", (40, 60, 3)), ("b", "IT.png", (90, 30, 3))):
         (tmp_path / folder).mkdir()
-        paths.append(tmp_path / folder / "it.png")
+        paths.append(tmp_path / folder / name)
         Image.fromarray(rng.integers(0, 256, shape, "uint8")).save(paths[-1])
     (tmp_path / "b" / "no.png").write_bytes(b"none")
     return paths
@@ -84,8 +84,8 @@ def test_printed_and_drawn(weights, pictures, tmp_path, capsys):
     left, top, right, bottom = map(float, box)
     assert 0 <= left < right <= 60
     assert 0 <= top < bottom <= 40
-    assert sorted(path.name for path in folder.iterdir()) == ["it-2.png", "it.png"]
-    for path, source in ((folder / "it.png", pictures[0]), (folder / "it-2.png", pictures[1])):
+    assert sorted(path.name for path in folder.iterdir()) == ["IT-2.png", "it.png"]
+    for path, source in ((folder / "it.png", pictures[0]), (folder / "IT-2.png", pictures[1])):
         drawn, plain = (np.asarray(Image.open(file)) for file in (path, source))
         assert drawn.shape == plain.shape
         assert (drawn != plain).any()
