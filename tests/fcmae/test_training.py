@@ -68,9 +68,9 @@ class TestTraining:
         x = {"images": images(), "hidden": numpy(model(images())["hidden"])}
         model.compile("sgd", **EAGERLY)
         plain = loss_of(model, x)
-        model.proj.kernel.regularizer = keras.regularizers.L2(0.5)
+        model.proj.kernel.regularizer = model.pred.kernel.regularizer = keras.regularizers.L2(0.5)
         model.compile("sgd", **EAGERLY)
-        expected = plain + 0.5 * np.sum(np.square(numpy(model.proj.kernel)))
+        expected = plain + sum(0.5 * np.sum(np.square(numpy(layer.kernel))) for layer in (model.proj, model.pred))
         np.testing.assert_allclose(loss_of(model, x), expected, rtol=1e-5)
         model.reset_metrics()
         np.testing.assert_allclose(model.train_on_batch(x), expected, rtol=1e-5)

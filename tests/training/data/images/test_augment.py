@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import keras
@@ -63,6 +64,13 @@ class TestCrops:
             assert drawn[edge].min() >= 0
         for edge in ("bottom", "right"):
             assert drawn[edge].max() <= 1
+
+    def test_area_shape_and_place_are_independent(self):
+        drawn = np.stack(many(lambda draws: augment.sample_crop(400, 400, (0.2, 0.4), draws), 1000), -1)
+        top, left, height, width = drawn.T
+        parts = (height * width, width / height, top / (400 - height), left / (400 - width))
+        for one, two in itertools.combinations(parts, 2):
+            assert abs(np.corrcoef(one, two)[0, 1]) < 5 / math.sqrt(len(drawn))
 
     def test_extreme_shapes_get_the_largest_centre_crop(self):
         for position in range(3):
