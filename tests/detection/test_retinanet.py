@@ -37,6 +37,16 @@ def test_pyramid_is_kerascv_s():
     assert [*map(tuple, ours.compute_output_shape(shapes))] == [tuple(x.shape) for x in ours(features)]
 
 
+def test_an_image_of_weight_0_is_as_if_it_were_not_there():
+    """Neither its boxes nor its background count, nor the number of its boxes as a divisor."""
+    model = noisy(tiny())
+    model.compile("sgd", run_eagerly=True)
+    loss = model.test_on_batch(images(), TWO, sample_weight=np.array([1.0, 0.0]))
+    first = {name: values[:1] for name, values in TWO.items()}
+    model.reset_metrics()
+    np.testing.assert_allclose(loss, model.test_on_batch(images()[:1], first), rtol=1e-5)
+
+
 def test_head_is_that_of_the_paper():
     head = PredictionHead(9 * 80, prior=0.01)
     head.build((None, None, None, 256))

@@ -303,6 +303,11 @@ def multiply_accumulates(model):
     return sum(of(layer, layer.output.shape) for layer in model.layers if layer.weights)
 
 
+def test_batch_normalization_is_that_of_pytorch():
+    norms = [layer for layer in upernet().layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert {(norm.epsilon, norm.momentum) for norm in norms} == {(1e-5, 0.9)}
+
+
 @pytest.mark.slow
 def test_size_is_the_papers():
     """UPerNet on Base: 122 M parameters, with the auxiliary head's, and 1170 G multiply-accumulates at 512 x 2048."""
