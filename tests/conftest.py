@@ -37,6 +37,12 @@ def same_random_numbers():
     np.random.seed(0)
 
 
+if keras.backend.backend() == "jax":
+    from tests import initial_values
+
+    initial_values.draw_with_numpy()
+
+
 @pytest.fixture(autouse=True)
 def graphs_as_written(request):
     """Optimizing a graph takes longer than a test runs it: slow tests alone have TensorFlow's optimized ones."""

@@ -10,6 +10,7 @@ from keras_cnv2.models import classifier
 from keras_cnv2.sizes import SIZES
 from tests import golden
 from tests.golden import rule
+from tests.outputs import outputs
 
 SMALL = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}
 EAGERLY = {"run_eagerly": keras.backend.backend() == "tensorflow"}  # where to trace a step takes longer than to do it
@@ -26,10 +27,6 @@ ALL_SIZES = [pytest.param(size, marks=SLOW.get(size, ())) for size in SIZES]
 
 def build(size):
     return getattr(keras_cnv2, f"ConvNeXtV2{size.capitalize()}")
-
-
-def predict(model, images):
-    return keras.ops.convert_to_numpy(model(images))
 
 
 def images(count=2, side=64, seed=0):
@@ -64,8 +61,8 @@ class TestReference:
             if f"{case}/logits" not in reference:
                 assert size in ("large", "huge")
                 continue
-            outputs = everything(rule.image(int(reference["seed"]), *shape))
-            *stages, logits = map(keras.ops.convert_to_numpy, outputs)
+            found = everything(rule.image(int(reference["seed"]), *shape))
+            *stages, logits = map(keras.ops.convert_to_numpy, found)
             np.testing.assert_allclose(logits, reference[f"{case}/logits"], atol=1e-5, rtol=0)
             golden.assert_stages_match(stages, reference, case, 1e-5)
 
@@ -75,14 +72,14 @@ class TestReference:
         reference = golden.load("dense_atto")
         model = keras_cnv2.ConvNeXtV2Atto(include_preprocessing=False, classifier_activation=None)
         golden.set_weights(model, reference["seed"])
-        logits = predict(model, rule.image(int(reference["seed"]), 2, 224, 224))
+        logits = outputs(model, rule.image(int(reference["seed"]), 2, 224, 224))
         np.testing.assert_allclose(logits, reference["224/logits"], atol=1e-4, rtol=0)
 
     def test_pooled_features(self):
         reference = golden.load("dense_atto")
         model = keras_cnv2.ConvNeXtV2Atto(include_top=False, pooling="avg", include_preprocessing=False)
         golden.set_weights(model, reference["seed"])
-        pooled = predict(model, rule.image(int(reference["seed"]), 2, 224, 224))
+        pooled = outputs(model, rule.image(int(reference["seed"]), 2, 224, 224))
         np.testing.assert_allclose(pooled[:, :64], reference["224/pooled"], atol=1e-5, rtol=0)
 
     @pytest.mark.slow
@@ -137,12 +134,12 @@ class TestFamily:
 class TestTop:
     def test_probabilities_and_logits(self):
         model = keras_cnv2.ConvNeXtV2(**SMALL, classes=7)
-        assert predict(model, images()).shape == (2, 7)
-        np.testing.assert_allclose(predict(model, images()).sum(-1), 1, rtol=1e-5)
+        assert outputs(model, images()).shape == (2, 7)
+        np.testing.assert_allclose(outputs(model, images()).sum(-1), 1, rtol=1e-5)
         logits = keras_cnv2.ConvNeXtV2(**SMALL, classes=7, classifier_activation=None)
         logits.set_weights(model.get_weights())
         expected = keras.ops.softmax(logits(images()))
-        np.testing.assert_allclose(predict(model, images()), keras.ops.convert_to_numpy(expected), rtol=1e-5)
+        np.testing.assert_allclose(outputs(model, images()), keras.ops.convert_to_numpy(expected), rtol=1e-5)
 
     def test_classes_are_a_thousand_where_nothing_else_says(self):
         for include_top in (True, False):
@@ -152,7 +149,7 @@ class TestTop:
 
     def test_features(self):
         maps = keras_cnv2.ConvNeXtV2(**SMALL, include_top=False)
-        assert predict(maps, images()).shape == (2, 2, 2, 32)
+        assert outputs(maps, images()).shape == (2, 2, 2, 32)
         for pooling, reduce in (("avg", np.mean), ("max", np.max)):
             pooled = keras_cnv2.ConvNeXtV2(**SMALL, include_top=False, pooling=pooling)
             keras_cnv2.load_checkpoint(
@@ -163,9 +160,9 @@ class TestTop:
                     "norm.bias": np.zeros(32, "float32"),
                 },
             )
-            x = reduce(np.float64(predict(maps, images())), axis=(1, 2))
+            x = reduce(np.float64(outputs(maps, images())), axis=(1, 2))
             x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-            np.testing.assert_allclose(predict(pooled, images()), x, rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(outputs(pooled, images()), x, rtol=1e-3, atol=1e-4)
 
 
 class TestInput:
@@ -175,23 +172,23 @@ class TestInput:
         outside = keras_cnv2.ConvNeXtV2(**SMALL, classes=5, include_preprocessing=False)
         outside.set_weights(inside.get_weights())
         x = (images() / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-        np.testing.assert_allclose(predict(inside, images()), predict(outside, x.astype("float32")), rtol=1e-4)
+        np.testing.assert_allclose(outputs(inside, images()), outputs(outside, x.astype("float32")), rtol=1e-4)
 
     def test_integers_and_floats(self):
         model = keras_cnv2.ConvNeXtV2(**SMALL, classes=5)
-        expected = predict(model, images().astype("float32"))
-        np.testing.assert_array_equal(predict(model, images()), expected)
+        expected = outputs(model, images().astype("float32"))
+        np.testing.assert_array_equal(outputs(model, images()), expected)
         np.testing.assert_allclose(model.predict(images(), verbose=0), expected, rtol=1e-5)
 
     @pytest.mark.parametrize(("stem_stride", "side"), [(1, 8), (2, 4), (4, 2)])
     def test_stem_stride(self, stem_stride, side):
         model = keras_cnv2.ConvNeXtV2(**SMALL, stem_stride=stem_stride, include_top=False)
-        assert predict(model, images()).shape == (2, side, side, 32)
+        assert outputs(model, images()).shape == (2, side, side, 32)
 
     @pytest.mark.parametrize("channels", [1, 4])
     def test_channels(self, channels):
         model = keras_cnv2.ConvNeXtV2(**SMALL, input_shape=(32, 48, channels), classes=5)
-        assert predict(model, np.full((2, 32, 48, channels), 255, "uint8")).shape == (2, 5)
+        assert outputs(model, np.full((2, 32, 48, channels), 255, "uint8")).shape == (2, 5)
 
     def test_input_tensor(self):
         x = keras.Input((64, 64, 3))
@@ -207,7 +204,7 @@ class TestInput:
             model.save(tmp_path / "model.keras")
         keras.Model(model.input, model.output).save(tmp_path / "model.keras")
         again = keras.saving.load_model(tmp_path / "model.keras")
-        np.testing.assert_array_equal(predict(again, images()), predict(model, images()))
+        np.testing.assert_array_equal(outputs(again, images()), outputs(model, images()))
 
 
 class TestTraining:
@@ -217,7 +214,7 @@ class TestTraining:
     def test_one_step(self, policy):
         small = {"depths": (1, 1, 1, 1), "dims": (4, 8, 12, 16)}
         model = keras_cnv2.ConvNeXtV2(**small, classes=4, dtype=policy, drop_path_rate=0.1)
-        assert keras.backend.standardize_dtype(model(images()).dtype) == "float32"
+        assert outputs(model, images()).dtype == "float32"
         model.compile("sgd", "sparse_categorical_crossentropy", **EAGERLY)
         before = model.get_weights()
         assert np.isfinite(model.train_on_batch(images(), np.array([0, 3])))
@@ -281,7 +278,7 @@ class TestBadInput:
     def test_images_smaller_than_the_stride(self, cls):
         """Where all stages are as wide, backends would answer for maps without a pixel."""
         model = cls(depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), stem_stride=2)
-        model(np.ones((1, 16, 16, 3)))
+        outputs(model, np.ones((1, 16, 16, 3)))
         with pytest.raises(ValueError, match=r"at least 16 pixels high and wide with stem_stride=2.*\(1, 16, 15, 3\)"):
             model(np.ones((1, 16, 15, 3)))
 
