@@ -8,19 +8,23 @@ from types import SimpleNamespace
 import numpy as np
 from keras import ops
 from keras.src.initializers import random_initializers
-from keras.src.random.seed_generator import draw_seed
 
 
 def draw_with_numpy():
-    drawn_by_keras = random_initializers.random
-
-    def generator(seed):
-        return np.random.default_rng(ops.convert_to_numpy(draw_seed(seed)))
+    keras_draws = random_initializers.random
 
     def normal(shape, mean=0.0, stddev=1.0, dtype=None, seed=None):
-        return ops.convert_to_tensor(generator(seed).normal(mean, stddev, shape).astype("float32"), dtype)
+        if not isinstance(seed, int):  # a generator, whose state may be traced
+            return keras_draws.normal(shape, mean, stddev, dtype, seed)
+        return _tensor(np.random.default_rng(seed).normal(mean, stddev, shape), dtype)
 
     def uniform(shape, minval=0.0, maxval=1.0, dtype=None, seed=None):
-        return ops.convert_to_tensor(generator(seed).uniform(minval, maxval, shape).astype("float32"), dtype)
+        if not isinstance(seed, int):
+            return keras_draws.uniform(shape, minval, maxval, dtype, seed)
+        return _tensor(np.random.default_rng(seed).uniform(minval, maxval, shape), dtype)
 
-    random_initializers.random = SimpleNamespace(**{**vars(drawn_by_keras), "normal": normal, "uniform": uniform})
+    random_initializers.random = SimpleNamespace(**{**vars(keras_draws), "normal": normal, "uniform": uniform})
+
+
+def _tensor(values, dtype):
+    return ops.convert_to_tensor(values.astype("float32"), dtype)

@@ -5,6 +5,11 @@ import numpy as np
 import pytest
 
 from tests.fcmae.small import EAGERLY, ENCODERS, TENSORFLOW, images, numpy, scramble, shared, small
+from tests.outputs import outputs
+
+
+def masked(model, x, hidden):
+    return outputs(model, {"images": x, "hidden": hidden})
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -12,11 +17,11 @@ class TestMasks:
     @pytest.mark.backends
     def test_hidden_pixels_change_no_feature(self, encoder):
         model = shared(encoder)
-        hidden = numpy(model(images())["hidden"])
+        hidden = outputs(model, images())["hidden"]
         covered = np.kron(hidden, np.ones((1, 8, 8)))[..., None] == 1
         other = np.where(covered, images(seed=1), images())
         broken = np.where(covered, np.array([np.nan, np.inf, -np.inf], "float32"), images())
-        one, two, three = (numpy(model(x, hidden=hidden)["features"]) for x in (images(), other, broken))
+        one, two, three = (masked(model, x, hidden)["features"] for x in (images(), other, broken))
         np.testing.assert_array_equal(one, two)
         np.testing.assert_array_equal(one, three)
         assert (one[hidden == 1] == 0).all()
@@ -33,11 +38,11 @@ class TestMasks:
         model = shared(encoder)
         # Very different images: statistics over the batch would show.
         x = images() * np.array([1, 0.1, 0.01, 0.5], "float32").reshape(4, 1, 1, 1)
-        out = model(x)
+        out = outputs(model, x)
         for i in range(4):
-            alone = model(x[i : i + 1], hidden=numpy(out["hidden"])[i : i + 1])
+            alone = masked(model, x[i : i + 1], out["hidden"][i : i + 1])
             for name in ("features", "prediction"):
-                np.testing.assert_allclose(numpy(alone[name])[0], numpy(out[name])[i], rtol=1e-4, atol=1e-4)
+                np.testing.assert_allclose(alone[name][0], out[name][i], rtol=1e-4, atol=1e-4)
 
     @pytest.mark.backends
     def test_drawn_masks(self, encoder):
