@@ -35,11 +35,12 @@ def overlap(boxes, others):
     return ops.divide_no_nan(shared, area + others_area - shared)
 
 
-def to_deltas(anchors, boxes):
-    """Encodes boxes as deltas from anchors: shifts and logarithms of relative sizes, divided by `VARIANCE`.
+def to_deltas(anchors, boxes, variance=VARIANCE):
+    """Encodes boxes as deltas from anchors: shifts and logarithms of relative sizes, divided by `variance`.
 
     Args:
         anchors, boxes: Tensors `(..., 4)`. The area of anchors must be positive.
+        variance: Four floats.
 
     Returns:
         A tensor `(..., 4)` in the order y, x, height, width.
@@ -55,20 +56,24 @@ def to_deltas(anchors, boxes):
         ops.log(ops.maximum(box_height, 1e-6) / height),
         ops.log(ops.maximum(box_width, 1e-6) / width),
     )
-    return ops.stack([delta / variance for delta, variance in zip(deltas, VARIANCE)], axis=-1)
+    return ops.stack([delta / deviation for delta, deviation in zip(deltas, variance)], axis=-1)
 
 
-def from_deltas(anchors, deltas):
+def from_deltas(anchors, deltas, variance=VARIANCE, largest_shrinking=False):
     """Decodes predicted deltas from anchors to boxes; the inverse of `to_deltas`.
 
     Args:
         anchors, deltas: Tensors `(..., 4)`.
+        variance: Four floats.
+        largest_shrinking: Bool, whether a box is also at least a 62.5th as high and wide as its anchor.
 
     Returns:
         A tensor of boxes `(..., 4)`. A box is at most 62.5 times as high or wide as its anchor.
     """
     y, x, height, width = _center_and_size(anchors)
-    down, right, taller, wider = (delta * variance for delta, variance in zip(_sides(deltas), VARIANCE))
+    down, right, taller, wider = (delta * deviation for delta, deviation in zip(_sides(deltas), variance))
+    if largest_shrinking:
+        taller, wider = ops.maximum(taller, -LARGEST_GROWTH), ops.maximum(wider, -LARGEST_GROWTH)
     y, x = y + down * height, x + right * width
     half_height = ops.exp(ops.minimum(taller, LARGEST_GROWTH)) * height / 2
     half_width = ops.exp(ops.minimum(wider, LARGEST_GROWTH)) * width / 2

@@ -57,8 +57,8 @@ class Pyramid(keras.layers.Layer):
     def call(self, features):
         c3, c4, c5 = (features[level] for level in ("P3", "P4", "P5"))
         m3, m4, m5 = (lateral(x) for lateral, x in zip(self.laterals, (c3, c4, c5)))
-        m4 = m4 + _twice(m5)
-        m3 = m3 + _twice(m4)
+        m4 = m4 + twice(m5)
+        m3 = m3 + twice(m4)
         p6 = self.down[0](c5)
         return [*(output(x) for output, x in zip(self.outputs, (m3, m4, m5))), p6, self.down[1](ops.relu(p6))]
 
@@ -135,6 +135,6 @@ class PredictionHead(keras.layers.Layer):
         return {**super().get_config(), **own}
 
 
-def _twice(x):
+def twice(x):
     """Upsamples by 2: repeats each position twice along each side."""
     return ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2)

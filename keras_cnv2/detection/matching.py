@@ -1,7 +1,6 @@
 """Matching of anchors to boxes for training.
 
-`match` takes any overlaps and thresholds (Mask R-CNN: 0.7 and 0.3 for the anchors of the proposal network, 0.5 and 0.5
-for the proposals); `AnchorTargets` applies it to RetinaNet.
+`match` takes any overlaps and thresholds, also those of Mask R-CNN; `AnchorTargets` applies it to RetinaNet.
 """
 
 import keras
@@ -15,29 +14,36 @@ from keras_cnv2.layers.built import needs_build
 BACKGROUND, IGNORED = -1, -2
 
 
-def match(overlaps, positive=0.5, negative=0.4, low_quality=True):
+def match(overlaps, positive=0.5, negative=0.4, low_quality=0.0, own_best=False):
     """Matches each anchor to the box that it overlaps most, if the overlap is large enough.
 
     Args:
         overlaps: Float tensor `(..., A, B)` of anchors and boxes; negative in columns that are padding.
         positive: Float. An anchor with at least this overlap is matched.
         negative: Float. An anchor with less than this overlap is background. In between it is ignored.
-        low_quality: Bool, whether an anchor that has the largest overlap with some box among all anchors is matched
-            even if that overlap is small. Otherwise small or elongated boxes that fit no anchor are never learned.
+        low_quality: Float or `None`. An anchor that has the largest overlap with some box among all anchors is matched
+            if that overlap is at least this value and above 0. Otherwise, with `None`, small or elongated boxes that
+            fit no anchor are never learned.
+        own_best: Bool, whether such an anchor is matched to that box even if it overlaps another box more; of several
+            such boxes to the last one. As in Detectron, an anchor is otherwise always matched to the box that it
+            overlaps most.
 
     Returns:
         An int32 tensor `(..., A)`: the index of the box, `BACKGROUND` or `IGNORED`.
 
     Source: Faster R-CNN (arXiv 1506.01497), section 3.1.2; Focal Loss (arXiv 1708.02002), section 4, "Anchors", which
-        uses that rule with other thresholds. As in Detectron, an anchor is always matched to the box that it overlaps
-        most.
+        uses that rule with other thresholds.
     """
     best = ops.max(overlaps, axis=-1)
     boxes = ops.cast(ops.argmax(overlaps, axis=-1), "int32")
     has_box = best >= positive
-    if low_quality:
+    if low_quality is not None:
         most = ops.max(overlaps, axis=-2, keepdims=True)
-        has_box = has_box | ops.any((overlaps == most) & (most > 0), axis=-1)
+        is_best = (overlaps == most) & (most > 0) & (most >= low_quality)
+        has_box = has_box | ops.any(is_best, axis=-1)
+        if own_best:
+            last = ops.max(ops.where(is_best, ops.arange(overlaps.shape[-1], dtype="int32"), -1), axis=-1)
+            boxes = ops.where(last >= 0, last, boxes)
     return ops.where(has_box, boxes, ops.where(best < negative, BACKGROUND, IGNORED))
 
 
@@ -49,7 +55,7 @@ class AnchorTargets(keras.layers.Layer):
 
     Args:
         anchor_generator: `keras_cv.layers.AnchorGenerator` of boxes in "xyxy" format.
-        low_quality_matches: Bool, see `low_quality` of `match`.
+        low_quality_matches: Bool, whether boxes that fit no anchor are matched to those that overlap them most.
 
     Call arguments:
         images: Tensor `(N, height, width, channels)`. Only its shape is used.
@@ -73,7 +79,7 @@ class AnchorTargets(keras.layers.Layer):
         def of_one_image(label):
             boxes, classes = label
             overlaps = ops.where(classes >= 0, overlap(anchors, boxes), -1.0)
-            matches = match(overlaps, low_quality=self.low_quality_matches)
+            matches = match(overlaps, low_quality=0.0 if self.low_quality_matches else None)
             box = ops.maximum(matches, 0)
             deltas = to_deltas(anchors, ops.take(boxes, box, axis=0))
             return deltas, ops.where(matches >= 0, ops.take(classes, box, axis=0), matches)

@@ -1,0 +1,75 @@
+"""What differs between the implementations of Mask R-CNN, as named settings."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Details of Mask R-CNN in which implementations differ, and numbers that small data sets need lower.
+
+    Args:
+        rounded_anchors: Bool, whether the sides of anchors at the origin are rounded to whole pixels.
+        largest_shrinking: Bool, whether a predicted box can also be at most 62.5 times smaller than its anchor or
+            proposal; that it can be at most 62.5 times larger is common to all.
+        beta: Float, at least 0: absolute errors of deltas below it count quadratically in the loss (smooth L1); 0: L1.
+        aligned: Bool, whether RoIAlign shifts its samples by half a position, so that positions are centres.
+        samples: Int, the number of samples along each side of a bin of RoIAlign; 0: as many as the bin has positions of
+            the feature map along this side, rounded up, at most 8.
+        anchor_low_quality: Float. A box that no anchor fits is matched to the anchors that overlap it most, if that
+            overlap is at least this value.
+        proposal_low_quality: Float, the same for proposals; `None`: boxes that no proposal fits are not matched.
+        own_best: Bool, whether these anchors and proposals are matched to that box even if they overlap another box
+            more.
+        training_candidates, candidates: Ints, the number of anchors with the highest scores in each level of the
+            pyramid, in training and in prediction, to which suppression is applied.
+        training_proposals, proposals: Ints, the number of proposals that are kept in training and in prediction.
+        smallest_proposal: Float. Proposals with a side of less than this, in pixels, are left out; those with a side
+            of 0 are always left out.
+        proposal_iou: Float in [0, 1], the overlap above which a better proposal of the same level removes another.
+        anchor_samples: Int, the number of anchors per image in the loss, at most half of them matched.
+        box_samples: Int, the number of proposals per image in the loss, at most a quarter of them matched.
+        binary_masks: Bool, whether the targets of masks are rounded to 0 or 1 after they were resized.
+        padded_paste: Bool, whether masks are pasted into boxes of whole pixels, with a border of zeros around the mask;
+            otherwise they are interpolated at the centres of the pixels.
+
+    Source: Mask R-CNN (arXiv 1703.06870), section 3.1, whose numbers are common to both rows: overlaps of 0.7 and 0.3
+        for anchors and 0.5 for proposals, 256 anchors and 512 proposals.
+    """
+
+    rounded_anchors: bool = False
+    largest_shrinking: bool = True
+    beta: float = 0.0
+    aligned: bool = True
+    samples: int = 0
+    anchor_low_quality: float = 0.3
+    proposal_low_quality: float | None = 0.5
+    own_best: bool = True
+    training_candidates: int = 2000
+    candidates: int = 1000
+    training_proposals: int = 1000
+    proposals: int = 1000
+    smallest_proposal: float = 0.0
+    proposal_iou: float = 0.7
+    anchor_samples: int = 256
+    box_samples: int = 512
+    binary_masks: bool = True
+    padded_paste: bool = False
+
+
+SETTINGS = {
+    "mmdetection": Settings(),
+    "torchvision": Settings(
+        rounded_anchors=True,
+        largest_shrinking=False,
+        beta=1 / 9,
+        aligned=False,
+        samples=2,
+        anchor_low_quality=0.0,
+        proposal_low_quality=None,
+        own_best=False,
+        training_proposals=2000,
+        smallest_proposal=1e-3,
+        binary_masks=False,
+        padded_paste=True,
+    ),
+}
