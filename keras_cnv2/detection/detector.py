@@ -9,12 +9,9 @@ from keras import ops
 
 from keras_cnv2.arguments import fraction, number, positive_int
 from keras_cnv2.detection import nms as suppression
-from keras_cnv2.detection.anchors import all_anchors, level_sizes
-from keras_cnv2.detection.boxes import clip, from_deltas
-from keras_cnv2.detection.matching import AnchorTargets
 from keras_cnv2.models.configuration import from_nested_config
 
-NMS = ("soft", "hard")
+NMS = ("soft", "hard", "linear")
 
 
 def is_detector(model):
@@ -24,7 +21,7 @@ def is_detector(model):
 
 @keras.saving.register_keras_serializable(package="keras_cnv2")
 class Detector(keras.Model):
-    """A RetinaNet with decoding and non-maximum suppression: a model for inference.
+    """A RetinaNet or Mask R-CNN with decoding and non-maximum suppression: a model for inference.
 
     From each level, the `candidates` pairs of an anchor and a class with the highest scores are decoded to boxes and
     clipped to the image. Boxes that overlap a box of the same class with a higher score are suppressed.
@@ -37,14 +34,16 @@ class Detector(keras.Model):
     ```
 
     Args:
-        retinanet: A model made by `keras_cnv2.detection.retinanet`.
-        nms: "soft" lowers the scores of overlapping boxes, as in the paper's tests; "hard" removes these boxes.
+        model: A model made by `keras_cnv2.detection.retinanet` or `keras_cnv2.detection.mask_rcnn`.
+        nms: "soft" lowers the scores of overlapping boxes, as in the paper's tests; "hard" removes
+            these boxes; "linear" lowers the scores of boxes that overlap by more than `iou_threshold`.
         score_threshold: Float in [0, 1). Only detections with scores above it are returned. To compute average
             precision with soft NMS, which keeps low scores, use 0.001.
-        iou_threshold: Float in [0, 1], the overlap above which "hard" removes a box.
+        iou_threshold: Float in [0, 1], the overlap above which "hard" removes a box, and "linear" multiplies its
+            score by 1 - overlap.
         sigma: Positive float. "soft" multiplies scores by `exp(-overlap ** 2 / sigma)`.
         max_detections: Int M, the maximum number of detections per image.
-        candidates: Int, the maximum number of candidates per level.
+        candidates: Int, the maximum number of candidates per level of RetinaNet, and of all of Mask R-CNN.
         name: Name of the model.
 
     Call arguments:
@@ -53,6 +52,8 @@ class Detector(keras.Model):
     Returns:
         {"boxes": float32 `(N, M, 4)`, left, top, right, bottom in pixels, "classes": int32 `(N, M)`, "scores": float32
         `(N, M)`, "count": int32 `(N,)`}, sorted by score, the highest first. From `count` on, all values are -1.
+        With masks also {"masks": float32 `(N, M, 28, 28)`, the probability that a pixel of the box is part of the
+        object, 0 from `count` on}, see `keras_cnv2.detection.paste_masks`.
 
     Raises:
         ValueError: If an argument is out of range, or the images have an unsuitable size.
@@ -63,7 +64,7 @@ class Detector(keras.Model):
 
     def __init__(
         self,
-        retinanet: keras.Model,
+        model: keras.Model,
         nms: str = "soft",
         score_threshold: float = 0.05,
         iou_threshold: float = 0.5,
@@ -72,16 +73,15 @@ class Detector(keras.Model):
         candidates: int = 1000,
         name: str | None = None,
     ):
-        # Only this package's RetinaNet has `AnchorTargets`. KerasCV's may use another box format and lacks attributes
-        # that are read below.
-        if not isinstance(getattr(retinanet, "label_encoder", None), AnchorTargets):
+        if not hasattr(model, "dense") or not hasattr(model, "parts"):
             raise ValueError(
-                f"retinanet must be a model made by keras_cnv2.detection.retinanet. Received: retinanet={retinanet!r}"
+                "model must be made by keras_cnv2.detection.retinanet or keras_cnv2.detection.mask_rcnn. "
+                f"Received: model={model!r}"
             )
         super().__init__(name=name, dtype="float32")
         if nms not in NMS:
             raise ValueError(f"nms must be one of {NMS}. Received: nms={nms!r}")
-        self.retinanet = retinanet
+        self.model = model
         self.nms = nms
         self.score_threshold = fraction("score_threshold", score_threshold)
         self.iou_threshold = number("iou_threshold", iou_threshold, "a number in [0, 1]", lambda x: 0 <= x <= 1)
@@ -92,28 +92,28 @@ class Detector(keras.Model):
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        return self.retinanet.class_names
+        return self.model.class_names
 
     def call(self, images: Any) -> dict[str, Any]:
-        return self.detections(self.dense(self.retinanet(images, training=False), images.shape), images.shape)
+        predictions = self.model(images, training=False)
+        found = self.detections(self.dense(predictions, images.shape), images.shape)
+        if getattr(self.model, "masks", False):
+            masks = self.model.masks_in(predictions, found["boxes"], found["classes"])
+            found["masks"] = ops.where(found["classes"][..., None, None] >= 0, masks, 0.0)
+        return found
 
     def dense(self, predictions: Mapping[str, Any], shape: Sequence[int | None]) -> dict[str, Any]:
-        """Decodes the box and the probabilities of every anchor, before any suppression.
+        """Decodes the box and the probabilities of every anchor or proposal, before any suppression.
 
         Args:
-            predictions: Dict of tensors that the RetinaNet returned.
+            predictions: Dict of tensors that the model returned.
             shape: Shape of the images, `(N, height, width, channels)`.
 
         Returns:
-            {"boxes": float32 `(N, A, 4)`, "scores": float32 `(N, A, classes)`}.
+            {"boxes": float32 `(N, A, 4)`, "scores": float32 `(N, A, classes)`}. Of Mask R-CNN each class has boxes of
+            its own, `(N, A, classes, 4)`.
         """
-        anchors = all_anchors(self.retinanet.anchor_generator, shape)
-        # Restores the static number of anchors, which Keras 3.10 loses in graphs.
-        deltas, logits = (
-            ops.reshape(predictions[name], (-1, anchors.shape[0], predictions[name].shape[-1]))
-            for name in ("box", "classification")
-        )
-        return {"boxes": clip(from_deltas(anchors, deltas), *shape[1:3]), "scores": ops.sigmoid(logits)}
+        return self.model.dense(predictions, shape)
 
     def detections(self, dense: Mapping[str, Any], shape: Sequence[int | None]) -> dict[str, Any]:
         """Selects candidates and applies non-maximum suppression.
@@ -123,22 +123,28 @@ class Detector(keras.Model):
             shape: Shape of the images, `(N, height, width, channels)`.
 
         Returns:
-            A dict of detections, as when the model is called.
+            A dict of detections, as when the model is called, without masks.
         """
-        ends = [*itertools.accumulate(level_sizes(shape))]
-        levels = [
+        ends = [*itertools.accumulate(self.model.parts(shape))]
+        parts = [
             suppression.best_of(dense["boxes"][:, start:end], dense["scores"][:, start:end], self.candidates)
             for start, end in zip([0, *ends], ends)
         ]
-        boxes, scores, classes = (ops.concatenate(parts, axis=1) for parts in zip(*levels))
+        boxes, scores, classes = (ops.concatenate(columns, axis=1) for columns in zip(*parts))
         width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
         scores = ops.where((width > 0) & (height > 0), scores, 0.0)  # boxes that lie outside the image
-        factor = suppression.soft(self.sigma) if self.nms == "soft" else suppression.hard(self.iou_threshold)
+        factor = self._factor()
         return suppression.suppress(boxes, scores, classes, factor, self.max_detections, self.score_threshold)
+
+    def _factor(self):
+        """Returns the function from overlaps with a better box to factors of scores."""
+        if self.nms == "soft":
+            return suppression.soft(self.sigma)
+        return (suppression.hard if self.nms == "hard" else suppression.linear)(self.iou_threshold)
 
     def get_config(self) -> dict[str, Any]:
         return {
-            "retinanet": keras.saving.serialize_keras_object(self.retinanet),
+            "model": keras.saving.serialize_keras_object(self.model),
             "nms": self.nms,
             "score_threshold": self.score_threshold,
             "iou_threshold": self.iou_threshold,
@@ -151,4 +157,7 @@ class Detector(keras.Model):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
-        return from_nested_config(cls, config, ("retinanet",), custom_objects)
+        config = dict(config)
+        if "retinanet" in config:  # the name in older files
+            config["model"] = config.pop("retinanet")
+        return from_nested_config(cls, config, ("model",), custom_objects)

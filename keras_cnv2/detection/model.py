@@ -7,7 +7,17 @@ import keras_cv
 from keras import ops
 
 from keras_cnv2.arguments import is_positive_int
-from keras_cnv2.detection.anchors import ANCHORS, MULTIPLE, SIZES, STRIDES, anchor_generator, check_sides
+from keras_cnv2.detection.anchors import (
+    ANCHORS,
+    MULTIPLE,
+    SIZES,
+    STRIDES,
+    all_anchors,
+    anchor_generator,
+    check_sides,
+    level_sizes,
+)
+from keras_cnv2.detection.boxes import clip, from_deltas
 from keras_cnv2.detection.heads import PRIOR, PredictionHead, Pyramid
 from keras_cnv2.detection.loss import FocalLoss
 from keras_cnv2.detection.matching import IGNORED, AnchorTargets
@@ -77,6 +87,20 @@ class RetinaNet(keras_cv.models.RetinaNet):
         images = _images(inputs)
         check_sides(images.shape)
         return super().call({"images": images}, *args, **kwargs)
+
+    def dense(self, predictions, shape):
+        """Decodes the box and the probabilities of every anchor, see `keras_cnv2.detection.Detector.dense`."""
+        anchors = all_anchors(self.anchor_generator, shape)
+        # Restores the static number of anchors, which Keras 3.10 loses in graphs.
+        deltas, logits = (
+            ops.reshape(predictions[name], (-1, anchors.shape[0], predictions[name].shape[-1]))
+            for name in ("box", "classification")
+        )
+        return {"boxes": clip(from_deltas(anchors, deltas), *shape[1:3]), "scores": ops.sigmoid(logits)}
+
+    def parts(self, shape):
+        """Returns the number of anchors of each level, from which candidates are taken separately."""
+        return level_sizes(shape)
 
     def compile(self, optimizer="rmsprop", box_loss="smoothl1", classification_loss="focal", **kwargs):
         """Like `keras_cv.models.RetinaNet.compile`, with the paper's losses as defaults.

@@ -78,8 +78,8 @@ def detect(retinanet, paths, image_size=None, score_threshold=0.3, reading=READI
     """
     is_detector = isinstance(retinanet, Detector)
     detector = retinanet if is_detector else Detector(retinanet, score_threshold=score_threshold)
-    size = image_size_for(detector.retinanet, image_size)
-    names = class_names_of(detector.retinanet)
+    size = image_size_for(detector.model, image_size)
+    names = class_names_of(detector.model)
     paths = list(paths)
     for start in range(0, len(paths), BATCH):
         batch = paths[start : start + BATCH]
@@ -105,7 +105,7 @@ def _found(detector, fitted, size, names):
         return
     images = np.zeros((BATCH if len(fitted) > 1 else 1, size, size, 3), "float32")  # at most two shapes are compiled
     images[: len(fitted)] = [image for image, _, _ in fitted]
-    found = detector.predict_on_batch(np.asarray(as_taken(detector.retinanet, images)))
+    found = detector.predict_on_batch(np.asarray(as_taken(detector.model, images)))
     for number, (_, scale, (height, width)) in enumerate(fitted):
         count = int(found["count"][number])
         boxes = np.clip(found["boxes"][number, :count] / scale, 0, [width, height, width, height])

@@ -48,10 +48,7 @@ ORDER = [1, 0, 3, 2]
 
 def set_weights(layer, name, transposed=None):
     kernel, bias = (case.weights()[f"{name}/{part}"] for part in ("kernel", "bias"))
-    if kernel.ndim == 4:
-        kernel = kernel.transpose(3, 2, 0, 1)
-    else:
-        kernel = kernel.T
+    kernel = kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
     if transposed is not None:
         kernel, bias = transposed(kernel, bias)
     assert layer.weight.shape == kernel.shape, (name, layer.weight.shape, kernel.shape)
@@ -140,7 +137,7 @@ def modules():
     for number in range(case.CONVS):
         set_weights(masks[number][0], f"mask_head/conv_{number}")
     mask_predictor = mask_rcnn.MaskRCNNPredictor(case.WIDTH, case.WIDTH, case.CLASSES + 1)
-    # Keras keeps kernels of transposed convolutions as (height, width, outputs, inputs), PyTorch as (inputs, outputs, ...)
+    # Keras keeps kernels of transposed convolutions as (..., outputs, inputs), PyTorch as (inputs, outputs, ...).
     kernel, bias = (torch.tensor(case.weights()[f"mask_head/double/{part}"]) for part in ("kernel", "bias"))
     mask_predictor.conv5_mask.weight.data, mask_predictor.conv5_mask.bias.data = kernel.permute(3, 2, 0, 1), bias
     set_weights(

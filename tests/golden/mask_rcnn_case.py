@@ -11,7 +11,7 @@ SIZES = ((128, 128), (192, 256))
 
 
 def weights():
-    """Returns {name: array} in the layout of Keras: kernels are (height, width, inputs, outputs) or (inputs, outputs)."""
+    """Returns {name: array} in Keras's layout: kernels are (height, width, inputs, outputs) or (inputs, outputs)."""
     rng = np.random.default_rng(0)
 
     def layer(name, *shape, scale=1.0):

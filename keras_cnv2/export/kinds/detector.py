@@ -24,7 +24,7 @@ class ExportedDetector:
         if options.resize is not None:
             raise ValueError(f"resize does not apply to detectors: leave it out. Received: resize={options.resize!r}")
         self.detector = model if isinstance(model, Detector) else Detector(model)
-        self.model, self.options = self.detector.retinanet, options
+        self.model, self.options = self.detector.model, options
         size = image_size_for(self.model, options.image_size)
         check_input_dtype(self.model, options.input_dtype)
         self.labels = [*one_line_each(class_names_of(self.model, options.class_names))]

@@ -61,7 +61,7 @@ def test_dense_is_all_there_is(exported):
     model, _, signatures = exported
     found = signatures["dense"](images=images(1))
     assert found["boxes"].shape == (1, 9 * (64 + 16 + 4 + 1 + 1), 4)
-    np.testing.assert_allclose(found["scores"], tf.sigmoid(model.retinanet(images(1))["classification"]), rtol=1e-3)
+    np.testing.assert_allclose(found["scores"], tf.sigmoid(model.model(images(1))["classification"]), rtol=1e-3)
 
 
 def test_boxes_are_in_the_picture_s_pixels(exported):
@@ -124,6 +124,6 @@ def test_wrong_arguments_are_named(tmp_path):
         export_saved_model(model, tmp_path / "detector", image_size=64, resize="crop")
     with pytest.raises(ValueError, match="class_names must be 3 names, one per class. Received: 2 names"):
         export_saved_model(model, tmp_path / "detector", image_size=64, class_names=["a", "b"])
-    model.retinanet.class_names = ("cat", "dog", "co\nw")
+    model.model.class_names = ("cat", "dog", "co\nw")
     with pytest.raises(ValueError, match="one line each"):
         export_saved_model(model, tmp_path / "detector", image_size=64)

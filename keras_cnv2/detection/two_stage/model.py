@@ -1,4 +1,4 @@
-"""The class `MaskRCNN` and the function that builds it."""
+"""The class `MaskRCNN`."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,16 +9,16 @@ import numpy as np
 from keras import ops
 
 from keras_cnv2.detection.boxes import VARIANCE, clip, from_deltas, to_deltas
-from keras_cnv2.detection.mask_rcnn import losses
-from keras_cnv2.detection.mask_rcnn.anchors import STRIDES, anchors_of
-from keras_cnv2.detection.mask_rcnn.heads import BoxHead, MaskHead, ProposalHead
-from keras_cnv2.detection.mask_rcnn.proposals import propose
-from keras_cnv2.detection.mask_rcnn.pyramid import LEVELS, TwoStagePyramid
-from keras_cnv2.detection.mask_rcnn.roi_align import level_of, roi_align
-from keras_cnv2.detection.mask_rcnn.sampling import sample
-from keras_cnv2.detection.mask_rcnn.settings import SETTINGS, Settings
-from keras_cnv2.detection.mask_rcnn.targets import Labels, mask_targets, matches_of, rows_of_labels
 from keras_cnv2.detection.matching import BACKGROUND
+from keras_cnv2.detection.two_stage import losses
+from keras_cnv2.detection.two_stage.anchors import STRIDES, anchors_of
+from keras_cnv2.detection.two_stage.heads import BoxHead, MaskHead, ProposalHead
+from keras_cnv2.detection.two_stage.proposals import propose
+from keras_cnv2.detection.two_stage.pyramid import LEVELS, TwoStagePyramid
+from keras_cnv2.detection.two_stage.roi_align import level_of, roi_align
+from keras_cnv2.detection.two_stage.sampling import sample
+from keras_cnv2.detection.two_stage.settings import SETTINGS, Settings
+from keras_cnv2.detection.two_stage.targets import Labels, mask_targets, matches_of, rows_of_labels
 from keras_cnv2.distribute import replicas
 from keras_cnv2.models.classifier import check_head
 from keras_cnv2.models.configuration import from_nested_config, layers_config
@@ -208,23 +208,21 @@ class MaskRCNN(keras.Model):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         return self.get_metrics_result()
 
-    def candidates(self, first: Mapping[str, Any], shape: Sequence[int | None]) -> tuple[Any, Any]:
-        """Returns what the box head finds in the proposals, before any suppression.
-
-        Args:
-            first: The outputs of the model.
-            shape: Shape of the images, `(N, height, width, channels)`.
-
-        Returns:
-            Boxes, float32 `(N, P, classes, 4)`, and scores, float32 `(N, P, classes)`, 0 for padding.
-        """
+    def dense(self, first: Mapping[str, Any], shape: Sequence[int | None]) -> dict[str, Any]:
+        """Decodes the boxes and the probabilities of every proposal, see `keras_cnv2.detection.Detector.dense`."""
         boxes = first["boxes"]
         logits, deltas = self.box_head(self.pooled(first["levels"], boxes, BOX_BINS))
         scores = ops.softmax(ops.cast(logits, "float32"), axis=-1)[..., :-1]
         moved = from_deltas(
             boxes[:, :, None], ops.cast(deltas, "float32"), largest_shrinking=self.settings.largest_shrinking
         )
-        return clip(moved, *shape[1:3]), ops.where(first["is_proposal"][..., None], scores, 0.0)
+        moved = clip(moved, *shape[1:3])
+        is_box = ops.all(moved[..., 2:] - moved[..., :2] >= self.settings.smallest_box, axis=-1)
+        return {"boxes": moved, "scores": ops.where(is_box & first["is_proposal"][..., None], scores, 0.0)}
+
+    def parts(self, shape: Sequence[int | None]) -> list[int]:
+        """Returns the number of proposals: candidates are the best of all of them."""
+        return [min(self.settings.proposals, sum(map(len, self.anchors(shape))))]
 
     def masks_in(self, first: Mapping[str, Any], boxes: Any, classes: Any) -> Any:
         """Returns the masks of detections.

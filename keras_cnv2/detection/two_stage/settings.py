@@ -25,6 +25,7 @@ class Settings:
         training_proposals, proposals: Ints, the number of proposals that are kept in training and in prediction.
         smallest_proposal: Float. Proposals with a side of less than this, in pixels, are left out; those with a side
             of 0 are always left out.
+        smallest_box: Float, the same for detections.
         proposal_iou: Float in [0, 1], the overlap above which a better proposal of the same level removes another.
         anchor_samples: Int, the number of anchors per image in the loss, at most half of them matched.
         box_samples: Int, the number of proposals per image in the loss, at most a quarter of them matched.
@@ -49,6 +50,7 @@ class Settings:
     training_proposals: int = 1000
     proposals: int = 1000
     smallest_proposal: float = 0.0
+    smallest_box: float = 0.0
     proposal_iou: float = 0.7
     anchor_samples: int = 256
     box_samples: int = 512
@@ -69,6 +71,7 @@ SETTINGS = {
         own_best=False,
         training_proposals=2000,
         smallest_proposal=1e-3,
+        smallest_box=1e-2,
         binary_masks=False,
         padded_paste=True,
     ),

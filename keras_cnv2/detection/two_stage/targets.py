@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from keras_cnv2.detection.boxes import overlap
-from keras_cnv2.detection.mask_rcnn.roi_align import axis_weights
 from keras_cnv2.detection.matching import match
+from keras_cnv2.detection.two_stage.roi_align import axis_weights
 
 
 class Labels(NamedTuple):

@@ -1,18 +1,26 @@
-"""Puts the masks of boxes at their places in the image."""
+"""`paste_masks`: masks of detections in the image."""
+
+from typing import Any
 
 from keras import ops
 
-from keras_cnv2.detection.mask_rcnn.roi_align import tents
+from keras_cnv2.detection.two_stage.roi_align import tents
 
 
-def paste(masks, boxes, height, width, padded=False):
-    """Returns masks of the size of the image.
+def paste_masks(masks: Any, boxes: Any, height: int, width: int, padded: bool = False) -> Any:
+    """Puts the masks of detections at their places in the image. It also works in graphs.
+
+    ```python
+    found = keras_cnv2.detection.Detector(model).predict(images)
+    masks = keras_cnv2.detection.paste_masks(found["masks"], found["boxes"], *images.shape[1:3])
+    is_object = masks > 0.5  # (N, M, height, width)
+    ```
 
     Args:
         masks: Float32 tensor `(N, R, S, S)` of probabilities.
         boxes: Float32 tensor `(N, R, 4)` in "xyxy" format, in pixels of the image.
         height, width: Ints, the size of the image in pixels.
-        padded: Bool, see `padded_paste` of `Settings`.
+        padded: Bool, whether to paste as torchvision does, see `padded_paste` of `keras_cnv2.detection.Settings`.
 
     Returns:
         A float32 tensor `(N, R, height, width)` of probabilities, 0 outside of the boxes.

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_cnv2.detection.mask_rcnn.model import MaskRCNN
-from keras_cnv2.detection.mask_rcnn.paste import paste
-from keras_cnv2.detection.mask_rcnn.roi_align import roi_align
+from keras_cnv2.detection import Detector, mask_rcnn, paste_masks
+from keras_cnv2.detection.two_stage.roi_align import roi_align
 from tests.golden import mask_rcnn_case as case
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "mask_rcnn.npz")
@@ -34,9 +33,8 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def model():
-    model = MaskRCNN(
-        backbone(), case.CLASSES, width=case.WIDTH, units=case.UNITS, convs=case.CONVS, settings="torchvision"
-    )
+    sizes = {"width": case.WIDTH, "units": case.UNITS, "convs": case.CONVS}
+    model = mask_rcnn(backbone(), case.CLASSES, **sizes, settings="torchvision")
     variables = {variable.path.removeprefix(f"{model.name}/"): variable for variable in model.trainable_variables}
     weights = {name.replace("backbone/", "backbone_"): array for name, array in case.weights().items()}
     assert weights.keys() == variables.keys()
@@ -112,9 +110,8 @@ def test_roi_align(size, first, golden, aligned, samples):
     boxes = case.some_boxes(*size)
     level = np.zeros(boxes.shape[:2], "int32")
     ours = roi_align([first["levels"][1]], ops.convert_to_tensor(boxes), level, [8], 7, samples, aligned)
-    close(
-        ops.reshape(ours, (-1, 7, 7, case.WIDTH)), golden[f"roi_align_{'aligned' if aligned else 'corners'}_{samples}"]
-    )
+    theirs = golden[f"roi_align_{'aligned' if aligned else 'corners'}_{samples}"]
+    close(ops.reshape(ours, theirs.shape), theirs)
 
 
 def test_losses(model, size, first, golden):
@@ -142,6 +139,18 @@ def test_masks(model, size, first, golden):
     masks = model.masks_in(first, ops.convert_to_tensor(boxes), ops.convert_to_tensor(classes.astype("int32")))
     theirs = np.stack([golden[f"found_masks_{image}"] for image in range(2)])
     close(masks, theirs)
-    pasted = np.asarray(paste(ops.convert_to_tensor(theirs), ops.convert_to_tensor(boxes), *size, padded=True)) > 0.5
+    pasted = (
+        np.asarray(paste_masks(ops.convert_to_tensor(theirs), ops.convert_to_tensor(boxes), *size, padded=True)) > 0.5
+    )
     expected = np.stack([np.unpackbits(golden[f"pasted_{image}"], axis=-1)[..., : size[1]] for image in range(2)])
     assert (pasted != expected).mean() < 1e-5  # a probability of 0.5, rounded
+
+
+def test_detections(model, size, golden):
+    options = {"nms": "hard", "iou_threshold": 0.5, "score_threshold": 0.05, "max_detections": 100}
+    found = Detector(model, **options, candidates=3000).predict(case.images(*size), verbose=0)
+    for image in range(2):
+        close(found["boxes"][image], golden[f"found_boxes_{image}"], 1e-3)  # in pixels
+        close(found["scores"][image], golden[f"found_scores_{image}"])
+        np.testing.assert_array_equal(found["classes"][image], golden[f"found_classes_{image}"])
+        close(found["masks"][image, :8], golden[f"found_masks_{image}"])

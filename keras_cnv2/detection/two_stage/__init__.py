@@ -1,0 +1,1 @@
+"""Mask R-CNN and Faster R-CNN: proposals, then classes, boxes and masks of the proposals."""
