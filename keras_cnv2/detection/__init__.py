@@ -11,4 +11,4 @@ from keras_cnv2.detection.pictures import fit_picture as fit_picture
 from keras_cnv2.detection.retinanet import retinanet as retinanet
 from keras_cnv2.detection.two_stage.build import mask_rcnn as mask_rcnn
 from keras_cnv2.detection.two_stage.paste import paste_masks as paste_masks
-from keras_cnv2.detection.two_stage.settings import Settings as Settings
+from keras_cnv2.detection.two_stage.variant import Variant as Variant

@@ -4,6 +4,8 @@ import math
 
 from keras import ops
 
+from keras_cnv2.arguments import is_positive_int
+
 # Strides and anchor sizes of the feature maps that the heads read, P3 to P7, in pixels.
 STRIDES = (8, 16, 32, 64, 128)
 SIZES = (32, 64, 128, 256, 512)
@@ -75,6 +77,19 @@ def check_sides(shape, are_known=False):
         )
     if any(side is not None and (side % MULTIPLE or not side) for side in sides):
         raise ValueError(
-            f"RetinaNet takes images with sides that are multiples of {MULTIPLE}: pad them at the bottom and right. "
+            f"Detectors take images with sides that are multiples of {MULTIPLE}: pad them at the bottom and right. "
             f"Received: images of shape {tuple(shape)}"
         )
+
+
+def image_size_for(image_size, shape):
+    """Returns the side of images for evaluation: `image_size`, else that of a square input shape, else `None`."""
+    sides = {*shape[1:3]}
+    if image_size is None:
+        return sides.pop() if len(sides) == 1 else None
+    if not is_positive_int(image_size) or image_size % MULTIPLE or sides - {None, image_size}:
+        raise ValueError(
+            f"image_size must be a multiple of {MULTIPLE}, and the backbone's height and width if these are fixed. "
+            f"Received: image_size={image_size!r}, backbone with input shape {tuple(shape)}"
+        )
+    return int(image_size)

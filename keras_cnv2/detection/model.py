@@ -9,12 +9,12 @@ from keras import ops
 from keras_cnv2.arguments import is_positive_int
 from keras_cnv2.detection.anchors import (
     ANCHORS,
-    MULTIPLE,
     SIZES,
     STRIDES,
     all_anchors,
     anchor_generator,
     check_sides,
+    image_size_for,
     level_sizes,
 )
 from keras_cnv2.detection.boxes import clip, from_deltas
@@ -50,7 +50,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
     ):
         check_head(True, classes, None, class_names)
         _check(backbone, anchor_sizes)
-        image_size = _image_size(image_size, backbone.input_shape)
+        image_size = image_size_for(image_size, backbone.input_shape)
         policy = backbone.dtype_policy
         with _global_policy("float32"):  # otherwise KerasCV's layers round predictions to half precision
             super().__init__(
@@ -182,19 +182,6 @@ def _check(backbone, anchor_sizes):
         raise ValueError(
             f"anchor_sizes must be {len(STRIDES)} positive numbers, one per level. Received: {anchor_sizes!r}"
         )
-
-
-def _image_size(image_size, shape):
-    """Returns the side of images for evaluation: `image_size`, else that of a square input shape, else `None`."""
-    sides = {*shape[1:3]}
-    if image_size is None:
-        return sides.pop() if len(sides) == 1 else None
-    if not is_positive_int(image_size) or image_size % MULTIPLE or sides - {None, image_size}:
-        raise ValueError(
-            f"image_size must be a multiple of {MULTIPLE}, and the backbone's height and width if these are fixed. "
-            f"Received: image_size={image_size!r}, backbone with input shape {tuple(shape)}"
-        )
-    return int(image_size)
 
 
 def _is_size(size):

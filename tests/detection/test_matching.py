@@ -9,31 +9,40 @@ from tests.detection.samples import images, iou, labels
 pytest.importorskip("keras_cv")
 
 
-def matched_by_hand(overlaps, positive, negative, low_quality):
+def matched_by_hand(overlaps, positive, negative, low_quality, own_best=False):
     """The rule, anchor by anchor."""
     matches = []
     for row in overlaps:
         best = max(range(len(row)), key=lambda column: row[column])
-        is_best_of_a_box = any(row[c] > 0 and row[c] == max(other[c] for other in overlaps) for c in range(len(row)))
-        if row[best] >= positive or (low_quality and is_best_of_a_box):
+        of_boxes = [
+            c
+            for c in range(len(row))
+            if low_quality is not None and row[c] > 0 and row[c] >= low_quality
+            if row[c] == max(other[c] for other in overlaps)
+        ]
+        if own_best and of_boxes:
+            matches.append(of_boxes[-1])
+        elif row[best] >= positive or of_boxes:
             matches.append(best)
         else:
             matches.append(BACKGROUND if row[best] < negative else IGNORED)
     return matches
 
 
-@pytest.mark.parametrize("low_quality", [True, False])
+@pytest.mark.parametrize("own_best", [True, False])
+@pytest.mark.parametrize("low_quality", [0.0, 0.2, None])
 @pytest.mark.parametrize("thresholds", [(0.5, 0.4), (0.7, 0.3), (0.5, 0.5)])
-def test_match_is_the_rule(low_quality, thresholds):
+def test_match_is_the_rule(low_quality, thresholds, own_best):
     rng = np.random.default_rng(0)
     overlaps = rng.uniform(0, 0.8, (3, 40, 4)).round(2).astype("float32")  # with ties
     overlaps[1, :, 2:] = -1  # no boxes
     overlaps[2] *= 0.3  # none fits
-    matches = np.array(match(overlaps, *thresholds, low_quality))
-    expected = [matched_by_hand(image, *np.float32(thresholds), low_quality) for image in overlaps.tolist()]
+    low_quality = low_quality and np.float32(low_quality)
+    matches = np.array(match(overlaps, *thresholds, low_quality, own_best))
+    expected = [matched_by_hand(image, *np.float32(thresholds), low_quality, own_best) for image in overlaps.tolist()]
     np.testing.assert_array_equal(matches, expected)
     assert ({*matches.flat} >= {BACKGROUND, IGNORED}) == (thresholds[0] > thresholds[1])
-    assert (matches[2] >= 0).any() == low_quality
+    assert (matches[2] >= 0).any() == (low_quality is not None)
 
 
 @pytest.mark.parametrize(("positive", "negative"), [(0.5, 0.25), (0.5, 0.4), (0.7, 0.3), (0.5, 0.5)])
@@ -45,7 +54,7 @@ def test_overlaps_that_are_exactly_a_threshold(positive, negative):
     at_negative = 0 if positive == negative else IGNORED
     below_positive = BACKGROUND if positive == negative else IGNORED
     expected = [0, at_negative, below_positive, BACKGROUND]
-    np.testing.assert_array_equal(match(overlaps, positive, negative, low_quality=False), expected)
+    np.testing.assert_array_equal(match(overlaps, positive, negative, low_quality=None), expected)
 
 
 def test_a_box_that_no_anchor_touches_has_none():

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_cnv2.detection.two_stage.model import MaskRCNN
-from keras_cnv2.detection.two_stage.settings import Settings
+from keras_cnv2.detection.two_stage.variant import Variant
 
 
 def mask_rcnn(
@@ -18,7 +18,7 @@ def mask_rcnn(
     convs: int = 4,
     class_names: Sequence[str] | None = None,
     image_size: int | None = None,
-    settings: str | Settings | Mapping[str, Any] = "mmdetection",
+    variant: str | Variant | Mapping[str, Any] = "mmdetection",
     seed: int | None = None,
     name: str | None = None,
 ) -> keras.Model:
@@ -51,8 +51,8 @@ def mask_rcnn(
         class_names: Optional list of `classes` strings, saved with the model.
         image_size: Optional int, the side in pixels of the square images in training, saved with the model. A multiple
             of 32.
-        settings: "mmdetection", with which the paper's figures were measured, "torchvision", or
-            `keras_cnv2.detection.Settings`: what differs between implementations, and the numbers of proposals and
+        variant: "mmdetection", with which the paper's figures were measured, "torchvision", or
+            `keras_cnv2.detection.Variant`: what differs between implementations, and the numbers of proposals and
             samples.
         seed: Optional int for the selection of samples.
         name: Name of the model.
@@ -80,7 +80,7 @@ def mask_rcnn(
         convs=convs,
         class_names=class_names,
         image_size=image_size,
-        settings=settings,
+        variant=variant,
         seed=seed,
         name=name,
     )

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_cnv2.detection.anchors import check_sides, image_size_for
 from keras_cnv2.detection.boxes import VARIANCE, clip, from_deltas, to_deltas
 from keras_cnv2.detection.matching import BACKGROUND
 from keras_cnv2.detection.two_stage import losses
@@ -17,8 +18,8 @@ from keras_cnv2.detection.two_stage.proposals import propose
 from keras_cnv2.detection.two_stage.pyramid import LEVELS, TwoStagePyramid
 from keras_cnv2.detection.two_stage.roi_align import level_of, roi_align
 from keras_cnv2.detection.two_stage.sampling import sample
-from keras_cnv2.detection.two_stage.settings import SETTINGS, Settings
 from keras_cnv2.detection.two_stage.targets import Labels, mask_targets, matches_of, rows_of_labels
+from keras_cnv2.detection.two_stage.variant import VARIANTS, Variant
 from keras_cnv2.distribute import replicas
 from keras_cnv2.models.classifier import check_head
 from keras_cnv2.models.configuration import from_nested_config, layers_config
@@ -57,20 +58,21 @@ class MaskRCNN(keras.Model):
         convs: int = 4,
         class_names: Sequence[str] | None = None,
         image_size: int | None = None,
-        settings: str | Settings | Mapping[str, Any] = "mmdetection",
+        variant: str | Variant | Mapping[str, Any] = "mmdetection",
         seed: int | None = None,
         name: str | None = None,
     ):
         check_head(True, classes, None, class_names)
+        _check_backbone(backbone)
         policy = backbone.dtype_policy
         super().__init__(name=name, dtype=policy)
-        self.settings = _settings(settings)
+        self.variant = _variant(variant)
         self.backbone = backbone
         self.classes = int(classes)
         self.masks = bool(masks)
         self.width, self.units, self.convs = width, units, convs
         self.class_names = None if class_names is None else tuple(class_names)
-        self.image_size = image_size
+        self.image_size = image_size_for(image_size, backbone.input_shape)
         self.seed = seed
         self.random = keras.random.SeedGenerator(seed)
         self.features = keras.Model(backbone.input, {level: backbone.pyramid_outputs[level] for level in LEVELS})
@@ -91,6 +93,7 @@ class MaskRCNN(keras.Model):
         self.built = True
 
     def call(self, images: Any, training: bool | None = False) -> dict[str, Any]:
+        check_sides(images.shape, are_known=True)
         levels = self.pyramid(self.features(images, training=training))
         objectness, deltas = zip(*(self.proposal_head(level) for level in levels))
         anchors = self.anchors(images.shape)
@@ -99,7 +102,7 @@ class MaskRCNN(keras.Model):
             [*map(ops.stop_gradient, deltas)],
             anchors,
             *images.shape[1:3],
-            self.settings,
+            self.variant,
             training=bool(training),
         )
         first = {"levels": levels[:4], "objectness": [*objectness], "deltas": [*deltas]}
@@ -112,17 +115,17 @@ class MaskRCNN(keras.Model):
 
     def anchors(self, shape: Sequence[int | None]) -> list[Any]:
         """Returns the anchors of each level for images of shape `(N, height, width, channels)`."""
-        return anchors_of(*shape[1:3], rounded=self.settings.rounded_anchors)
+        return anchors_of(*shape[1:3], rounded=self.variant.rounded_anchors)
 
     def pooled(self, levels: Sequence[Any], boxes: Any, bins: int) -> Any:
         """Returns the features `(N, R, bins, bins, width)` of boxes `(N, R, 4)`."""
-        settings = self.settings
-        return roi_align(levels, boxes, level_of(boxes), STRIDES[:4], bins, settings.samples, settings.aligned)
+        variant = self.variant
+        return roi_align(levels, boxes, level_of(boxes), STRIDES[:4], bins, variant.samples, variant.aligned)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        labels = Labels.of(y, self.masks)
+        labels = Labels.of(y, x.shape, self.masks)
         weights = ops.ones(ops.shape(labels.classes)[:1]) if sample_weight is None else sample_weight
         weights = ops.reshape(ops.cast(weights, "float32"), (-1, 1))
         anchor_draws, box_draws = y_pred["draws"]
@@ -136,12 +139,12 @@ class MaskRCNN(keras.Model):
 
     def _first_losses(self, first, anchors, labels, draws, weights):
         """Returns the losses of the proposal network: objectness and deltas."""
-        settings = self.settings
+        variant = self.variant
         anchors = ops.concatenate(anchors, axis=0)
         matches = matches_of(
-            anchors, None, labels, 0.7, 0.3, low_quality=settings.anchor_low_quality, own_best=settings.own_best
+            anchors, None, labels, 0.7, 0.3, low_quality=variant.anchor_low_quality, own_best=variant.own_best
         )
-        number = settings.anchor_samples
+        number = variant.anchor_samples
         chosen, is_chosen = sample(matches >= 0, matches == BACKGROUND, draws, number, number // 2)
         weights = ops.cast(is_chosen, "float32") * weights
         count = _count(weights)
@@ -152,22 +155,22 @@ class MaskRCNN(keras.Model):
         targets = to_deltas(ops.take(anchors, chosen, axis=0), boxes, ANCHOR_VARIANCE)
         deltas = ops.take_along_axis(deltas, chosen[..., None], axis=1)
         of_class = losses.binary_cross_entropy(ops.take_along_axis(logits, chosen, axis=1), is_matched)
-        of_box = losses.delta_loss(deltas, ops.where(is_matched[..., None] > 0, targets, deltas), settings.beta)
+        of_box = losses.delta_loss(deltas, ops.where(is_matched[..., None] > 0, targets, deltas), variant.beta)
         return ops.sum(of_class * weights) / count, ops.sum(of_box * is_matched * weights) / count
 
     def _second_losses(self, first, labels, draws, other_draws, weights):
         """Returns the losses of the second stage: classes, deltas and masks."""
-        settings = self.settings
+        variant = self.variant
         # The boxes themselves are proposals. They take random numbers of anchors, which are independent of those here.
         is_object = labels.classes >= 0
         boxes = ops.concatenate([labels.boxes, first["boxes"]], axis=1)
         is_proposal = ops.concatenate([is_object, first["is_proposal"]], axis=1)
         draws = ops.concatenate([other_draws[:, : labels.classes.shape[1]], draws], axis=1)
         matches = matches_of(
-            boxes, is_proposal, labels, 0.5, 0.5, low_quality=settings.proposal_low_quality, own_best=settings.own_best
+            boxes, is_proposal, labels, 0.5, 0.5, low_quality=variant.proposal_low_quality, own_best=variant.own_best
         )
         is_background = (matches == BACKGROUND) & is_proposal
-        number = settings.box_samples
+        number = variant.box_samples
         chosen, is_chosen = sample(matches >= 0, is_background, draws, number, number // 4)
         weights = ops.cast(is_chosen, "float32") * weights
         count = _count(weights)
@@ -179,7 +182,10 @@ class MaskRCNN(keras.Model):
         own_boxes, classes = rows_of_labels(labels, matches)
         is_matched = matches >= 0
         targets = ops.where(is_matched, classes, self.classes)
-        of_class = losses.cross_entropy(logits, targets)
+        # A label that is not a class would count as background, or as another class. A compiled step cannot raise an
+        # error, so the loss of such an image becomes NaN.
+        is_known = ops.all(labels.classes < self.classes, axis=-1, keepdims=True)
+        of_class = ops.where(is_known, losses.cross_entropy(logits, targets), float("nan"))
         of_box = self._box_loss(deltas, boxes, own_boxes, classes, is_matched)
         parts = [ops.sum(of_class * weights) / count, ops.sum(of_box * weights) / count]
         if self.masks:
@@ -194,13 +200,13 @@ class MaskRCNN(keras.Model):
     def _box_loss(self, deltas, boxes, own_boxes, classes, is_matched):
         deltas = _of_class(deltas, classes)
         targets = to_deltas(ops.where(is_matched[..., None], boxes, _UNIT), own_boxes, VARIANCE)
-        of_box = losses.delta_loss(deltas, ops.where(is_matched[..., None], targets, deltas), self.settings.beta)
+        of_box = losses.delta_loss(deltas, ops.where(is_matched[..., None], targets, deltas), self.variant.beta)
         return ops.where(is_matched, of_box, 0.0)
 
     def _mask_loss(self, levels, labels, boxes, matches, classes, weights):
         logits = self.mask_head(self.pooled(levels, boxes, MASK_BINS))
         logits = _of_class(ops.transpose(logits, (0, 1, 4, 2, 3)), classes)
-        targets = mask_targets(labels.masks, ops.maximum(matches, 0), boxes, 2 * MASK_BINS, self.settings)
+        targets = mask_targets(labels.masks, ops.maximum(matches, 0), boxes, 2 * MASK_BINS, self.variant)
         loss = ops.mean(losses.binary_cross_entropy(logits, targets), axis=(-2, -1))
         weights = ops.where(matches >= 0, weights, 0.0)
         return ops.sum(loss * weights) / _count(weights)
@@ -214,15 +220,15 @@ class MaskRCNN(keras.Model):
         logits, deltas = self.box_head(self.pooled(first["levels"], boxes, BOX_BINS))
         scores = ops.softmax(ops.cast(logits, "float32"), axis=-1)[..., :-1]
         moved = from_deltas(
-            boxes[:, :, None], ops.cast(deltas, "float32"), largest_shrinking=self.settings.largest_shrinking
+            boxes[:, :, None], ops.cast(deltas, "float32"), largest_shrinking=self.variant.largest_shrinking
         )
         moved = clip(moved, *shape[1:3])
-        is_box = ops.all(moved[..., 2:] - moved[..., :2] >= self.settings.smallest_box, axis=-1)
+        is_box = ops.all(moved[..., 2:] - moved[..., :2] >= self.variant.smallest_box, axis=-1)
         return {"boxes": moved, "scores": ops.where(is_box & first["is_proposal"][..., None], scores, 0.0)}
 
     def parts(self, shape: Sequence[int | None]) -> list[int]:
         """Returns the number of proposals: candidates are the best of all of them."""
-        return [min(self.settings.proposals, sum(map(len, self.anchors(shape))))]
+        return [min(self.variant.proposals, sum(map(len, self.anchors(shape))))]
 
     def masks_in(self, first: Mapping[str, Any], boxes: Any, classes: Any) -> Any:
         """Returns the masks of detections.
@@ -249,7 +255,7 @@ class MaskRCNN(keras.Model):
             "convs": self.convs,
             "class_names": self.class_names,
             "image_size": self.image_size,
-            "settings": dataclasses.asdict(self.settings),
+            "variant": dataclasses.asdict(self.variant),
             "seed": self.seed,
             "name": self.name,
             **layers_config(self),
@@ -271,15 +277,28 @@ def _count(weights):
 
 def _of_class(values, classes):
     """Takes the values of one class `(N, R, ...)` from those of all classes `(N, R, K, ...)`."""
+    classes = ops.clip(classes, 0, values.shape[2] - 1)  # labels that are no class make the loss NaN elsewhere
     chosen = ops.reshape(classes, (-1, *classes.shape[1:], *(1,) * (len(values.shape) - 2)))
     return ops.take_along_axis(values, chosen, axis=2)[:, :, 0]
 
 
-def _settings(given):
-    if isinstance(given, Settings):
+def _check_backbone(backbone):
+    levels = getattr(backbone, "pyramid_outputs", {})
+    if not {*LEVELS} <= {*levels}:
+        raise ValueError(
+            "Mask R-CNN needs a backbone with the levels P2 to P5, like ConvNeXtV2Backbone with stem_stride=4. "
+            f"Received: backbone with {[*levels] or 'no pyramid_outputs'}"
+        )
+    if keras.backend.backend() == "torch":
+        raise ValueError("Mask R-CNN needs the TensorFlow or JAX backend of Keras. Received: backend='torch'")
+    check_sides(backbone.input_shape)
+
+
+def _variant(given):
+    if isinstance(given, Variant):
         return given
     if isinstance(given, Mapping):
-        return Settings(**given)
-    if given not in SETTINGS:
-        raise ValueError(f"settings must be a Settings, or one of {', '.join(SETTINGS)}. Received: settings={given!r}")
-    return SETTINGS[given]
+        return Variant(**given)
+    if given not in VARIANTS:
+        raise ValueError(f"variant must be a Variant, or one of {', '.join(VARIANTS)}. Received: variant={given!r}")
+    return VARIANTS[given]

@@ -20,7 +20,7 @@ def paste_masks(masks: Any, boxes: Any, height: int, width: int, padded: bool = 
         masks: Float32 tensor `(N, R, S, S)` of probabilities.
         boxes: Float32 tensor `(N, R, 4)` in "xyxy" format, in pixels of the image.
         height, width: Ints, the size of the image in pixels.
-        padded: Bool, whether to paste as torchvision does, see `padded_paste` of `keras_cnv2.detection.Settings`.
+        padded: Bool, whether to paste as torchvision does, see `padded_paste` of `keras_cnv2.detection.Variant`.
 
     Returns:
         A float32 tensor `(N, R, height, width)` of probabilities, 0 outside of the boxes.

@@ -23,8 +23,18 @@ class Labels(NamedTuple):
     masks: Any = None
 
     @classmethod
-    def of(cls, labels, has_masks):
-        """Returns the labels of `fit` with one object of padding more, so that there is at least one."""
+    def of(cls, labels, shape, has_masks):
+        """Returns the labels of `fit` with one object of padding more, so that there is at least one.
+
+        Args:
+            labels: Dict of tensors.
+            shape: Shape of the images, `(N, height, width, channels)`.
+            has_masks: Bool, whether masks are needed.
+
+        Raises:
+            ValueError: If masks are missing or do not have the size of the images.
+        """
+        _check_masks(labels, tuple(shape[1:3]), has_masks)
         boxes, classes = ops.cast(labels["boxes"], "float32"), ops.cast(labels["classes"], "int32")
         masks = ops.pad(labels["masks"], ((0, 0), (0, 1), (0, 0), (0, 0))) if has_masks else None
         return cls(
@@ -58,7 +68,7 @@ def matches_of(candidates, is_candidate, labels, positive, negative, low_quality
     return ops.map(of_one_image, (labels.boxes, labels.classes, *others))
 
 
-def mask_targets(masks, matches, boxes, size, settings):
+def mask_targets(masks, matches, boxes, size, variant):
     """Returns the masks of objects inside of boxes.
 
     Args:
@@ -66,7 +76,7 @@ def mask_targets(masks, matches, boxes, size, settings):
         matches: Int32 tensor `(N, R)`, the index of the object of each box.
         boxes: Float32 tensor `(N, R, 4)`, in pixels of the masks.
         size: Int S, the number of rows and columns of the targets.
-        settings: `Settings`.
+        variant: `Variant`.
 
     Returns:
         A float32 tensor `(N, R, S, S)`.
@@ -82,7 +92,7 @@ def mask_targets(masks, matches, boxes, size, settings):
             number, corners = box
             mask = ops.cast(ops.take(own, number, axis=0), "float32")
             rows, columns = (
-                axis_weights(corners[axis], corners[axis + 2], side, size, aligned=settings.aligned, most_samples=most)
+                axis_weights(corners[axis], corners[axis + 2], side, size, aligned=variant.aligned, most_samples=most)
                 for axis, side in ((1, height), (0, width))
             )
             return ops.matmul(ops.matmul(rows, mask), ops.transpose(columns))
@@ -90,7 +100,7 @@ def mask_targets(masks, matches, boxes, size, settings):
         return ops.map(of_one_box, (matched, kept))
 
     targets = ops.map(of_one_image, (masks, matches, boxes))
-    return ops.cast(targets >= 0.5, "float32") if settings.binary_masks else targets
+    return ops.cast(targets >= 0.5, "float32") if variant.binary_masks else targets
 
 
 def rows_of_labels(labels, matches):
@@ -98,3 +108,16 @@ def rows_of_labels(labels, matches):
     found = ops.maximum(matches, 0)
     boxes = ops.take_along_axis(labels.boxes, found[..., None], axis=1)
     return boxes, ops.take_along_axis(labels.classes, found, axis=1)
+
+
+def _check_masks(labels, sides, has_masks):
+    if not has_masks:
+        return
+    if "masks" not in labels:
+        raise ValueError(
+            f"The labels must have masks, or build the model with masks=False. Received: {', '.join(labels)}"
+        )
+    if tuple(labels["masks"].shape[2:]) != sides:
+        raise ValueError(
+            f"Masks must have the size of the images, {sides}. Received: masks of shape {tuple(labels['masks'].shape)}"
+        )

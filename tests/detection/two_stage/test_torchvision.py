@@ -1,4 +1,4 @@
-"""The numbers of torchvision's Mask R-CNN, from tests/golden/make_mask_rcnn.py, with the settings of that name."""
+"""The numbers of torchvision's Mask R-CNN, from tests/golden/make_mask_rcnn.py, with the variant of that name."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def backbone():
 @pytest.fixture(scope="module")
 def model():
     sizes = {"width": case.WIDTH, "units": case.UNITS, "convs": case.CONVS}
-    model = mask_rcnn(backbone(), case.CLASSES, **sizes, settings="torchvision")
+    model = mask_rcnn(backbone(), case.CLASSES, **sizes, variant="torchvision")
     variables = {variable.path.removeprefix(f"{model.name}/"): variable for variable in model.trainable_variables}
     weights = {name.replace("backbone/", "backbone_"): array for name, array in case.weights().items()}
     assert weights.keys() == variables.keys()

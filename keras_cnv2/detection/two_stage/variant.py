@@ -1,10 +1,10 @@
-"""What differs between the implementations of Mask R-CNN, as named settings."""
+"""What differs between the implementations of Mask R-CNN."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Variant:
     """Details of Mask R-CNN in which implementations differ, and numbers that small data sets need lower.
 
     Args:
@@ -58,9 +58,9 @@ class Settings:
     padded_paste: bool = False
 
 
-SETTINGS = {
-    "mmdetection": Settings(),
-    "torchvision": Settings(
+VARIANTS = {
+    "mmdetection": Variant(),
+    "torchvision": Variant(
         rounded_anchors=True,
         largest_shrinking=False,
         beta=1 / 9,
