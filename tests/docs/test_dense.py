@@ -42,11 +42,18 @@ SMALL = {
     '"tiny", weights="fcmae_ft_in1k"': "depths=(1, 1, 1, 1), dims=(8, 8, 8, 8)",
     "UPerNet(backbone, classes=150)": "UPerNet(backbone, classes=150, width=8, auxiliary_width=8)",
     "retinanet(backbone, classes=20)": "retinanet(backbone, classes=20, width=8, convs=1)",
+    "mask_rcnn(backbone, classes=20)": "mask_rcnn(backbone, classes=20, width=8, units=8, convs=1, variant=few)",
     "image_size=512": "image_size=64",
 }
+BOXES = {"boxes": np.array([[[5.0, 5, 40, 40], [-1] * 4]] * 2), "classes": np.array([[3, -1]] * 2)}
 GIVEN = {
     "UPerNet": {"labels": np.zeros((2, 64, 64), "int32")},
-    "retinanet": {"boxes": np.array([[[5.0, 5, 40, 40], [-1] * 4]] * 2), "classes": np.array([[3, -1]] * 2)},
+    "retinanet": BOXES,
+    "mask_rcnn": {
+        **BOXES,
+        "masks": np.ones((2, 2, 64, 64), "uint8"),
+        "few": keras_cnv2.detection.Variant(training_proposals=20, proposals=20, box_samples=16),
+    },
 }
 
 
@@ -59,8 +66,9 @@ def test_models_of_ones_own(head, tmp_path, monkeypatch):
     for text, small in SMALL.items():
         example = example.replace(text, small)
     images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
-    exec(
-        compile(example, "dense.md", "exec"),
-        {"keras": keras, "keras_cnv2": keras_cnv2, "optimizer": "adam", "images": images, **GIVEN[head]},
-    )
-    assert (tmp_path / "exported" / "saved_model.pb").exists()
+    names = {"keras": keras, "keras_cnv2": keras_cnv2, "optimizer": "adam", "images": images, **GIVEN[head]}
+    exec(compile(example, "dense.md", "exec"), names)
+    if head == "mask_rcnn":
+        assert names["masks"].shape == (2, 100, 64, 64)
+    else:
+        assert (tmp_path / "exported" / "saved_model.pb").exists()

@@ -59,6 +59,8 @@ SMALL = {
     "segmentation.deeplab_v3_plus": {"512": "64", "classes=21": "classes=21, width=8, projection_width=8"},
     "segmentation.Segmenter": {"512": "64"},
     "segmentation.predict_classes": {"512": "64"},
+    "detection.Variant": {"classes=20": "classes=20, width=8, units=8, convs=1"},
+    "detection.mask_rcnn": {"classes=20": "classes=20, width=8, units=8, convs=1", '"atto"': '"tiny"'},
     "detection.retinanet": {"classes=20": "classes=20, width=8, convs=1"},
 }
 DIMS = (4, 6, 8, 10)
@@ -72,10 +74,11 @@ def given(name):
         model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(3, 1)])
         labels = np.zeros((2, 64, 64), "int32")
     elif name.startswith("detection."):
-        model = small_detector() if name == "detection.Detector" else None
+        models = {"detection.Detector": small_detector, "detection.paste_masks": small_mask_rcnn}
+        model = models.get(name, lambda: None)()
         boxes, classes = np.array([[[5.0, 5, 40, 40]]] * 2, "float32"), np.array([[3]] * 2)
         labels = {"boxes": boxes, "classes": classes}
-        names |= labels
+        names |= {**labels, "masks": np.ones((2, 1, 64, 64), "uint8")}
     else:
         model, labels = small_classifier(), np.array([0, 1])
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)
@@ -101,6 +104,12 @@ def small_classifier():
 def small_detector():
     backbone = keras_cnv2.ConvNeXtV2Backbone(depths=(1, 1, 1, 1), dims=DIMS, pyramid_norms=True)
     return keras_cnv2.detection.retinanet(backbone, classes=5, width=8, convs=1)
+
+
+def small_mask_rcnn():
+    backbone = keras_cnv2.ConvNeXtV2Backbone(depths=(1, 1, 1, 1), dims=DIMS, pyramid_norms=True)
+    few = keras_cnv2.detection.Variant(candidates=50, proposals=20)
+    return keras_cnv2.detection.mask_rcnn(backbone, classes=5, width=8, units=8, convs=1, variant=few)
 
 
 @pytest.fixture

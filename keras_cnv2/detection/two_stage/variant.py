@@ -7,6 +7,14 @@ from dataclasses import dataclass
 class Variant:
     """Details of Mask R-CNN in which implementations differ, and numbers that small data sets need lower.
 
+    ```python
+    few = keras_cnv2.detection.Variant(training_proposals=200, proposals=100, box_samples=128)
+    backbone = keras_cnv2.ConvNeXtV2Backbone("tiny", pyramid_norms=True)
+    model = keras_cnv2.detection.mask_rcnn(backbone, classes=20, variant=few)
+    ```
+
+    The defaults are those of mmdetection, with which the paper's figures were measured.
+
     Args:
         rounded_anchors: Bool, whether the sides of anchors at the origin are rounded to whole pixels.
         largest_shrinking: Bool, whether a predicted box can also be at most 62.5 times smaller than its anchor or
