@@ -64,15 +64,16 @@ class TestParts:
     def test_crops(self, crop, kind, largest, orientation):
         contents = encoded(photo(1), kind, orientation)
         for key in range(2):
-            one, other = (crop(each, tf.constant(key)).numpy() for each in (contents, upright(contents, kind)))
+            files = (tf.constant(each) for each in (contents, upright(contents, kind)))  # bytes would be traced each
+            one, other = (crop(each, tf.constant(key)).numpy() for each in files)
             assert np.abs(one - other).max() <= largest
 
     @pytest.mark.parametrize(("kind", "largest"), [("PNG", 0), ("JPEG", 4)])
     def test_boxes(self, jittered, kind, largest, orientation):
         contents = encoded(photo(1), kind, orientation)
         for key in range(2):
-            one = jittered(contents, tf.constant(orientation), tf.constant(key))
-            other = jittered(upright(contents, kind), tf.constant(1), tf.constant(key))
+            one = jittered(tf.constant(contents), tf.constant(orientation), tf.constant(key))
+            other = jittered(tf.constant(upright(contents, kind)), tf.constant(1), tf.constant(key))
             assert np.abs(one[0] - other[0]).max() <= largest
             np.testing.assert_array_equal(one[1], other[1])
 

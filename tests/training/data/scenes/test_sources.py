@@ -159,8 +159,8 @@ def unchanged(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(unchanged):
-    """Batches of two passes and a half."""
-    return take(SceneFolder(unchanged, 3).training(SETTINGS), 5)
+    """The batches of a pass."""
+    return take(SceneFolder(unchanged, 3).training(SETTINGS), 2)
 
 
 class TestTraining:
@@ -186,16 +186,13 @@ class TestTraining:
             found.add(number)
         assert len(found) == 4
 
-    def test_goes_on_from_any_batch_as_if_never_interrupted(self, unchanged, whole):
-        assert_same(take(SceneFolder(unchanged, 3).training(SETTINGS, 3), 2), whole[3:])
-
     @pytest.mark.slow
     def test_shares_of_two_workers_are_the_halves(self, unchanged, whole):
         source = SceneFolder(unchanged, 3)
         parts = [take(source.training(SETTINGS, share=Share(worker, 2)), 2) for worker in range(2)]
         joined = [keras.tree.map_structure(lambda *halves: np.concatenate(halves), *batch) for batch in zip(*parts)]
         assert {len(images) for part in parts for images, _ in part} == {2}
-        assert_same(joined, whole[:2])
+        assert_same(joined, whole)
 
 
 class TestValidation:
