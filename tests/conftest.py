@@ -67,9 +67,11 @@ def hdf5_is_looked_at_here(request, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def little_is_compiled(monkeypatch):
-    """XLA would take most of the time of small models' tests: here it compiles the first stages of 224 x 224 alone."""
-    monkeypatch.setattr(fused, "WORTH_IT", 2**17)
+def little_is_compiled(request, monkeypatch):
+    """XLA would take most of the time of slow tests that train small models: there it compiles the first stages of
+    224 x 224 alone. Elsewhere what trains takes the way that users take."""
+    if request.node.get_closest_marker("slow"):
+        monkeypatch.setattr(fused, "WORTH_IT", 2**17)
 
 
 @pytest.fixture
