@@ -107,7 +107,9 @@ def _fold(model):
         new.include_preprocessing = encoder.include_preprocessing
     if hasattr(model, "pyramid_level_inputs"):
         levels = model.pyramid_level_inputs.items()
-        new.pyramid_outputs = {level: new.get_layer(name).output for level, name in levels}
+        outputs = {level: new.get_layer(name).output for level, name in levels}
+        # Not tracked by Keras, whose own kind of dict cannot be the output of a JAX model.
+        object.__setattr__(new, "pyramid_outputs", outputs)
     return new
 
 

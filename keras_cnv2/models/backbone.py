@@ -109,9 +109,14 @@ class ConvNeXtV2Backbone(keras.Model):
         self.drop_path_rate = drop_path_rate
         self.pyramid_norms = bool(pyramid_norms)
         self.pyramid_level_inputs = pyramid_layers(self.depths, stem_stride, pyramid_norms)
-        self.pyramid_outputs = levels
+        self._levels = levels
         if source is not None:
             load_weights(self, source)
+
+    @property
+    def pyramid_outputs(self) -> dict[str, Any]:
+        """The feature maps by level, in a new dict: Keras's own kind of dict cannot be the output of a JAX model."""
+        return dict(self._levels)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
         if hasattr(inputs, "shape"):  # false for a model that was built on several inputs

@@ -156,3 +156,14 @@ def test_carries_a_head_of_other_layers(tmp_path):
 def test_impossible_architecture(arguments):
     with pytest.raises(ValueError, match="Received: "):
         keras_cnv2.ConvNeXtV2Backbone(**arguments)
+
+
+@pytest.mark.backends
+def test_levels_are_the_outputs_of_a_model_as_they_are():
+    """Keras's own kind of dict, in which it keeps attributes, cannot be the output of a JAX model."""
+    backbone = keras_cnv2.ConvNeXtV2Backbone(depths=(1, 1, 1, 1), dims=(4, 4, 4, 4), input_shape=(32, 32, 3))
+    for model in (backbone, keras_cnv2.fold(backbone)):
+        found = keras.Model(model.input, model.pyramid_outputs).predict(np.zeros((1, 32, 32, 3)), verbose=0)
+        assert {level: features.shape for level, features in found.items()} == {
+            level: (1, side, side, 4) for level, side in (("P2", 8), ("P3", 4), ("P4", 2), ("P5", 1))
+        }
