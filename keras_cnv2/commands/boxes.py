@@ -38,7 +38,12 @@ def check_unused(args, names=OWN, kind="detectors"):
 def run(model, paths, args, reading):
     """Prints the boxes found in image files and draws them on copies in `args.out`. Returns the exit code."""
     check_unused(args, OTHERS, "classifiers")
-    detector = Detector(model, score_threshold=SCORE if args.score is None else args.score)
+    if isinstance(model, Detector):  # takes its own suppression
+        detector, model = model, model.model
+        if args.score is not None:
+            detector.score_threshold = args.score
+    else:
+        detector = Detector(model, score_threshold=SCORE if args.score is None else args.score)
     size = image_size_for(model, args.image_size)
     if args.out:
         import_pillow("Boxes")

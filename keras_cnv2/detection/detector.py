@@ -144,7 +144,8 @@ class Detector(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         return {
-            "model": keras.saving.serialize_keras_object(self.model),
+            # How the model was compiled does not matter here, and names classes that may not be imported.
+            "model": {**keras.saving.serialize_keras_object(self.model), "compile_config": None},
             "nms": self.nms,
             "score_threshold": self.score_threshold,
             "iou_threshold": self.iou_threshold,

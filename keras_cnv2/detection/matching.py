@@ -42,7 +42,7 @@ def match(overlaps, positive=0.5, negative=0.4, low_quality=0.0, own_best=False)
         is_best = (overlaps == most) & (most > 0) & (most >= low_quality)
         has_box = has_box | ops.any(is_best, axis=-1)
         if own_best:
-            last = ops.max(ops.where(is_best, ops.arange(overlaps.shape[-1], dtype="int32"), -1), axis=-1)
+            last = ops.max(ops.where(is_best, ops.arange(ops.shape(overlaps)[-1], dtype="int32"), -1), axis=-1)
             boxes = ops.where(last >= 0, last, boxes)
     return ops.where(has_box, boxes, ops.where(best < negative, BACKGROUND, IGNORED))
 

@@ -177,3 +177,15 @@ def test_without_pillow(weights, pictures, tmp_path, capsys, monkeypatch):
     options = ["--image-size", "64", "--out", str(tmp_path / "new")]
     assert main(["predict", str(pictures[0]), "--weights", weights, *options]) == 1
     assert "error: Boxes are drawn with Pillow: pip install pillow" in capsys.readouterr().err
+
+
+def test_a_detector_is_taken_with_its_own_suppression(tmp_path, pictures, capsys):
+    """Also around a compiled model, whose loss is named in the file."""
+    compiled = noisy(tiny(class_names=NAMES), spread=3)
+    compiled.compile("sgd")
+    Detector(compiled, max_detections=2, score_threshold=0.1).save(tmp_path / "detector.keras")
+    options = ["--weights", str(tmp_path / "detector.keras"), "--json", "--image-size", "64"]
+    assert main(["predict", str(pictures[0]), *options]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert 0 < len(row["predictions"]) <= 2
+    assert min(one["score"] for one in row["predictions"]) > 0.1

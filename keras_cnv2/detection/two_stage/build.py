@@ -37,7 +37,7 @@ def mask_rcnn(
     replicas; the deltas' terms are sums over the matched samples, divided by the number of all samples.
 
     Labels for `fit`: "boxes" `(N, B, 4)`, "classes" `(N, B)`, below 0 for padding, and "masks" `(N, B, height, width)`,
-    1 where the object is. It runs on the TensorFlow and JAX backends.
+    above 0 where the object is. It runs on the TensorFlow and JAX backends.
 
     Args:
         backbone: A functional model with `pyramid_outputs` (level -> tensor) for P2 to P5, such as

@@ -165,12 +165,14 @@ class MaskRCNN(keras.Model):
         is_object = labels.classes >= 0
         boxes = ops.concatenate([labels.boxes, first["boxes"]], axis=1)
         is_proposal = ops.concatenate([is_object, first["is_proposal"]], axis=1)
-        draws = ops.concatenate([other_draws[:, : labels.classes.shape[1]], draws], axis=1)
+        draws = ops.concatenate([other_draws[:, : ops.shape(labels.classes)[1]], draws], axis=1)
         matches = matches_of(
             boxes, is_proposal, labels, 0.5, 0.5, low_quality=variant.proposal_low_quality, own_best=variant.own_best
         )
         is_background = (matches == BACKGROUND) & is_proposal
         number = variant.box_samples
+        if boxes.shape[1] is None:  # the number of objects is not static
+            number = min(number, first["boxes"].shape[1])
         chosen, is_chosen = sample(matches >= 0, is_background, draws, number, number // 4)
         weights = ops.cast(is_chosen, "float32") * weights
         count = _count(weights)
@@ -297,8 +299,8 @@ def _check_backbone(backbone):
 def _variant(given):
     if isinstance(given, Variant):
         return given
-    if isinstance(given, Mapping):
+    if isinstance(given, Mapping) and given.keys() <= {field.name for field in dataclasses.fields(Variant)}:
         return Variant(**given)
-    if given not in VARIANTS:
+    if not isinstance(given, str) or given not in VARIANTS:
         raise ValueError(f"variant must be a Variant, or one of {', '.join(VARIANTS)}. Received: variant={given!r}")
     return VARIANTS[given]

@@ -33,7 +33,8 @@ def paste_masks(masks: Any, boxes: Any, height: int, width: int, padded: bool = 
     weigh = _padded_weights if padded else _centre_weights
     rows = weigh(boxes[..., 1], boxes[..., 3], size, height)
     columns = weigh(boxes[..., 0], boxes[..., 2], size, width)
-    return ops.einsum("nrhi,nrij,nrwj->nrhw", rows, masks, columns)
+    has_area = ops.all(boxes[..., 2:] > boxes[..., :2], axis=-1)[..., None, None]
+    return ops.where(has_area, ops.einsum("nrhi,nrij,nrwj->nrhw", rows, masks, columns), 0.0)
 
 
 def _centre_weights(start, end, size, side):

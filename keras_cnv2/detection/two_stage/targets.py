@@ -1,5 +1,6 @@
 """Targets of the losses: which anchors and proposals are matched to which boxes, and their masks."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from keras import ops
@@ -15,7 +16,7 @@ class Labels(NamedTuple):
     Args:
         boxes: Float32 tensor `(N, B, 4)`.
         classes: Int32 tensor `(N, B)`, below 0 for padding.
-        masks: Optional tensor `(N, B, height, width)`, 1 where the object is.
+        masks: Optional tensor `(N, B, height, width)`, above 0 where the object is.
     """
 
     boxes: Any
@@ -34,7 +35,7 @@ class Labels(NamedTuple):
         Raises:
             ValueError: If masks are missing or do not have the size of the images.
         """
-        _check_masks(labels, tuple(shape[1:3]), has_masks)
+        _check(labels, tuple(shape[1:3]), has_masks)
         boxes, classes = ops.cast(labels["boxes"], "float32"), ops.cast(labels["classes"], "int32")
         masks = ops.pad(labels["masks"], ((0, 0), (0, 1), (0, 0), (0, 0))) if has_masks else None
         return cls(
@@ -72,7 +73,7 @@ def mask_targets(masks, matches, boxes, size, variant):
     """Returns the masks of objects inside of boxes.
 
     Args:
-        masks: Tensor `(N, B, height, width)`, 1 where the object is.
+        masks: Tensor `(N, B, height, width)`, above 0 where the object is.
         matches: Int32 tensor `(N, R)`, the index of the object of each box.
         boxes: Float32 tensor `(N, R, 4)`, in pixels of the masks.
         size: Int S, the number of rows and columns of the targets.
@@ -90,7 +91,7 @@ def mask_targets(masks, matches, boxes, size, variant):
 
         def of_one_box(box):
             number, corners = box
-            mask = ops.cast(ops.take(own, number, axis=0), "float32")
+            mask = ops.cast(ops.take(own, number, axis=0) > 0, "float32")
             rows, columns = (
                 axis_weights(corners[axis], corners[axis + 2], side, size, aligned=variant.aligned, most_samples=most)
                 for axis, side in ((1, height), (0, width))
@@ -110,14 +111,16 @@ def rows_of_labels(labels, matches):
     return boxes, ops.take_along_axis(labels.classes, found, axis=1)
 
 
-def _check_masks(labels, sides, has_masks):
-    if not has_masks:
-        return
-    if "masks" not in labels:
+def _check(labels, sides, has_masks):
+    names = ("boxes", "classes", "masks") if has_masks else ("boxes", "classes")
+    if not isinstance(labels, Mapping) or not {*names} <= labels.keys():
+        advice = ", or build the model with masks=False" if has_masks else ""
         raise ValueError(
-            f"The labels must have masks, or build the model with masks=False. Received: {', '.join(labels)}"
+            f"The labels must be a dict with {', '.join(names)}{advice}. "
+            f"Received: {', '.join(labels) if isinstance(labels, Mapping) else type(labels).__name__}"
         )
-    if tuple(labels["masks"].shape[2:]) != sides:
-        raise ValueError(
-            f"Masks must have the size of the images, {sides}. Received: masks of shape {tuple(labels['masks'].shape)}"
-        )
+    shapes = {name: tuple(labels[name].shape) for name in names}
+    if len({shape[1] for shape in shapes.values()}) > 1:
+        raise ValueError(f"Boxes, classes and masks must be as many for each image. Received: shapes {shapes}")
+    if has_masks and shapes["masks"][2:] != sides:
+        raise ValueError(f"Masks must have the size of the images, {sides}. Received: masks of shape {shapes['masks']}")

@@ -35,8 +35,8 @@ class Variant:
             of 0 are always left out.
         smallest_box: Float, the same for detections.
         proposal_iou: Float in [0, 1], the overlap above which a better proposal of the same level removes another.
-        anchor_samples: Int, the number of anchors per image in the loss, at most half of them matched.
-        box_samples: Int, the number of proposals per image in the loss, at most a quarter of them matched.
+        anchor_samples: Int, at least 2, the number of anchors per image in the loss, at most half of them matched.
+        box_samples: Int, at least 4, the number of proposals per image in the loss, at most a quarter of them matched.
         binary_masks: Bool, whether the targets of masks are rounded to 0 or 1 after they were resized.
         padded_paste: Bool, whether masks are pasted into boxes of whole pixels, with a border of zeros around the mask;
             otherwise they are interpolated at the centres of the pixels.
@@ -64,6 +64,21 @@ class Variant:
     box_samples: int = 512
     binary_masks: bool = True
     padded_paste: bool = False
+
+    def __post_init__(self):
+        at_least = {"training_candidates": 1, "candidates": 1, "training_proposals": 1, "proposals": 1}
+        for name, least in {**at_least, "samples": 0, "anchor_samples": 2, "box_samples": 4}.items():
+            self._check(name, f"an int of at least {least}", lambda x, least=least: isinstance(x, int) and x >= least)
+        for name in ("beta", "smallest_proposal", "smallest_box"):
+            self._check(name, "at least 0", lambda x: x >= 0)
+        for name in ("anchor_low_quality", "proposal_iou"):
+            self._check(name, "from 0 to 1", lambda x: 0 <= x <= 1)
+        self._check("proposal_low_quality", "None or from 0 to 1", lambda x: x is None or 0 <= x <= 1)
+
+    def _check(self, name, allowed, is_allowed):
+        value = getattr(self, name)
+        if not is_allowed(value):
+            raise ValueError(f"{name} must be {allowed}. Received: {name}={value!r}")
 
 
 VARIANTS = {

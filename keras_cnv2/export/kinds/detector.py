@@ -8,7 +8,6 @@ from keras_cnv2.detection.boxes import clip
 from keras_cnv2.detection.detector import Detector
 from keras_cnv2.detection.pictures import fit_picture
 from keras_cnv2.detection.predict import class_names_of, image_size_for
-from keras_cnv2.detection.two_stage.model import MaskRCNN
 from keras_cnv2.errors import ExportError
 from keras_cnv2.export.check import compare, sample_images
 from keras_cnv2.export.decoder import ENCODED, decoder
@@ -26,8 +25,6 @@ class ExportedDetector:
             raise ValueError(f"resize does not apply to detectors: leave it out. Received: resize={options.resize!r}")
         self.detector = model if isinstance(model, Detector) else Detector(model)
         self.model, self.options = self.detector.model, options
-        if isinstance(self.model, MaskRCNN):
-            raise ValueError(f"Only RetinaNets can be exported, Mask R-CNN cannot. Received: model={model!r}")
         size = image_size_for(self.model, options.image_size)
         check_input_dtype(self.model, options.input_dtype)
         self.labels = [*one_line_each(class_names_of(self.model, options.class_names))]

@@ -194,7 +194,7 @@ def test_labels_without_masks():
     images, labels = squares()
     first = model(images)
     model.compile("sgd")
-    with pytest.raises(ValueError, match=r"labels must have masks.* masks=False. Received: boxes, classes"):
+    with pytest.raises(ValueError, match=r"boxes, classes, masks, or .* masks=False. Received: boxes, classes"):
         model.compute_loss(images, {name: labels[name] for name in ("boxes", "classes")}, first)
     with pytest.raises(
         ValueError, match=r"the size of the images, \(64, 64\). Received: masks of shape \(4, 2, 32, 32\)"
@@ -221,3 +221,44 @@ def test_export_is_refused(tmp_path):
     with pytest.raises(ValueError, match="Only RetinaNets can be exported"):
         keras_cnv2.export_saved_model(mask_rcnn(backbone(), 2, **SMALL), tmp_path / "out")
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("name", ["boxes", "classes", "masks"])
+def test_labels_of_other_numbers(name):
+    model = mask_rcnn(backbone(), 2, **SMALL)
+    _, labels = squares()
+    with pytest.raises(ValueError, match="must be as many for each image. Received: shapes"):
+        loss_of(model, {**labels, name: labels[name][:, :1]})
+    del labels[name]
+    with pytest.raises(ValueError, match="must be a dict with boxes, classes, masks"):
+        loss_of(model, labels)
+
+
+def test_masks_of_255_are_those_of_1():
+    _, labels = squares()
+    for variant in ("mmdetection", "torchvision"):
+        model = mask_rcnn(backbone(), 2, **{**SMALL, "variant": variant})
+        assert loss_of(model, {**labels, "masks": 255 * labels["masks"]}) == loss_of(model, labels)
+
+
+def test_any_number_of_objects():
+    tf = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("dynamic shapes are TensorFlow's")
+    model = mask_rcnn(backbone(), 2, masks=False, **SMALL)
+    images, labels = squares()
+    model.compile("sgd")
+    rows = {"boxes": tf.TensorSpec((2, None, 4)), "classes": tf.TensorSpec((2, None))}
+    batches = [(images[:2], {name: labels[name][:2, :number] for name in rows}) for number in (2, 0, 1)]
+    spec = (tf.TensorSpec((2, 64, 64, 3)), rows)
+    history = model.fit(tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec), verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("box_samples", 3), ("anchor_samples", 1), ("proposals", 0), ("samples", 2.5), ("beta", -1), ("proposal_iou", 2)],
+)
+def test_variants(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be .* Received: {field}={value}"):
+        Variant(**{field: value})

@@ -46,3 +46,10 @@ def test_a_full_mask_fills_its_box(padded):
     found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     assert len(rows) == (found[2] - found[0]) * (found[3] - found[1])
     np.testing.assert_allclose(found, boxes[0, 0], atol=1 if padded else 0)
+
+
+def test_boxes_without_area_are_empty():
+    boxes = np.float32([[[10, 10, 10, 10], [-1, -1, -1, -1], [4, 4, 4, 9]]])
+    for padded in (True, False):
+        pasted = paste_masks(*map(ops.convert_to_tensor, (np.ones((1, 3, 6, 6), "float32"), boxes)), 16, 24, padded)
+        assert not ops.convert_to_numpy(pasted).any()
