@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from keras_cnv2.arguments import fraction
 from keras_cnv2.detection.detector import Detector
 from keras_cnv2.detection.draw import draw_boxes
 from keras_cnv2.detection.predict import class_names_of, detect, image_size_for
@@ -41,7 +42,7 @@ def run(model, paths, args, reading):
     if isinstance(model, Detector):  # takes its own suppression
         detector, model = model, model.model
         if args.score is not None:
-            detector.score_threshold = args.score
+            detector.score_threshold = fraction("score_threshold", args.score)
     else:
         detector = Detector(model, score_threshold=SCORE if args.score is None else args.score)
     size = image_size_for(model, args.image_size)

@@ -19,7 +19,7 @@ from keras_cnv2.detection.two_stage.pyramid import LEVELS, TwoStagePyramid
 from keras_cnv2.detection.two_stage.roi_align import level_of, roi_align
 from keras_cnv2.detection.two_stage.sampling import sample
 from keras_cnv2.detection.two_stage.targets import Labels, mask_targets, matches_of, rows_of_labels
-from keras_cnv2.detection.two_stage.variant import VARIANTS, Variant
+from keras_cnv2.detection.two_stage.variant import Variant, variant_of
 from keras_cnv2.distribute import replicas
 from keras_cnv2.models.classifier import check_head
 from keras_cnv2.models.configuration import from_nested_config, layers_config
@@ -66,7 +66,7 @@ class MaskRCNN(keras.Model):
         _check_backbone(backbone)
         policy = backbone.dtype_policy
         super().__init__(name=name, dtype=policy)
-        self.variant = _variant(variant)
+        self.variant = variant_of(variant)
         self.backbone = backbone
         self.classes = int(classes)
         self.masks = bool(masks)
@@ -294,13 +294,3 @@ def _check_backbone(backbone):
     if keras.backend.backend() == "torch":
         raise ValueError("Mask R-CNN needs the TensorFlow or JAX backend of Keras. Received: backend='torch'")
     check_sides(backbone.input_shape)
-
-
-def _variant(given):
-    if isinstance(given, Variant):
-        return given
-    if isinstance(given, Mapping) and given.keys() <= {field.name for field in dataclasses.fields(Variant)}:
-        return Variant(**given)
-    if not isinstance(given, str) or given not in VARIANTS:
-        raise ValueError(f"variant must be a Variant, or one of {', '.join(VARIANTS)}. Received: variant={given!r}")
-    return VARIANTS[given]

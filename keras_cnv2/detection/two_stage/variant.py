@@ -1,6 +1,7 @@
 """What differs between the implementations of Mask R-CNN."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,3 +100,14 @@ VARIANTS = {
         padded_paste=True,
     ),
 }
+
+
+def variant_of(given):
+    """Returns the `Variant` that a name, a dict of its fields or a `Variant` stands for."""
+    if isinstance(given, Variant):
+        return given
+    if isinstance(given, Mapping) and given.keys() <= {field.name for field in fields(Variant)}:
+        return Variant(**given)
+    if not isinstance(given, str) or given not in VARIANTS:
+        raise ValueError(f"variant must be a Variant, or one of {', '.join(VARIANTS)}. Received: variant={given!r}")
+    return VARIANTS[given]
