@@ -4,14 +4,17 @@ from dataclasses import dataclass
 
 from .dense import SMALL, Dense
 
-NMS = ("soft", "hard")
+HEADS = ("retinanet", "mask_rcnn", "faster_rcnn")
+NMS = ("soft", "hard", "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detection(Dense):
-    """Training of an encoder with RetinaNet's heads on pictures with boxes.
+    """Training of an encoder with the heads of a detector on pictures with boxes.
 
     Args:
+        head: "retinanet"; "mask_rcnn", which also predicts masks and needs data with masks; or "faster_rcnn", which is
+            Mask R-CNN without masks.
         data: The data set: a folder in Pascal VOC or COCO layout, or "tfds:NAME" for TensorFlow Datasets.
         image_size: Side of the square images in training and evaluation, in pixels; a multiple of 32.
         head_width: Number of channels of the feature pyramid and of the heads.
@@ -19,13 +22,15 @@ class Detection(Dense):
         scale: Smallest and largest factor by which pictures are resized; 1 fits a picture into `image_size`.
         max_boxes: Maximum number of boxes in an image.
         min_box: Boxes with a shorter side than this, in pixels of the image, are left out.
-        nms: "soft" lowers the scores of boxes that overlap better ones; "hard" removes these boxes.
+        nms: "soft" lowers the scores of boxes that overlap better ones; "hard" removes these boxes; "linear" lowers the
+            scores of boxes that overlap a better one by more than `iou_threshold`.
         score_threshold: The exported model leaves out boxes with a lower score; the evaluation counts them.
-        iou_threshold: Overlap (IoU) from which hard NMS removes boxes.
+        iou_threshold: Overlap (IoU) from which "hard" removes boxes and "linear" lowers their scores.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), appendix, "COCO object detection"; RetinaNet (arXiv 1708.02002).
     """
 
+    head: str = "retinanet"
     head_width: int = 256
     head_convs: int = 4
     scale: tuple[float, float] = (0.1, 2.0)
@@ -42,9 +47,15 @@ class Detection(Dense):
         for name in ("head_width", "head_convs", "max_boxes"):
             check(name, getattr(self, name) > 0, "positive")
         check("min_box", self.min_box >= 0, "0 or more")
+        check("head", self.head in HEADS, f"one of {', '.join(HEADS)}")
         check("nms", self.nms in NMS, f"one of {', '.join(NMS)}")
         check("score_threshold", 0 <= self.score_threshold < 1, "from 0 to below 1")
         check("iou_threshold", 0 < self.iou_threshold <= 1, "above 0 and up to 1")
+
+    @property
+    def masks(self):
+        """Whether the model predicts masks, and the data must have them."""
+        return self.head == "mask_rcnn"
 
 
 # 36 epochs of 118,287 pictures in batches of 32. For layer decay (0.9, 0.95) and drop path (0.2 to 0.5) the paper gives

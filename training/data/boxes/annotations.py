@@ -38,6 +38,8 @@ class Example(NamedTuple):
             crowds and Pascal VOC's difficult objects.
         areas: Float32 array `(objects,)`, areas of the objects in pixels. COCO's small, medium and large depend on
             them.
+        masks: List of bytes, the mask of each object as `training.data.boxes.masks` encodes it, of the size of the
+            picture; or `None`, if the annotations have no masks.
     """
 
     path: str
@@ -48,6 +50,7 @@ class Example(NamedTuple):
     classes: np.ndarray
     crowd: np.ndarray
     areas: np.ndarray
+    masks: list | None = None
 
 
 class Annotations(NamedTuple):
@@ -143,8 +146,13 @@ def _clean(example, counts):
     ):
         if which.any():
             counts[what] += int(which.sum())
+    masks = example.masks and [mask for mask, is_kept in zip(example.masks, kept) if is_kept]
     return example._replace(
-        boxes=inside[kept], classes=example.classes[kept], crowd=example.crowd[kept], areas=example.areas[kept]
+        boxes=inside[kept],
+        classes=example.classes[kept],
+        crowd=example.crowd[kept],
+        areas=example.areas[kept],
+        masks=masks,
     )
 
 
