@@ -57,7 +57,7 @@ def evaluate(detector, source, recipe, batch_size, devices=ONE_DEVICE, visible=T
             to a dict: "boxes" `(N, K, 4)` in the images' pixels, "classes" `(N, K)`, "scores" `(N, K)` and "count"
             `(N,)`, the number of detections among the K rows; the rest is padding.
         source: A source opened by `training.data.boxes.sources`.
-        recipe: Has `image_size`.
+        recipe: Has `image_size` and `masks`.
         batch_size: Int, the number of images of all workers together, a multiple of the number of workers. All batches
             are padded to this size.
         devices: `training.distribute.devices.Devices`.
@@ -99,7 +99,8 @@ def _predicted(detector, source, recipe, batch_size, devices, speed):
         batch = []
         for n in np.flatnonzero(ops.convert_to_numpy(weights)):
             found = _of_image(detections, n, scales[n], sides[n])
-            batch.append((_numbers(source.truth(objects[n])), _numbers(found)))
+            *truth, _ = source.truth(objects[n])
+            batch.append((_numbers(truth), _numbers(found)))
         batches.append(batch)
         speed.step(batch_size)
     return batches

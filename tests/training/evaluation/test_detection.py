@@ -226,7 +226,7 @@ class TestEvaluate:
             return {**found, "boxes": np.where(found["boxes"] < 0, -1, [-9, -9, 99, 99])}
 
         truths = [
-            Truth(*source.truth(string))
+            Truth(*source.truth(string)[:4])
             for *_, strings, _ in source.loaded
             for string in strings
             if len(string.numpy())

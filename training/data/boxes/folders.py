@@ -49,7 +49,7 @@ class FileBoxes(Boxes):
         stored = stored_sides(contents)
         is_seen = tf.reduce_all(turned_sides(stored, orientation) == told)
         contents = after_call(contents, ~is_seen, self._unlike, lambda: [file, stored, told])
-        return contents, tf.where(is_seen, orientation, UPRIGHT), *(column[own] for column in self._columns)
+        return contents, tf.where(is_seen, orientation, UPRIGHT), *(column[own] for column in self._columns), None
 
     def _unlike(self, file, stored, told):
         """Handles annotations whose size is not that of the upright picture.

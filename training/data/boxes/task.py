@@ -18,16 +18,19 @@ class Boxes(PictureSource):
         rows: As in `training.data.pictures.PictureSource`. The elements of a row are the encoded picture, checked
             by `reading`, and its orientation, int32; and for its objects the boxes, float32 `(objects, 4)` in pixels of
             the upright picture, the classes, int32 `(objects,)`, whether they are crowd, bools `(objects,)`, and the
-            areas, float32 `(objects,)`. Crowd objects are used in evaluation only.
+            areas, float32 `(objects,)`; and their masks, strings `(objects,)` as `training.data.boxes.masks` encodes
+            them, or `None` if `has_masks` is false. Crowd objects are used in evaluation only.
         class_names: Tuple of strings.
         fullest: The largest number of objects in a picture that are not crowd, and the name of that picture; `None` if
             they are not known before all pictures are read.
+        has_masks: Bool, whether all objects have masks.
         **options: `max_unreadable` and `reading` of `training.data.pictures.PictureSource`.
     """
 
-    def __init__(self, rows, class_names, fullest=None, **options):
+    def __init__(self, rows, class_names, fullest=None, has_masks=False, **options):
         super().__init__(rows, class_names, **options)
         self._fullest = fullest
+        self.has_masks = has_masks
 
     def training(self, recipe, first_batch=0, augmentation=None, share=WHOLE):
         """Returns endless batches with large-scale jitter, in a new order for each pass over the pictures.
@@ -48,7 +51,7 @@ class Boxes(PictureSource):
         """
         self._check_counts(recipe)
 
-        def load(contents, orientation, boxes, classes, crowd, areas, draws, epoch):
+        def load(contents, orientation, boxes, classes, crowd, areas, masks, draws, epoch):
             boxes, classes = self._trained_on(boxes, classes, crowd, recipe)
             return jitter(contents, boxes, classes, recipe, draws, orientation)
 
@@ -82,7 +85,7 @@ class Boxes(PictureSource):
         """Returns batches with every validation picture once, whole, with the ground truth for evaluation.
 
         Args:
-            recipe: Has `image_size`.
+            recipe: Has `image_size` and `masks`.
             batch_size, share: As in `validation`.
 
         Returns:
@@ -91,21 +94,30 @@ class Boxes(PictureSource):
             decoded by `truth`; and float32 weights `(N,)`.
         """
 
-        def load(contents, orientation, boxes, classes, crowd, areas):
+        def load(contents, orientation, boxes, classes, crowd, areas, masks):
             pixels = self.reading.pixels(contents, recipe.image_size, orientation)
             image, scale = fit_picture(pixels, recipe.image_size)
             columns = (classes, crowd, areas)
             truth = tf.concat([boxes, *(tf.cast(column, tf.float32)[:, None] for column in columns)], axis=1)
             # Serialized, because the number of objects differs between pictures.
-            return image, scale, tf.shape(pixels)[:2], tf.io.serialize_tensor(truth)
+            parts = [truth, masks] if recipe.masks else [truth]
+            truth = tf.io.serialize_tensor(tf.stack([*map(tf.io.serialize_tensor, parts)]))
+            return image, scale, tf.shape(pixels)[:2], truth
 
         return self.loader.validation(batch_size, share, load)
 
     @staticmethod
     def truth(string):
-        """Decodes ground truth. Returns arrays of boxes, classes, crowd and areas, in pixels of the picture."""
-        rows = tf.io.parse_tensor(string, tf.float32).numpy()
-        return rows[:, :4], rows[:, 4].astype(int), rows[:, 5] > 0, rows[:, 6]
+        """Decodes ground truth.
+
+        Returns:
+            Arrays of boxes, classes, crowd and areas, in pixels of the picture; and the masks, a list of bytes as
+            `training.data.boxes.masks` encodes them, or `None` if the recipe's model predicts none.
+        """
+        rows, *masks = tf.io.parse_tensor(string, tf.string)
+        rows = tf.io.parse_tensor(rows, tf.float32).numpy()
+        masks = tf.io.parse_tensor(masks[0], tf.string).numpy().tolist() if masks else None
+        return rows[:, :4], rows[:, 4].astype(int), rows[:, 5] > 0, rows[:, 6], masks
 
     def examples(self, recipe, count):
         """Returns images and boxes as in `validation`, arrays, selected by `training.data.loader.Loader.examples`."""
@@ -116,7 +128,7 @@ class Boxes(PictureSource):
     def _whole(self, recipe):
         """Returns a function from the elements of a row to the whole picture as an image, its boxes and classes."""
 
-        def load(contents, orientation, boxes, classes, crowd, areas):
+        def load(contents, orientation, boxes, classes, crowd, areas, masks):
             pixels = self.reading.pixels(contents, recipe.image_size, orientation)
             image, scale = fit_picture(pixels, recipe.image_size)
             boxes, classes = self._trained_on(boxes, classes, crowd, recipe)

@@ -69,7 +69,7 @@ class TfdsBoxes(Boxes):
             lambda: [row["tfds_id"], tf.math.count_nonzero(~kept)],
         )
         columns = (boxes, classes, crowd, areas)
-        return contents, orientation, *(tf.boolean_mask(column, kept) for column in columns)
+        return contents, orientation, *(tf.boolean_mask(column, kept) for column in columns), None
 
     def _say_left_out(self, name, count):
         """Logs once per picture how many of its boxes are left out, which is not known before it is read."""

@@ -26,6 +26,7 @@ def recipe(**fields):
         "validation_share": 0.25,
         "max_unreadable": 0.0,
         "exif_orientation": True,
+        "masks": False,
         "max_pixels": 10_000,
         **fields,
     }

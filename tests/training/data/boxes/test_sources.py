@@ -159,7 +159,8 @@ class TestValidation:
         np.testing.assert_array_equal(scales[:3], [0.5] * 3)
         np.testing.assert_array_equal(sides[:3], [[30, 40]] * 3)
         for number, string in zip((5, 6, 7), truths):
-            boxes, classes, crowd, areas = source.truth(string)
+            boxes, classes, crowd, areas, masks = source.truth(string)
+            assert masks is None
             np.testing.assert_array_equal(boxes, [box for _, box in objects_of(number)])
             assert [NAMES[c] for c in classes] == [name for name, _ in objects_of(number)]
             assert crowd.tolist() == [False, number == 5][: len(boxes)]
@@ -255,7 +256,8 @@ class TestTfds:
         order = [number_of(image) for image in images[:4]]
         assert sorted(order) == [8, 9, 10, 11]
         for number, string in zip(order, truths):
-            boxes, classes, crowd, areas = source.truth(string)
+            boxes, classes, crowd, areas, masks = source.truth(string)
+            assert masks is None
             expected = objects_of(number) if number != 10 else []
             np.testing.assert_allclose(boxes, np.reshape([box for _, box in expected], (-1, 4)), atol=1e-4)
             assert [NAMES[c] for c in classes] == [name for name, _ in expected]
