@@ -17,7 +17,7 @@ from training.commands import options
 from training.commands.detect import Detect
 from training.commands.run_options import add_run_options
 from training.commands.segment import Segment
-from training.models.build import new_retinanet, new_segmenter
+from training.models.build import new_detector, new_segmenter
 from training.runs.folder import finished
 
 HALF_RESNET_26 = {
@@ -51,7 +51,7 @@ class DetectWithResNet(Detect):
     """Trains detection with the ResNet, without an export: that is for encoders of ours."""
 
     def new_model(self, weights):
-        return new_retinanet(self.recipe, resnet(), self.source.class_names)
+        return new_detector(self.recipe, resnet(), self.source.class_names)
 
     def export(self):
         pass

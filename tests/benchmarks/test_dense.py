@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import dense
-from training.models.build import new_retinanet, new_segmenter
+from training.models.build import new_detector, new_segmenter
 from training.recipes.detection import DETECTION
 from training.recipes.segmentation import SEGMENTATION
 
@@ -38,5 +38,5 @@ def test_resnet_fits_the_heads():
     segmenter = new_segmenter(SEGMENTATION["camvid"], dense.resnet(), ("a", "b"))
     assert segmenter(images).shape == (1, 64, 64, 2)
     assert segmenter.backbone.count_params() == pytest.approx(3.5e6, rel=0.02)
-    detector = new_retinanet(DETECTION["bccd"], dense.resnet(), ("a", "b"))
+    detector = new_detector(DETECTION["bccd"], dense.resnet(), ("a", "b"))
     assert {*detector(images)} == {"box", "classification"}

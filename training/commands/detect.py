@@ -6,7 +6,7 @@ from keras_cnv2.detection.retinanet import require_keras_cv
 
 from ..drawing.detection import average_precisions, detections
 from ..evaluation import tables
-from ..models.build import new_backbone, new_retinanet
+from ..models.build import new_backbone, new_detector
 from ..recipes.detection import DETECTION
 from ..runs.names import MODELS
 from .training_run import TrainingRun
@@ -23,7 +23,6 @@ class Detect(TrainingRun):
     name, rows, default = "detect", DETECTION, "objects"
     model_file = MODELS["Detection"]
     monitor = "val_loss"
-    curves = ("loss", "box_loss", "classification_loss")
     scored, table = "AP", staticmethod(tables.detection)
 
     def open_data(self):
@@ -32,17 +31,26 @@ class Detect(TrainingRun):
         from ..data.boxes.sources import open_boxes
         from ..evaluation.detection import require_pycocotools
 
-        require_keras_cv()
+        if self.recipe.head == "retinanet":
+            require_keras_cv()
         source = open_boxes(self.recipe)
         if source.validation_size:
             require_pycocotools()
         return source
 
     def new_model(self, weights):
-        return new_retinanet(self.recipe, new_backbone(self.recipe, weights), self.source.class_names)
+        return new_detector(self.recipe, new_backbone(self.recipe, weights), self.source.class_names)
 
     def fit_arguments(self):
+        if self.recipe.head != "retinanet":
+            return {}
         return {"box_loss": "smoothl1", "classification_loss": "focal"}
+
+    @property
+    def curves(self):
+        if self.recipe.head == "retinanet":
+            return "loss", "box_loss", "classification_loss"
+        return "loss", *(tracker.name for tracker in self.model.trackers)
 
     def evaluate(self):
         from ..evaluation.detection import evaluate

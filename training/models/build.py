@@ -4,7 +4,7 @@ import keras
 
 import keras_cnv2
 from keras_cnv2.checkpoints.source import fetch_weights, load_weights
-from keras_cnv2.detection import retinanet
+from keras_cnv2.detection import Variant, mask_rcnn, retinanet
 from keras_cnv2.segmentation import UPerNet, deeplab_v3_plus
 
 from .stems import spread_weights
@@ -136,14 +136,25 @@ def new_segmenter(recipe, backbone, class_names):
     return UPerNet(backbone, classes, recipe.head_width, class_names=class_names, dtype=recipe.dtype, name="segmenter")
 
 
-def new_retinanet(recipe, backbone, class_names):
-    """Returns the RetinaNet of a recipe."""
-    return retinanet(
-        backbone,
-        len(class_names),
-        width=recipe.head_width,
-        convs=recipe.head_convs,
-        class_names=class_names,
-        image_size=recipe.image_size,
-        name="detector",
+def new_detector(recipe, backbone, class_names):
+    """Returns the detector of a recipe: RetinaNet, Mask R-CNN or Faster R-CNN."""
+    common = {
+        "classes": len(class_names),
+        "width": recipe.head_width,
+        "convs": recipe.head_convs,
+        "class_names": class_names,
+        "image_size": recipe.image_size,
+        "name": "detector",
+    }
+    if recipe.head == "retinanet":
+        return retinanet(backbone, **common)
+    variant = Variant(
+        training_candidates=2 * recipe.proposals,
+        candidates=recipe.proposals,
+        training_proposals=recipe.proposals,
+        proposals=recipe.proposals,
+        anchor_samples=recipe.anchor_samples,
+        box_samples=recipe.box_samples,
     )
+    options = {"masks": recipe.masks, "units": recipe.head_units, "variant": variant, "seed": recipe.seed}
+    return mask_rcnn(backbone, **common, **options)

@@ -1,10 +1,14 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 
+from keras_cnv2.detection import Variant
+from keras_cnv2.optimizers.layer_decay import layers_above
 from training.__main__ import main
 from training.errors import RecipeError
-from training.models.build import new_backbone, new_segmenter
+from training.models.build import new_backbone, new_detector, new_segmenter
 from training.recipes import schedules
 from training.recipes.dense import Dense
 from training.recipes.detection import DETECTION, Detection
@@ -84,6 +88,11 @@ def test_epochs_are_those_of_the_log():
         (Detection, {"nms": "matrix"}, "nms must be one of soft, hard"),
         (Detection, {"iou_threshold": 0.0}, "iou_threshold must be above 0"),
         (Detection, {"max_boxes": 0}, "max_boxes must be positive"),
+        (Detection, {"head": "cascade"}, "head must be one of retinanet, mask_rcnn, faster_rcnn"),
+        (Detection, {"head_units": 0}, "head_units must be positive"),
+        (Detection, {"proposals": 0}, "proposals must be positive"),
+        (Detection, {"anchor_samples": 1}, "anchor_samples must be at least 2"),
+        (Detection, {"box_samples": 3}, "box_samples must be at least 4"),
     ],
 )
 def test_impossible_recipe(kind, fields, message):
@@ -98,6 +107,65 @@ def test_recipes_of_the_paper():
     assert (ade20k.batch_size, ade20k.image_size, ade20k.iterations) == (16, 512, 160_000)
     assert (coco.batch_size, coco.image_size, coco.scale, coco.lr) == (32, 1024, (0.1, 2.0), 1e-4)
     assert coco.iterations * coco.batch_size / 118_287 == pytest.approx(36, abs=0.01)
+
+
+@pytest.mark.parametrize("size", ["", "_large", "_huge"])
+def test_mask_rcnn_of_the_paper(size):
+    """The configuration of mmdetection's ConvNeXt V2 project."""
+    row = DETECTION[f"coco_mask_rcnn{size}"]
+    assert row.masks
+    assert (row.batch_size, row.image_size, row.scale, row.flip, row.min_box) == (32, 1024, (0.1, 2.0), True, 0.01)
+    assert (row.lr, row.schedule, row.warmup_iterations, row.iterations) == (1e-4, "steps", 1000, 36 * 3696)
+    assert (row.weight_decay, row.betas, row.dtype) == (0.05, (0.9, 0.999), "mixed_float16")
+    assert (row.layer_decay, row.layer_decay_type) == (0.95, "group")
+    assert (row.nms, row.iou_threshold, row.score_threshold) == ("linear", 0.5, 0.05)
+    assert DETECTION["coco_mask_rcnn"].drop_path == 0.4
+
+
+def test_digits_are_not_mirrored():
+    row = DETECTION["digits"]
+    assert (row.data, row.masks, row.flip, row.layer_decay, row.weights) == ("digits", True, False, 1.0, None)
+
+
+def small_detector(name, **fields):
+    """The model of a row, whose encoder has few channels."""
+    recipe = dataclasses.replace(DETECTION[name], model=None, dims=(8, 8, 8, 8), dtype="float32", **fields)
+    return new_detector(recipe, new_backbone(recipe), ("a", "b", "c"))
+
+
+@pytest.fixture(scope="module")
+def coco_mask_rcnn():
+    return small_detector("coco_mask_rcnn", depths=(3, 3, 27, 3), head_width=8, head_units=8)
+
+
+class TestMaskRCNN:
+    def test_numbers_of_the_paper_s_row(self, coco_mask_rcnn):
+        assert coco_mask_rcnn.variant == Variant()
+        assert (coco_mask_rcnn.convs, coco_mask_rcnn.masks, coco_mask_rcnn.image_size) == (4, True, 1024)
+        assert (DETECTION["coco_mask_rcnn"].head_width, DETECTION["coco_mask_rcnn"].head_units) == (256, 1024)
+
+    def test_everything_above_the_stages_is_the_last_layer(self, coco_mask_rcnn):
+        """Layer decay in 12 groups, as for the other tasks."""
+        paths = [weight.path for weight in coco_mask_rcnn.trainable_variables]
+        above = layers_above(paths, "group")
+        places = ("stem_", "downsample_", "stages_")
+        heads = {path for path in paths if not any(place in path for place in places)}
+        assert {path for path, count in zip(paths, above) if count == 0} == heads
+        assert {path.split("/")[0] for path in heads} >= {"pyramid", "proposal_head", "box_head", "mask_head"}
+        assert {*above} == {*range(14)}
+        of_block = {path.split("/")[0]: count for path, count in zip(paths, above)}
+        assert [of_block[name] for name in ("stem_conv", "stages_0_0", "stages_1_0", "stages_2_0")] == [13, 12, 11, 10]
+        assert [of_block[name] for name in ("stages_2_26", "downsample_3_conv", "stages_3_2")] == [2, 1, 1]
+
+    def test_numbers_of_a_small_row(self):
+        few = {"proposals": 20, "anchor_samples": 30, "box_samples": 16, "head_units": 12, "seed": 7}
+        model = small_detector("instances", depths=(1, 1, 1, 1), head="faster_rcnn", **few)
+        variant = model.variant
+        assert (variant.training_candidates, variant.candidates) == (40, 20)
+        assert (variant.training_proposals, variant.proposals) == (20, 20)
+        assert (variant.anchor_samples, variant.box_samples) == (30, 16)
+        assert (model.units, model.width, model.masks, model.seed) == (12, 64, False, 7)
+        assert model.class_names == ("a", "b", "c")
 
 
 def test_all_recipes_are_shown(capsys):
