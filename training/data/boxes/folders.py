@@ -43,13 +43,17 @@ class FileBoxes(Boxes):
 
     def _open(self, file, number):
         own = slice(self._ends[number], self._ends[number + 1])
-        contents, told = tf.io.read_file(file), self._sides[number]
+        contents, told = self._read(file, number), self._sides[number]
         orientation = self.reading.orientation(contents)
         contents = self.reading.checked(contents, orientation)
         stored = stored_sides(contents)
         is_seen = tf.reduce_all(turned_sides(stored, orientation) == told)
         contents = after_call(contents, ~is_seen, self._unlike, lambda: [file, stored, told])
         return contents, tf.where(is_seen, orientation, UPRIGHT), *(column[own] for column in self._columns), None
+
+    def _read(self, file, number):
+        """Returns the encoded picture of this path and number."""
+        return tf.io.read_file(file)
 
     def _unlike(self, file, stored, told):
         """Handles annotations whose size is not that of the upright picture.

@@ -1,0 +1,87 @@
+"""Data source that needs no files: pages of scikit-learn's handwritten digits, with boxes and masks."""
+
+import io
+
+import numpy as np
+import tensorflow as tf
+
+from ...drawing.progress import progress_bar
+from ..images import arrays
+from . import masks
+from .annotations import Annotations, Example
+from .folders import FileBoxes
+from .pages import PAGE, draw_page
+
+# Side of a scan in pixels.
+SCAN = 8
+
+# Numbers of pages for training and for validation.
+PAGES = (1000, 200)
+
+SPLITS = ("train", "validation")
+
+
+class DigitPages(FileBoxes):
+    """Pages drawn by `training.data.boxes.pages`, kept in memory as PNGs.
+
+    Training pages show only the digits that `--data digits` of fine-tuning trains on, validation pages only the others.
+
+    Args:
+        pages: Pair of ints, numbers of pages for training and for validation.
+        seed: Int. It and the number of a page decide what is on the page.
+        **options: `max_unreadable` and `reading` of `training.data.pictures.PictureSource`.
+
+    Raises:
+        ImportError: If pycocotools or scikit-learn is not installed.
+    """
+
+    def __init__(self, pages=PAGES, seed=0, **options):
+        masks.require_pycocotools()
+        scans = arrays.digits(SCAN)
+        pictures, examples = [], {split: [] for split in SPLITS}
+        with progress_bar(desc="drawing pages", total=sum(pages), leave=False, delay=5) as bar:
+            for split, count in zip(SPLITS, pages):
+                for page in drawn(scans, split, range(count), seed):
+                    pictures.append(_encoded(page.pixels))
+                    examples[split].append(_example(page, f"digits/{split}/{len(examples[split])}"))
+                    bar.update()
+        with tf.device("cpu"):
+            self._pictures = tf.constant(pictures)
+        super().__init__(Annotations(*examples.values(), scans.class_names), **options)
+
+    def look(self, memory=None):
+        """Does nothing: there are no files."""
+
+    def _read(self, file, number):
+        return self._pictures[number]
+
+
+def drawn(scans, split, numbers, seed=0):
+    """Draws pages one after the other.
+
+    Args:
+        scans: `training.data.images.arrays.Arrays`, whose training and test images never share a page.
+        split: "train" or "validation".
+        numbers: Ints, the numbers of the pages.
+        seed: Int.
+
+    Returns:
+        A generator of `training.data.boxes.pages.Page`.
+    """
+    place = SPLITS.index(split)
+    images, labels = (scans.train, scans.test)[place]
+    return (draw_page(images[..., 0], labels, (seed, place, number)) for number in numbers)
+
+
+def _encoded(pixels):
+    from PIL import Image
+
+    contents = io.BytesIO()
+    Image.fromarray(pixels).save(contents, "PNG", compress_level=1)
+    return contents.getvalue()
+
+
+def _example(page, name):
+    areas = page.masks.sum(axis=(1, 2)).astype("float32")
+    crowd = np.zeros(len(areas), bool)
+    return Example(name, name, PAGE, PAGE, page.boxes, page.classes, crowd, areas, masks.encode(page.masks))
