@@ -18,7 +18,10 @@ LEAST_SCORE = 0.001
 
 
 class Detect(TrainingRun):
-    """A run of object detection. Writes the folder saved_model, detections.png and average_precisions.png."""
+    """A run of object detection, also with masks.
+
+    Writes the folder saved_model, detections.png and average_precisions.png.
+    """
 
     name, rows, default = "detect", DETECTION, "objects"
     model_file = MODELS["Detection"]
@@ -69,8 +72,10 @@ class Detect(TrainingRun):
         images, truths = self.source.examples(self.recipe, min(EXAMPLES, self.source.validation_size))
         found = self.detector(self.recipe.score_threshold).predict(images, verbose=0)
         detections(self.folder / "detections.png", images, truths, found, self.source.class_names)
-        title = f"AP: {tables.percent(self.scores['AP'], 'no objects')}"
-        average_precisions(self.folder / "average_precisions.png", self.scores["classes"], title)
+        scores = self.scores
+        named = {"box AP": scores["AP"], "mask AP": scores["mask_AP"]} if self.recipe.masks else {"AP": scores["AP"]}
+        title = ", ".join(f"{name}: {tables.percent(value, 'no objects')}" for name, value in named.items())
+        average_precisions(self.folder / "average_precisions.png", scores["classes"], title, scores.get("mask_classes"))
 
 
 add_arguments, outcome, main, run = Detect.add_arguments, Detect.outcome, Detect.main, Detect.run

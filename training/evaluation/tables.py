@@ -27,11 +27,23 @@ def segmentation(scores):
 
 
 def detection(scores):
-    """Formats scores of `training.evaluation.detection.evaluate`: AP of each class, then COCO's metrics."""
-    lines = _rows(scores["classes"], "no objects")
-    figures = ", ".join(f"{name} {percent(scores[name], 'no objects')}" for name in DETECTION if name in scores)
-    lines.append(f"{figures} of {_images(scores)}")
+    """Formats scores of `training.evaluation.detection.evaluate`: AP of each class, then COCO's metrics.
+
+    With masks, each class has a second column, and a second line of metrics follows the first.
+    """
+    if "mask_AP" not in scores:
+        lines = _rows(scores["classes"], "no objects")
+        lines.append(f"{_coco(scores)} of {_images(scores)}")
+        return "\n".join(lines)
+    heads = ["boxes", "masks"]
+    lines = _rows(scores["classes"], "no objects", scores["mask_classes"], heads=heads)
+    of_masks = {name.removeprefix("mask_"): value for name, value in scores.items() if name.startswith("mask_")}
+    lines += [f"boxes: {_coco(scores)}", f"masks: {_coco(of_masks)}", f"of {_images(scores)}"]
     return "\n".join(lines)
+
+
+def _coco(scores):
+    return ", ".join(f"{name} {percent(scores[name], 'no objects')}" for name in DETECTION if name in scores)
 
 
 def percent(share, nothing):
@@ -39,11 +51,22 @@ def percent(share, nothing):
     return nothing if share is None else f"{share:.2%}"
 
 
-def _rows(classes, nothing):
-    """Returns a line for each class: its name and its score."""
-    rows = [(printable(name), percent(figure, nothing)) for name, figure in classes.items()]
-    name_width, figure_width = (max(map(len, column), default=0) for column in (zip(*rows) if rows else ([], [])))
-    return [f"{name:<{name_width}}  {figure:>{figure_width}}" for name, figure in rows]
+def _rows(classes, nothing, *others, heads=()):
+    """Returns a line for each class: its name and its scores.
+
+    Args:
+        classes: Dict from the names of classes to their scores.
+        nothing: String for scores that are `None`.
+        *others: Further dicts with the same names.
+        heads: Strings, the titles of the columns of scores; without them, there is no line of titles.
+    """
+    rows = [("", *heads)] if heads else []
+    rows += [(printable(name), *(percent(scores[name], nothing) for scores in (classes, *others))) for name in classes]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join([f"{row[0]:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:]))])
+        for row in rows
+    ]
 
 
 def _tops(scores):

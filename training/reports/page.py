@@ -16,6 +16,7 @@ STYLE = Path(__file__).with_name("style.css")
 # Metrics for which more is better, and those for which less is better.
 MORE = {"top1", "top5", "accuracy", "mean_iou", "pixel_accuracy", "mean_accuracy", "AP", "AP50", "AP75"}
 MORE |= {"APS", "APM", "APL", "AR100", "mean_iou_multi_scale", "pixel_accuracy_multi_scale"}
+MORE |= {f"mask_{name}" for name in ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR100")}
 LESS = {"loss"}
 FRACTIONS = MORE
 # Maximum number of classes in the table of classes; a longer one would not be readable.
@@ -38,7 +39,8 @@ def page(runs):
         _section("Figures", _figures(runs)),
         _section("Curves", _curves(runs)),
         *(_section(f"Pictures of {run.name}" if len(runs) > 1 else "Pictures", _pictures(run)) for run in runs),
-        _section("Classes", _classes(runs)),
+        _section("Classes", _classes(runs, [run.classes for run in runs])),
+        _section("Masks of classes", _classes(runs, [run.mask_classes for run in runs])),
         _section("Configuration", _settings(runs, "config")),
         _section("System", _settings(runs, "system")),
     ]
@@ -113,12 +115,13 @@ def _picture(path, caption):
     return f'<figure><figcaption>{_text(caption)}</figcaption><img {size} alt="{_text(caption)}" {source}></figure>'
 
 
-def _classes(runs):
-    names = [*dict.fromkeys(name for run in runs for name in run.classes)]
+def _classes(runs, scores):
+    """Returns a table of the scores of classes: a dict for each run."""
+    names = [*dict.fromkeys(name for classes in scores for name in classes)]
     if not names or len(names) > MAX_CLASSES:
         return ""
     # A class without pictures has no value.
-    rows = [_number_row(name, [run.classes.get(name) for run in runs], "accuracy") for name in names]
+    rows = [_number_row(name, [classes.get(name) for classes in scores], "accuracy") for name in names]
     return _table(runs, rows)
 
 

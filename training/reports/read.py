@@ -52,6 +52,11 @@ class Run:
         """Dict from class names to their scores."""
         return self.metrics.get("classes") or self.metrics.get("iou") or {}
 
+    @property
+    def mask_classes(self):
+        """Dict from class names to the scores of their masks; empty if the run's model predicts none."""
+        return self.metrics.get("mask_classes") or {}
+
 
 def find_runs(folders):
     """Reads all runs of some folders.
@@ -89,7 +94,7 @@ def read_run(folder, name):
     beside = [config.pop(name, None) or {} for name in ("versions", "system")]
     for key in (FOUND, PATHS, CHANGES):  # not settings, so the page does not compare them
         config.pop(key, None)
-    tables = [*beside, *(metrics.get(name) or {} for name in ("classes", "iou"))]
+    tables = [*beside, *(metrics.get(name) or {} for name in ("classes", "iou", "mask_classes"))]
     if not (all(isinstance(table, dict) for table in tables) and all(map(_is_row, history))):
         raise RunError(f"The JSON files of this run are damaged; remove its folder. Received: {folder}")
     return Run(

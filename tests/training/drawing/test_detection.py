@@ -1,4 +1,5 @@
 import numpy as np
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -36,6 +37,32 @@ def test_detections(tmp_path, monkeypatch):
     assert size_of(path) == (960, 960)
 
 
+def test_masks(tmp_path, monkeypatch):
+    """Translucent, in the colours of their classes; the surest on top."""
+    figures = drawn(monkeypatch)
+    boxes, classes = np.array([[[0.0, 0, 32, 32], [16, 0, 48, 32]]]), np.array([[0, 1]])
+    masks = np.zeros((1, 2, 64, 64), "uint8")
+    masks[0, 0, :32, :32] = 1
+    found = {"boxes": boxes, "classes": classes, "scores": np.array([[0.9, 0.8]]), "count": np.array([2])}
+    found["masks"] = np.ones((1, 2, 28, 28), "float32")
+    truths = {"boxes": boxes, "classes": classes, "masks": masks}
+    detections(tmp_path / "a.png", np.zeros((1, 64, 64, 3)), truths, found, NAMES)
+    left, right = (axes.images[1].get_array() for axes in figures[0].axes)
+    first, second = (np.array(to_rgba(colour, 0.45)) for colour in ("C0", "C1"))
+    np.testing.assert_allclose(left[masks[0, 0] == 1], np.tile(first, (32 * 32, 1)))
+    assert not left[masks[0, 0] == 0].any()
+    np.testing.assert_allclose(right[16, [8, 24, 40]], [first, first, second])
+    assert not right[40:].any()
+
+
+def test_nothing_is_sure_enough_for_a_mask(tmp_path):
+    there = {"boxes": np.full((1, 1, 4), -1.0), "classes": np.array([[-1]])}
+    found = {**there, "scores": np.array([[0.1]]), "count": np.array([1]), "masks": np.ones((1, 1, 28, 28))}
+    truths = {**there, "masks": np.zeros((1, 1, 64, 64))}
+    detections(tmp_path / "a.png", np.zeros((1, 64, 64, 3)), truths, found, NAMES)
+    assert size_of(tmp_path / "a.png") == (960, 480)
+
+
 def test_names_of_boxes_are_within_the_picture(tmp_path, monkeypatch):
     figures = drawn(monkeypatch)
     boxes, classes = np.array([[[4.0, 0, 20, 20], [30, 40, 50, 60]]]), np.array([[0, 1]])
@@ -62,3 +89,17 @@ def test_average_precisions(tmp_path, monkeypatch):
     assert names == [f"{n:03}" for n in [*range(99, 69, -1), *range(29, -1, -1)]]
     average_precisions(tmp_path / "c.png", {"a": None}, "none")
     assert size_of(tmp_path / "c.png")[0] == 720
+
+
+def test_average_precisions_of_masks(tmp_path, monkeypatch):
+    """Each below that of the boxes, with a legend."""
+    figures = drawn(monkeypatch)
+    classes, masks = {"a": 0.25, "b": None, "c": 0.75}, {"a": 0.5, "b": None, "c": 0.125}
+    average_precisions(tmp_path / "a.png", classes, "all", masks)
+    (axes,) = figures[0].axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["c", "a"]
+    assert [[bar.get_width() for bar in bars] for bars in axes.containers] == [[0.75, 0.25], [0.125, 0.5]]
+    of_boxes, of_masks = ([bar.get_y() for bar in bars] for bars in axes.containers)
+    assert of_boxes[0] < of_masks[0] < of_boxes[1] < of_masks[1]  # the axis is inverted
+    assert [text.get_text() for text in axes.get_legend().texts] == ["boxes", "masks"]
+    average_precisions(tmp_path / "b.png", {"a": None}, "none", {"a": None})

@@ -41,6 +41,18 @@ def test_detection():
     ]
 
 
+def test_detection_with_masks():
+    masks = {"mask_classes": {"cell": 0.25, "other": None}, "mask_AP": 0.25, "mask_AP50": 0.5, "mask_APS": None}
+    assert tables.detection(DETECTION | masks | IMAGES).splitlines() == [
+        "            boxes       masks",
+        "cell       50.00%      25.00%",
+        "other  no objects  no objects",
+        "boxes: AP 50.00%, AP50 75.00%, APS no objects",
+        "masks: AP 25.00%, AP50 50.00%, APS no objects",
+        "of 7 images, 3.0 images/s",
+    ]
+
+
 @pytest.mark.parametrize(
     ("table", "scores", "classes"),
     [
