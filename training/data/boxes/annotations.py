@@ -14,6 +14,7 @@ from keras_cnv2.images.pictures import SUFFIXES
 from ...errors import DataError
 from ..errors import quote, say_left_out
 from ..headers import fault_of
+from .masks import areas_of as areas_of_masks
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +85,9 @@ def side(what, value):
 
 
 def cleaned(annotations, path):
-    """Removes files that are not readable pictures, clips boxes to their pictures and removes empty boxes.
+    """Removes files that are not readable pictures, clips boxes to their pictures and removes empty boxes and masks.
 
-    Logs once how many boxes were changed or removed.
+    Logs once how many objects were changed or removed.
 
     Args:
         annotations: `Annotations`.
@@ -130,18 +131,23 @@ def _is_picture(path, left_out):
 
 def _clean(example, counts):
     boxes = example.boxes
+    has_mask = np.ones(len(boxes), bool)
+    if example.masks:
+        has_mask = areas_of_masks(example.masks, example.height, example.width) > 0
     sides = np.array([example.width, example.height] * 2, "float32")
     inside = boxes.clip(0, sides)
-    if len(boxes) and (inside == boxes).all() and (inside[:, 2:] > inside[:, :2]).all():
+    if len(boxes) and (inside == boxes).all() and (inside[:, 2:] > inside[:, :2]).all() and has_mask.all():
         return example  # the usual case
     # These comparisons are false for NaN, so boxes with NaN are removed.
     has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    kept = (inside[:, 2:] > inside[:, :2]).all(axis=1)
+    is_inside = (inside[:, 2:] > inside[:, :2]).all(axis=1)
+    kept = is_inside & has_mask
     sticks_out = kept & (np.abs(inside - boxes) > ROUNDING).any(axis=1)
     for what, which in (
         ("boxes clipped at the border of their picture", sticks_out),
         ("boxes without area left out", ~has_area),
-        ("boxes outside of their picture left out", has_area & ~kept),
+        ("boxes outside of their picture left out", has_area & ~is_inside),
+        ("objects with a mask without area left out", is_inside & ~has_mask),
         ("pictures without boxes", np.array([not kept.any()])),
     ):
         if which.any():

@@ -1,4 +1,4 @@
-"""Large-scale jitter of an encoded picture and its boxes: random scale, random crop. Runs in graphs."""
+"""Large-scale jitter of an encoded picture, its boxes and masks: random scale, random crop. Runs in graphs."""
 
 import functools
 
@@ -13,6 +13,7 @@ from keras_cnv2.images.orientation import UPRIGHT, stored_window, turned, turned
 
 from ..images.crops import is_jpeg
 from ..rescaled_part import pixels_of, resized
+from .masks import sample
 
 # ImageNet's mean colour, in 0..255.
 FILL = np.float32(MEAN) * 255
@@ -21,7 +22,7 @@ FILL = np.float32(MEAN) * 255
 NOTHING = -1.0
 
 
-def jitter(contents, boxes, classes, recipe, draws, orientation=UPRIGHT):
+def jitter(contents, boxes, classes, recipe, draws, orientation=UPRIGHT, masks=None):
     """Scales a picture by a random factor, then crops or pads it to a square. Runs in graphs.
 
     The factor is uniform in `recipe.scale`; factor 1 fits the picture into the square. A side longer than the square is
@@ -36,10 +37,13 @@ def jitter(contents, boxes, classes, recipe, draws, orientation=UPRIGHT):
             pictures are mirrored; `min_box`, the least side of a box in pixels of the square; `max_boxes`.
         draws: `training.data.draws.Draws` of the picture.
         orientation: Int32 scalar, the EXIF orientation, see `keras_cnv2.images.orientation`.
+        masks: Optional string tensor `(objects,)`, masks of the upright picture as `training.data.boxes.masks` encodes
+            them.
 
     Returns:
         A float32 image `(image_size, image_size, 3)` in 0..255, resized bilinearly with antialiasing; its boxes,
-        float32 `(max_boxes, 4)`, and their classes, float32 `(max_boxes,)`, both padded with -1.
+        float32 `(max_boxes, 4)`, and their classes, float32 `(max_boxes,)`, both padded with -1; and if masks are
+        given, these as in `resized_masks`.
 
     Source: Simple Copy-Paste (arXiv 2012.07177), section 3: large-scale jittering; here padded with ImageNet's mean
     colour.
@@ -69,7 +73,10 @@ def jitter(contents, boxes, classes, recipe, draws, orientation=UPRIGHT):
     image = tf.where(_covered(sides, scale, start, size), image, FILL)
     image = tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
     image = tf.ensure_shape(image, (size, size, 3))
-    return image, *padded(*moved(boxes, classes, scale, start, mirrored, size, recipe.min_box), recipe.max_boxes)
+    objects = (classes,) if masks is None else (classes, masks)
+    boxes, (classes, *masks) = moved(boxes, objects, scale, start, mirrored, size, recipe.min_box)
+    masks = [resized_masks(each, sides, scale, start, mirrored, size, recipe.max_boxes) for each in masks]
+    return image, *padded(boxes, classes, recipe.max_boxes), *masks
 
 
 def stored_sides(contents):
@@ -102,31 +109,65 @@ def sample_square(sides, recipe, draws):
 
 def _covered(sides, scale, start, size):
     """Returns which pixels of the square have their centre in the picture: bools `(size, size, 1)`."""
-    centres = tf.range(size, dtype=tf.float32)[:, None] + 0.5 + start  # (size, 2)
-    inside = (centres >= 0) & (centres < scale * tf.cast(sides, tf.float32))
+    inside = _nearest(sides, scale, start, size) >= 0
     return (inside[:, None, 0] & inside[None, :, 1])[..., None]
 
 
-def moved(boxes, classes, scale, start, mirrored, size, min_box):
+def _nearest(sides, scale, start, size):
+    """Returns which rows and which columns of the picture are nearest to the centres of the square's pixels.
+
+    Returns:
+        An int32 tensor `(size, 2)`, -1 for centres outside of the picture.
+    """
+    centres = tf.range(size, dtype=tf.float32)[:, None] + 0.5 + start  # (size, 2)
+    inside = (centres >= 0) & (centres < scale * tf.cast(sides, tf.float32))
+    # Rounding must not lead out of the picture.
+    return tf.where(inside, tf.minimum(tf.cast(centres / scale, tf.int32), sides - 1), -1)
+
+
+def resized_masks(masks, sides, scale, start, mirrored, size, count):
+    """Computes the part of resized masks that is in the square: the mask's nearest pixel to each pixel's centre.
+
+    NumPy decodes and resizes them, because TensorFlow has no operation for run lengths, and gathers single bytes three
+    times slower.
+
+    Args:
+        masks: String tensor `(objects,)`, at most `count` masks of the upright picture, as `training.data.boxes.masks`
+            encodes them.
+        sides: Int32 tensor, height and width of the picture in pixels.
+        scale, start, mirrored: As drawn by `sample_square`.
+        size: Int, the side of the square.
+        count: Int, the number of masks to return.
+
+    Returns:
+        A uint8 tensor `(count, size, size)`, 1 where the object is. Masks after the given ones are 0.
+    """
+    rows, columns = tf.unstack(_nearest(sides, scale, start, size), axis=1)
+    columns = tf.where(mirrored, tf.reverse(columns, [0]), columns)
+    masks = tf.numpy_function(sample, [masks, *tf.unstack(sides), rows, columns, count], tf.uint8)
+    return tf.ensure_shape(masks, (count, size, size))
+
+
+def moved(boxes, objects, scale, start, mirrored, size, min_box):
     """Transforms boxes to the square, clips them, and removes those that become too small.
 
     Args:
         boxes: Float32 tensor `(objects, 4)` in the picture's pixels.
-        classes: Tensor `(objects,)`.
+        objects: What else is known of the objects: a structure of tensors `(objects,)`.
         scale, start, mirrored: As drawn by `sample_square`. A coordinate x becomes `x * scale - start`; if mirrored,
             `size` minus that.
         size: Int, the side of the square.
         min_box: Float, the least width and height of a clipped box.
 
     Returns:
-        Boxes `(kept, 4)` and classes `(kept,)`.
+        Boxes `(kept, 4)` and a structure of tensors `(kept,)`.
     """
     left, top, right, bottom = tf.unstack(boxes * scale - tf.tile(tf.reverse(start, [0]), [2]), axis=-1)
     left, right = tf.where(mirrored, size - right, left), tf.where(mirrored, size - left, right)
     boxes = tf.clip_by_value(tf.stack([left, top, right, bottom], axis=-1), 0, size)
     sides = boxes[:, 2:] - boxes[:, :2]
     kept = tf.reduce_all((sides >= min_box) & (sides > 0), axis=-1)
-    return tf.boolean_mask(boxes, kept), tf.boolean_mask(classes, kept)
+    return tf.nest.map_structure(lambda column: tf.boolean_mask(column, kept), (boxes, objects))
 
 
 def padded(boxes, classes, count):

@@ -17,7 +17,7 @@ from .voc import read_voc
 
 
 class FileBoxes(Boxes):
-    """A source of pictures in files; the annotations are kept in memory.
+    """A source of pictures in files; the annotations are kept in memory, masks as run lengths.
 
     Args:
         annotations: `training.data.boxes.annotations.Annotations`.
@@ -30,7 +30,8 @@ class FileBoxes(Boxes):
         counts = [int((~example.crowd).sum()) for example in examples]
         fullest = max(zip(counts, (example.path for example in examples)), key=lambda pair: pair[0])
         files = ([example.path for example in split] for split in splits)
-        super().__init__(FileRows(*files, self._open), class_names, fullest, **options)
+        has_masks = all(example.masks is not None for example in examples)
+        super().__init__(FileRows(*files, self._open), class_names, fullest, has_masks, **options)
         ends = np.cumsum([0, *(len(example.boxes) for example in examples)])
         with tf.device("cpu"):
             # The objects of all pictures, concatenated; those of picture i are at _ends[i] to _ends[i + 1].
@@ -40,6 +41,8 @@ class FileBoxes(Boxes):
                 tf.constant(np.concatenate([getattr(example, name) for example in examples]))
                 for name in ("boxes", "classes", "crowd", "areas")
             ]
+            masks = [mask for example in examples for mask in example.masks] if has_masks else []
+            self._masks = tf.constant(masks, tf.string)
 
     def _open(self, file, number):
         own = slice(self._ends[number], self._ends[number + 1])
@@ -49,7 +52,9 @@ class FileBoxes(Boxes):
         stored = stored_sides(contents)
         is_seen = tf.reduce_all(turned_sides(stored, orientation) == told)
         contents = after_call(contents, ~is_seen, self._unlike, lambda: [file, stored, told])
-        return contents, tf.where(is_seen, orientation, UPRIGHT), *(column[own] for column in self._columns), None
+        columns = [column[own] for column in self._columns]
+        masks = self._masks[own] if self.has_masks else None
+        return contents, tf.where(is_seen, orientation, UPRIGHT), *columns, masks
 
     def _read(self, file, number):
         """Returns the encoded picture of this path and number."""
@@ -87,9 +92,9 @@ class CocoFolder(FileBoxes):
     """Folders of pictures with annotations in COCO format.
 
     Args:
-        path, train, validation, validation_share, seed: See `training.data.boxes.coco.read_coco`.
+        path, train, validation, validation_share, seed, masks: See `training.data.boxes.coco.read_coco`.
         **options: `max_unreadable` and `reading` of `training.data.pictures.PictureSource`.
     """
 
-    def __init__(self, path=None, train=None, validation=None, validation_share=0.1, seed=0, **options):
-        super().__init__(read_coco(path, train, validation, validation_share, seed), **options)
+    def __init__(self, path=None, train=None, validation=None, validation_share=0.1, seed=0, masks=False, **options):
+        super().__init__(read_coco(path, train, validation, validation_share, seed, masks), **options)

@@ -33,20 +33,40 @@ def decode(counts, height, width):
     """Decodes masks.
 
     Args:
-        counts: Sequence of bytes, as `encode` returns them.
+        counts: Sequence of bytes, as `encode` returns them for pictures of this size.
         height, width: Ints, the size of the picture in pixels.
 
     Returns:
         A uint8 array `(objects, height, width)` of 0 and 1.
-
-    Raises:
-        ValueError: If the runs of a mask are not as many pixels as the picture has.
     """
     from pycocotools import mask
 
     if not len(counts):
         return np.zeros((0, height, width), "uint8")
     return mask.decode(_rows(counts, height, width)).transpose(2, 0, 1)
+
+
+def sample(counts, height, width, rows, columns, places):
+    """Decodes masks and takes some of their pixels: parts of resized masks, by nearest neighbour.
+
+    Args:
+        counts, height, width: As in `decode`.
+        rows, columns: Int arrays `(m,)` and `(n,)`, which rows and columns of the picture are taken; -1 for what is
+            outside of it.
+        places: Int, the number of masks to return: those after the given ones are empty.
+
+    Returns:
+        A uint8 array `(places, m, n)` of 0 and 1, with 0 outside of the picture.
+    """
+    taken = np.zeros((places, len(rows), len(columns)), "uint8")
+    # One after the other, because large pictures with many objects would fill the memory.
+    for place, one in enumerate(counts):
+        (mask,) = decode([one], height, width)
+        # Decoded masks are stored column by column, so that this order copies whole columns and then whole rows.
+        taken[place] = mask.T.take(columns, axis=0, mode="clip").T.take(rows, axis=0, mode="clip")
+        taken[place, rows < 0] = 0
+        taken[place][:, columns < 0] = 0
+    return taken
 
 
 def from_polygons(polygons, height, width):
@@ -65,10 +85,44 @@ def from_polygons(polygons, height, width):
 
 
 def from_runs(runs, height, width):
-    """Encodes a mask given as a list of ints: how many pixels are outside, inside, outside, ... column by column."""
+    """Encodes a mask given as a list of ints: how many pixels are outside, inside, outside, ... column by column.
+
+    Raises:
+        ValueError: If the runs are not as many pixels as the picture has, of which pycocotools takes no notice.
+    """
     from pycocotools import mask
 
+    if min(runs, default=0) < 0 or sum(runs) != height * width:
+        raise ValueError(f"the runs of a mask must add up to its {height} x {width} pixels, they have {sum(runs)}")
     return mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"]
+
+
+def runs_of(counts):
+    """Returns the runs of a mask, which `from_runs` encodes: a list of ints.
+
+    A number takes several bytes of 5 bits each, the lowest first; bit 5 of a byte says that another one follows, bit 4
+    of the last one is the sign. From the fourth number on, each is the difference from the last but one.
+
+    Args:
+        counts: Bytes.
+
+    Raises:
+        ValueError: If these bytes are no runs.
+    """
+    runs, value, shift = [], 0, 0
+    for byte in counts:
+        bits = byte - 48
+        if not 0 <= bits < 64:
+            raise ValueError("the runs of a mask have characters that COCO's run lengths do not have")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) << (shift - 4)
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value, shift = 0, 0
+    if shift:
+        raise ValueError("the runs of a mask end in the middle of a number")
+    return runs
 
 
 def boxes_of(counts, height, width):

@@ -15,7 +15,8 @@ def open_boxes(recipe):
 
     Args:
         recipe: Its `data` is "digits" for pages of handwritten digits, "tfds:NAME" for TensorFlow Datasets, or a folder
-            in Pascal VOC or COCO layout. Also has `validation_share`, `max_unreadable` and `seed`.
+            in Pascal VOC or COCO layout. Also has `masks`, `max_boxes`, `validation_share`, `max_unreadable` and
+            `seed`.
 
     Returns:
         `DigitPages`, `TfdsBoxes`, `VocFolder` or `CocoFolder`.
@@ -23,6 +24,12 @@ def open_boxes(recipe):
     Raises:
         DataError: If the data do not exist or are not usable.
     """
+    source = _opened(recipe)
+    source.check(recipe)
+    return source
+
+
+def _opened(recipe):
     common = options_of(recipe)
     if recipe.data == "digits":
         del common["validation_share"]  # they have validation pages of their own
@@ -32,7 +39,7 @@ def open_boxes(recipe):
         if recipe.data.startswith("tfds:"):
             return TfdsBoxes(recipe.data.removeprefix("tfds:"), **common)
         if any((path / "annotations").glob(f"{COCO_PREFIX}*.json")):
-            return CocoFolder(path, seed=recipe.seed, **common)
+            return CocoFolder(path, seed=recipe.seed, masks=recipe.masks, **common)
         if (path / "Annotations").is_dir() or (path / "JPEGImages").is_dir():
             return VocFolder(path, seed=recipe.seed, **common)
     raise DataError(

@@ -1,4 +1,4 @@
-"""Batches of pictures with boxes for training and evaluation, from any storage."""
+"""Batches of pictures with boxes and masks for training and evaluation, from any storage."""
 
 import tensorflow as tf
 
@@ -8,7 +8,7 @@ from ...errors import DataError
 from ..faults import after_call
 from ..pictures import PictureSource
 from ..shares import WHOLE
-from .augment import NOTHING, jitter, padded
+from .augment import NOTHING, jitter, padded, resized_masks
 
 
 class Boxes(PictureSource):
@@ -36,27 +36,28 @@ class Boxes(PictureSource):
         """Returns endless batches with large-scale jitter, in a new order for each pass over the pictures.
 
         Args:
-            recipe: Has `image_size`, `scale`, `flip`, `max_boxes`, `min_box`, `seed` and `step_batch`.
+            recipe: Has `image_size`, `scale`, `flip`, `max_boxes`, `min_box`, `masks`, `seed` and `step_batch`.
             first_batch, share: See `training.data.loader.Loader.training`.
             augmentation: Not used: the recipe defines the augmentation.
 
         Returns:
             A `tf.data.Dataset` of float32 images `(N, image_size, image_size, 3)` in 0..255, and a dict: float32
             "boxes" `(N, max_boxes, 4)`, left, top, right, bottom in pixels, and float32 "classes" `(N, max_boxes)`,
-            both padded with -1.
+            both padded with -1; and if `recipe.masks`, uint8 "masks" `(N, max_boxes, image_size, image_size)`, 1 where
+            the object is, padded with 0.
 
         Raises:
-            DataError: If a picture has more objects than `max_boxes`. With TensorFlow Datasets, raised only when the
-                picture is read.
+            DataError: If the recipe needs masks and there are none, or a picture has more objects than `max_boxes`.
+                With TensorFlow Datasets, the latter is raised only when the picture is read.
         """
-        self._check_counts(recipe)
+        self.check(recipe)
 
         def load(contents, orientation, boxes, classes, crowd, areas, masks, draws, epoch):
-            boxes, classes = self._trained_on(boxes, classes, crowd, recipe)
-            return jitter(contents, boxes, classes, recipe, draws, orientation)
+            boxes, classes, masks = self._trained_on(boxes, classes, crowd, masks, recipe)
+            return jitter(contents, boxes, classes, recipe, draws, orientation, masks)
 
-        def finish(images, boxes, classes, draws):
-            return images, {"boxes": boxes, "classes": classes}
+        def finish(images, *columns_and_draws):
+            return images, _labels(*columns_and_draws[:-1])
 
         return self.loader.training(recipe, first_batch, share, load, finish=finish)
 
@@ -73,11 +74,13 @@ class Boxes(PictureSource):
         """
         if not self.validation_size:
             return None
-        self._check_counts(recipe)
+        self.check(recipe)
 
-        def without_boxes(images, boxes, classes, weights):
+        def without_boxes(images, boxes, classes, *masks_and_weights):
+            *masks, weights = masks_and_weights
             boxes = tf.where(weights[:, None, None] > 0, boxes, NOTHING)
-            return images, {"boxes": boxes, "classes": tf.where(weights[:, None] > 0, classes, NOTHING)}, weights
+            classes = tf.where(weights[:, None] > 0, classes, NOTHING)
+            return images, _labels(boxes, classes, *masks), weights
 
         return self.loader.validation(batch_size, share, self._whole(recipe)).map(without_boxes)
 
@@ -92,7 +95,11 @@ class Boxes(PictureSource):
             A `tf.data.Dataset` of images as in `training`; float32 `(N,)`, the scale from pixels of the picture to
             pixels of the image; int32 `(N, 2)`, height and width of the picture; strings `(N,)`, the ground truth to be
             decoded by `truth`; and float32 weights `(N,)`.
+
+        Raises:
+            DataError: If the recipe needs masks and there are none.
         """
+        self._check_masks(recipe)
 
         def load(contents, orientation, boxes, classes, crowd, areas, masks):
             pixels = self.reading.pixels(contents, recipe.image_size, orientation)
@@ -120,34 +127,57 @@ class Boxes(PictureSource):
         return rows[:, :4], rows[:, 4].astype(int), rows[:, 5] > 0, rows[:, 6], masks
 
     def examples(self, recipe, count):
-        """Returns images and boxes as in `validation`, arrays, selected by `training.data.loader.Loader.examples`."""
-        self._check_counts(recipe)
-        images, boxes, classes = self.loader.examples(count, self._whole(recipe))
-        return images, {"boxes": boxes, "classes": classes}
+        """Returns images and labels as in `validation`, arrays, selected by `training.data.loader.Loader.examples`."""
+        self.check(recipe)
+        images, *columns = self.loader.examples(count, self._whole(recipe))
+        return images, _labels(*columns)
 
     def _whole(self, recipe):
-        """Returns a function from the elements of a row to the whole picture as an image, its boxes and classes."""
+        """Returns a function from the elements of a row to the whole picture as an image, and its objects."""
 
         def load(contents, orientation, boxes, classes, crowd, areas, masks):
             pixels = self.reading.pixels(contents, recipe.image_size, orientation)
             image, scale = fit_picture(pixels, recipe.image_size)
-            boxes, classes = self._trained_on(boxes, classes, crowd, recipe)
-            return image, *padded(boxes * scale, classes, recipe.max_boxes)
+            boxes, classes, masks = self._trained_on(boxes, classes, crowd, masks, recipe)
+            labels = padded(boxes * scale, classes, recipe.max_boxes)
+            if masks is None:
+                return image, *labels
+            sides, size = tf.shape(pixels)[:2], recipe.image_size
+            return image, *labels, resized_masks(masks, sides, scale, tf.zeros(2), False, size, recipe.max_boxes)
 
         return load
 
-    def _trained_on(self, boxes, classes, crowd, recipe):
-        """Returns boxes and classes of the objects that are not crowd; raises an error if there are too many."""
-        boxes, classes = tf.boolean_mask(boxes, ~crowd), tf.boolean_mask(classes, ~crowd)
-        count = tf.shape(boxes)[0]
-        return after_call(
-            (boxes, classes), count > recipe.max_boxes, lambda count: self._fail(count, recipe), lambda: [count]
-        )
+    def _trained_on(self, boxes, classes, crowd, masks, recipe):
+        """Selects the objects that are not crowd; raises an error if there are too many.
 
-    def _check_counts(self, recipe):
-        """Raises a `DataError` if a picture has more objects than `max_boxes`, if that is known before reading."""
+        Returns:
+            Their boxes, classes and masks, the latter `None` if the recipe needs none.
+        """
+        columns = (boxes, classes, masks) if recipe.masks else (boxes, classes)
+        columns = tuple(tf.boolean_mask(column, ~crowd) for column in columns)
+        count = tf.shape(columns[0])[0]
+        boxes, classes, *masks = after_call(
+            columns, count > recipe.max_boxes, lambda count: self._fail(count, recipe), lambda: [count]
+        )
+        return boxes, classes, masks[0] if masks else None
+
+    def check(self, recipe):
+        """Checks what can be known before pictures are read.
+
+        Raises:
+            DataError: If the recipe needs masks and there are none, or a picture has more objects than `max_boxes`.
+        """
+        self._check_masks(recipe)
         if self._fullest and self._fullest[0] > recipe.max_boxes:
             self._fail(self._fullest[0], recipe, self._fullest[1])
+
+    def _check_masks(self, recipe):
+        if recipe.masks and not self.has_masks:
+            raise DataError(
+                "The head mask_rcnn needs masks of all objects, which COCO files have as polygons or RLE "
+                "(segmentation), YOLO files as polygons, and folders of PNG masks, digits, and some of TensorFlow "
+                "Datasets have as well. Without masks, train with --head faster_rcnn. Received: data without masks"
+            )
 
     def _fail(self, count, recipe, name="a picture"):
         self.faults.fail(
@@ -156,3 +186,8 @@ class Boxes(PictureSource):
                 f"Received: max_boxes={recipe.max_boxes}"
             )
         )
+
+
+def _labels(boxes, classes, *masks):
+    """Returns the labels of a batch as a dict; with masks, if there are any."""
+    return dict(zip(("boxes", "classes", "masks"), (boxes, classes, *masks)))
