@@ -29,6 +29,7 @@ BENCHMARKS = {
     "inference": Benchmark("latency of classification on the CPU, compared with other implementations"),
     "training_step": Benchmark("time of a training step (forward, backward, AdamW) on the CPU, compared with PyTorch"),
     "small_images": Benchmark("time of a training step on 32 x 32 pixels on the CPU, compared with PyTorch"),
+    "two_stage": Benchmark("time and memory of Mask R-CNN on the CPU by parts, some of them compared with torchvision"),
     "fcmae_encoders": Benchmark("time of an FCMAE training step with the visible and with the dense encoder"),
     "input_pipeline": Benchmark("images per second from JPEG files to batches, compared with PIL", photos=True),
     "startup": Benchmark("time to import, to build a model and to the first prediction, each in a new process"),

@@ -53,10 +53,15 @@ def check_equal(workers, reference, exempt, tolerance):
             np.testing.assert_allclose(found, expected, atol=tolerance * scale, rtol=0, err_msg=name)
 
 
-def run_case(results, case, contestants, task, rounds, *, exempt=(), tolerance, calls=1):
+def run_case(results, case, contestants, task, rounds, **settings):
+    """Adds a case to the results, with random weights in a folder that all contestants read. See `run_turns`."""
+    with made_up_weights(task) as task:
+        run_turns(results, case, contestants, task, rounds, **settings)
+
+
+def run_turns(results, case, contestants, task, rounds, *, exempt=(), tolerance=0.0, calls=1):
     """Adds a case to the results: checks that all contestants have equal outputs, then measures them in turns."""
     with contextlib.ExitStack() as stack:
-        task = stack.enter_context(made_up_weights(task))
         workers = start(contestants, task, stack, calls)
         check_equal(workers, results.reference, exempt, tolerance)
         for turn in take_turns({name: worker.turn for name, worker in workers.items()}, rounds):

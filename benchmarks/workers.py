@@ -33,12 +33,14 @@ class Contestant:
         settings: Keyword arguments of the function, in addition to the task.
         environment: Environment variables of the process.
         install: Command that installs the packages it needs.
+        python: Path of the Python that runs it; `None` for this one.
     """
 
     function: str
     settings: dict = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
     install: str = 'pip install -e ".[backends]"'
+    python: str | None = None
 
 
 class Worker:
@@ -54,7 +56,7 @@ class Worker:
 
     def __init__(self, contestant, task, calls=1):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.workers"],
+            [contestant.python or sys.executable, "-m", "benchmarks.workers"],
             cwd=ROOT,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **contestant.environment},
             stdin=subprocess.PIPE,

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from benchmarks import contest, gpu, growth, inference, small_images, training_step
+from benchmarks import contest, gpu, growth, inference, small_images, training_step, two_stage
+from benchmarks.detection_task import DetectionTask
 from benchmarks.report import Results
 from benchmarks.tasks import Task
 from keras_cnv2.sizes import SIZES
@@ -82,3 +83,22 @@ def test_gpu_on_the_cpu(monkeypatch, capsys, case, contestant):
     gpu.main(["--check", "--rounds", "1"])
     table = capsys.readouterr().out
     assert f"| {contestant} |" in table
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("kind", ["prediction", "training"])
+def test_two_stage_by_parts(kind):
+    results = Results("Parts", two_stage.REFERENCE)
+    two_stage.by_parts(results, DetectionTask.of("atto", 1, 64), kind, ("encoder", "all"), 1)
+    assert names(results) == {"encoder", "all"}
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("part", two_stage.PARTS)
+def test_two_stage_beside_torchvision(part, trained):
+    """Raises an error unless outputs, or sums of gradients, are equal."""
+    results, task = Results("Parts", two_stage.OURS), DetectionTask.of("atto", 1, 64)
+    python = os.environ.get("TORCHVISION_PYTHON")
+    two_stage.beside_torchvision(results, part, task, part, trained, 1, python, mode=None)
+    assert two_stage.OURS in names(results)
