@@ -15,7 +15,7 @@ NMS = ("soft", "hard", "linear")
 
 
 def is_detector(model):
-    """Whether the model is a `Detector` or a RetinaNet, whose class cannot be imported without KerasCV."""
+    """Whether it is a `Detector`, a Mask R-CNN, or a RetinaNet, whose class cannot be imported without KerasCV."""
     return isinstance(model, Detector) or hasattr(model, "box_head")
 
 
@@ -97,10 +97,11 @@ class Detector(keras.Model):
     def call(self, images: Any) -> dict[str, Any]:
         predictions = self.model(images, training=False)
         found = self.detections(self.dense(predictions, images.shape), images.shape)
-        if getattr(self.model, "masks", False):
-            masks = self.model.masks_in(predictions, found["boxes"], found["classes"])
-            found["masks"] = ops.where(found["classes"][..., None, None] >= 0, masks, 0.0)
-        return found
+        return self.with_masks(predictions, found)
+
+    @property
+    def has_masks(self) -> bool:
+        return getattr(self.model, "masks", False)
 
     def dense(self, predictions: Mapping[str, Any], shape: Sequence[int | None]) -> dict[str, Any]:
         """Decodes the box and the probabilities of every anchor or proposal, before any suppression.
@@ -135,6 +136,21 @@ class Detector(keras.Model):
         scores = ops.where((width > 0) & (height > 0), scores, 0.0)  # boxes that lie outside the image
         factor = self._factor()
         return suppression.suppress(boxes, scores, classes, factor, self.max_detections, self.score_threshold)
+
+    def with_masks(self, predictions: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+        """Adds the masks of detections, if the model predicts masks.
+
+        Args:
+            predictions: Dict of tensors that the model returned.
+            found: Dict of tensors that `detections` returned.
+
+        Returns:
+            A dict of detections, as when the model is called.
+        """
+        if not self.has_masks:
+            return dict(found)
+        masks = self.model.masks_in(predictions, found["boxes"], found["classes"])
+        return {**found, "masks": ops.where(found["classes"][..., None, None] >= 0, masks, 0.0)}
 
     def _factor(self):
         """Returns the function from overlaps with a better box to factors of scores."""

@@ -15,8 +15,8 @@ def exported_metadata(kind):
     Returns:
         Dict with "channels" (int) and, where they apply, "class_names" (list), "image_size" (int, or height and
         width), "resize", "mean" and "std" (one value per channel; the export takes `(image - mean) / std` of images in
-        0..255), "classifier_activation" (if it is not the default one) and "pretrained" (see
-        `keras_cnv2.checkpoints.metadata`).
+        0..255), "classifier_activation" (if it is not the default one), "pretrained" (see
+        `keras_cnv2.checkpoints.metadata`) and the `thresholds` of a kind that has some.
     """
     (height, width), resize = kind.pictures
     channels = kind.images.shape[-1]
@@ -30,6 +30,7 @@ def exported_metadata(kind):
         "mean": mean,
         "std": std,
         **{name: carried.get(name) for name in ("classifier_activation", "pretrained")},
+        **getattr(kind, "thresholds", {}),
     }
     return {name: value for name, value in found.items() if value is not None}
 

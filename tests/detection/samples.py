@@ -1,19 +1,43 @@
-"""What the tests of detection have in common: a tiny RetinaNet, and made-up images with boxes."""
+"""What the tests of detection have in common: a tiny RetinaNet and Mask R-CNN, and made-up images with boxes."""
 
 import keras
 import numpy as np
 
 import keras_cnv2
-from keras_cnv2.detection import retinanet
+from keras_cnv2.detection import Variant, mask_rcnn, retinanet
 
 CLASSES = 3
 
+# The spread of the last kernels of Mask R-CNN's heads, relative to that of others, by layer.
+SPREADS = {"logits": 8, "objectness": 4}
 
-def tiny(classes=CLASSES, pyramid_norms=True, dtype=None, input_shape=(None, None, 3), **options):
-    backbone = keras_cnv2.ConvNeXtV2Backbone(
+# Few proposals.
+FEW = Variant(candidates=60, proposals=20)
+
+
+def _backbone(pyramid_norms=True, dtype=None, input_shape=(None, None, 3)):
+    return keras_cnv2.ConvNeXtV2Backbone(
         depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), pyramid_norms=pyramid_norms, dtype=dtype, input_shape=input_shape
     )
+
+
+def tiny(classes=CLASSES, pyramid_norms=True, dtype=None, input_shape=(None, None, 3), **options):
+    backbone = _backbone(pyramid_norms, dtype, input_shape)
     return retinanet(backbone, classes, **{"width": 8, "convs": 1, **options})
+
+
+def tiny_mask_rcnn(classes=CLASSES, dtype=None, input_shape=(None, None, 3), weights=0, **options):
+    """With random weights, drawn with the seed `weights`, so that predictions differ from place to place."""
+    small = {"width": 8, "units": 16, "convs": 1, "variant": FEW}
+    model = mask_rcnn(_backbone(True, dtype, input_shape), classes, **{**small, **options})
+    rng = np.random.default_rng(weights)
+    for variable in model.trainable_variables:
+        if variable.path.endswith("kernel"):
+            spread = SPREADS.get(variable.path.split("/")[-2], 1)
+            values = rng.normal(0, spread * np.prod(variable.shape[:-1]) ** -0.5, variable.shape)
+            # Inputs after a ReLU are all positive: without this, one class would be the most probable everywhere.
+            variable.assign(values - values.mean(axis=tuple(range(values.ndim - 1))))
+    return model
 
 
 def images(number=2, size=64, seed=0):

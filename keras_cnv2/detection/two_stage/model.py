@@ -94,24 +94,42 @@ class MaskRCNN(keras.Model):
 
     def call(self, images: Any, training: bool | None = False) -> dict[str, Any]:
         check_sides(images.shape, are_known=True)
-        levels = self.pyramid(self.features(images, training=training))
-        objectness, deltas = zip(*(self.proposal_head(level) for level in levels))
-        anchors = self.anchors(images.shape)
-        boxes, is_proposal = propose(
-            [*map(ops.stop_gradient, objectness)],
-            [*map(ops.stop_gradient, deltas)],
-            anchors,
-            *images.shape[1:3],
-            self.variant,
-            training=bool(training),
-        )
-        first = {"levels": levels[:4], "objectness": [*objectness], "deltas": [*deltas]}
-        first |= {"boxes": ops.stop_gradient(boxes), "is_proposal": is_proposal}
+        first = self.first_stage(self.features(images, training=training), images.shape, training)
         # Losses of an evaluation are of the same samples each time.
         seeds = (self.random, self.random) if training else (0, 1)
-        numbers = sum(map(len, anchors)), boxes.shape[1]
+        numbers = sum(map(len, self.anchors(images.shape))), first["boxes"].shape[1]
         draws = [replicas.uniform((ops.shape(images)[0], number), seed) for number, seed in zip(numbers, seeds)]
         return {**first, "draws": draws}
+
+    def first_stage(
+        self, features: Mapping[str, Any], shape: Sequence[int | None], training: bool | None = False
+    ) -> dict[str, Any]:
+        """Computes the outputs of the model, without "draws", from the features of the backbone.
+
+        Args:
+            features: {"P2", "P3", "P4", "P5": float tensors}, what `self.features` returns.
+            shape: Shape of the images, `(N, height, width, channels)`.
+            training: Bool.
+        """
+        levels = self.pyramid(features)
+        objectness, deltas = map(list, zip(*(self.proposal_head(level) for level in levels)))
+        boxes, is_proposal = self.proposals(objectness, deltas, shape, training)
+        first = {"levels": levels[:4], "objectness": objectness, "deltas": deltas}
+        return {**first, "boxes": boxes, "is_proposal": is_proposal}
+
+    def proposals(
+        self,
+        objectness: Sequence[Any],
+        deltas: Sequence[Any],
+        shape: Sequence[int | None],
+        training: bool | None = False,
+    ) -> tuple[Any, Any]:
+        """Returns the proposals `(N, P, 4)` and which of them are not padding, see `propose`; without gradients."""
+        objectness, deltas = ([*map(ops.stop_gradient, levels)] for levels in (objectness, deltas))
+        boxes, is_proposal = propose(
+            objectness, deltas, self.anchors(shape), *shape[1:3], self.variant, training=bool(training)
+        )
+        return ops.stop_gradient(boxes), is_proposal
 
     def anchors(self, shape: Sequence[int | None]) -> list[Any]:
         """Returns the anchors of each level for images of shape `(N, height, width, channels)`."""

@@ -6,6 +6,9 @@ from keras import ops
 
 from keras_cnv2.detection.two_stage.roi_align import tents
 
+# The pixels with a probability above this value are the object.
+THRESHOLD = 0.5
+
 
 def paste_masks(masks: Any, boxes: Any, height: int, width: int, padded: bool = False) -> Any:
     """Puts the masks of detections at their places in the image. It also works in graphs.

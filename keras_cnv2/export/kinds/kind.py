@@ -7,7 +7,6 @@ import keras
 import numpy as np
 
 from keras_cnv2.detection.detector import is_detector
-from keras_cnv2.detection.two_stage.model import MaskRCNN
 from keras_cnv2.export.images import Images
 from keras_cnv2.export.kinds.classifier import ExportedClassifier
 from keras_cnv2.export.kinds.detector import ExportedDetector
@@ -65,8 +64,6 @@ def kind_for(model, target="saved_model"):
     """
     on_ours = isinstance(getattr(model, "backbone", None), ConvNeXtV2Backbone)
     is_segmenter = on_ours and (isinstance(model, UPerNet) or is_deeplab(model))
-    if isinstance(getattr(model, "model", model), MaskRCNN):
-        raise ValueError(f"Only RetinaNets can be exported, Mask R-CNN cannot. Received: model={model!r}")
     if is_segmenter or is_detector(model):
         if target != "saved_model":
             raise ValueError(

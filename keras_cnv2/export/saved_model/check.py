@@ -33,9 +33,13 @@ class Served(NamedTuple):
         function = self.signatures[name]
         specs = function.structured_input_signature[1]
         outputs = function(**{key: tf.cast(value, specs[key].dtype) for key, value in inputs.items()})
+        self.compare(name, outputs, expected)
+        return outputs
+
+    def compare(self, name, outputs, expected):
+        """Raises an `ExportError` if outputs of a signature differ from those `expected`, a dict."""
         for output, values in expected.items():
             compare(f"{name}, {output}", outputs[output], values, self.tolerance)
-        return outputs
 
 
 def check_saved_model(folder, kind):

@@ -59,19 +59,30 @@ def export_saved_model(
     If height and width are variable, it also has `serve_jpeg`, "encoded" `(1,)` to the same outputs: it takes one file,
     does not resize it, and raises an error if the file cannot be decoded.
 
-    A detector, a `keras_cnv2.detection.Detector` or a RetinaNet with the default one, has three signatures:
+    A detector, a `keras_cnv2.detection.Detector` or a RetinaNet or Mask R-CNN with the default one, has these:
 
     - `serving_default`: "images" `(N, S, S, C)` to "boxes" `(N, M, 4)` (left, top, right, bottom in pixels), "classes"
       `(N, M)` (names), "class_ids" and "scores" `(N, M)` and "count" `(N,)`. Detections are sorted by score, the
       highest first. From "count" on, boxes, ids and scores are -1 and names are empty.
     - `serve_jpeg`: "encoded" `(N,)` to the same outputs and "decoded" `(N,)`. Files of any size are resized as by
       `keras_cnv2.detection.fit_picture`, and boxes are in pixels of the original file. It needs three channels.
-    - `dense`: "images" to "boxes" `(N, A, 4)` and "scores" `(N, A, classes)` of all anchors, before any suppression.
+    - `dense`: "images" to "boxes" `(N, A, 4)` and "scores" `(N, A, classes)` of all anchors, before any suppression. Of
+      Mask R-CNN they are those of its proposals, with "boxes" for each class, `(N, P, classes, 4)`; it also returns
+      these "proposals" `(N, P, 4)`, and "objectness" `(N, A)` and "deltas" `(N, A, 4)` of all anchors.
+
+    With masks, all of these but `dense` also return "masks" `(N, M, 28, 28)`, for each detection the probability that a
+    part of its box is the object, 0 from "count" on. Resized to the box in a picture, values above 0.5 are the object.
+    Two more signatures also paste them:
+
+    - `image_masks` and `jpeg_masks`: as `serving_default` and `serve_jpeg`, and "image_masks", bool `(N, M, S, S)`. Of
+      a file, they are those in the square image into which it is fitted: the left and upper part of it, with the aspect
+      ratio of the picture and a longer side of S pixels.
 
     `assets/labels.txt` contains the class names, one per line. `assets.extra/keras_cnv2.json` contains them as well,
     and describes the preprocessing: "image_size", "resize", "channels", "mean" and "std" (to normalise images in 0..255
-    before they are passed as "images"; 0 and 1 if the model normalises them itself), and the activation if it is not
-    the default one. `serve_jpeg` is left out if images are not square or do not have one or three channels.
+    before they are passed as "images"; 0 and 1 if the model normalises them itself), the activation if it is not the
+    default one and, of a detector, "score_threshold" and "mask_threshold". `serve_jpeg` is left out if images are not
+    square or do not have one or three channels.
 
     The SavedModel is loaded and its outputs are compared with the model's before the folder is moved to `path`.
 

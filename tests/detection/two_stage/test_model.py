@@ -215,14 +215,6 @@ def test_unknown_classes_make_the_loss_nan():
     assert np.isnan(loss_of(model, labels))
 
 
-def test_export_is_refused(tmp_path):
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("exports are TensorFlow's")
-    with pytest.raises(ValueError, match="Only RetinaNets can be exported"):
-        keras_cnv2.export_saved_model(mask_rcnn(backbone(), 2, **SMALL), tmp_path / "out")
-    assert not [*tmp_path.iterdir()]
-
-
 @pytest.mark.parametrize("name", ["boxes", "classes", "masks"])
 def test_labels_of_other_numbers(name):
     model = mask_rcnn(backbone(), 2, **SMALL)

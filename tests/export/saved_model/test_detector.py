@@ -6,21 +6,22 @@ import tensorflow as tf
 
 import keras_cnv2
 from keras_cnv2 import export_saved_model
-from keras_cnv2.detection import Detector, fit_picture
+from keras_cnv2.detection import Detector, fit_picture, paste_masks
 from keras_cnv2.export.kinds.kind import kind_for
 from keras_cnv2.export.options import Options
 from keras_cnv2.export.saved_model.check import check_saved_model
-from tests.detection.samples import images, noisy, numpy_of, tiny
-
-pytest.importorskip("keras_cv")
+from tests.detection.samples import images, noisy, numpy_of, tiny, tiny_mask_rcnn
 
 pytestmark = pytest.mark.slow
 
 NAMES = ["cat", "dog", "cow"]
 
 
-def detector(seed=0):
-    return Detector(noisy(tiny(class_names=NAMES), spread=3, seed=seed), max_detections=6)
+def detector(kind="retinanet", seed=0):
+    if kind == "retinanet":
+        pytest.importorskip("keras_cv")
+        return Detector(noisy(tiny(class_names=NAMES), spread=3, seed=seed), max_detections=6)
+    return Detector(tiny_mask_rcnn(class_names=NAMES, masks=kind == "mask_rcnn", weights=seed), max_detections=6)
 
 
 def check_export(path, model, image_size, class_names):
@@ -28,9 +29,11 @@ def check_export(path, model, image_size, class_names):
     check_saved_model(path, kind_for(model)(model, options))
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    model = detector()
+@pytest.fixture(scope="module", params=["retinanet", "mask_rcnn"])
+def exported(request, tmp_path_factory):
+    # Grappler would take most of the time: of the signatures that the tests call, it optimizes the graphs anyway.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    model = detector(request.param)
     path = tmp_path_factory.mktemp("export") / "detector"
     export_saved_model(model, path, image_size=64)
     return model, path, tf.saved_model.load(str(path)).signatures
@@ -38,8 +41,11 @@ def exported(tmp_path_factory):
 
 def test_detections_are_the_model_s(exported):
     model, path, signatures = exported
-    assert {*signatures} == {"serving_default", "dense", "serve_jpeg"}
-    found, expected = numpy_of(signatures["serving_default"](images=images(3))), numpy_of(model(images(3)))
+    signature = "image_masks" if model.has_masks else "serving_default"
+    assert {*signatures} == {"serving_default", "dense", "serve_jpeg"} | (
+        {"image_masks", "jpeg_masks"} if model.has_masks else set()
+    )
+    found, expected = numpy_of(signatures[signature](images=images(3))), numpy_of(model(images(3)))
     assert (expected["count"] > 2).all()
     np.testing.assert_array_equal(found["class_ids"], expected["classes"])
     np.testing.assert_array_equal(found["count"], expected["count"])
@@ -54,21 +60,37 @@ def test_detections_are_the_model_s(exported):
         "channels": 3,
         "mean": [0, 0, 0],
         "std": [1, 1, 1],
+        "score_threshold": 0.05,
+        **({"mask_threshold": 0.5} if model.has_masks else {}),
     }
+    if model.has_masks:
+        np.testing.assert_allclose(found["masks"], expected["masks"], atol=1e-4)
+        probabilities = numpy_of(paste_masks(expected["masks"], expected["boxes"], 64, 64))
+        is_clear = abs(probabilities - 0.5) > 1e-2
+        np.testing.assert_array_equal(found["image_masks"][is_clear], (probabilities > 0.5)[is_clear])
+        assert found["image_masks"].any(axis=(2, 3)).sum() > 9
 
 
 def test_dense_is_all_there_is(exported):
     model, _, signatures = exported
-    found = signatures["dense"](images=images(1))
-    assert found["boxes"].shape == (1, 9 * (64 + 16 + 4 + 1 + 1), 4)
-    np.testing.assert_allclose(found["scores"], tf.sigmoid(model.model(images(1))["classification"]), rtol=1e-3)
+    predictions = model.model(images(1))
+    expected, found = numpy_of(model.dense(predictions, (1, 64, 64, 3))), signatures["dense"](images=images(1))
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-3, atol=1e-3)
+    if model.has_masks:
+        np.testing.assert_allclose(found["objectness"], tf.concat(predictions["objectness"], 1), atol=1e-3)
+        np.testing.assert_allclose(found["proposals"], predictions["boxes"], atol=1e-2)
+        assert found["boxes"].shape == (1, 20, 3, 4)
+    else:
+        assert found["boxes"].shape == (1, 9 * (64 + 16 + 4 + 1 + 1), 4)
+        np.testing.assert_allclose(found["scores"], tf.sigmoid(predictions["classification"]), rtol=1e-3)
 
 
 def test_boxes_are_in_the_picture_s_pixels(exported):
     model, _, signatures = exported
     pixels = np.random.default_rng(0).integers(0, 256, (60, 160, 3)).astype("uint8")
     encoded = [tf.io.encode_png(pixels).numpy(), b"no picture", tf.io.encode_png(pixels[:, :32]).numpy()]
-    found = numpy_of(signatures["serve_jpeg"](encoded=tf.constant(encoded)))
+    found = numpy_of(signatures["jpeg_masks" if model.has_masks else "serve_jpeg"](encoded=tf.constant(encoded)))
     np.testing.assert_array_equal(found["decoded"], [True, False, True])
     assert (found["classes"][1] == b"").all()
     assert found["count"][1] == 0
@@ -84,14 +106,31 @@ def test_boxes_are_in_the_picture_s_pixels(exported):
         np.testing.assert_allclose(found["boxes"][place, :count], boxes, rtol=1e-3, atol=2e-2)
         assert (found["boxes"][place, count:] == -1).all()
         np.testing.assert_array_equal(found["class_ids"][place], expected["classes"][0])
+        if model.has_masks:
+            assert_masks_in_picture(model, image, found["masks"][place], found["image_masks"][place], picture.shape)
+
+
+def assert_masks_in_picture(model, image, masks, pasted, shape):
+    """Those of boxes that are cut at the border of the picture, in the square image."""
+    expected, predictions = model(image[None]), model.model(image[None])
+    height, width = (side * 64 / max(shape) for side in shape[:2])
+    boxes = np.clip(expected["boxes"], 0, np.float32([width, height, width, height]))
+    masks_of_boxes = numpy_of(model.with_masks(predictions, {**expected, "boxes": boxes})["masks"])
+    np.testing.assert_allclose(masks, masks_of_boxes[0], atol=1e-3)
+    probabilities = numpy_of(paste_masks(masks_of_boxes, boxes, 64, 64))[0]
+    is_clear = abs(probabilities - 0.5) > 1e-2
+    np.testing.assert_array_equal(pasted[is_clear], (probabilities > 0.5)[is_clear])
+    assert pasted.any()
 
 
 def test_what_is_exported_is_checked(exported):
-    _, path, _ = exported
+    model, path, _ = exported
+    other = detector("mask_rcnn" if model.has_masks else "retinanet", seed=1)
     with pytest.raises(keras_cnv2.ExportError, match="dense, .*the export's values are not the model's"):
-        check_export(path, detector(seed=1), 64, NAMES)
+        check_export(path, other, 64, NAMES)
 
 
+@pytest.mark.parametrize("exported", ["retinanet"], indirect=True)
 def test_exported_names_are_checked(exported):
     model, path, _ = exported
     with pytest.raises(keras_cnv2.ExportError, match="serving_default: the classes are not the model's"):
@@ -99,6 +138,7 @@ def test_exported_names_are_checked(exported):
 
 
 def test_uint8_and_no_names(tmp_path):
+    pytest.importorskip("keras_cv")
     model = tiny(input_shape=(64, 64, 3))
     export_saved_model(model, tmp_path / "detector", input_dtype="uint8", fold=False)
     assert (tmp_path / "detector" / "assets" / "labels.txt").read_text().splitlines() == [
@@ -110,8 +150,9 @@ def test_uint8_and_no_names(tmp_path):
     assert signature(images=tf.zeros((1, 64, 64, 3), tf.uint8))["boxes"].shape == (1, 100, 4)
 
 
-def test_wrong_arguments_are_named(tmp_path):
-    model = detector()
+@pytest.mark.parametrize("kind", ["retinanet", "faster_rcnn", "mask_rcnn"])
+def test_wrong_arguments_are_named(tmp_path, kind):
+    model = detector(kind)
     with pytest.raises(ValueError, match="image_size must be a multiple of 32.*Received: image_size=None"):
         export_saved_model(model, tmp_path / "detector")
     with pytest.raises(ValueError, match="image_size must be a multiple of 32.*Received: image_size=65"):
@@ -127,3 +168,33 @@ def test_wrong_arguments_are_named(tmp_path):
     model.model.class_names = ("cat", "dog", "co\nw")
     with pytest.raises(ValueError, match="one line each"):
         export_saved_model(model, tmp_path / "detector", image_size=64)
+    assert [*tmp_path.iterdir()] == []
+
+
+def functions_of(model):
+    kind = kind_for(model)(model, Options(image_size=64))
+    names = tf.lookup.KeyValueTensorInitializer(tf.range(3, dtype=tf.int64), kind.labels)
+    return kind, kind.functions(tf.lookup.StaticHashTable(names, ""))
+
+
+def test_faster_rcnn_has_no_masks():
+    model = detector("faster_rcnn")
+    _, functions = functions_of(model)
+    assert {*functions} == {"serving_default", "dense", "serve_jpeg"}
+    serve, _ = functions["serving_default"]
+    found, expected = serve(images(2)), model(images(2))
+    assert {*found} == {"boxes", "classes", "class_ids", "scores", "count"}
+    np.testing.assert_array_equal(found["class_ids"], expected["classes"])
+    np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=1e-2)
+
+
+def test_wrong_masks_are_seen():
+    """One pixel that does not follow from the mask, and a mask that is not the model's."""
+    model = detector("mask_rcnn")
+    kind, functions = functions_of(model)
+    received = functions["image_masks"][0](images(1))
+    kind._check_pasted("image_masks", received, received["boxes"])
+    wrong = received["image_masks"].numpy()
+    wrong[0, 2, 0, 0] ^= True
+    with pytest.raises(keras_cnv2.ExportError, match="image_masks, image_masks: the export's values"):
+        kind._check_pasted("image_masks", {**received, "image_masks": tf.constant(wrong)}, received["boxes"])
