@@ -1,4 +1,4 @@
-"""Data sources for folders in Pascal VOC and COCO layout."""
+"""Data sources for folders of pictures, one for each layout."""
 
 import os
 
@@ -6,14 +6,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cnv2.images.orientation import UPRIGHT, turned_sides
+from keras_cnv2.images.pictures import READING
 
 from ...errors import DataError
 from ..faults import after_call
 from ..file_rows import FileRows
 from .augment import stored_sides
 from .coco import read_coco
+from .labelled import read_labelled
 from .task import Boxes
 from .voc import read_voc
+from .yolo import read_yolo
 
 
 class FileBoxes(Boxes):
@@ -98,3 +101,27 @@ class CocoFolder(FileBoxes):
 
     def __init__(self, path=None, train=None, validation=None, validation_share=0.1, seed=0, masks=False, **options):
         super().__init__(read_coco(path, train, validation, validation_share, seed, masks), **options)
+
+
+class YoloFolder(FileBoxes):
+    """Pictures with labels in YOLO's text files.
+
+    Args:
+        path, validation_share, seed, masks, reading: See `training.data.boxes.yolo.read_yolo`.
+        **options: `max_unreadable` of `training.data.pictures.PictureSource`.
+    """
+
+    def __init__(self, path, validation_share=0.1, seed=0, masks=False, reading=READING, **options):
+        super().__init__(read_yolo(path, validation_share, seed, masks, reading), reading=reading, **options)
+
+
+class LabelledFolder(FileBoxes):
+    """A folder of pictures and of PNGs with the number of the object of each pixel.
+
+    Args:
+        path, validation_share, seed, masks, reading: See `training.data.boxes.labelled.read_labelled`.
+        **options: `max_unreadable` of `training.data.pictures.PictureSource`.
+    """
+
+    def __init__(self, path, validation_share=0.1, seed=0, masks=False, reading=READING, **options):
+        super().__init__(read_labelled(path, validation_share, seed, masks, reading), reading=reading, **options)

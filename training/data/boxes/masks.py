@@ -135,6 +135,20 @@ def boxes_of(counts, height, width):
     return np.stack([left, top, left + wide, top + high], axis=1).astype("float32")
 
 
+def boxes_around(masks):
+    """Returns the tight boxes around masks that are not encoded, and not empty: float32 `(objects, 4)`.
+
+    Args:
+        masks: Bool array `(objects, height, width)`.
+    """
+    ends = []
+    for axis in (1, 2):
+        seen = masks.any(axis=axis)  # which columns, then which rows
+        ends.append((seen.argmax(axis=1), seen.shape[1] - seen[:, ::-1].argmax(axis=1)))
+    (left, right), (top, bottom) = ends
+    return np.stack([left, top, right, bottom], axis=1).astype("float32")
+
+
 def areas_of(counts, height, width):
     """Returns the numbers of pixels of masks, float32 `(objects,)`."""
     from pycocotools import mask

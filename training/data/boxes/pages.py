@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .masks import boxes_around
+
 # Side of a page in pixels; least and greatest number of digits on it, and side of a digit in pixels, both uniform.
 PAGE = 256
 COUNTS = (5, 15)
@@ -84,17 +86,7 @@ def draw_page(scans, labels, key):
         share = intensity[..., None] / np.float32(255)
         page[place] += (colour - page[place]) * share
         strokes, masks, colours = [*strokes, stroke.sum()], after, np.concatenate([colours, colour[None]])
-    return Page(np.rint(page).astype("uint8"), boxes_of(masks), labels[chosen].astype("int32"), masks)
-
-
-def boxes_of(masks):
-    """Returns the tight boxes around masks `(objects, height, width)`, none of them empty: float32 `(objects, 4)`."""
-    ends = []
-    for axis in (1, 2):
-        seen = masks.any(axis=axis)  # which columns, then which rows
-        ends.append((seen.argmax(axis=1), seen.shape[1] - seen[:, ::-1].argmax(axis=1)))
-    (left, right), (top, bottom) = ends
-    return np.stack([left, top, right, bottom], axis=1).astype("float32")
+    return Page(np.rint(page).astype("uint8"), boxes_around(masks), labels[chosen].astype("int32"), masks)
 
 
 def _paper(rng):
@@ -126,7 +118,7 @@ def _is_clear(masks, strokes):
     """Returns whether enough is visible of strokes of so many pixels, and no two boxes overlap too much."""
     if (masks.sum(axis=(1, 2)) < MIN_VISIBLE * np.array(strokes)).any():
         return False
-    boxes = boxes_of(masks)
+    boxes = boxes_around(masks)
     corners, ends = np.split(boxes[:, None], 2, axis=-1)
     sides = np.minimum(ends, boxes[:, 2:]) - np.maximum(corners, boxes[:, :2])
     shared = sides.clip(0).prod(axis=-1)

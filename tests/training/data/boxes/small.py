@@ -1,4 +1,4 @@
-"""Pictures of coloured boxes in the layouts of Pascal VOC and COCO."""
+"""Pictures of coloured boxes in the layouts of Pascal VOC, COCO, YOLO and labelled PNGs."""
 
 import json
 from types import SimpleNamespace
@@ -112,4 +112,35 @@ def write_coco(folder, split, numbers, objects=objects_of, change=None):
     file = folder / "annotations" / f"instances_{split}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content))
+    return folder
+
+
+def write_yolo(folder, numbers, objects=objects_of):
+    """Pictures with boxes as polygons, and data.yaml."""
+    for number in numbers:
+        save(folder / "images" / f"p{number}.png", objects(number))
+        lines = (_polygon(NAMES.index(name), *box) for name, box in objects(number))
+        file = folder / "labels" / f"p{number}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(lines))
+    (folder / "data.yaml").write_text(f"train: images\nnames: [{', '.join(NAMES)}]\n")
+    return folder
+
+
+def _polygon(number, left, top, right, bottom):
+    corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+    return f"{number} {' '.join(f'{x / WIDTH} {y / HEIGHT}' for x, y in corners)}\n"
+
+
+def write_labelled(folder, numbers, objects=objects_of):
+    """Pictures, and in a folder for each class PNGs with the number of the object of each pixel."""
+    for number in numbers:
+        save(folder / "images" / f"p{number}.png", objects(number))
+        for name in NAMES:
+            pixels = np.zeros((HEIGHT, WIDTH), "uint8")
+            for place, (own, (left, top, right, bottom)) in enumerate(objects(number), start=1):
+                pixels[top:bottom, left:right] = place * (own == name)
+            file = folder / "masks" / name / f"p{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(file)
     return folder

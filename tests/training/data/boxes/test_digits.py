@@ -41,8 +41,13 @@ class TestDigitPages:
             assert key[1] == place
         assert len({key for *_, key in given}) == 3
 
+    def test_facts(self, source):
+        assert (source.size, source.validation_size, source.class_names, source.has_masks) == (6, 3, NAMES, True)
+        source.check(told(masks=True))
+        source.look()
+
+    @pytest.mark.slow
     def test_training(self, source):
-        assert (source.size, source.validation_size, source.class_names) == (6, 3, NAMES)
         expected, seen = pages("train", 6), []
         (images, labels), *_ = source.training(told()).take(1).as_numpy_iterator()
         for image, boxes, classes in zip(images, labels["boxes"], labels["classes"]):

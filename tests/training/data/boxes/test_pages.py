@@ -3,7 +3,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from training.data.boxes import pages
-from training.data.boxes.pages import PAGE, boxes_of, draw_page
+from training.data.boxes.pages import PAGE, draw_page
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +122,3 @@ class TestStroke:
         # At (50, 64) three quarters of the first would be covered, so this place is drawn again.
         np.testing.assert_array_equal(page.boxes, [[60, 50, 68, 66], [68, 50, 84, 66]])
         assert page.masks.sum(axis=(1, 2)).tolist() == [8 * 16, 16 * 16]
-
-
-class TestBoxesOf:
-    def test_corners(self):
-        masks = np.zeros((2, 5, 7), bool)
-        masks[0, 0, 0] = True
-        masks[1, 2:5, 6] = masks[1, 3, 1] = True
-        np.testing.assert_array_equal(boxes_of(masks), [[0, 0, 1, 1], [1, 2, 7, 5]])

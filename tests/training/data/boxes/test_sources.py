@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_cnv2.detection.pictures import fit_picture
 from tests.training.data.boxes.small import (
@@ -9,10 +10,13 @@ from tests.training.data.boxes.small import (
     picture,
     recipe,
     write_coco,
+    write_labelled,
     write_voc,
     write_xml,
+    write_yolo,
 )
-from training.data.boxes.folders import CocoFolder, VocFolder
+from training.data.boxes.folders import CocoFolder, LabelledFolder, VocFolder, YoloFolder
+from training.data.boxes.masks import decode
 from training.data.boxes.sources import open_boxes
 from training.data.boxes.tfds import TfdsBoxes
 from training.data.shares import Share
@@ -177,15 +181,51 @@ class TestValidation:
 
 class TestOpen:
     def test_kinds_of_folders(self, tmp_path):
+        """The same pictures in all layouts have the same boxes, and the same masks where a layout has masks."""
         write_voc(tmp_path / "voc", 4)
         write_coco(tmp_path / "coco", "train2017", range(4))
-        sources = [open_boxes(recipe(data=str(tmp_path / name))) for name in ("voc", "coco")]
-        assert [type(source) for source in sources] == [VocFolder, CocoFolder]
-        assert [(source.size, source.validation_size) for source in sources] == [(3, 1)] * 2
+        write_yolo(tmp_path / "yolo", range(4))
+        write_labelled(tmp_path / "labelled", range(4))
+        kinds = {"voc": VocFolder, "coco": CocoFolder, "yolo": YoloFolder, "labelled": LabelledFolder}
+        for name, kind in kinds.items():
+            told = recipe(data=str(tmp_path / name), validation_share=0.25)
+            source = open_boxes(told)
+            assert type(source) is kind
+            assert (source.size, source.validation_size, source.class_names) == (3, 1, NAMES)
+            assert not source.has_masks
+        for name in ("yolo", "labelled"):
+            source = open_boxes(recipe(data=str(tmp_path / name), masks=True, validation_share=0.0))
+            for number in range(4):
+                row = tf.constant([number], tf.int64)
+                _, _, boxes, classes, _, areas, masks = source.rows.open(row, tf.constant(0, tf.int64))
+                # Labels of a picture may be in any order.
+                found = sorted(zip(classes.numpy(), boxes.numpy().tolist(), areas.numpy(), masks.numpy()))
+                expected = sorted((NAMES.index(own), box) for own, box in objects_of(number))
+                for (label, own, area, mask), (right_label, (left, top, right, bottom)) in zip(found, expected):
+                    assert label == right_label
+                    np.testing.assert_allclose(own, (left, top, right, bottom), atol=1e-4)
+                    pixels = np.zeros((30, 40))
+                    pixels[top:bottom, left:right] = 1
+                    np.testing.assert_array_equal(decode([mask], 30, 40)[0], pixels)
+                    assert area == pixels.sum()
+                assert len(found) == len(expected)
+
+    def test_yaml_file(self, tmp_path):
+        file = write_yolo(tmp_path, range(4)) / "data.yaml"
+        assert type(open_boxes(recipe(data=str(file)))) is YoloFolder
+
+    def test_several_layouts(self, tmp_path):
+        """The path of data.yaml says which one is meant."""
+        write_yolo(write_coco(tmp_path, "train2017", range(4)), range(4))
+        with pytest.raises(
+            DataError, match=r"has the layouts of COCO \(.*\) and of YOLO \(data\.yaml\): .*Received: data="
+        ):
+            open_boxes(recipe(data=str(tmp_path)))
+        assert type(open_boxes(recipe(data=str(tmp_path / "data.yaml")))) is YoloFolder
 
     @pytest.mark.parametrize("data", [None, "nowhere"])
     def test_others(self, data):
-        with pytest.raises(DataError, match=rf"layout of Pascal VOC.*COCO.*Received: data={data}"):
+        with pytest.raises(DataError, match=rf"layout of Pascal VOC.*COCO.*YOLO.*labelled PNGs.*Received: data={data}"):
             open_boxes(recipe(data=data))
 
 
