@@ -149,6 +149,7 @@ def new_detector(recipe, backbone, class_names):
     if recipe.head == "retinanet":
         return retinanet(backbone, **common)
     variant = Variant(
+        anchor_scale=recipe.anchor_scale,
         training_candidates=2 * recipe.proposals,
         candidates=recipe.proposals,
         training_proposals=recipe.proposals,

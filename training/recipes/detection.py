@@ -20,6 +20,8 @@ class Detection(Dense):
         head_width: Number of channels of the feature pyramid and of the heads.
         head_convs: Number of convolutions of each head of "retinanet", or of the mask head, before the last one.
         head_units: Number of units of the two dense layers of the box head; not for "retinanet".
+        anchor_scale: Sides of the square anchors of each level in strides of the level: 8 gives 32 to 512 pixels; small
+            objects need fewer. Not for "retinanet".
         proposals: Number of proposals for an image, selected from as many anchors of each level of the pyramid, in
             training from twice as many; not for "retinanet".
         anchor_samples: Number of anchors of an image in the losses, at most half of them matched to objects; not for
@@ -42,6 +44,7 @@ class Detection(Dense):
     head_width: int = 256
     head_convs: int = 4
     head_units: int = 1024
+    anchor_scale: float = 8.0
     proposals: int = 1000
     anchor_samples: int = 256
     box_samples: int = 512
@@ -58,6 +61,7 @@ class Detection(Dense):
         check("image_size", self.image_size % 32 == 0, "a multiple of 32")
         for name in ("head_width", "head_convs", "head_units", "proposals", "max_boxes"):
             check(name, getattr(self, name) > 0, "positive")
+        check("anchor_scale", self.anchor_scale > 0, "positive")
         check("anchor_samples", self.anchor_samples >= 2, "at least 2")
         check("box_samples", self.box_samples >= 4, "at least 4")
         check("min_box", self.min_box >= 0, "0 or more")
@@ -107,6 +111,7 @@ _SMALL_MASK_RCNN = {"head": "mask_rcnn", "head_units": 256, "proposals": 200, "b
 _DIGITS = {
     **_SMALL_MASK_RCNN,
     "data": "digits",
+    "anchor_scale": 4.0,
     "proposals": 100,
     "anchor_samples": 128,
     "box_samples": 64,

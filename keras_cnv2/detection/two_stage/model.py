@@ -133,7 +133,7 @@ class MaskRCNN(keras.Model):
 
     def anchors(self, shape: Sequence[int | None]) -> list[Any]:
         """Returns the anchors of each level for images of shape `(N, height, width, channels)`."""
-        return anchors_of(*shape[1:3], rounded=self.variant.rounded_anchors)
+        return anchors_of(*shape[1:3], self.variant.anchor_scale, self.variant.rounded_anchors)
 
     def pooled(self, levels: Sequence[Any], boxes: Any, bins: int) -> Any:
         """Returns the features `(N, R, bins, bins, width)` of boxes `(N, R, 4)`."""

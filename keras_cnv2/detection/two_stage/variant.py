@@ -17,6 +17,8 @@ class Variant:
     The defaults are those of mmdetection, with which the paper's figures were measured.
 
     Args:
+        anchor_scale: Positive float, the side of each level's square anchors in strides of the level: 8 gives 32, 64,
+            128, 256 and 512 pixels. Objects much smaller than 32 pixels need a lower one.
         rounded_anchors: Bool, whether the sides of anchors at the origin are rounded to whole pixels.
         largest_shrinking: Bool, whether a predicted box can also be at most 62.5 times smaller than its anchor or
             proposal; that it can be at most 62.5 times larger is common to all.
@@ -46,6 +48,7 @@ class Variant:
         for anchors and 0.5 for proposals, 256 anchors and 512 proposals.
     """
 
+    anchor_scale: float = 8.0
     rounded_anchors: bool = False
     largest_shrinking: bool = True
     beta: float = 0.0
@@ -72,6 +75,7 @@ class Variant:
             self._check(name, f"an int of at least {least}", lambda x, least=least: isinstance(x, int) and x >= least)
         for name in ("beta", "smallest_proposal", "smallest_box"):
             self._check(name, "at least 0", lambda x: x >= 0)
+        self._check("anchor_scale", "a positive number", lambda x: 0 < x < float("inf"))
         for name in ("anchor_low_quality", "proposal_iou"):
             self._check(name, "from 0 to 1", lambda x: 0 <= x <= 1)
         self._check("proposal_low_quality", "None or from 0 to 1", lambda x: x is None or 0 <= x <= 1)

@@ -4,7 +4,6 @@ import pytest
 
 import keras_cnv2
 from keras_cnv2.detection import Detector, Variant, mask_rcnn
-from keras_cnv2.detection.two_stage.anchors import anchors_of
 
 pytestmark = [
     pytest.mark.skipif(keras.backend.backend() == "torch", reason="Mask R-CNN is for TensorFlow and JAX"),
@@ -35,17 +34,20 @@ def squares(number=4):
     return images, {"boxes": boxes, "classes": classes, "masks": masks}
 
 
-def test_anchors_are_those_of_mmdetection():
+@pytest.mark.parametrize("scale", [8, 3.5])
+def test_anchors_are_those_of_mmdetection(scale):
     """The formula of its AnchorGenerator: strides times 8, ratios of height to width, centres at their multiples."""
+    model = mask_rcnn(backbone(), 2, **{**SMALL, "variant": Variant(**NUMBERS, anchor_scale=scale)})
+    found = model.anchors((1, 96, 160, 3))
     for level, stride in enumerate((4, 8, 16, 32, 64)):
         expected = []
         for row in range(-(-96 // stride)):
             for column in range(-(-160 // stride)):
                 for ratio in (0.5, 1.0, 2.0):
-                    height, width = 8 * stride * ratio**0.5, 8 * stride / ratio**0.5
+                    height, width = scale * stride * ratio**0.5, scale * stride / ratio**0.5
                     x, y = column * stride, row * stride
                     expected.append([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
-        np.testing.assert_allclose(anchors_of(96, 160)[level], expected, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(found[level], expected, rtol=1e-5, atol=1e-4)
 
 
 class TestTraining:
