@@ -35,14 +35,38 @@ def detections(path, images, truths, found, class_names, threshold=0.5):
         if "masks" in detected:
             detected["masks"] = _pasted(detected["masks"], detected["boxes"], image.shape)
         for axes, objects in zip(row, (annotated, detected)):
-            axes.imshow(shown(image))
-            axes.set_axis_off()
-            if "masks" in objects:
-                axes.imshow(_overlay(objects["masks"], objects["classes"], image.shape))
-            _draw(axes, objects["boxes"], objects["classes"], objects.get("scores"), class_names)
+            _show(axes, image, objects, class_names)
     grid[0, 0].set_title("annotations")
     grid[0, 1].set_title(f"detections, score at least {threshold:g}")
     save_figure(figure, path)
+
+
+def annotations(path, images, objects, class_names):
+    """Draws images side by side, and below each the same image with its boxes, and its masks if there are any.
+
+    Args:
+        path: Path of the PNG to write.
+        images: Arrays `(H, W, 3)`, values in 0..255.
+        objects: A dict for each image: "boxes" `(M, 4)`, left, top, right, bottom in the image's pixels, "classes"
+            `(M,)`, and optionally "masks" `(M, H, W)`, not 0 where an object is.
+        class_names: Strings.
+    """
+    figure = new_figure(2.5 * len(images), 5)
+    grid = figure.subplots(2, len(images), squeeze=False)
+    for column, image, own in zip(grid.T, images, objects):
+        _show(column[0], image, {}, class_names)
+        _show(column[1], image, own, class_names)
+    save_figure(figure, path)
+
+
+def _show(axes, image, objects, class_names):
+    """Draws an image and the objects in it, a dict of arrays that may be empty."""
+    axes.imshow(shown(image))
+    axes.set_axis_off()
+    if "masks" in objects:
+        axes.imshow(_overlay(objects["masks"], objects["classes"], image.shape))
+    if "boxes" in objects:
+        _draw(axes, objects["boxes"], objects["classes"], objects.get("scores"), class_names)
 
 
 def _pasted(masks, boxes, shape):

@@ -15,7 +15,8 @@ class Detection(Dense):
     Args:
         head: "retinanet"; "mask_rcnn", which also predicts masks and needs data with masks; or "faster_rcnn", which is
             Mask R-CNN without masks.
-        data: The data set: a folder in Pascal VOC or COCO layout, or "tfds:NAME" for TensorFlow Datasets.
+        data: The data set: a folder in the layout of Pascal VOC, COCO, YOLO or labelled PNGs, "tfds:NAME" for
+            TensorFlow Datasets, or "digits" for pages of handwritten digits.
         image_size: Side of the square images in training and evaluation, in pixels; a multiple of 32.
         head_width: Number of channels of the feature pyramid and of the heads.
         head_convs: Number of convolutions of each head of "retinanet", or of the mask head, before the last one.

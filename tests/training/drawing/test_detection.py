@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.training.data.boxes.small import NAMES, objects_of, picture
-from training.drawing.detection import average_precisions, detections
+from training.drawing.detection import annotations, average_precisions, detections
 
 
 def drawn(monkeypatch):
@@ -53,6 +53,27 @@ def test_masks(tmp_path, monkeypatch):
     assert not left[masks[0, 0] == 0].any()
     np.testing.assert_allclose(right[16, [8, 24, 40]], [first, first, second])
     assert not right[40:].any()
+
+
+def test_annotations(tmp_path, monkeypatch):
+    """Each image, and below it with its objects; one has masks, the other one does not."""
+    figures = drawn(monkeypatch)
+    images = [picture(objects_of(n)) for n in (1, 3)]
+    objects = [
+        {"boxes": np.float32([box for _, box in objects_of(n)]), "classes": np.array([0, 1]), "scores": None}
+        for n in (1, 3)
+    ]
+    masks = np.zeros((2, *images[0].shape[:2]), bool)
+    masks[0, 4, 5] = True
+    objects[0]["masks"] = masks
+    annotations(tmp_path / "a.png", images, objects, NAMES)
+    axes = figures[0].axes
+    for each, image in zip(axes, images * 2):
+        np.testing.assert_array_equal(each.images[0].get_array(), image)
+    assert [len(each.images) for each in axes] == [1, 1, 2, 1]
+    np.testing.assert_allclose(axes[2].images[1].get_array()[4, 5], to_rgba("C0", 0.45))
+    assert [[text.get_text() for text in each.texts] for each in axes] == [[], [], ["blue", "green"], ["blue", "green"]]
+    assert size_of(tmp_path / "a.png") == (600, 600)
 
 
 def test_nothing_is_sure_enough_for_a_mask(tmp_path):

@@ -20,6 +20,8 @@ PAGES = (1000, 200)
 
 SPLITS = ("train", "validation")
 
+NAMES = tuple("0123456789")
+
 
 class DigitPages(FileBoxes):
     """Pages drawn by `training.data.boxes.pages`, kept in memory as PNGs.
@@ -37,17 +39,16 @@ class DigitPages(FileBoxes):
 
     def __init__(self, pages=PAGES, seed=0, **options):
         masks.require_pycocotools()
-        scans = arrays.digits(SCAN)
         pictures, examples = [], {split: [] for split in SPLITS}
         with progress_bar(desc="drawing pages", total=sum(pages), leave=False, delay=5) as bar:
             for split, count in zip(SPLITS, pages):
-                for page in drawn(scans, split, range(count), seed):
+                for page in drawn(split, range(count), seed):
                     pictures.append(_encoded(page.pixels))
                     examples[split].append(_example(page, f"digits/{split}/{len(examples[split])}"))
                     bar.update()
         with tf.device("cpu"):
             self._pictures = tf.constant(pictures)
-        super().__init__(Annotations(*examples.values(), scans.class_names), **options)
+        super().__init__(Annotations(*examples.values(), NAMES), **options)
 
     def look(self, memory=None):
         """Does nothing: there are no files."""
@@ -56,19 +57,18 @@ class DigitPages(FileBoxes):
         return self._pictures[number]
 
 
-def drawn(scans, split, numbers, seed=0):
+def drawn(split, numbers, seed=0):
     """Draws pages one after the other.
 
     Args:
-        scans: `training.data.images.arrays.Arrays`, whose training and test images never share a page.
-        split: "train" or "validation".
+        split: "train" or "validation", whose digits the pages show.
         numbers: Ints, the numbers of the pages.
         seed: Int.
 
     Returns:
         A generator of `training.data.boxes.pages.Page`.
     """
-    place = SPLITS.index(split)
+    scans, place = arrays.digits(SCAN), SPLITS.index(split)
     images, labels = (scans.train, scans.test)[place]
     return (draw_page(images[..., 0], labels, (seed, place, number)) for number in numbers)
 
