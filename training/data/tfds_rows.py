@@ -61,10 +61,10 @@ class TfdsRows:
         self._open_row = open_row
         self._shuffle_buffer = shuffle_buffer
         self._batch = batch
-        images = [name for name in wanted if isinstance(builder.info.features[name], tfds.features.Image)]
+        decoders = _without_images(builder.info.features, wanted)
         self._read = functools.partial(
             builder.as_dataset,
-            decoders=tfds.decode.PartialDecoding(wanted, {image: tfds.decode.SkipDecoding() for image in images}),
+            decoders=tfds.decode.PartialDecoding(wanted, decoders),
             read_config=tfds.ReadConfig(try_autocache=False, add_tfds_id=True),
             shuffle_files=False,
         )
@@ -158,6 +158,19 @@ def open_pictures(name, data_dir=None):
     if not isinstance(image, tfds.features.Image) or image.np_dtype not in (np.uint8, np.uint16):
         raise DataError(f"{name} has no feature image with pictures. Received: a data set of {features}")
     return builder, features
+
+
+def _without_images(features, wanted):
+    """Returns decoders that leave images encoded, also those of sequences: a nested dict."""
+    tfds = tensorflow_datasets()
+
+    decoders = {}
+    for name in wanted:
+        if isinstance(features[name], tfds.features.Image):
+            decoders[name] = tfds.decode.SkipDecoding()
+        elif isinstance(wanted, dict) and isinstance(wanted[name], dict):
+            decoders[name] = _without_images(features[name].feature, wanted[name])
+    return {name: decoder for name, decoder in decoders.items() if decoder}
 
 
 def _prepare(builder, name):

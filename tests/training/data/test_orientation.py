@@ -8,12 +8,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
+from keras_cnv2.images.orientation import TRANSPOSED
 from keras_cnv2.images.pictures import Reading
 from tests.training.data.boxes import small as boxes
 from tests.training.data.samples import photo
 from tests.training.data.scenes.small import recipe as scenes_recipe
 from training.data.boxes.augment import jitter
 from training.data.boxes.folders import CocoFolder
+from training.data.boxes.masks import encode
 from training.data.draws import Draws
 from training.data.images.crops import random_crop
 from training.data.scenes.folders import SceneFolder
@@ -50,8 +52,9 @@ def jittered():
     recipe = boxes.recipe(image_size=32, scale=(0.5, 2.0), flip=True)
 
     @tf.function
-    def jittered(contents, orientation, key):
-        return jitter(contents, np.float32([[3, 4, 20, 30]]), np.int32([1]), recipe, Draws(0, key), orientation)
+    def jittered(contents, orientation, masks, key):
+        draws = Draws(0, key)
+        return jitter(contents, np.float32([[3, 4, 20, 30]]), np.int32([1]), recipe, draws, orientation, masks)
 
     return jittered
 
@@ -70,12 +73,17 @@ class TestParts:
 
     @pytest.mark.parametrize(("kind", "largest"), [("PNG", 0), ("JPEG", 4)])
     def test_boxes(self, jittered, kind, largest, orientation):
+        """And masks, which are of the picture as it is seen."""
         contents = encoded(photo(1), kind, orientation)
+        sides = (40, 56) if orientation >= TRANSPOSED else (56, 40)
+        masks = tf.constant(encode(boxes.mask_of((3, 4, 20, 30), *sides)[None]))
         for key in range(2):
-            one = jittered(tf.constant(contents), tf.constant(orientation), tf.constant(key))
-            other = jittered(tf.constant(upright(contents, kind)), tf.constant(1), tf.constant(key))
+            one = jittered(tf.constant(contents), tf.constant(orientation), masks, tf.constant(key))
+            other = jittered(tf.constant(upright(contents, kind)), tf.constant(1), masks, tf.constant(key))
             assert np.abs(one[0] - other[0]).max() <= largest
             np.testing.assert_array_equal(one[1], other[1])
+            np.testing.assert_array_equal(one[3], other[3])
+            assert np.any(one[3])
 
 
 @pytest.fixture
@@ -118,17 +126,24 @@ class TestScenes:
 
 @pytest.mark.parametrize(("as_seen", "unturned"), [(True, 0), (False, 1)])
 def test_boxes_of_coco(tmp_path, caplog, as_seen, unturned):
+    """And their masks."""
     objects = [("red", (2, 3, 12, 13))]
-    folder = boxes.write_coco(tmp_path, "train", range(4), lambda number: objects)
+
+    def fill(content):
+        for row, (_, (left, top, right, bottom)) in zip(content["annotations"], objects * 4):
+            row["segmentation"] = [[left, top, right, top, right, bottom, left, bottom]]
+
+    folder = boxes.write_coco(tmp_path, "train", range(4), lambda number: objects, fill)
     for number in range(4):
         pixels = boxes.picture(objects)
         stored = np.rot90(pixels) if as_seen else pixels
         (folder / "train" / f"{number:012}.png").write_bytes(encoded(stored, orientation=SIDEWAYS))
     content = json.loads((folder / "annotations/instances_train.json").read_text())
     assert (content["images"][0]["width"], content["images"][0]["height"]) == (boxes.WIDTH, boxes.HEIGHT)
-    source = CocoFolder(folder, validation_share=0.5)
-    for images, found, weights in source.validation(boxes.recipe(), 2).as_numpy_iterator():
+    source = CocoFolder(folder, validation_share=0.5, masks=True)
+    for images, found, weights in source.validation(boxes.recipe(masks=True), 2).as_numpy_iterator():
         assert weights.tolist() == [1, 1]
-        for image, box in zip(images, found["boxes"]):
+        for image, box, mask in zip(images, found["boxes"], found["masks"]):
             assert boxes.extent(image, "red") == tuple(box[0])
+            np.testing.assert_array_equal(mask[0], image[..., 0] > 200)
     assert caplog.text.count("such pictures are not turned") == unturned

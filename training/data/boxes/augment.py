@@ -13,7 +13,7 @@ from keras_cnv2.images.orientation import UPRIGHT, stored_window, turned, turned
 
 from ..images.crops import is_jpeg
 from ..rescaled_part import pixels_of, resized
-from .masks import sample
+from .masks import boxes_around, sample
 
 # ImageNet's mean colour, in 0..255.
 FILL = np.float32(MEAN) * 255
@@ -43,7 +43,8 @@ def jitter(contents, boxes, classes, recipe, draws, orientation=UPRIGHT, masks=N
     Returns:
         A float32 image `(image_size, image_size, 3)` in 0..255, resized bilinearly with antialiasing; its boxes,
         float32 `(max_boxes, 4)`, and their classes, float32 `(max_boxes,)`, both padded with -1; and if masks are
-        given, these as in `resized_masks`.
+        given, these as in `resized_masks`. The boxes of objects that the square cuts are then those of the visible
+        part of the mask.
 
     Source: Simple Copy-Paste (arXiv 2012.07177), section 3: large-scale jittering; here padded with ImageNet's mean
     colour.
@@ -73,10 +74,13 @@ def jitter(contents, boxes, classes, recipe, draws, orientation=UPRIGHT, masks=N
     image = tf.where(_covered(sides, scale, start, size), image, FILL)
     image = tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
     image = tf.ensure_shape(image, (size, size, 3))
-    objects = (classes,) if masks is None else (classes, masks)
-    boxes, (classes, *masks) = moved(boxes, objects, scale, start, mirrored, size, recipe.min_box)
-    masks = [resized_masks(each, sides, scale, start, mirrored, size, recipe.max_boxes) for each in masks]
-    return image, *padded(boxes, classes, recipe.max_boxes), *masks
+    boxes, objects, cut = moved(boxes, (classes, masks), scale, start, mirrored, size, recipe.min_box)
+    classes, masks = objects
+    if masks is None:
+        return image, *padded(boxes, classes, recipe.max_boxes)
+    places = _places(sides, scale, start, mirrored, size)
+    masks, boxes, kept = _visible_masks(masks, places, boxes, cut, recipe)
+    return image, *padded(boxes, tf.boolean_mask(classes, kept), recipe.max_boxes), masks
 
 
 def stored_sides(contents):
@@ -125,8 +129,8 @@ def _nearest(sides, scale, start, size):
     return tf.where(inside, tf.minimum(tf.cast(centres / scale, tf.int32), sides - 1), -1)
 
 
-def resized_masks(masks, sides, scale, start, mirrored, size, count):
-    """Computes the part of resized masks that is in the square: the mask's nearest pixel to each pixel's centre.
+def resized_masks(masks, sides, scale, size, count):
+    """Resizes masks to fit into the upper left corner of a square: the mask's nearest pixel to each pixel's centre.
 
     NumPy decodes and resizes them, because TensorFlow has no operation for run lengths, and gathers single bytes three
     times slower.
@@ -135,17 +139,55 @@ def resized_masks(masks, sides, scale, start, mirrored, size, count):
         masks: String tensor `(objects,)`, at most `count` masks of the upright picture, as `training.data.boxes.masks`
             encodes them.
         sides: Int32 tensor, height and width of the picture in pixels.
-        scale, start, mirrored: As drawn by `sample_square`.
+        scale: Float32 scalar.
         size: Int, the side of the square.
         count: Int, the number of masks to return.
 
     Returns:
         A uint8 tensor `(count, size, size)`, 1 where the object is. Masks after the given ones are 0.
     """
+    places = _places(sides, scale, tf.zeros(2), False, size)
+    return tf.ensure_shape(tf.numpy_function(sample, [masks, *places, count], tf.uint8), (count, size, size))
+
+
+def _places(sides, scale, start, mirrored, size):
+    """Returns height and width of the picture, and which of its rows and columns the square shows, for `sample`."""
     rows, columns = tf.unstack(_nearest(sides, scale, start, size), axis=1)
-    columns = tf.where(mirrored, tf.reverse(columns, [0]), columns)
-    masks = tf.numpy_function(sample, [masks, *tf.unstack(sides), rows, columns, count], tf.uint8)
-    return tf.ensure_shape(masks, (count, size, size))
+    return *tf.unstack(sides), rows, tf.where(mirrored, tf.reverse(columns, [0]), columns)
+
+
+def _visible_masks(masks, places, boxes, cut, recipe):
+    """Resizes the masks of the objects in the square, and fits the boxes of those that it cuts to what is visible.
+
+    Objects of which no pixel is visible, or too little, are removed.
+
+    Args:
+        masks: String tensor `(objects,)`.
+        places: As `_places` returns them.
+        boxes, cut: As `moved` returns them.
+        recipe: As in `jitter`.
+
+    Returns:
+        Masks as in `resized_masks`, boxes `(kept, 4)`, and which objects are kept, bools `(objects,)`.
+
+    Source: mmdetection's `RandomCrop` with `recompute_bbox`, which the large-scale jitter of its ConvNeXt V2 uses; it
+    fits the boxes of all objects to whole pixels.
+    """
+    size, count = recipe.image_size, recipe.max_boxes
+
+    def visible(masks, height, width, rows, columns, boxes, cut, min_box):
+        masks = sample(masks, height, width, rows, columns, count)
+        seen = boxes_around(masks[: len(boxes)])
+        boxes = np.where(cut[:, None], seen, boxes)
+        kept = (seen[:, 2] > 0) & (boxes[:, 2:] - boxes[:, :2] >= min_box).all(axis=1)
+        if not kept.all():
+            masks[: kept.sum()] = masks[: len(kept)][kept]
+            masks[kept.sum() : len(kept)] = 0
+        return masks, boxes[kept], kept
+
+    values = [masks, *places, boxes, cut, tf.cast(recipe.min_box, tf.float32)]
+    masks, boxes, kept = tf.numpy_function(visible, values, (tf.uint8, tf.float32, tf.bool))
+    return tf.ensure_shape(masks, (count, size, size)), tf.ensure_shape(boxes, (None, 4)), tf.ensure_shape(kept, [None])
 
 
 def moved(boxes, objects, scale, start, mirrored, size, min_box):
@@ -153,21 +195,24 @@ def moved(boxes, objects, scale, start, mirrored, size, min_box):
 
     Args:
         boxes: Float32 tensor `(objects, 4)` in the picture's pixels.
-        objects: What else is known of the objects: a structure of tensors `(objects,)`.
+        objects: What else is known of the objects: a structure of tensors `(objects,)` and `None`.
         scale, start, mirrored: As drawn by `sample_square`. A coordinate x becomes `x * scale - start`; if mirrored,
             `size` minus that.
         size: Int, the side of the square.
         min_box: Float, the least width and height of a clipped box.
 
     Returns:
-        Boxes `(kept, 4)` and a structure of tensors `(kept,)`.
+        Boxes `(kept, 4)`; a structure of tensors `(kept,)`; and whether boxes were cut off at the border of the square,
+        bools `(kept,)`.
     """
     left, top, right, bottom = tf.unstack(boxes * scale - tf.tile(tf.reverse(start, [0]), [2]), axis=-1)
     left, right = tf.where(mirrored, size - right, left), tf.where(mirrored, size - left, right)
-    boxes = tf.clip_by_value(tf.stack([left, top, right, bottom], axis=-1), 0, size)
+    whole = tf.stack([left, top, right, bottom], axis=-1)
+    boxes = tf.clip_by_value(whole, 0, size)
     sides = boxes[:, 2:] - boxes[:, :2]
     kept = tf.reduce_all((sides >= min_box) & (sides > 0), axis=-1)
-    return tf.nest.map_structure(lambda column: tf.boolean_mask(column, kept), (boxes, objects))
+    columns = boxes, objects, tf.reduce_any(boxes != whole, axis=-1)
+    return tf.nest.map_structure(lambda column: None if column is None else tf.boolean_mask(column, kept), columns)
 
 
 def padded(boxes, classes, count):

@@ -69,6 +69,17 @@ def sample(counts, height, width, rows, columns, places):
     return taken
 
 
+def boxes_around(masks):
+    """Returns the boxes around decoded masks `(objects, height, width)` as `boxes_of` does."""
+    sides = []
+    for axis in (1, 2):  # the columns, then the rows, that have a pixel of the object
+        seen = masks.max(axis=axis, initial=0) > 0
+        first, last = seen.argmax(axis=1), seen.shape[1] - seen[:, ::-1].argmax(axis=1)
+        sides.append(np.where(seen.any(axis=1), (first, last), 0))
+    (left, right), (top, bottom) = sides
+    return np.stack([left, top, right, bottom], axis=1).astype("float32")
+
+
 def from_polygons(polygons, height, width):
     """Encodes the union of polygons, whose edges COCO's rule rounds to pixels.
 

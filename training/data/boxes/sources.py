@@ -65,7 +65,7 @@ def _opened(recipe):
         del common["validation_share"]  # they have validation pages of their own
         return DigitPages(**common)
     if recipe.data and recipe.data.startswith("tfds:"):
-        return TfdsBoxes(recipe.data.removeprefix("tfds:"), **common)
+        return TfdsBoxes(recipe.data.removeprefix("tfds:"), masks=recipe.masks, **common)
     layout = _layout_of(recipe.data)
     if layout.source is not VocFolder:  # which has no masks
         common["masks"] = recipe.masks

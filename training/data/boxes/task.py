@@ -142,8 +142,8 @@ class Boxes(PictureSource):
             labels = padded(boxes * scale, classes, recipe.max_boxes)
             if masks is None:
                 return image, *labels
-            sides, size = tf.shape(pixels)[:2], recipe.image_size
-            return image, *labels, resized_masks(masks, sides, scale, tf.zeros(2), False, size, recipe.max_boxes)
+            sides = tf.shape(pixels)[:2]
+            return image, *labels, resized_masks(masks, sides, scale, recipe.image_size, recipe.max_boxes)
 
         return load
 

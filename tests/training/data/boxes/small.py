@@ -94,6 +94,26 @@ def write_list(folder, name, numbers):
 CATEGORIES = {"blue": 1, "green": 7, "red": 90}
 
 
+def mask_of(box, width=WIDTH, height=HEIGHT):
+    """An ellipse that fills a box: bools `(height, width)`."""
+    left, top, right, bottom = box
+    y, x = np.mgrid[:height, :width] + 0.5
+    return ((2 * x - left - right) / (right - left)) ** 2 + ((2 * y - top - bottom) / (bottom - top)) ** 2 <= 1
+
+
+def runs(mask):
+    """The mask as COCO's uncompressed run lengths."""
+    ends = np.flatnonzero(np.diff(np.pad(mask.T.ravel().astype(int), (1, 0)), append=2))
+    return {"size": [*mask.shape], "counts": np.diff([0, *ends]).tolist()}
+
+
+def add_masks(content):
+    """Adds ellipses to all annotations of a COCO file."""
+    for row in content["annotations"]:
+        left, top, width, height = row["bbox"]
+        row["segmentation"] = runs(mask_of((left, top, left + width, top + height)))
+
+
 def write_coco(folder, split, numbers, objects=objects_of, change=None):
     """Pictures and the JSON file of a split."""
     images, annotations = [], []

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.training.data.boxes.small import NAMES, extent, picture, recipe
-from training.data.boxes import augment
+from tests.training.data.boxes.small import NAMES, extent, mask_of, picture, recipe
+from training.data.boxes import augment, masks
 from training.data.draws import Draws
 
 MEAN = np.float32([0.485, 0.456, 0.406]) * 255
@@ -133,6 +133,94 @@ class TestJitter:
             assert (boxes[0] == -1).all() or boxes[0, 3] >= 1
 
 
+class TestMasks:
+    """Rectangles and an ellipse in a picture of 60 x 45."""
+
+    dense = np.stack([np.full((45, 60), False), np.full((45, 60), False), mask_of(BOXES[2], 60, 45)])
+    for plane, (left, top, right, bottom) in zip(dense, BOXES[:2]):
+        plane[top:bottom, left:right] = True
+
+    @staticmethod
+    @functools.partial(tf.function, reduce_retracing=True)
+    def jitter(contents, boxes, counts, scale, flip, key):
+        told, draws = recipe(scale=scale, flip=flip), Draws(7, key)
+        square = augment.sample_square(tf.constant([45.0, 60.0]), told, Draws(7, key))
+        return augment.jitter(contents, boxes, tf.range(3), told, draws, masks=counts), square
+
+    def jittered(self, keys, scale, flip=True, boxes=BOXES):
+        contents = tf.constant(encoded(picture(OBJECTS, 60, 45)))
+        arguments = contents, tf.constant(np.float32(boxes)), tf.constant(masks.encode(self.dense))
+        arguments += tuple(map(tf.constant, scale)), tf.constant(flip)
+        results = [self.jitter(*arguments, tf.constant(key)) for key in range(keys)]
+        return keras.tree.map_structure(lambda x: x.numpy(), results)
+
+    @pytest.mark.parametrize("scale", [(0.3, 1.0), (1.0, 3.0)])
+    def test_against_numpy(self, scale):
+        """The nearest pixel to each centre, with the same scale, place and mirroring as the boxes."""
+        whole = cut = 0
+        for (_, boxes, classes, found), (factor, start, mirrored) in self.jittered(12, scale):
+            expected = np.zeros((3, 40, 40), bool)
+            for y in range(40):
+                for x in range(40):
+                    row, column = (np.array([y, 39 - x if mirrored else x]) + 0.5 + start) / factor
+                    if 0 <= row < 45 and 0 <= column < 60:
+                        expected[:, y, x] = self.dense[:, int(row), int(column)]
+            assert found.dtype == "uint8"
+            assert found.shape == (4, 40, 40)
+            assert classes[classes >= 0].tolist() == sorted(classes[classes >= 0])
+            for box, number, plane in zip(boxes, classes, found):
+                if number < 0:
+                    assert not plane.any()
+                    continue
+                np.testing.assert_array_equal(plane, expected[int(number)])
+                around = masks.boxes_around(plane[None])[0]
+                left, right = np.array(BOXES[int(number)])[::2] * factor - start[1]
+                top, bottom = np.array(BOXES[int(number)])[1::2] * factor - start[0]
+                moved = (40 - right, top, 40 - left, bottom) if mirrored else (left, top, right, bottom)
+                if min(moved) >= 0 and max(moved) <= 40:
+                    whole += 1
+                    np.testing.assert_allclose(box, moved, atol=1e-4)
+                else:
+                    cut += 1
+                    np.testing.assert_array_equal(box, around)
+                if number < 2:  # a rectangle
+                    np.testing.assert_allclose(np.clip(moved, 0, 40), around, atol=1.0)
+        assert whole > 3
+        assert scale[1] <= 1 or cut > 3
+
+    def test_as_it_is(self):
+        """Nothing in the padding, and at the picture's own scale the very pixels."""
+        ((_, _, _, found), _), *_ = self.jittered(1, (2 / 3, 2 / 3), flip=False)
+        assert not found[:, 30:].any()
+        ((_, _, _, found), (_, start, _)), *_ = self.jittered(1, (1.5, 1.5), flip=False)
+        top, left = start.astype(int)
+        np.testing.assert_array_equal(found[:3], self.dense[:, top : top + 40, left : left + 40])
+
+    def test_visible_part(self):
+        """An object that the square cuts so that only its box is left goes; the others keep their order."""
+        boxes = [(0, 0, 60, 45), BOXES[1], BOXES[2]]  # the first is far larger than its mask
+        gone = 0
+        for (_, fitted, classes, found), _ in self.jittered(30, (3.0, 3.0), boxes=boxes):
+            kept = classes[classes >= 0].astype(int)
+            assert found[: len(kept)].any(axis=(1, 2)).all()
+            assert not found[len(kept) :].any()
+            np.testing.assert_array_equal(fitted[: len(kept)], masks.boxes_around(found[: len(kept)]))
+            gone += 0 not in kept and len(kept) > 0
+        assert gone > 3
+
+    def test_none(self):
+        results = augment.jitter(
+            tf.constant(encoded(picture([], 60, 45))),
+            tf.zeros((0, 4)),
+            tf.zeros(0, tf.int32),
+            recipe(),
+            Draws(7, tf.constant(0)),
+            masks=tf.constant([], tf.string),
+        )
+        assert not results[-1].numpy().any()
+        assert results[-1].shape == (4, 40, 40)
+
+
 class TestSquare:
     def test_distribution(self):
         sides, told = tf.constant([300.0, 400.0]), recipe(scale=(0.1, 2.0), flip=True)
@@ -164,28 +252,32 @@ class TestBoxes:
         corners = rng.uniform(-10, 70, (200, 2, 2))
         boxes = np.concatenate([corners.min(1), corners.max(1)], -1).astype("float32")
         for mirrored in (False, True):
-            moved, numbers = augment.moved(
+            moved, numbers, cut = augment.moved(
                 tf.constant(boxes), tf.range(200), tf.constant(0.7), tf.constant([3.0, -5.0]), mirrored, 32, 4.0
             )
-            expected = {}
+            expected, expected_cut = {}, []
             for number, (left, top, right, bottom) in enumerate(boxes):
                 x = sorted((32 - v if mirrored else v) for v in (left * 0.7 + 5, right * 0.7 + 5))
                 left, right = (min(max(v, 0), 32) for v in x)
-                top, bottom = (min(max(v * 0.7 - 3, 0), 32) for v in (top, bottom))
+                y = [v * 0.7 - 3 for v in (top, bottom)]
+                top, bottom = (min(max(v, 0), 32) for v in y)
                 if right - left >= 4 and bottom - top >= 4:
                     expected[number] = (left, top, right, bottom)
+                    expected_cut.append([left, right] != x or [top, bottom] != y)
             assert 20 < len(expected) < 190
             assert numbers.numpy().tolist() == [*expected]
             np.testing.assert_allclose(moved, [*expected.values()], atol=1e-5)
+            assert cut.numpy().tolist() == expected_cut
+            assert {*expected_cut} == {True, False}
 
     def test_no_area_is_never_kept(self):
         boxes = tf.constant([[40.0, 0, 50, 10], [0, 0, 10, 10]])
-        moved, numbers = augment.moved(boxes, tf.range(2), 1.0, tf.zeros(2), False, 32, 0.0)
+        moved, numbers, _ = augment.moved(boxes, tf.range(2), 1.0, tf.zeros(2), False, 32, 0.0)
         assert numbers.numpy().tolist() == [1]
 
     def test_boxes_with_exactly_the_least_side_are_kept(self):
         boxes = tf.constant([[-4.0, 0, 4, 9], [0, 28, 9, 40], [0, 0, 3.75, 9], [0, 0, 9, 3.75]])
-        moved, numbers = augment.moved(boxes, tf.range(4), 1.0, tf.zeros(2), False, 32, 4.0)
+        moved, numbers, _ = augment.moved(boxes, tf.range(4), 1.0, tf.zeros(2), False, 32, 4.0)
         assert numbers.numpy().tolist() == [0, 1]
         np.testing.assert_array_equal(moved, [[0, 0, 4, 9], [0, 28, 9, 32]])
 

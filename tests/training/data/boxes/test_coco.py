@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.data.boxes.small import CATEGORIES, NAMES, objects_of, write_coco
+from tests.training.data.boxes.small import CATEGORIES, NAMES, add_masks, mask_of, objects_of, write_coco
+from training.data.boxes import masks
 from training.data.boxes.coco import read_coco
 from training.errors import DataError
 
@@ -63,6 +64,115 @@ class TestLayout:
         train, validation, _ = read_coco(write_coco(tmp_path, "train", range(8)), validation_share=0.25)
         assert (len(train), len(validation)) == (6, 2)
         assert {example.id for example in train + validation} == {str(100 + n) for n in range(8)}
+
+
+def polygon(annotation):
+    """A triangle in the box of an annotation."""
+    left, top, width, height = annotation["bbox"]
+    return [left + 0.3, top + 0.4, left + width - 0.2, top + 2, left + 3.6, top + height - 0.1]
+
+
+class TestMasks:
+    def test_against_pycocotools(self, tmp_path, capsys):
+        """Polygons, one or more, runs as numbers and as a string; also of crowds and of parts outside."""
+        from pycocotools.coco import COCO
+
+        def change(content):
+            rows = content["annotations"]
+            add_masks(content)
+            rows[0]["segmentation"] = [polygon(rows[0])]
+            rows[1]["segmentation"] = [polygon(rows[1]), [30, 20, 44.5, 20, 44.5, 41, 30, 41]]
+            encoded = masks.encode([mask_of((3, 5, 22, 17))])
+            rows[2] |= {"segmentation": {"size": [30, 40], "counts": encoded[0].decode()}, "iscrowd": 1}
+
+        folder = write_coco(tmp_path, "train2017", range(4), change=change)
+        coco = COCO(folder / "annotations" / "instances_train2017.json")
+        train, *_ = read_coco(folder, masks=True, validation_share=0.0)
+        assert [len(example.masks) for example in train] == [1, 2, 1, 2]
+        for example in train:
+            rows = coco.loadAnns(coco.getAnnIds(int(example.id)))
+            expected = np.stack([coco.annToMask(row) for row in rows])
+            np.testing.assert_array_equal(masks.decode(example.masks, 30, 40), expected)
+            assert expected.any(axis=(1, 2)).all()
+        assert train[1].crowd.tolist() == [False, True]
+
+    def test_only_if_wanted(self, folder):
+        write_coco(folder, "train2017", range(4), change=lambda c: c["annotations"][0].update(segmentation="nonsense"))
+        assert {example.masks for example in read_coco(folder).train} == {None}
+
+    def test_none(self, folder):
+        """A file without any has no masks; a file without objects has all of theirs."""
+        assert {example.masks for example in read_coco(folder, masks=True).train} == {None}
+        write_coco(folder, "train2017", range(4), change=add_masks)
+        write_coco(folder, "val2017", [4], objects=lambda number: [])
+        assert [example.masks for example in read_coco(folder, masks=True).validation] == [[]]
+
+    def test_some_are_missing(self, folder):
+        def change(content):
+            add_masks(content)
+            for row, nothing in zip(content["annotations"][2:], ([], None, {})):
+                row["segmentation"] = nothing
+            del content["annotations"][5]["segmentation"]
+
+        write_coco(folder, "train2017", range(4), change=change)
+        message = r"4 of its 6 objects have no segmentation: annotations 3, 4, 5, 6\. Received: .*_train2017\.json"
+        with pytest.raises(DataError, match=message):
+            read_coco(folder, masks=True)
+
+    def test_without_area(self, folder, caplog):
+        """Left out like boxes without area."""
+
+        def change(content):
+            add_masks(content)
+            content["annotations"][1]["segmentation"] = {"size": [30, 40], "counts": [1200]}
+            content["annotations"][2]["segmentation"] = [[50, 2, 60, 2, 60, 9]]  # right of the picture
+            content["annotations"][3]["bbox"] = [50, 2, 5, 5]
+
+        train = read_coco(write_coco(folder, "train2017", range(4), change=change), masks=True).train
+        assert [len(example.boxes) for example in train] == [1, 0, 0, 2]
+        assert [len(example.masks) for example in train] == [1, 0, 0, 2]
+        expected = np.stack([mask_of(box) for _, box in objects_of(3)])
+        np.testing.assert_array_equal(masks.decode(train[3].masks, 30, 40), expected)
+        assert "2 objects with a mask without area left out" in caplog.text
+        assert "1 boxes outside of their picture left out" in caplog.text
+        assert "2 pictures without boxes" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("segmentation", "reason"),
+        [
+            ("nonsense", "must be a list of polygons or an RLE, it is nonsense"),
+            (7, "must be a list of polygons or an RLE, it is 7"),
+            ([1, 2, 3, 4, 5, 6], "a polygon must be 6 or more numbers: x, y, x, y, ..., it is 1"),
+            ([[1, 2, 3, 4]], "a polygon must be 6 or more numbers: x, y, x, y, ..., it is 4 numbers"),
+            ([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 7]], "a polygon must be 6 or more numbers: .* it is 7 numbers"),
+            ([[1, 2, 3, 4, 5, float("nan")]], "a polygon's coordinate must be a number, it is NaN"),
+            ([[1, 2, 3, 4, 5, float("inf")]], "a polygon's coordinate must be a number up to 160, it is inf"),
+            ([[1, 2, 3, 4, 5, -1e9]], "a polygon's coordinate must be a number up to 160, it is -1000000000"),
+            ([[1, 2, 3, 4, 5, None]], "a polygon's coordinate must be a number up to 160, it is None"),
+            ({"counts": [1200]}, "there is no 'size'"),
+            ({"size": [30, 40]}, "there is no 'counts'"),
+            ({"size": [40, 30], "counts": [1200]}, r"the size of its picture, \[30, 40\], it has \[40, 30\]"),
+            ({"size": None, "counts": [1200]}, "the size of its picture, .* it has None"),
+            ({"size": [30, 40], "counts": [1199]}, "add up to its 30 x 40 pixels, they have 1199"),
+            ({"size": [30, 40], "counts": [1300, -100]}, "add up to its 30 x 40 pixels"),
+            ({"size": [30, 40], "counts": [1200.0]}, r"a string or whole numbers, they are \[1200\.0\]"),
+            ({"size": [30, 40], "counts": None}, "a string or whole numbers, they are None"),
+            ({"size": [30, 40], "counts": "0"}, "add up to its 30 x 40 pixels, they have 0"),
+            ({"size": [30, 40], "counts": "zz\xe9"}, "characters that COCO's run lengths do not have"),
+            ({"size": [30, 40], "counts": "\ud800"}, "surrogates not allowed"),
+        ],
+        ids=range(20),
+    )
+    def test_segmentations_of_any_kind(self, folder, segmentation, reason):
+        def change(content):
+            add_masks(content)
+            content["annotations"][4]["segmentation"] = segmentation
+
+        write_coco(folder, "val2017", range(4), change=change)
+        write_coco(folder, "train2017", range(4), change=add_masks)
+        message = rf"a COCO annotation file: annotation 5: .*{reason}.*Received: .*instances_val2017\.json"
+        with pytest.raises(DataError, match=message):
+            read_coco(folder, masks=True)
 
 
 class TestBadInput:

@@ -6,6 +6,8 @@ import tensorflow as tf
 from keras_cnv2.detection.pictures import fit_picture
 from tests.training.data.boxes.small import (
     NAMES,
+    add_masks,
+    mask_of,
     objects_of,
     picture,
     recipe,
@@ -69,6 +71,19 @@ def voc(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    """Eight training pictures and three of validation, with masks. The second object of picture 9 is a crowd."""
+
+    def change(content):
+        add_masks(content)
+        content["annotations"][2]["iscrowd"] = 1
+
+    folder = tmp_path_factory.mktemp("coco")
+    write_coco(folder, "train2017", range(8), change=add_masks)
+    return write_coco(folder, "val2017", (8, 9, 10), change=change)
+
+
 def counted(number):
     """The objects that count in a picture of `voc`."""
     return {1: objects_of(1)[1:], 2: [], 9: []}.get(number, objects_of(number))
@@ -104,10 +119,11 @@ class TestTraining:
         with pytest.raises(DataError, match=message), source.clear_errors():
             take(source.training(recipe()), 2)
 
-    def test_goes_on_from_any_batch_in_the_share_of_a_worker(self, voc):
+    def test_goes_on_from_any_batch_in_the_share_of_a_worker(self, coco):
         """As if never interrupted: its part is the second half of one worker's batches."""
-        whole = take(VocFolder(voc).training(recipe(**JITTER)), 5)
-        half = take(VocFolder(voc).training(recipe(**JITTER), 3, share=Share(1, 2)), 2)
+        told = recipe(masks=True, **JITTER)
+        whole = take(CocoFolder(coco, masks=True).training(told), 5)
+        half = take(CocoFolder(coco, masks=True).training(told, 3, share=Share(1, 2)), 2)
         assert_same(half, keras.tree.map_structure(lambda column: column[2:], whole[3:]))
         assert not np.array_equal(whole[0][0], whole[2][0])
 
@@ -179,6 +195,62 @@ class TestValidation:
         assert_same(labels, {"boxes": boxes, "classes": classes})
 
 
+def masks_of(objects, count=4):
+    """Masks as a batch of pictures as they are has them."""
+    masks = np.zeros((count, 40, 40), "uint8")
+    for plane, (_, box) in zip(masks, objects):
+        plane[:30] = mask_of(box)
+    return masks
+
+
+class TestMasks:
+    def test_training(self, coco):
+        source = CocoFolder(coco, masks=True)
+        batches = source.training(recipe(masks=True))
+        spec = batches.element_spec[1]["masks"]
+        assert (tuple(spec.shape), spec.dtype.name) == ((4, 4, 40, 40), "uint8")
+        for images, labels in take(batches, 2):
+            for image, masks in zip(images, labels["masks"]):
+                np.testing.assert_array_equal(masks, masks_of(objects_of(number_of(image))))
+
+    def test_whole_pictures(self, coco):
+        """In validation and examples, resized like the picture; what fills up a batch has none."""
+        source = CocoFolder(coco, masks=True)
+        objects = [objects_of(number)[:1] for number in (8, 9, 10)]  # the crowd of picture 9 is not trained on
+        ((_, labels, _),) = take(source.validation(recipe(masks=True), 4))
+        expected = [masks_of(each) for each in [*objects, []]]
+        np.testing.assert_array_equal(labels["masks"], expected)
+        ((_, labels, _),) = take(source.validation(recipe(masks=True, image_size=20), 4))
+        np.testing.assert_array_equal(labels["masks"], np.array(expected)[:, :, 1::2, 1::2])
+        _, labels = source.examples(recipe(masks=True), 3)
+        # In an order of their own.
+        assert sorted(each.tobytes() for each in labels["masks"]) == sorted(each.tobytes() for each in expected[:3])
+
+    def test_evaluation(self, coco):
+        """In the picture's own pixels, also of crowds."""
+        source = CocoFolder(coco, masks=True)
+        ((*_, truths, _),) = take(source.evaluation(recipe(masks=True, image_size=20), 3))
+        for number, string in zip((8, 9, 10), truths):
+            *_, masks = source.truth(string)
+            expected = np.stack([mask_of(box) for _, box in objects_of(number)])
+            np.testing.assert_array_equal(decode(masks, 30, 40), expected)
+
+    def test_only_if_the_recipe_wants_them(self, coco):
+        source = CocoFolder(coco, masks=True)
+        assert {*source.training(recipe()).element_spec[1]} == {"boxes", "classes"}
+        assert not open_boxes(recipe(data=str(coco))).has_masks
+        assert open_boxes(recipe(data=str(coco), masks=True)).has_masks
+
+    @pytest.mark.parametrize("use", ["training", "validation", "evaluation", "examples"])
+    def test_data_without(self, voc, use):
+        source = VocFolder(voc)
+        arguments = [] if use == "training" else [2]
+        with pytest.raises(DataError, match=r"mask_rcnn needs masks .* --head faster_rcnn. Received: data without"):
+            getattr(source, use)(recipe(masks=True), *arguments)
+        with pytest.raises(DataError, match="mask_rcnn needs masks"):
+            open_boxes(recipe(data=str(voc), masks=True))
+
+
 class TestOpen:
     def test_kinds_of_folders(self, tmp_path):
         """The same pictures in all layouts have the same boxes, and the same masks where a layout has masks."""
@@ -243,6 +315,7 @@ def prepared(tmp_path_factory):
                 "label": tfds.features.ClassLabel(names=NAMES),
                 "is_crowd": np.bool_,
                 "area": np.int64,
+                "segmentation": tfds.features.Image(shape=(None, None, 1)),
             }
             features = {
                 "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
@@ -261,6 +334,9 @@ def prepared(tmp_path_factory):
                         "label": name,
                         "is_crowd": number == 9 and place == 0,
                         "area": 50 + number,
+                        # Any value is the object.
+                        "segmentation": (7 + 99 * place)
+                        * mask_of((left, top, right, bottom))[..., None].astype("uint8"),
                     }
                     for place, (name, (left, top, right, bottom)) in enumerate(objects_of(number))
                 ]
@@ -305,7 +381,19 @@ class TestTfds:
             assert areas.tolist() == [50 + number] * len(expected)
         take(batches)  # once, however often they are read
         (message,) = [record.getMessage() for record in caplog.records if record.name == "training.data.boxes.tfds"]
-        assert message.endswith(": 1 boxes outside of their picture or without area left out")
+        assert message.endswith(": 1 objects outside of their picture or without area left out")
+
+    def test_masks(self, prepared):
+        source = TfdsBoxes("small_boxes", data_dir=prepared, masks=True)
+        assert source.has_masks
+        ((images, *_, truths, _),) = take(source.evaluation(recipe(masks=True), 4))
+        for image, string in zip(images, truths):
+            *_, masks = source.truth(string)
+            expected = [mask_of(box) for _, box in objects_of(number_of(image))] if len(masks) else []
+            np.testing.assert_array_equal(decode(masks, 30, 40), np.reshape(expected, (-1, 30, 40)))
+        ((images, labels, _),) = take(source.validation(recipe(masks=True), 4))
+        assert labels["masks"].any(axis=(1, 2, 3)).sum() == 3
+        assert not TfdsBoxes("small_boxes", data_dir=prepared).has_masks
 
     def test_too_many_boxes(self, prepared, caplog):
         """Which shows when they are read; it is not that the picture cannot be read."""
