@@ -69,17 +69,6 @@ def sample(counts, height, width, rows, columns, places):
     return taken
 
 
-def boxes_around(masks):
-    """Returns the boxes around decoded masks `(objects, height, width)` as `boxes_of` does."""
-    sides = []
-    for axis in (1, 2):  # the columns, then the rows, that have a pixel of the object
-        seen = masks.max(axis=axis, initial=0) > 0
-        first, last = seen.argmax(axis=1), seen.shape[1] - seen[:, ::-1].argmax(axis=1)
-        sides.append(np.where(seen.any(axis=1), (first, last), 0))
-    (left, right), (top, bottom) = sides
-    return np.stack([left, top, right, bottom], axis=1).astype("float32")
-
-
 def from_polygons(polygons, height, width):
     """Encodes the union of polygons, whose edges COCO's rule rounds to pixels.
 
@@ -147,15 +136,16 @@ def boxes_of(counts, height, width):
 
 
 def boxes_around(masks):
-    """Returns the tight boxes around masks that are not encoded, and not empty: float32 `(objects, 4)`.
+    """Returns the tight boxes around masks that are not encoded: float32 `(objects, 4)` as in `boxes_of`.
 
     Args:
-        masks: Bool array `(objects, height, width)`.
+        masks: Bool or uint8 array `(objects, height, width)`, not 0 where the object is.
     """
     ends = []
     for axis in (1, 2):
-        seen = masks.any(axis=axis)  # which columns, then which rows
-        ends.append((seen.argmax(axis=1), seen.shape[1] - seen[:, ::-1].argmax(axis=1)))
+        seen = masks.max(axis=axis).astype(bool)  # which columns, then which rows
+        first, last = seen.argmax(axis=1), seen.shape[1] - seen[:, ::-1].argmax(axis=1)
+        ends.append(np.where(seen.any(axis=1), (first, last), 0))
     (left, right), (top, bottom) = ends
     return np.stack([left, top, right, bottom], axis=1).astype("float32")
 
