@@ -1,13 +1,15 @@
-"""`keras-cnv2 predict` with a detector: finds objects in image files and draws their boxes."""
+"""`keras-cnv2 predict` with a detector: finds objects in image files and draws their boxes and masks."""
 
 import json
 import os
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from keras_cnv2.arguments import fraction
 from keras_cnv2.detection.detector import Detector
-from keras_cnv2.detection.draw import draw_boxes
+from keras_cnv2.detection.draw import draw_detections
 from keras_cnv2.detection.predict import class_names_of, detect, image_size_for
 from keras_cnv2.files import check_target, replacing
 from keras_cnv2.images.pictures import load_pixels
@@ -23,7 +25,7 @@ OWN, OTHERS = ("out", "score", "image_size"), ("top", "class_names")
 def add_arguments(parser):
     """Adds the options for detectors to the parser of `predict`."""
     group = parser.add_argument_group("with a detector")
-    group.add_argument("--out", type=Path, metavar="DIR", help="folder for copies of the images with boxes, as PNG")
+    group.add_argument("--out", type=Path, metavar="DIR", help="folder for copies with boxes and masks, as PNG")
     group.add_argument("--score", type=float, help=f"minimum score of detections, from 0 to below 1 (default: {SCORE})")
     group.add_argument("--image-size", type=int, help="side of the images in pixels (default: the model's)")
 
@@ -56,7 +58,7 @@ def run(model, paths, args, reading):
             failed += 1
             print(f"error: {printable(path)}: {printable(found)}", file=sys.stderr)
             continue
-        row = {"path": str(path), "predictions": [one._asdict() for one in found]}
+        row = {"path": str(path), "predictions": [*map(_as_json, found)]}
         if args.out:
             target = _target(args.out, path, taken)
             _draw(target, path, found, model, size, reading)
@@ -103,7 +105,30 @@ def _draw(target, path, found, model, size, reading):
     Image, _, _ = import_pillow("Boxes")
     pixels = load_pixels(path, size, reading)
     with replacing(target) as temporary:
-        Image.fromarray(draw_boxes(pixels, found, class_names_of(model))).save(temporary)
+        Image.fromarray(draw_detections(pixels, found, class_names_of(model))).save(temporary)
+
+
+def _as_json(detection):
+    """Returns a detection as a dict for JSON: without a mask, or with one as COCO's run lengths."""
+    found = detection._asdict()
+    mask = found.pop("mask")
+    return found if mask is None else {**found, "mask": run_lengths(mask)}
+
+
+def run_lengths(mask):
+    """Encodes a mask in COCO's format of uncompressed run lengths, which `pycocotools.mask.frPyObjects` reads.
+
+    Args:
+        mask: Bool array `(height, width)`.
+
+    Returns:
+        {"size": [height, width], "counts": list of ints}: the numbers of pixels outside, inside, outside, ... of the
+        object, column by column.
+    """
+    pixels = mask.ravel(order="F")
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    starts = [0, *changes] if pixels[0] == 0 else [0, 0, *changes]
+    return {"size": [*mask.shape], "counts": np.diff([*starts, len(pixels)]).tolist()}
 
 
 def _print(row):

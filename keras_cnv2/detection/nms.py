@@ -53,8 +53,9 @@ def suppress(boxes, scores, classes, factor, max_detections=100, score_threshold
         return (slot < max_detections) & ops.any(left > score_threshold)
 
     def take_best(slot, left, taken, taken_scores):
-        best = ops.cast(ops.argmax(left, axis=-1, keepdims=True), "int32")
         best_score = ops.max(left, axis=-1, keepdims=True)
+        # The first of them, as `ops.argmax` finds it, which Keras computes with operations that ONNX does not have.
+        best = ops.min(ops.where(left == best_score, numbers, numbers[-1]), axis=-1, keepdims=True)
         overlaps = overlap(rows_of(boxes, best), boxes)[:, 0]
         left = ops.where(classes == rows_of(classes, best), left * factor(overlaps), left)
         left = ops.where(numbers == best, -1.0, left)

@@ -3,11 +3,13 @@
 from typing import NamedTuple
 
 import numpy as np
+from keras import ops
 
 from keras_cnv2.arguments import is_positive_int
 from keras_cnv2.detection.anchors import MULTIPLE
 from keras_cnv2.detection.detector import Detector
 from keras_cnv2.detection.pictures import fit_picture
+from keras_cnv2.detection.two_stage.paste import THRESHOLD, paste_masks
 from keras_cnv2.images.classes import numbered
 from keras_cnv2.images.pictures import READING, load_pixels
 from keras_cnv2.models.heads import as_taken
@@ -22,23 +24,26 @@ class Detection(NamedTuple):
         name: The name of its class.
         score: Float in 0..1.
         box: Four floats: left, top, right, bottom in pixels of the original image.
+        mask: Bool array `(height, width)`, which pixels of the original image are the object; `None` if the model
+            predicts no masks.
     """
 
     name: str
     score: float
     box: tuple[float, float, float, float]
+    mask: np.ndarray | None = None
 
 
-def image_size_for(retinanet, image_size=None):
+def image_size_for(model, image_size=None):
     """Returns the side of a detector's square images: `image_size`, or by default that of the model.
 
     Raises:
         ValueError: If the size is not a multiple of 32, differs from the backbone's input size, or is not given while
             the model has none.
     """
-    sides = {*retinanet.backbone.input_shape[1:3]}
+    sides = {*model.backbone.input_shape[1:3]}
     if image_size is None:
-        image_size = retinanet.image_size
+        image_size = model.image_size
     fits = is_positive_int(image_size) and image_size % MULTIPLE == 0
     if not fits or sides - {None, image_size}:
         given = sides - {None}
@@ -51,22 +56,22 @@ def image_size_for(retinanet, image_size=None):
     return int(image_size)
 
 
-def class_names_of(retinanet, names=None):
+def class_names_of(model, names=None):
     """Returns the names of a detector's classes: `names`, its own, or "class 0" and so on.
 
     Raises:
         ValueError: If there are more or fewer names than classes.
     """
-    if names is not None and len(names) != retinanet.classes:
-        raise ValueError(f"class_names must be {retinanet.classes} names, one per class. Received: {len(names)} names")
-    return names or retinanet.class_names or numbered(retinanet.classes)
+    if names is not None and len(names) != model.classes:
+        raise ValueError(f"class_names must be {model.classes} names, one per class. Received: {len(names)} names")
+    return names or model.class_names or numbered(model.classes)
 
 
-def detect(retinanet, paths, image_size=None, score_threshold=0.3, reading=READING):
+def detect(model, paths, image_size=None, score_threshold=0.3, reading=READING):
     """Detects objects in image files, one batch at a time.
 
     Args:
-        retinanet: A model made by `keras_cnv2.detection.retinanet`, or a `Detector`.
+        model: A model made by `keras_cnv2.detection.retinanet` or `keras_cnv2.detection.mask_rcnn`, or a `Detector`.
         paths: Iterable of paths of image files.
         image_size: Optional int, see `image_size_for`.
         score_threshold: Float in [0, 1), see `Detector`. Ignored for a `Detector`, which has its own.
@@ -76,8 +81,7 @@ def detect(retinanet, paths, image_size=None, score_threshold=0.3, reading=READI
         Pairs (path, list of `Detection`), the highest score first. For a file that cannot be read as an image, the pair
         (path, error).
     """
-    is_detector = isinstance(retinanet, Detector)
-    detector = retinanet if is_detector else Detector(retinanet, score_threshold=score_threshold)
+    detector = model if isinstance(model, Detector) else Detector(model, score_threshold=score_threshold)
     size = image_size_for(detector.model, image_size)
     names = class_names_of(detector.model)
     paths = list(paths)
@@ -108,10 +112,21 @@ def _found(detector, fitted, size, names):
     found = detector.predict_on_batch(np.asarray(as_taken(detector.model, images)))
     for number, (_, scale, (height, width)) in enumerate(fitted):
         count = int(found["count"][number])
-        boxes = np.clip(found["boxes"][number, :count] / scale, 0, [width, height, width, height])
-        columns = zip(found["classes"][number, :count], found["scores"][number, :count], boxes)
-        yield [
-            Detection(names[kind], float(score), tuple(map(float, box)))
-            for kind, score, box in columns
-            if (box[2:] > box[:2]).all()  # otherwise it is in the padding, outside the picture
-        ]
+        boxes = found["boxes"][number, :count] / scale
+        clipped = np.clip(boxes, 0, [width, height, width, height])
+        detections = []
+        for one, (kind, score, box) in enumerate(zip(found["classes"][number], found["scores"][number], clipped)):
+            if not (box[2:] > box[:2]).all():  # it is in the padding, outside the picture
+                continue
+            mask = None
+            if detector.has_masks:
+                mask = _mask(found["masks"][number, one], boxes[one], height, width, detector.model.variant)
+            detections.append(Detection(names[kind], float(score), tuple(map(float, box)), mask))
+        yield detections
+
+
+def _mask(probabilities, box, height, width, variant):
+    """Pastes the mask of one object into its picture: those of all at once may not fit into memory."""
+    masks, boxes = (ops.convert_to_tensor(values[None, None], "float32") for values in (probabilities, box))
+    pasted = paste_masks(masks, boxes, height, width, variant.padded_paste)
+    return ops.convert_to_numpy(pasted)[0, 0] >= THRESHOLD

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 import keras_cnv2
+from keras_cnv2.commands.boxes import run_lengths
 from keras_cnv2.commands.main import main
-from keras_cnv2.detection import Detector, fit_picture
-from tests.detection.samples import noisy, tiny
+from keras_cnv2.detection import Detector, fit_picture, paste_masks
+from tests.detection.samples import noisy, numpy_of, tiny, tiny_mask_rcnn
 
 pytest.importorskip("keras_cv")
 
@@ -189,3 +190,40 @@ def test_a_detector_is_taken_with_its_own_suppression(tmp_path, pictures, capsys
     (row,) = json.loads(capsys.readouterr().out)
     assert 0 < len(row["predictions"]) <= 2
     assert min(one["score"] for one in row["predictions"]) > 0.1
+
+
+def pixels_of(lengths):
+    """The mask that run lengths stand for."""
+    pixels = np.repeat(np.arange(len(lengths["counts"])) % 2 == 1, lengths["counts"])
+    return pixels.reshape(lengths["size"], order="F")
+
+
+@pytest.mark.parametrize("filled", [slice(0), slice(3), slice(2, 8), slice(11, None), slice(None)])
+def test_run_lengths(filled):
+    mask = np.zeros((5, 7), bool)
+    mask.ravel()[filled] = True
+    lengths = run_lengths(mask)
+    np.testing.assert_array_equal(pixels_of(lengths), mask)
+    coco = pytest.importorskip("pycocotools.mask")
+    np.testing.assert_array_equal(coco.decode(coco.frPyObjects(json.loads(json.dumps(lengths)), 5, 7)), mask)
+
+
+def test_masks(tmp_path, pictures, capsys):
+    """Of boxes that are not yet cut at the border of the picture."""
+    detector = Detector(tiny_mask_rcnn(class_names=NAMES, image_size=64), max_detections=6, score_threshold=0.3)
+    detector.save(tmp_path / "detector.keras")
+    options = ["--weights", str(tmp_path / "detector.keras"), "--json", "--out", str(tmp_path / "drawn")]
+    assert main(["predict", str(pictures[1]), *options]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    image, scale = fit_picture(np.asarray(Image.open(pictures[1])), 64)
+    found = numpy_of(detector(image[None]))
+    boxes = found["boxes"] / np.float32(scale)
+    pasted = numpy_of(paste_masks(found["masks"], boxes, 90, 30))[0]
+    inside = (boxes[0, :, 0] < 30) & (boxes[0, :, 1] < 90) & (found["classes"][0] >= 0)
+    assert len(row["predictions"]) == inside.sum() > 2
+    drawn, plain = (np.asarray(Image.open(path)) for path in (row["picture"], pictures[1]))
+    for one, probabilities in zip(row["predictions"], pasted[inside]):
+        is_clear = abs(probabilities - 0.5) > 1e-3
+        np.testing.assert_array_equal(pixels_of(one["mask"])[is_clear], (probabilities >= 0.5)[is_clear])
+    covered = np.any([pixels_of(one["mask"]) for one in row["predictions"]], axis=0)
+    assert (drawn != plain).any(-1)[covered].mean() > 0.9

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_cnv2.detection.two_stage.roi_align import tents
 
-# The pixels with a probability above this value are the object.
+# The pixels with at least this probability are the object.
 THRESHOLD = 0.5
 
 
@@ -16,7 +16,7 @@ def paste_masks(masks: Any, boxes: Any, height: int, width: int, padded: bool = 
     ```python
     found = keras_cnv2.detection.Detector(model).predict(images)
     masks = keras_cnv2.detection.paste_masks(found["masks"], found["boxes"], *images.shape[1:3])
-    is_object = masks > 0.5  # (N, M, height, width)
+    is_object = masks >= 0.5  # (N, M, height, width)
     ```
 
     Args:

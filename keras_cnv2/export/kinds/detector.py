@@ -114,7 +114,7 @@ class ExportedDetector:
         size = self.images.shape[1]
 
         def paste(columns):
-            return self._probabilities(*(column[:, None] for column in columns))[:, 0] > THRESHOLD
+            return self._probabilities(*(column[:, None] for column in columns))[:, 0] >= THRESHOLD
 
         objects = tf.transpose(found["masks"], (1, 0, 2, 3)), tf.transpose(found["boxes"], (1, 0, 2))
         spec = tf.TensorSpec((None, size, size), tf.bool)
@@ -184,7 +184,7 @@ class ExportedDetector:
         for number in range(boxes.shape[1]):
             one = slice(number, number + 1)
             probabilities = self._probabilities(received["masks"][:, one], boxes[:, one]).numpy()
-            pasted, expected = received["image_masks"][:, one].numpy(), probabilities > THRESHOLD
+            pasted, expected = received["image_masks"][:, one].numpy(), probabilities >= THRESHOLD
             is_clear = np.abs(probabilities - THRESHOLD) > TOLERANCE
             compare(f"{signature}, image_masks", np.where(is_clear, pasted, expected), expected)
 

@@ -71,8 +71,8 @@ def export_saved_model(
       these "proposals" `(N, P, 4)`, and "objectness" `(N, A)` and "deltas" `(N, A, 4)` of all anchors.
 
     With masks, all of these but `dense` also return "masks" `(N, M, 28, 28)`, for each detection the probability that a
-    part of its box is the object, 0 from "count" on. Resized to the box in a picture, values above 0.5 are the object.
-    Two more signatures also paste them:
+    part of its box is the object, 0 from "count" on. Resized to the box, values of at least 0.5 are the object. Two
+    more signatures also paste them:
 
     - `image_masks` and `jpeg_masks`: as `serving_default` and `serve_jpeg`, and "image_masks", bool `(N, M, S, S)`. Of
       a file, they are those in the square image into which it is fitted: the left and upper part of it, with the aspect

@@ -67,7 +67,7 @@ def test_detections_are_the_model_s(exported):
         np.testing.assert_allclose(found["masks"], expected["masks"], atol=1e-4)
         probabilities = numpy_of(paste_masks(expected["masks"], expected["boxes"], 64, 64))
         is_clear = abs(probabilities - 0.5) > 1e-2
-        np.testing.assert_array_equal(found["image_masks"][is_clear], (probabilities > 0.5)[is_clear])
+        np.testing.assert_array_equal(found["image_masks"][is_clear], (probabilities >= 0.5)[is_clear])
         assert found["image_masks"].any(axis=(2, 3)).sum() > 9
 
 
@@ -119,7 +119,7 @@ def assert_masks_in_picture(model, image, masks, pasted, shape):
     np.testing.assert_allclose(masks, masks_of_boxes[0], atol=1e-3)
     probabilities = numpy_of(paste_masks(masks_of_boxes, boxes, 64, 64))[0]
     is_clear = abs(probabilities - 0.5) > 1e-2
-    np.testing.assert_array_equal(pasted[is_clear], (probabilities > 0.5)[is_clear])
+    np.testing.assert_array_equal(pasted[is_clear], (probabilities >= 0.5)[is_clear])
     assert pasted.any()
 
 
