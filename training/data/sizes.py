@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_cnv2.images.header import JPEG, picture_size
 from keras_cnv2.images.orientation import turned_sides
 
+from ..drawing.progress import progress_of
 from .headers import HEADS, THREADS
 
 
@@ -28,8 +29,12 @@ def sizes_of(files, reading):
     Returns:
         A list of `Size`, `None` for files that are missing or are no pictures.
     """
+    files = [*files]
+    # The first one alone: it builds the graphs, which otherwise each thread would build.
+    first = [_size_of(file, reading) for file in files[:1]]
     with ThreadPoolExecutor(THREADS) as pool:
-        return [*pool.map(lambda file: _size_of(file, reading), files)]
+        sizes = pool.map(lambda file: _size_of(file, reading), files[1:])
+        return [*first, *progress_of(sizes, len(files) - 1, "reading sizes of pictures")]
 
 
 def _size_of(file, reading):

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import tensorflow as tf
 
-from ...drawing.progress import progress_bar
+from ...drawing.progress import progress_of
 from ..images import arrays
 from . import masks
 from .annotations import Annotations, Example
@@ -40,12 +40,11 @@ class DigitPages(FileBoxes):
     def __init__(self, pages=PAGES, seed=0, **options):
         masks.require_pycocotools()
         pictures, examples = [], {split: [] for split in SPLITS}
-        with progress_bar(desc="drawing pages", total=sum(pages), leave=False, delay=5) as bar:
-            for split, count in zip(SPLITS, pages):
-                for page in drawn(split, range(count), seed):
-                    pictures.append(_encoded(page.pixels))
-                    examples[split].append(_example(page, f"digits/{split}/{len(examples[split])}"))
-                    bar.update()
+        for split, count in zip(SPLITS, pages):
+            pages_of_split = progress_of(drawn(split, range(count), seed), count, f"drawing pages: {split}")
+            for number, page in enumerate(pages_of_split):
+                pictures.append(_encoded(page.pixels))
+                examples[split].append(_example(page, f"digits/{split}/{number}"))
         with tf.device("cpu"):
             self._pictures = tf.constant(pictures)
         super().__init__(Annotations(*examples.values(), NAMES), **options)

@@ -12,6 +12,7 @@ from keras_cnv2.images.folders import LeftOut, pictures_below, visible
 from keras_cnv2.images.header import picture_size
 from keras_cnv2.images.pictures import READING
 
+from ...drawing.progress import progress_of
 from ...errors import DataError
 from ..errors import quote, say_left_out
 from ..loader import CORES
@@ -129,7 +130,8 @@ def _examples(pictures, folder, subfolders, masks, reading):
         return _example(files[id], id, size, numbered, masks, reading.max_pixels)
 
     with ThreadPoolExecutor(CORES) as pool:
-        return [*pool.map(example, files, sizes_of(files.values(), reading))]
+        examples = pool.map(example, files, sizes_of(files.values(), reading))
+        return [*progress_of(examples, len(files), "reading masks")]
 
 
 def _labels(folder, left_out):

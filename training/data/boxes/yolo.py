@@ -11,6 +11,7 @@ from keras_cnv2.files import read_file
 from keras_cnv2.images.folders import LeftOut, pictures_below
 from keras_cnv2.images.pictures import READING
 
+from ...drawing.progress import progress_of
 from ...errors import DataError
 from ..errors import check_names, quote, say_left_out
 from ..sizes import sizes_of
@@ -88,10 +89,8 @@ def read_yolo(path, validation_share=0.1, seed=0, masks=False, reading=READING):
             f"No picture has a file of labels; that of {pictures[0]} would be {label_file(pictures[0])}. "
             f"Received: {file}"
         )
-    examples = [
-        _example(picture, size, len(names), masks, file.parent)
-        for picture, size in zip(pictures, sizes_of(pictures, reading))
-    ]
+    sized = progress_of(zip(pictures, sizes_of(pictures, reading)), len(pictures), "reading labels")
+    examples = [_example(picture, size, len(names), masks, file.parent) for picture, size in sized]
     return cleaned(Annotations(examples[: len(train)], examples[len(train) :], names), file)
 
 

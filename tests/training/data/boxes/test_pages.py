@@ -75,6 +75,14 @@ class TestPages:
             for mask in page.masks:
                 assert abs(grey[mask].mean() - ground) > 40
 
+    def test_first_page(self, drawn):
+        """The same on all machines."""
+        page = drawn[0]
+        assert page.classes.tolist() == [0, 9, 7, 4, 7, 3, 6, 3, 4, 1, 6, 7, 5, 7, 2]
+        assert page.boxes[:2].tolist() == [[153, 22, 163, 38], [26, 120, 50, 161]]
+        assert page.masks.sum() == 3001
+        assert page.pixels[100, ::100].tolist() == [[82, 91, 11], [64, 67, 5], [79, 95, 14]]
+
     def test_a_page_is_decided_by_its_key(self, scans):
         one, same, other = (draw_page(*scans, key) for key in ((3, 4), (3, 4), (3, 5)))
         for column, expected in zip(one, same):
