@@ -1,5 +1,6 @@
 """Opens the detection data that a recipe names."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ class Layout(NamedTuple):
     """A layout of a folder: its name with what it is recognized by, a function that tests a path, and its source."""
 
     name: str
-    fits: object
+    fits: Callable[[Path], object]
     source: type
 
 

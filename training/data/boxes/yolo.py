@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_cnv2.files import read_file
+from keras_cnv2.images.classes import numbered
 from keras_cnv2.images.folders import LeftOut, pictures_below
 from keras_cnv2.images.pictures import READING
 
@@ -146,13 +147,18 @@ def _names(content, file):
             )
         names = [names[place] for place in numbers]
     elif names in EMPTY and isinstance(count, str) and count.isdecimal():
-        names = [f"class {place}" for place in range(min(int(count), MAX_YAML))]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        names = [*numbered(min(int(count), MAX_YAML))]
+    if not isinstance(names, list) or not names or not all(map(_is_name, names)):
         raise DataError(f"names must be a list of classes, or a dict from their numbers. Received: {file}")
     if count not in (None, str(len(names))):
         raise DataError(f"nc must be the number of names, {len(names)}. Received: nc: {count} in {file}")
     check_names(names, file)
     return tuple(names)
+
+
+def _is_name(value):
+    """Returns whether a value is text that files and logs can contain, which lone surrogates are not."""
+    return isinstance(value, str) and value != "" and value == value.encode(errors="ignore").decode()
 
 
 def _pictures(content, split, file):

@@ -27,8 +27,7 @@ def given_names(classes):
         return None
     names = classes
     if isinstance(classes, (str, os.PathLike)) and not str(classes).isdecimal():
-        lines = Path(classes).read_text(encoding="utf-8").splitlines()
-        names = [line.strip() for line in lines if line.strip()]
+        names = [line.strip() for line in _lines(Path(classes)) if line.strip()]
     elif isinstance(classes, (str, int)):
         names = numbered(int(classes))
     names = tuple(map(str, names))
@@ -43,10 +42,17 @@ def names_beside(path):
     if (path / CLASSES_FILE).is_file():
         return given_names(path / CLASSES_FILE)
     if (path / ADE20K_FILE).is_file():
-        lines = (path / ADE20K_FILE).read_text(encoding="utf-8").splitlines()[1:]
+        lines = _lines(path / ADE20K_FILE)[1:]
         # A class may have several synonyms; the first is used.
         return given_names([line.split("\t")[-1].split(",")[0].strip() for line in lines if line.strip()])
     return None
+
+
+def _lines(file):
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"This is not a list of classes in UTF-8: {error}. Received: {file}") from error
 
 
 def counted_names(contents, ignore_label, reduce_zero_label, source):

@@ -230,6 +230,12 @@ class TestBadInput:
         with pytest.raises(DataError, match=r"must lie in a folder for each, such as .*cell\. Received: PNGs in"):
             read(tmp_path)
 
+    def test_classes_in_another_encoding(self, tmp_path):
+        write(tmp_path, ["a"])
+        (tmp_path / "classes.txt").write_text("Wölfe\n", encoding="latin-1")
+        with pytest.raises(DataError, match=r"not a list of classes in UTF-8: .*Received: .*classes\.txt"):
+            read(tmp_path)
+
     def test_unknown_classes(self, tmp_path):
         write(tmp_path, ["a"], masks="masks/cell")
         (tmp_path / "classes.txt").write_text("blob\n")

@@ -236,6 +236,7 @@ class TestYaml:
             ("train: images\nnames: cat", "names must be a list of classes"),
             ("train: images\nnames: [[cat]]", "names must be a list of classes"),
             ("train: images\nnames: []", "names must be a list of classes"),
+            ('train: images\nnames: ["\\ud800"]', "names must be a list of classes"),
             ("train: images\nnc: 0", "names must be a list of classes"),
             ("train: images\nnames: {1: cat}", r"must number the classes from 0 on, .*Received: .* with 1"),
             ("train: images\nnames: [cat, cat]", "classes must have different names"),
