@@ -1,14 +1,17 @@
 """Training commands and their runs: everything that the commands share. Each command is a subclass of `TrainingRun`."""
 
+import contextlib
 import dataclasses
 import logging
 from pathlib import Path
 
+from keras_cnv2.checkpoints import load
 from keras_cnv2.terminal import printable
 
 from ..data.images.sources import open_source
 from ..distribute.devices import ONE_DEVICE
 from ..files import write_json
+from ..loop import state
 from ..loop.train import train
 from ..runs import results
 from ..runs.folder import open_run
@@ -109,7 +112,7 @@ class TrainingRun:
         """Runs all steps. Arguments and result as in `run`."""
         devices, folder = self.devices, self.folder
         weights = self.start(finish, change)
-        with devices.scope():
+        with devices.scope(), replaced_weights(folder):
             self.model = self.new_model(weights)
         progress = train(
             self.model,
@@ -220,3 +223,16 @@ class TrainingRun:
     def summary(cls, metrics):
         """Returns the text that is printed before the path of the weights."""
         return f"{cls.table(metrics)}\n" if cls.scored in metrics else ""
+
+
+@contextlib.contextmanager
+def replaced_weights(folder):
+    """A context without warnings about the weights that are loaded, if a checkpoint in a run's folder replaces them."""
+    teller = logging.getLogger(load.__name__)
+    level = teller.level
+    if state.checkpoints(folder / "checkpoints"):
+        teller.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        teller.setLevel(level)

@@ -94,9 +94,11 @@ _COCO = {
 }
 
 # The configuration of mmdetection's ConvNeXt V2 project, from which the published result of base comes. Its soft
-# suppression is the linear one of mmcv with the threshold of the base configuration.
+# suppression is the linear one of mmcv with the threshold of the base configuration. Give `data`, a folder in COCO
+# layout: coco/2017 of TensorFlow Datasets has no masks.
 _COCO_MASK_RCNN = {
     **_COCO,
+    "data": None,
     "head": "mask_rcnn",
     "min_box": 0.01,
     "nms": "linear",

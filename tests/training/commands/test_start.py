@@ -1,11 +1,16 @@
 """What a user sees of the commands before anything is trained."""
 
 import dataclasses
+import logging
 
 import pytest
 
+import keras_cnv2
+from keras_cnv2.checkpoints import load
+from tests.training.runs_in_parts import interrupted
 from training.__main__ import main
 from training.commands.finetune import Finetune
+from training.commands.training_run import replaced_weights
 from training.files import write_json
 from training.recipes.images import FINETUNING, PRETRAINING
 from training.runs.folder import open_run
@@ -63,6 +68,19 @@ def test_layer_decay_from_scratch(tmp_path, caplog, fields, told):
     recipe = dataclasses.replace(FINETUNING["quickstart"], **{"layer_decay": 0.9, "weights": None, **fields})
     Finetune(recipe, tmp_path / "run").start()
     assert ("training from scratch with layer_decay=0.9" in caplog.text) == told
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_resumed_run_does_not_warn_of_weights_that_its_checkpoint_replaces(tmp_path, caplog, resumes):
+    model = keras_cnv2.ConvNeXtV2Backbone(depths=(1, 1, 1, 1), dims=(4, 6, 8, 10))
+    model.save(tmp_path / "weights.keras")
+    if resumes:
+        interrupted(tmp_path / "run", FINETUNING["quickstart"])
+    with replaced_weights(tmp_path / "run"):
+        keras_cnv2.ConvNeXtV2(depths=(1, 1, 1, 1), dims=(4, 6, 8, 10), classes=3, weights=tmp_path / "weights.keras")
+    assert ("keeps its initial values" in caplog.text) == (not resumes)
+    logging.getLogger(load.__name__).warning("another")
+    assert "another" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5"])

@@ -90,6 +90,7 @@ def test_epochs_are_those_of_the_log():
         (Detection, {"max_boxes": 0}, "max_boxes must be positive"),
         (Detection, {"head": "cascade"}, "head must be one of retinanet, mask_rcnn, faster_rcnn"),
         (Detection, {"head_units": 0}, "head_units must be positive"),
+        (Detection, {"anchor_scale": 0.0}, "anchor_scale must be positive"),
         (Detection, {"proposals": 0}, "proposals must be positive"),
         (Detection, {"anchor_samples": 1}, "anchor_samples must be at least 2"),
         (Detection, {"box_samples": 3}, "box_samples must be at least 4"),
