@@ -1,4 +1,4 @@
-"""Checks of the labels of boxes."""
+"""Labels of boxes: checks, and weights of images."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,3 +31,14 @@ def check_labels(labels: Mapping[str, Any], classes: int) -> None:
             f"Classes of boxes must be from 0 to {classes - 1}, or below 0 where there is no box. "
             f"Received: {len(wrong)} others, such as {wrong[:5]}"
         )
+
+
+def image_weights(sample_weight: Any) -> Any:
+    """Returns the `sample_weight` of `fit`, a tensor `(N,)`, as float32 `(N, 1)`; 1.0 if there is none.
+
+    If labels are a dict, Keras makes arrays into a dict with the same weights for each label.
+    """
+    if sample_weight is None:
+        return 1.0
+    weights = sample_weight["classes"] if isinstance(sample_weight, Mapping) else sample_weight
+    return ops.reshape(ops.cast(weights, "float32"), (-1, 1))

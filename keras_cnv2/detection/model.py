@@ -19,6 +19,7 @@ from keras_cnv2.detection.anchors import (
 )
 from keras_cnv2.detection.boxes import clip, from_deltas
 from keras_cnv2.detection.heads import PRIOR, PredictionHead, Pyramid
+from keras_cnv2.detection.labels import image_weights
 from keras_cnv2.detection.loss import FocalLoss
 from keras_cnv2.detection.matching import IGNORED, AnchorTargets
 from keras_cnv2.distribute import replicas
@@ -125,7 +126,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
         # KerasCV divides by the number of matched anchors on one replica, although the gradients of all replicas are
         # summed. It also gives a batch without boxes no loss, although all its detections are false positives.
         deltas, classes = self.label_encoder(_images(x), y)
-        weights = 1.0 if sample_weight is None else ops.reshape(ops.cast(sample_weight, "float32"), (-1, 1))
+        weights = image_weights(sample_weight)
         has_box = ops.cast(classes >= 0, "float32") * weights
         counts = ops.cast(classes != IGNORED, "float32") * weights
         boxes = ops.maximum(replicas.all_sum(ops.sum(has_box)), 1.0)

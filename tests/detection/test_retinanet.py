@@ -45,6 +45,10 @@ def test_an_image_of_weight_0_is_as_if_it_were_not_there():
     first = {name: values[:1] for name, values in TWO.items()}
     model.reset_metrics()
     np.testing.assert_allclose(loss, model.test_on_batch(images()[:1], first), rtol=1e-5)
+    model.reset_metrics()
+    # `fit` and `evaluate` give the weights to each label.
+    evaluated = model.evaluate(images(), TWO, batch_size=2, sample_weight=np.array([1.0, 0.0]), verbose=0)
+    np.testing.assert_allclose(evaluated, loss, rtol=1e-5)
 
 
 def test_head_is_that_of_the_paper():

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_cnv2.detection.anchors import check_sides, image_size_for
 from keras_cnv2.detection.boxes import VARIANCE, clip, from_deltas, to_deltas
+from keras_cnv2.detection.labels import image_weights
 from keras_cnv2.detection.matching import BACKGROUND
 from keras_cnv2.detection.two_stage import losses
 from keras_cnv2.detection.two_stage.anchors import STRIDES, anchors_of
@@ -144,8 +145,7 @@ class MaskRCNN(keras.Model):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         labels = Labels.of(y, x.shape, self.masks)
-        weights = ops.ones(ops.shape(labels.classes)[:1]) if sample_weight is None else sample_weight
-        weights = ops.reshape(ops.cast(weights, "float32"), (-1, 1))
+        weights = image_weights(sample_weight)
         anchor_draws, box_draws = y_pred["draws"]
         parts = [
             *self._first_losses(y_pred, self.anchors(x.shape), labels, anchor_draws, weights),

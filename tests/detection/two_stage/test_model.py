@@ -140,6 +140,9 @@ def test_images_of_no_weight_do_not_count():
     labels["classes"][1:, 0] = 1
     two = model.compute_loss(images, labels, first, sample_weight=np.float32([1, 0, 0, 0]))
     np.testing.assert_allclose(float(one), float(two), rtol=1e-6)
+    for_each_label = dict.fromkeys(labels, np.float32([1, 0, 0, 0]))  # as `fit` gives them
+    three = model.compute_loss(images, labels, first, sample_weight=for_each_label)
+    np.testing.assert_allclose(float(one), float(three), rtol=1e-6)
 
 
 def test_without_masks_it_is_faster_rcnn():
