@@ -20,6 +20,10 @@ from keras_cnv2.models.heads import stem_of
 from keras_cnv2.segmentation.deeplab import is_deeplab
 from keras_cnv2.segmentation.upernet import UPerNet
 
+# What some models can be exported to: the targets with their names.
+SEGMENTER = {"saved_model": "SavedModels"}
+DETECTOR = {"saved_model": "SavedModels", "serving": "serving folders"}
+
 
 class Kind(Protocol):
     """A model of one kind, to be exported. It is made from the model and `keras_cnv2.export.options.Options`.
@@ -65,12 +69,13 @@ def kind_for(model, target="saved_model"):
     on_ours = isinstance(getattr(model, "backbone", None), ConvNeXtV2Backbone)
     is_segmenter = on_ours and (isinstance(model, UPerNet) or is_deeplab(model))
     if is_segmenter or is_detector(model):
-        if target != "saved_model":
+        kind, targets = (ExportedSegmenter, SEGMENTER) if is_segmenter else (ExportedDetector, DETECTOR)
+        if target not in targets:
             raise ValueError(
-                "Segmentation and detection models can only be exported as SavedModels: use export_saved_model. "
-                f"Received: model={model!r}"
+                f"{'Segmentation models' if is_segmenter else 'Detectors'} can only be exported as "
+                f"{' and '.join(targets.values())}. Received: model={model!r}"
             )
-        return ExportedSegmenter if is_segmenter else ExportedDetector
+        return kind
     if isinstance(model, FCMAE) and target in ("saved_model", "serving"):
         return ExportedFCMAE
     stem_of(model)

@@ -56,8 +56,8 @@ def export_serving(
     is visible.
 
     Args:
-        model: A `keras_cnv2.ConvNeXtV2`, `ConvNeXtV2Backbone` or `FCMAE`, or a functional or sequential model of your
-            own that contains one of the first two.
+        model: A `keras_cnv2.ConvNeXtV2`, `ConvNeXtV2Backbone`, `FCMAE` or detector, or a functional or sequential model
+            of your own that contains one of the first two.
         path: Path of the serving folder: a new, an empty or an existing one.
         name: Name of the model on the server, made of letters, digits, "_", "-" and ".".
         version: Int, the number of the version. By default one more than the highest existing one.

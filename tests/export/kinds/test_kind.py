@@ -11,7 +11,7 @@ from keras_cnv2.export.kinds.fcmae import ExportedFCMAE
 from keras_cnv2.export.kinds.kind import kind_for
 from keras_cnv2.export.kinds.segmenter import ExportedSegmenter
 from keras_cnv2.export.options import Options
-from tests.detection.samples import tiny
+from tests.detection.samples import tiny, tiny_mask_rcnn
 from tests.export.small import classifier, shared_backbone, shared_classifier
 from tests.segmentation.small import upernet
 
@@ -45,22 +45,27 @@ def test_fcmae(target):
             kind_for(model, target)
 
 
-def assert_saved_model_only(model, kind):
-    assert kind_for(model) is kind
-    for target in ("serving", "litert", "onnx"):
-        with pytest.raises(ValueError, match="can only be exported as SavedModels.*Received: model="):
-            kind_for(model, target)
+def assert_targets(model, kind, targets, message):
+    for target in TARGETS:
+        if target in targets:
+            assert kind_for(model, target) is kind
+        else:
+            with pytest.raises(ValueError, match=f"{message}.*Received: model="):
+                kind_for(model, target)
 
 
 def test_segmenters():
-    assert_saved_model_only(upernet(values=False), ExportedSegmenter)
+    message = "Segmentation models can only be exported as SavedModels"
+    assert_targets(upernet(values=False), ExportedSegmenter, ("saved_model",), message)
 
 
-@pytest.mark.slow
-def test_detectors():
-    pytest.importorskip("keras_cv")
-    assert_saved_model_only(tiny(), ExportedDetector)
-    assert_saved_model_only(Detector(tiny()), ExportedDetector)
+@pytest.mark.parametrize("build", [tiny_mask_rcnn, pytest.param(tiny, marks=pytest.mark.slow)])
+def test_detectors(build):
+    if build is tiny:
+        pytest.importorskip("keras_cv")
+    message = "Detectors can only be exported as SavedModels and serving folders"
+    for model in (build(), Detector(build())):
+        assert_targets(model, ExportedDetector, ("saved_model", "serving"), message)
 
 
 @pytest.mark.parametrize(

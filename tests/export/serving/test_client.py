@@ -186,10 +186,13 @@ def web_server(status, body, asked=None, headers=None):
         server.shutdown()
 
 
-def answer(classes=None, scores=None, decoded=None, count=6):
+BOXES = [[1, 2, 3.5, 4], [5, 6, 7, 8]]
+
+
+def answer(classes=None, scores=None, decoded=None, count=6, boxes=None, objects=None):
     """The body of an answer for the pictures; one output may be given in place of a good one."""
     good = {"classes": [["a", "b"]] * count, "scores": [[0.75, 0.25]] * count, "decoded": [True] * count}
-    given = {"classes": classes, "scores": scores, "decoded": decoded}
+    given = {"classes": classes, "scores": scores, "decoded": decoded, "boxes": boxes, "count": objects}
     return json.dumps({"outputs": {**good, **{k: v for k, v in given.items() if v is not None}}}).encode()
 
 
@@ -198,6 +201,17 @@ def test_answer_of_right_shape(run, paths):
         code, out, err = run("rest", *paths, port=port)
     assert (code, err) == (0, "")
     assert out.splitlines() == [line for path in paths for line in (path, "   75.0 %  a", "   25.0 %  b")]
+
+
+def test_answer_of_a_detector(run, paths):
+    """It has a box for each object, and padding from the number of objects on."""
+    with web_server(200, answer(boxes=[BOXES] * 6, objects=[0, 1, 2, 2, 2, 2])) as port:
+        code, out, err = run("rest", *paths, port=port)
+        _, top, _ = run("rest", "--top", "1", paths[2], *paths[:5], port=port)
+    assert (code, err) == (0, "")
+    first, second = "   75.0 %      1.0     2.0     3.5     4.0  a", "   25.0 %      5.0     6.0     7.0     8.0  b"
+    assert out.splitlines()[:7] == [paths[0], "  nothing found", paths[1], first, paths[2], first, second]
+    assert second not in top
 
 
 @pytest.mark.parametrize(
@@ -225,6 +239,12 @@ def test_answer_of_right_shape(run, paths):
         answer(decoded=["yes"] * 6),
         answer(decoded=[[True]] * 6),
         answer(decoded={str(n): True for n in range(6)}),
+        answer(boxes=[BOXES[:1]] * 6, objects=[2] * 6),
+        answer(boxes=[BOXES] * 6, objects=[3] * 6),
+        answer(boxes=[BOXES] * 6, objects=[True] * 6),
+        answer(boxes=[[[1, 2, 3], [1, 2, 3, 4]]] * 6, objects=[2] * 6),
+        answer(boxes=[[["1", 2, 3, 4], [1, 2, 3, 4]]] * 6, objects=[2] * 6),
+        answer(boxes=[BOXES] * 6),
     ],
 )
 def test_another_server(run, paths, body):

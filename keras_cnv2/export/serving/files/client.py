@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sends image files to TensorFlow Serving and prints the names of their classes with probabilities.
+"""Sends image files to TensorFlow Serving and prints the names of their classes with probabilities, or their objects.
 
 REST needs only Python; gRPC (--grpc) needs the package tensorflow-serving-api.
 """
@@ -22,15 +22,17 @@ MODEL = "@NAME@"
 MAX_BATCH_SIZE = int("@MAX_BATCH_SIZE@")
 MAX_BATCH_BYTES = 32 * 2**20
 # Limits of an answer: bytes, and values in one of its tensors. TensorFlow Serving sends nothing larger for this model.
-MAX_ANSWER_BYTES = 64 * 2**20
+MAX_ANSWER_BYTES = max(64, 2 * MAX_BATCH_SIZE) * 2**20  # 100 masks of a picture have 1.5 MiB as text
 MAX_VALUES = 2**24
 LARGEST = 1e300
 # Characters of a server's error message to print.
 MAX_MESSAGE = 500
 
 PORTS = {"rest": 8501, "grpc": 8500}
-# The outputs to read. The request asks for all outputs, because the server batches only requests for the same outputs.
+# The outputs to read, the last two of detectors only. The request asks for all outputs, because the server batches only
+# requests for the same outputs.
 OUTPUTS = ("classes", "scores", "decoded")
+OF_DETECTORS = ("boxes", "count")
 
 
 class ServerError(Exception):
@@ -74,7 +76,7 @@ def _parser():
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--version", type=_positive, help="version of the model (default: the highest on the server)")
     which.add_argument("--label", type=_text, help="label of a version in the server's models.config")
-    top = "number of classes to print, at most as many as the server returns (default: all)"
+    top = "number of classes or objects to print, at most as many as the server returns (default: all)"
     parser.add_argument("--top", type=_positive, help=top)
     parser.add_argument("--timeout", type=_seconds, default=30, help="seconds per request (default: %(default)s)")
     return parser
@@ -135,17 +137,18 @@ def rows(send, pictures):
     """Sends encoded images and returns the server's answer, a dict {output name: value} for each image.
 
     Raises:
-        ServerError: If the server cannot be reached, or the answer is not that of a classifier.
+        ServerError: If the server cannot be reached, or the answer is not that of a classifier or detector.
     """
     where, outputs = send(pictures)
     try:
         columns = outputs()
         if "decoded" in columns and "classes" not in columns:
             raise ServerError(f"the model at {where} returns no class names: use a program of your own to query it")
-        columns = [columns[name] for name in OUTPUTS]
+        names = OUTPUTS + OF_DETECTORS if OF_DETECTORS[0] in columns else OUTPUTS
+        columns = [columns[name] for name in names]
         if {*map(len, columns)} != {len(pictures)}:
             raise ValueError("not as many rows as pictures")
-        found = [dict(zip(OUTPUTS, row)) for row in zip(*columns)]
+        found = [dict(zip(names, row)) for row in zip(*columns)]
         for row in found:
             _check(**row)
         return found
@@ -153,17 +156,26 @@ def rows(send, pictures):
         raise ServerError(f"the answer from {where} is not that of TensorFlow Serving") from error
 
 
-def _check(classes, scores, decoded):
+def _check(classes, scores, decoded, boxes=None, count=None):
     if not (isinstance(classes, list) and isinstance(scores, list) and isinstance(decoded, bool)):
         raise TypeError("not lists and a truth value")
     if len(classes) != len(scores) or not all(isinstance(name, str) for name in classes):
         raise TypeError("not a name for each score")
-    if not all(type(score) in (int, float) and not abs(score) > LARGEST for score in scores):
+    if not all(map(_is_number, scores)):
         raise TypeError("scores that are no numbers")
+    if boxes is not None:
+        if type(count) is not int or not 0 <= count <= len(classes) or len(boxes) != len(classes):
+            raise ValueError("not a box for each object")
+        if not all(isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)) for box in boxes):
+            raise TypeError("boxes that are not four numbers")
+
+
+def _is_number(value):
+    return type(value) in (int, float) and not abs(value) > LARGEST
 
 
 def report(path, answer, top):
-    """Prints the classes of an image file, or the error. Returns whether the file was classified."""
+    """Prints the classes or objects of an image file, or the error. Returns whether there was none."""
     if isinstance(answer, OSError):
         print(f"error: {printable(path)}: {answer.strerror}", file=sys.stderr)
     elif not answer["decoded"]:
@@ -173,10 +185,19 @@ def report(path, answer, top):
         )
     else:
         print(printable(path))
-        for name, score in [*zip(answer["classes"], answer["scores"])][:top]:
-            print(f"  {100 * score:5.1f} %  {printable(name)}")
+        found = answer.get("count", len(answer["classes"]))
+        boxes = answer.get("boxes") or [[]] * found
+        for name, score, box in [*zip(answer["classes"], answer["scores"], boxes)][:found][:top]:
+            print(f"  {100 * score:5.1f} %  {_box(box)}{printable(name)}")
+        if not found:
+            print("  nothing found")
         return True
     return False
+
+
+def _box(box):
+    """The sides of an object's box: left, top, right, bottom in pixels; empty for a class."""
+    return "".join(f"{side:7.1f} " for side in box) + " " * bool(box)
 
 
 def printable(text):
@@ -301,13 +322,13 @@ def _grpc_sender(args):
             if code == grpc.StatusCode.UNAVAILABLE:
                 raise ServerError(f"cannot reach {target}, or it is overloaded: {details}") from error
             raise ServerError(f"the server answers {code.name}: {details}") from error
-        return target, lambda: {name: _values(outputs[name]) for name in OUTPUTS if name in outputs}
+        return target, lambda: {name: _values(outputs[name]) for name in OUTPUTS + OF_DETECTORS if name in outputs}
 
     return send
 
 
 def _values(tensor):
-    """Converts a TensorProto of one or two dimensions to nested lists."""
+    """Converts a TensorProto to nested lists."""
     from tensorflow import make_ndarray
 
     sizes = [dim.size for dim in tensor.tensor_shape.dim]

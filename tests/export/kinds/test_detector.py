@@ -1,16 +1,21 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_cnv2
-from keras_cnv2 import export_saved_model
+from benchmarks.serving_server import ModelServer
+from benchmarks.serving_session import SavedModelSession
+from keras_cnv2 import export_saved_model, export_serving
 from keras_cnv2.detection import Detector, fit_picture, paste_masks
 from keras_cnv2.export.kinds.kind import kind_for
 from keras_cnv2.export.options import Options
 from keras_cnv2.export.saved_model.check import check_saved_model
 from tests.detection.samples import images, noisy, numpy_of, tiny, tiny_mask_rcnn
+from tests.export.serving.serving_folder import warmup_records
 
 pytestmark = pytest.mark.slow
 
@@ -29,13 +34,25 @@ def check_export(path, model, image_size, class_names):
     check_saved_model(path, kind_for(model)(model, options))
 
 
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory):
+    """A Mask R-CNN, and its serving folder."""
+    pytest.importorskip("tensorflow_serving")
+    model, path = detector("mask_rcnn"), tmp_path_factory.mktemp("export") / "serving"
+    export_serving(model, path, max_batch_size=2, image_size=64)
+    return model, path
+
+
 @pytest.fixture(scope="module", params=["retinanet", "mask_rcnn"])
 def exported(request, tmp_path_factory):
     # Grappler would take most of the time: of the signatures that the tests call, it optimizes the graphs anyway.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    model = detector(request.param)
-    path = tmp_path_factory.mktemp("export") / "detector"
-    export_saved_model(model, path, image_size=64)
+    if request.param == "mask_rcnn":
+        model, folder = request.getfixturevalue("serving")
+        path = folder / "model" / "1"
+    else:
+        model, path = detector(), tmp_path_factory.mktemp("export") / "detector"
+        export_saved_model(model, path, image_size=64)
     return model, path, tf.saved_model.load(str(path)).signatures
 
 
@@ -198,3 +215,39 @@ def test_wrong_masks_are_seen():
     wrong[0, 2, 0, 0] ^= True
     with pytest.raises(keras_cnv2.ExportError, match="image_masks, image_masks: the export's values"):
         kind._check_pasted("image_masks", {**received, "image_masks": tf.constant(wrong)}, received["boxes"])
+
+
+def test_serving(serving, tmp_path):
+    """In TensorFlow's C++ runtime, asked by the client in the folder."""
+    model, folder = serving
+    version = folder / "model" / "1"
+    session = SavedModelSession(version)
+    signatures = {}
+    for request in warmup_records(version):
+        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+        signatures.setdefault(request.model_spec.signature_name, []).append([*map(len, inputs.values())])
+        if request.model_spec.signature_name == "image_masks":
+            assert session.run("image_masks", inputs)["image_masks"].shape == (1, 6, 64, 64)
+    assert signatures == {
+        "serving_default": [[1], [2]],
+        "serve_jpeg": [[1], [2]],
+        "dense": [[1]],
+        "image_masks": [[1]],
+        "jpeg_masks": [[1]],
+    }
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype("uint8")
+    (tmp_path / "it.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    (tmp_path / "no.png").write_bytes(b"none")
+    with ModelServer(session) as server:
+        command = [sys.executable, "-IS", folder / "client.py", "--port", str(server.rest_port), "--top", "4"]
+        run = subprocess.run([*command, "it.png", "no.png"], capture_output=True, text=True, cwd=tmp_path)
+    assert (run.returncode, run.stderr.count("no.png: not a JPEG")) == (1, 1)
+    title, *lines = run.stdout.splitlines()
+    found = numpy_of(model(pixels[None].astype("float32")))
+    assert title == "it.png"
+    for line, number, score, box in zip(lines, *(found[name][0] for name in ("classes", "scores", "boxes"))):
+        percent, _, *sides, name = line.split()
+        assert name == NAMES[number]
+        np.testing.assert_allclose(float(percent), 100 * score, atol=0.1)
+        np.testing.assert_allclose([*map(float, sides)], box, atol=0.1)
+    assert len(lines) == 4
