@@ -88,6 +88,7 @@ class Detector(keras.Model):
         self.sigma = number("sigma", sigma, "a positive number", lambda x: 0 < x < float("inf"))
         self.max_detections = positive_int("max_detections", max_detections)
         self.candidates = positive_int("candidates", candidates)
+        self.traced_shape = None
         self.built = True
 
     @property
@@ -102,6 +103,21 @@ class Detector(keras.Model):
     @property
     def has_masks(self) -> bool:
         return getattr(self.model, "masks", False)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        self._forget_other_shapes(x)
+        return super().predict(x, *args, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> dict[str, Any]:
+        self._forget_other_shapes(x)
+        return super().predict_on_batch(x)
+
+    def _forget_other_shapes(self, images):
+        """Has Keras trace another image size anew. It would trace it with variable sides, which have no anchors."""
+        shape = getattr(getattr(images, "element_spec", images), "shape", None)
+        shape = None if shape is None else tuple(shape)[1:]
+        if shape is None or shape != self.traced_shape:
+            self.traced_shape, self.predict_function = shape, None
 
     def dense(self, predictions: Mapping[str, Any], shape: Sequence[int | None]) -> dict[str, Any]:
         """Decodes the box and the probabilities of every anchor or proposal, before any suppression.

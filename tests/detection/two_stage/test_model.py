@@ -213,6 +213,13 @@ def test_sides_of_images():
         model(np.zeros((1, 72, 64, 3), "float32"))
 
 
+def test_images_of_two_sizes_one_after_the_other():
+    detector = Detector(mask_rcnn(backbone(input_shape=(None, None, 3)), 2, masks=False, **SMALL), max_detections=3)
+    for predict, size in ((detector.predict_on_batch, 32), (detector.predict, 64)):
+        images = np.random.default_rng(0).uniform(0, 255, (1, size, size, 3)).astype("float32")
+        np.testing.assert_allclose(predict(images)["boxes"], detector(images)["boxes"], atol=1e-3)
+
+
 def test_unknown_classes_make_the_loss_nan():
     model = mask_rcnn(backbone(), 2, **SMALL)
     _, labels = squares()
