@@ -147,7 +147,14 @@ def resized_masks(masks, sides, scale, size, count):
         A uint8 tensor `(count, size, size)`, 1 where the object is. Masks after the given ones are 0.
     """
     places = _places(sides, scale, tf.zeros(2), False, size)
-    return tf.ensure_shape(tf.numpy_function(sample, [masks, *places, count], tf.uint8), (count, size, size))
+    return _padded_masks(tf.numpy_function(sample, [masks, *places], tf.uint8), size, count)
+
+
+def _padded_masks(masks, size, count):
+    """Pads masks `(objects, size, size)` with 0 to `(count, size, size)`."""
+    masks = tf.ensure_shape(masks, (None, size, size))
+    masks = tf.pad(masks, [[0, count - tf.shape(masks)[0]], [0, 0], [0, 0]])
+    return tf.ensure_shape(masks, (count, size, size))
 
 
 def _places(sides, scale, start, mirrored, size):
@@ -173,21 +180,18 @@ def _visible_masks(masks, places, boxes, cut, recipe):
     Source: mmdetection's `RandomCrop` with `recompute_bbox`, which the large-scale jitter of its ConvNeXt V2 uses; it
     fits the boxes of all objects to whole pixels.
     """
-    size, count = recipe.image_size, recipe.max_boxes
 
     def visible(masks, height, width, rows, columns, boxes, cut, min_box):
-        masks = sample(masks, height, width, rows, columns, count)
-        seen = boxes_around(masks[: len(boxes)])
+        masks = sample(masks, height, width, rows, columns)
+        seen = boxes_around(masks)
         boxes = np.where(cut[:, None], seen, boxes)
         kept = (seen[:, 2] > 0) & (boxes[:, 2:] - boxes[:, :2] >= min_box).all(axis=1)
-        if not kept.all():
-            masks[: kept.sum()] = masks[: len(kept)][kept]
-            masks[kept.sum() : len(kept)] = 0
-        return masks, boxes[kept], kept
+        return masks if kept.all() else masks[kept], boxes[kept], kept
 
     values = [masks, *places, boxes, cut, tf.cast(recipe.min_box, tf.float32)]
     masks, boxes, kept = tf.numpy_function(visible, values, (tf.uint8, tf.float32, tf.bool))
-    return tf.ensure_shape(masks, (count, size, size)), tf.ensure_shape(boxes, (None, 4)), tf.ensure_shape(kept, [None])
+    masks = _padded_masks(masks, recipe.image_size, recipe.max_boxes)
+    return masks, tf.ensure_shape(boxes, (None, 4)), tf.ensure_shape(kept, [None])
 
 
 def moved(boxes, objects, scale, start, mirrored, size, min_box):

@@ -46,19 +46,18 @@ def decode(counts, height, width):
     return mask.decode(_rows(counts, height, width)).transpose(2, 0, 1)
 
 
-def sample(counts, height, width, rows, columns, places):
+def sample(counts, height, width, rows, columns):
     """Decodes masks and takes some of their pixels: parts of resized masks, by nearest neighbour.
 
     Args:
         counts, height, width: As in `decode`.
         rows, columns: Int arrays `(m,)` and `(n,)`, which rows and columns of the picture are taken; -1 for what is
             outside of it.
-        places: Int, the number of masks to return: those after the given ones are empty.
 
     Returns:
-        A uint8 array `(places, m, n)` of 0 and 1, with 0 outside of the picture.
+        A uint8 array `(objects, m, n)` of 0 and 1, with 0 outside of the picture.
     """
-    taken = np.zeros((places, len(rows), len(columns)), "uint8")
+    taken = np.empty((len(counts), len(rows), len(columns)), "uint8")
     # One after the other, because large pictures with many objects would fill the memory.
     for place, one in enumerate(counts):
         (mask,) = decode([one], height, width)

@@ -395,6 +395,13 @@ class TestTfds:
         assert labels["masks"].any(axis=(1, 2, 3)).sum() == 3
         assert not TfdsBoxes("small_boxes", data_dir=prepared).has_masks
 
+    def test_masks_of_another_size(self, prepared):
+        source = TfdsBoxes("small_boxes", data_dir=prepared, masks=True)
+        masks = tf.stack([tf.io.encode_png(np.ones((*sides, 1), "uint8")) for sides in ((30, 40), (40, 30))])
+        message = r"Masks must have the size of their picture, 40 x 30\. Received: 30 x 40 for train/7"
+        with pytest.raises(DataError, match=message), source.clear_errors():
+            tf.function(source._encoded)(masks, tf.constant([30, 40]), tf.constant("train/7"))
+
     def test_too_many_boxes(self, prepared, caplog):
         """Which shows when they are read; it is not that the picture cannot be read."""
         source = TfdsBoxes("small_boxes", data_dir=prepared, max_unreadable=1.0)
