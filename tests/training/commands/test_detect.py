@@ -11,6 +11,7 @@ from keras_cnv2.detection import Detector
 from tests.training.runs_in_parts import assert_same_state, interrupt
 from training.commands.detect import Detect
 from training.data.boxes.digits import DigitPages
+from training.data.boxes.task import Boxes
 from training.loop import state
 from training.recipes.detection import DETECTION
 
@@ -52,9 +53,16 @@ def eager():
 
 
 def test_digits_with_masks(tmp_path, monkeypatch, quick_pictures):
-    """The Python call, from data made offline to figures of boxes and masks."""
+    """The Python call, from data made offline to figures of boxes and masks; trained on whole validation pages."""
+
+    def whole_pages(source, recipe, *_):
+        batches = source.validation(recipe, 2).map(lambda images, labels, weights: (images, labels))
+        return batches.repeat()
+
+    monkeypatch.setattr(Boxes, "training", whole_pages)
     monkeypatch.setattr(Detect, "export", lambda run: None)
-    folder, metrics = training.detect(recipe="digits", data="digits", head="mask_rcnn", runs=tmp_path, **TINY)
+    fields = {**TINY, "iterations": 1, "batch_size": 2, "warmup_iterations": 0}
+    folder, metrics = training.detect(recipe="digits", data="digits", head="mask_rcnn", runs=tmp_path, **fields)
     files = {"detector.keras", "detections.png", "average_precisions.png", "learning_curves.png", "metrics.json"}
     assert files <= {path.name for path in folder.iterdir()}
     assert json.loads((folder / "metrics.json").read_text()) == metrics
