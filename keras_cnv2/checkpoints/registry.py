@@ -158,8 +158,9 @@ def find_checkpoint(weights, size=None):
         raise CheckpointError(f"Several sizes have such weights; give a full name: {names}. Received: {weights!r}")
     known = [row.tag for row in CHECKPOINTS if row.size == size] or sorted({row.tag for row in CHECKPOINTS})
     raise CheckpointError(
-        f"No published weights of this name{f' for the size {size!r}' if size else ''}. There are "
-        f"{', '.join([*ALIASES, *known])}; or give a path that ends in {', '.join(READERS)}. Received: {weights!r}"
+        f"No published weights of this name{f' for the size {size!r}' if size else ''}, and no such folder. There are "
+        f"{', '.join([*ALIASES, *known])}; or give the folder of a model or of a run, or a path that ends in "
+        f"{', '.join(READERS)}. Received: {weights!r}"
     )
 
 

@@ -312,7 +312,7 @@ class TestPredict:
     def test_unknown_weights(self, run, pictures):
         code, out, err = run("predict", "photos", "--weights", "nope")
         assert (code, out) == (1, "")
-        assert err.startswith("error: No published weights of this name")
+        assert err.startswith("error: No published weights of this name, and no such folder.")
 
     def test_ambiguous_tag(self, run, pictures):
         code, _, err = run("predict", "photos", "--weights", "fcmae_ft_in22k_in1k_384")

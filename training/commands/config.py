@@ -24,11 +24,14 @@ def read_config(path):
         path: Path of the file, or of the run's folder.
 
     Raises:
-        RecipeError: If the file is not the configuration of a run.
+        RecipeError: If there is no such file or folder, or it has no configuration of a run.
         OSError: If the file cannot be read.
     """
     path = Path(path)
-    config = read_json(path / CONFIG if path.is_dir() else path, object)
+    file = path / CONFIG if path.is_dir() else path
+    if not file.exists():
+        raise RecipeError(f"A run is given by its folder, or by its {CONFIG}. Received: {file}, which does not exist")
+    config = read_json(file, object)
     if not isinstance(config, dict) or not isinstance(config.get("kind"), str):
         raise RecipeError(f"config must be the {CONFIG} of a run. Received: {path}")
     return config | {name: path for name, path in paths_of(config).items() if not Path(config[name]).exists()}

@@ -81,8 +81,9 @@ def test_other_files(tmp_path, text):
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(ValueError, match="JSON file|must be the config.json of a run"):
         chosen("--config", tmp_path / "c.json")
-    with pytest.raises(FileNotFoundError):
-        chosen("--config", tmp_path / "none.json")
+    for nothing in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(RecipeError, match=r"its config.json. Received: .*, which does not exist"):
+            chosen("--config", nothing)
 
 
 def test_recipes_shows_it(run, capsys):

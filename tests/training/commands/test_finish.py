@@ -16,7 +16,7 @@ from tests.training.small import finetuning, pretraining, source
 from training.__main__ import main
 from training.commands import evaluate, finetune, pretrain, training_run
 from training.commands.weights import weights_of
-from training.errors import RunError
+from training.errors import RecipeError, RunError
 from training.loop import state
 from training.loop.train import train
 
@@ -173,7 +173,7 @@ def test_nothing_to_finish(run, tmp_path):
         with pytest.raises(RunError, match="no checkpoint|best checkpoint is missing"):
             training.finish(run, best=best)
     assert not (run / "metrics.json").exists()
-    with pytest.raises(OSError, match="nowhere"):
+    with pytest.raises(RecipeError, match="Received: .*nowhere, which does not exist"):
         training.finish(tmp_path / "nowhere")
     (tmp_path / "config.json").write_text('{"kind": "Else"}')
     with pytest.raises(RunError, match="cannot be finished.*a run of Else"):

@@ -53,6 +53,8 @@ def _lines(file):
         return file.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"This is not a list of classes in UTF-8: {error}. Received: {file}") from error
+    except OSError as error:
+        raise DataError(f"This list of classes cannot be read ({error.strerror}). Received: {file}") from error
 
 
 def counted_names(contents, ignore_label, reduce_zero_label, source):

@@ -121,6 +121,8 @@ class TestClasses:
         assert SceneFolder(folder, classes=("a", "b", "c")).class_names == ("a", "b", "c")
         (tmp_path / "other.txt").write_text("x\ny\nz\n")
         assert SceneFolder(folder, classes=str(tmp_path / "other.txt")).class_names == ("x", "y", "z")
+        with pytest.raises(DataError, match=r"cannot be read \(No such file.*Received: .*none.txt"):
+            SceneFolder(folder, classes=str(tmp_path / "none.txt"))
         with pytest.raises(DataError, match="different names"):
             SceneFolder(folder, classes=("a", "a", "b"))
 
