@@ -8,9 +8,9 @@ from keras import ops
 
 
 def check_labels(labels: Mapping[str, Any], classes: int) -> None:
-    """Raises a `ValueError` for boxes whose label is not a class, such as COCO's ids, which start from 1.
+    """Raises a `ValueError` for boxes that are not finite and labels that are no class, such as COCO's ids from 1 on.
 
-    Compiled training steps cannot raise errors: the loss of `keras_cnv2.detection.retinanet` is NaN for such labels.
+    Compiled training steps cannot raise errors: the loss of a detector is NaN for such labels.
 
     ```python
     for images, labels in dataset:  # before training
@@ -18,14 +18,19 @@ def check_labels(labels: Mapping[str, Any], classes: int) -> None:
     ```
 
     Args:
-        labels: Dict of labels as for `fit`. "classes" is an array `(N, B)`; values below 0 are padding.
+        labels: Dict of labels as for `fit`. "classes" is an array `(N, B)`; values below 0 are padding. "boxes" is an
+            array `(N, B, 4)`.
         classes: Int, the number of classes.
 
     Raises:
-        ValueError: If a label is `classes` or above.
+        ValueError: If a label is `classes` or above, or a box is not finite.
     """
-    found = np.unique(ops.convert_to_numpy(labels["classes"]))
-    wrong = [number.item() for number in found if number >= classes]
+    given = ops.convert_to_numpy(labels["classes"])
+    boxes = ops.convert_to_numpy(labels["boxes"])[given >= 0]
+    if not np.isfinite(boxes).all():
+        wrong = boxes[~np.isfinite(boxes).all(axis=-1)]
+        raise ValueError(f"Boxes must be finite. Received: {len(wrong)} that are not, such as {wrong[0].tolist()}")
+    wrong = [number.item() for number in np.unique(given) if number >= classes]
     if wrong:
         raise ValueError(
             f"Classes of boxes must be from 0 to {classes - 1}, or below 0 where there is no box. "

@@ -150,6 +150,9 @@ def test_numbers_that_are_no_class_are_loud():
     check_labels(TWO, CLASSES)
     with pytest.raises(ValueError, match=r"from 0 to 2.*Received: 1 others, such as \[3\.0\]"):
         check_labels(wrong, CLASSES)
+    nan = {**TWO, "boxes": np.where(TWO["boxes"] == TWO["boxes"].max(), np.nan, TWO["boxes"])}
+    with pytest.raises(ValueError, match=r"Boxes must be finite. Received: 1 that are not, such as \[.*nan"):
+        check_labels(nan, CLASSES)
     model.compile("sgd", run_eagerly=True)
     right = model.test_on_batch(images(), TWO, return_dict=True)
     loss = model.test_on_batch(images(), wrong, return_dict=True)
