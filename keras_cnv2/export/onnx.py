@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_cnv2.checkpoints.metadata import KEY
 from keras_cnv2.errors import ExportError
-from keras_cnv2.export.check import compare, full_precision, sample_images
+from keras_cnv2.export.check import TOLERANCE, compare, full_precision, sample_images
 from keras_cnv2.export.metadata import exported_metadata
 from keras_cnv2.export.options import Options
 from keras_cnv2.export.outputs import with_named_outputs
@@ -48,6 +48,10 @@ def export_onnx(
     "pooled". If a model of your own has several outputs, they are named after their layers, or after the keys of the
     dict that the model returns.
 
+    A detector returns what `serving_default` of its SavedModel returns, without the names: "boxes", "class_ids",
+    "scores", "count" and, if it has masks, "masks"; and what `dense` returns, as "dense_boxes" and so on. Its
+    conversion takes a minute or two.
+
     The file has a metadata entry "keras_cnv2", a JSON object that describes this export: "class_names", "image_size",
     "resize", "channels", "mean" and "std" (to normalise images in 0..255 before inference; 0 and 1 if the model
     normalises them itself) and the activation if it is not the default one.
@@ -55,11 +59,11 @@ def export_onnx(
     The outputs of the file in ONNX Runtime are compared with the model's before the file is moved to `path`.
 
     Args:
-        model: A `keras_cnv2.ConvNeXtV2` or `ConvNeXtV2Backbone` in float32, or a functional or sequential model of
-            your own that contains one of them.
+        model: A `keras_cnv2.ConvNeXtV2`, `ConvNeXtV2Backbone` or detector in float32, or a functional or sequential
+            model of your own that contains one of the first two.
         path: Path that ends in `.onnx`. An existing file is replaced once the new one is complete.
         image_size: Optional int, the height and width of images in pixels. By default those of the model's
-            `input_shape`, which may be variable.
+            `input_shape`, which may be variable. A detector needs a fixed one, a multiple of 32.
         resize: "crop" or "squash", how users of the file should resize images, see `keras_cnv2.load_image`. By default
             the model's `resize`, if the image size is the model's own.
         class_names: Optional list of strings, one per class. By default the model's, else "class 0" and so on.
@@ -72,17 +76,61 @@ def export_onnx(
         OSError: If the file cannot be written.
     """
     check_backend("ONNX")
+    from keras_cnv2.export.kinds.detector import ExportedDetector
     from keras_cnv2.export.kinds.kind import kind_for
 
     path = Path(path)
-    kind = kind_for(model, "onnx")(model, Options(image_size, resize, class_names))
-    _check(model, path)
-    named = with_named_outputs(model)
+    kind = kind_for(model, "onnx")(model, Options(image_size, resize, class_names, fold=fold))
+    _check(kind.model, path)
+    graph, names, compare_file = (_detector if isinstance(kind, ExportedDetector) else _functional)(kind)
+    images = to_input(kind.model, sample_images(kind.images.shape, kind.images.smallest))
     with replacing(path) as temporary:
-        _convert(fold_model(named) if fold else named, kind.images, temporary)
+        _convert(graph, kind.images, temporary)
         # TensorFlow sorts the outputs of a dict by name.
-        _finish(temporary, sorted(named.output), exported_metadata(kind))
-        _compare(temporary, named, to_input(model, sample_images(kind.images.shape, kind.images.smallest)))
+        _finish(temporary, sorted(names), exported_metadata(kind))
+        with full_precision():
+            compare_file(_outputs(temporary, images), images)
+
+
+def _functional(kind):
+    """Returns what becomes the file, the names of its outputs, and the function that compares them with the model's."""
+    named = with_named_outputs(kind.model)
+
+    def compare_file(outputs, images):
+        expected = named(images, training=False)
+        for name, received in outputs.items():
+            compare(name, received, expected[name])
+
+    return fold_model(named) if kind.options.fold else named, [*named.output], compare_file
+
+
+def _detector(kind):
+    """As `_functional`, of a detector, whose outputs are compared as those of the signatures of a SavedModel."""
+    import tensorflow as tf
+
+    from keras_cnv2.export.kinds.detector import DENSE
+    from keras_cnv2.export.saved_model.check import ServedFile
+
+    function = kind.graph()
+
+    def compare_file(outputs, images):
+        tensors = {name: tf.constant(values) for name, values in outputs.items()}
+        dense = {name.removeprefix(DENSE): values for name, values in tensors.items() if name.startswith(DENSE)}
+        kind.check(ServedFile({"dense": dense, "serving_default": tensors}, TOLERANCE), images)
+
+    return _Graph(function), [*function(tf.zeros((1, *kind.images.shape[1:])))], compare_file
+
+
+class _Graph(keras.Model):
+    """A function as a model, to be converted."""
+
+    def __init__(self, function):
+        super().__init__(name="graph")  # a name that starts with "_" is none for TensorFlow
+        self.function = function
+        self.built = True
+
+    def call(self, images):
+        return self.function(images)
 
 
 def _check(model, path):
@@ -157,11 +205,9 @@ def _finish(path, names, metadata):
     onnx.save(file, path)
 
 
-def _compare(path, named, images):
+def _outputs(path, images):
+    """Returns the outputs of the file in ONNX Runtime, {name: array}."""
     import onnxruntime
 
-    with full_precision():
-        expected = named(images, training=False)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    for output, received in zip(session.get_outputs(), session.run(None, {"images": images})):
-        compare(output.name, received, expected[output.name])
+    return dict(zip((output.name for output in session.get_outputs()), session.run(None, {"images": images})))

@@ -183,5 +183,5 @@ def test_detectors(tmp_path, capsys):
     assert "--top does not apply to detectors" in capsys.readouterr().err
     assert main([*command, "--to", "saved_model"]) == 0
     assert "boxes" in tf.saved_model.load(str(tmp_path / "exported")).signatures["serving_default"].structured_outputs
-    assert main([*command[:-1], str(tmp_path / "it.onnx"), "--to", "onnx"]) == 1
-    assert "can only be exported as SavedModels" in capsys.readouterr().err
+    assert main([*command[:-1], str(tmp_path / "it.tflite"), "--to", "litert"]) == 1
+    assert "Detectors can only be exported as SavedModels, serving folders" in capsys.readouterr().err

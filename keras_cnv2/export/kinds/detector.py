@@ -17,6 +17,9 @@ from keras_cnv2.export.kinds.stages import stages_of
 from keras_cnv2.export.labels import one_line_each
 from keras_cnv2.models.heads import as_taken, channels_of
 
+# What the names of the outputs of `dense` start with in files without signatures.
+DENSE = "dense_"
+
 
 class ExportedDetector:
     """A `Kind`: a `Detector`, or a RetinaNet or Mask R-CNN with the default one. Its `model` is not the `Detector`."""
@@ -83,6 +86,22 @@ class ExportedDetector:
             if self.detector.has_masks:
                 found["jpeg_masks"] = jpeg_masks, [ENCODED]
         return found
+
+    def graph(self):
+        """Returns a function from images to the outputs of a file that has no signatures.
+
+        They are those of `serving_default`, without class names, and those of `dense`, whose names start with "dense_".
+        """
+        predict, shape = self.stages.predictor(self.options.fold), self.images.shape
+
+        def outputs(images):
+            predictions = predict(images)
+            dense = self.stages.dense(predictions, shape)
+            found = self.detector.with_masks(predictions, self.detector.detections(dense, shape))
+            found["class_ids"] = found.pop("classes")
+            return {**found, **{f"{DENSE}{name}": values for name, values in dense.items()}}
+
+        return outputs
 
     def _in_squares(self, predictions, dense, scales, sides, decoded):
         """Returns the detections in square images, in that part of each which the picture covers.
@@ -171,7 +190,10 @@ class ExportedDetector:
             compare(f"{signature}, {output}", received[output], expected[output])
         ids = expected["classes"].numpy()
         names = [[self.labels[number] if number >= 0 else "" for number in row] for row in ids]
-        received_names = [[name.decode() for name in row] for row in received["classes"].numpy()]
+        if "classes" in received:
+            received_names = [[name.decode() for name in row] for row in received["classes"].numpy()]
+        else:  # a file without names
+            received_names = names
         if (received["class_ids"].numpy() != ids).any() or received_names != names:
             raise ExportError(f"{signature}: the classes are not the model's. Received: {received_names}")
         if self.detector.has_masks:

@@ -22,7 +22,7 @@ from keras_cnv2.segmentation.upernet import UPerNet
 
 # What some models can be exported to: the targets with their names.
 SEGMENTER = {"saved_model": "SavedModels"}
-DETECTOR = {"saved_model": "SavedModels", "serving": "serving folders"}
+DETECTOR = {"saved_model": "SavedModels", "serving": "serving folders", "onnx": "ONNX files"}
 
 
 class Kind(Protocol):
@@ -73,7 +73,7 @@ def kind_for(model, target="saved_model"):
         if target not in targets:
             raise ValueError(
                 f"{'Segmentation models' if is_segmenter else 'Detectors'} can only be exported as "
-                f"{' and '.join(targets.values())}. Received: model={model!r}"
+                f"{', '.join(targets.values())}. Received: model={model!r}"
             )
         return kind
     if isinstance(model, FCMAE) and target in ("saved_model", "serving"):

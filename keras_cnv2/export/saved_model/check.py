@@ -42,6 +42,14 @@ class Served(NamedTuple):
             compare(f"{name}, {output}", outputs[output], values, self.tolerance)
 
 
+class ServedFile(Served):
+    """The outputs of a file that has no signatures, for some images: `signatures` is {name: dict of tensors}."""
+
+    def outputs(self, name, expected, **inputs):
+        self.compare(name, self.signatures[name], expected)
+        return self.signatures[name]
+
+
 def check_saved_model(folder, kind):
     """Raises an `ExportError` unless the outputs of every signature are the model's.
 

@@ -251,3 +251,22 @@ def test_serving(serving, tmp_path):
         np.testing.assert_allclose(float(percent), 100 * score, atol=0.1)
         np.testing.assert_allclose([*map(float, sides)], box, atol=0.1)
     assert len(lines) == 4
+
+
+def test_onnx(tmp_path, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    # The optimizer of tf2onnx would take most of the time.
+    optimizer = pytest.importorskip("tf2onnx.optimizer")
+    monkeypatch.setattr(optimizer, "optimize_graph", lambda graph, *_, **__: graph)
+    model = detector("mask_rcnn")
+    keras_cnv2.export_onnx(model, tmp_path / "it.onnx", image_size=64)
+    session = onnxruntime.InferenceSession(tmp_path / "it.onnx")
+    outputs = dict(zip((output.name for output in session.get_outputs()), session.run(None, {"images": images(3)})))
+    dense = {"boxes", "scores", "proposals", "objectness", "deltas"}
+    assert {*outputs} == {"boxes", "class_ids", "scores", "count", "masks"} | {f"dense_{name}" for name in dense}
+    expected = numpy_of(model(images(3)))
+    np.testing.assert_array_equal(outputs["class_ids"], expected["classes"])
+    np.testing.assert_array_equal(outputs["count"], expected["count"])
+    np.testing.assert_allclose(outputs["boxes"], expected["boxes"], atol=1e-2)
+    np.testing.assert_allclose(outputs["scores"], expected["scores"], atol=1e-4)
+    np.testing.assert_allclose(outputs["masks"], expected["masks"], atol=1e-3)

@@ -63,9 +63,9 @@ def test_segmenters():
 def test_detectors(build):
     if build is tiny:
         pytest.importorskip("keras_cv")
-    message = "Detectors can only be exported as SavedModels and serving folders"
+    message = "Detectors can only be exported as SavedModels, serving folders, ONNX files"
     for model in (build(), Detector(build())):
-        assert_targets(model, ExportedDetector, ("saved_model", "serving"), message)
+        assert_targets(model, ExportedDetector, ("saved_model", "serving", "onnx"), message)
 
 
 @pytest.mark.parametrize(
