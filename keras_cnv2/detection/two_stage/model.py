@@ -151,8 +151,10 @@ class MaskRCNN(keras.Model):
             *self._first_losses(y_pred, self.anchors(x.shape), labels, anchor_draws, weights),
             *self._second_losses(y_pred, labels, box_draws, anchor_draws, weights),
         ]
+        # Each replica has only its share of the sums over all, and metrics are means over replicas.
+        _, count = replicas.replica()
         for tracker, part in zip(self.trackers, parts):
-            tracker.update_state(part)
+            tracker.update_state(part * count)
         return sum([*parts, *map(ops.sum, self.losses)])
 
     def _first_losses(self, first, anchors, labels, draws, weights):
