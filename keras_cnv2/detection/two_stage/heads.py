@@ -20,7 +20,7 @@ class ProposalHead(keras.layers.Layer):
         features: Float tensor `(N, H, W, C)`.
 
     Returns:
-        Logits `(N, H * W * A)` and deltas `(N, H * W * A, 4)`, of the policy's variable dtype.
+        Logits `(N, H * W * A)` and deltas `(N, H * W * A, 4)`, float32, of a float64 policy float64.
 
     Source: Faster R-CNN (arXiv 1506.01497), section 3.1.
     """
@@ -36,8 +36,8 @@ class ProposalHead(keras.layers.Layer):
         policy = self.dtype_policy
         self.conv = convolution(width, 3, "conv", activation="relu", dtype=policy)
         # Half precision would round boxes by several pixels.
-        self.objectness = convolution(anchors, 1, "objectness", dtype=policy.variable_dtype)
-        self.deltas = convolution(4 * anchors, 1, "deltas", dtype=policy.variable_dtype)
+        self.objectness = convolution(anchors, 1, "objectness", dtype=_precise(policy))
+        self.deltas = convolution(4 * anchors, 1, "deltas", dtype=_precise(policy))
 
     def build(self, input_shape):
         self.conv.build(input_shape)
@@ -75,8 +75,8 @@ class BoxHead(keras.layers.Layer):
         features: Float tensor `(N, R, S, S, C)`, the features of R proposals.
 
     Returns:
-        Logits `(N, R, K + 1)`, the last one of the background, and deltas `(N, R, K, 4)`, of the policy's variable
-        dtype.
+        Logits `(N, R, K + 1)`, the last one of the background, and deltas `(N, R, K, 4)`, float32, of a
+        float64 policy float64.
 
     Source: Feature Pyramid Networks (arXiv 1612.03144), section 4.2.
     """
@@ -91,7 +91,7 @@ class BoxHead(keras.layers.Layer):
 
         def prediction(outputs, deviation, name):
             start = keras.initializers.RandomNormal(stddev=deviation)
-            return keras.layers.Dense(outputs, kernel_initializer=start, dtype=policy.variable_dtype, name=name)
+            return keras.layers.Dense(outputs, kernel_initializer=start, dtype=_precise(policy), name=name)
 
         self.logits = prediction(classes + 1, 0.01, "logits")
         self.deltas = prediction(4 * classes, 0.001, "deltas")
@@ -132,7 +132,7 @@ class MaskHead(keras.layers.Layer):
         features: Float tensor `(N, R, S, S, C)`, the features of R boxes.
 
     Returns:
-        Logits `(N, R, 2 * S, 2 * S, K)` of the policy's variable dtype.
+        Logits `(N, R, 2 * S, 2 * S, K)` float32, of a float64 policy float64.
 
     Source: Mask R-CNN (arXiv 1703.06870), figure 4.
     """
@@ -148,7 +148,7 @@ class MaskHead(keras.layers.Layer):
         ]
         self.double = keras.layers.Conv2DTranspose(width, 2, strides=2, name="double", **options)
         self.logits = keras.layers.Conv2D(
-            classes, 1, kernel_initializer="he_normal", dtype=policy.variable_dtype, name="logits"
+            classes, 1, kernel_initializer="he_normal", dtype=_precise(policy), name="logits"
         )
 
     def build(self, input_shape):
@@ -171,3 +171,8 @@ class MaskHead(keras.layers.Layer):
     def get_config(self):
         own = {"classes": self.classes, "width": self.width, "convs": self.conv_count}
         return {**super().get_config(), **own}
+
+
+def _precise(policy):
+    """Returns the dtype of predictions: at least float32, also where variables have half precision."""
+    return keras.backend.result_type(policy.variable_dtype, "float32")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 from keras_cnv2.detection.boxes import overlap
@@ -37,7 +38,7 @@ class Labels(NamedTuple):
         """
         _check(labels, tuple(shape[1:3]), has_masks)
         boxes, classes = ops.cast(labels["boxes"], "float32"), ops.cast(labels["classes"], "int32")
-        masks = ops.pad(labels["masks"], ((0, 0), (0, 1), (0, 0), (0, 0))) if has_masks else None
+        masks = ops.pad(_comparable(labels["masks"]), ((0, 0), (0, 1), (0, 0), (0, 0))) if has_masks else None
         return cls(
             ops.pad(boxes, ((0, 0), (0, 1), (0, 0))), ops.pad(classes, ((0, 0), (0, 1)), constant_values=-1), masks
         )
@@ -109,6 +110,12 @@ def rows_of_labels(labels, matches):
     found = ops.maximum(matches, 0)
     boxes = ops.take_along_axis(labels.boxes, found[..., None], axis=1)
     return boxes, ops.take_along_axis(labels.classes, found, axis=1)
+
+
+def _comparable(masks):
+    """Returns masks of a dtype that can be compared with 0, which bool cannot."""
+    masks = ops.convert_to_tensor(masks)
+    return ops.cast(masks, "uint8") if keras.backend.standardize_dtype(masks.dtype) == "bool" else masks
 
 
 def _check(labels, sides, has_masks):

@@ -154,8 +154,10 @@ def test_without_masks_it_is_faster_rcnn():
     assert not [variable.path for variable in model.variables if "mask_head" in variable.path]
 
 
-def test_half_precision_keeps_boxes_and_losses():
-    model = mask_rcnn(backbone(dtype="mixed_bfloat16"), 2, **SMALL)
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16"])
+def test_half_precision_keeps_boxes_and_losses(dtype):
+    """Also where the variables have half precision."""
+    model = mask_rcnn(backbone(dtype=dtype), 2, **SMALL)
     images, labels = squares()
     first = model(images)
     assert keras.backend.standardize_dtype(first["levels"][0].dtype) == "bfloat16"
@@ -163,6 +165,13 @@ def test_half_precision_keeps_boxes_and_losses():
         assert all(keras.backend.standardize_dtype(x.dtype) == "float32" for x in first[name])
     assert keras.backend.standardize_dtype(first["boxes"].dtype) == "float32"
     assert np.isfinite(loss_of(model, labels))
+
+
+def test_masks_may_be_bool():
+    images, labels = squares()
+    model = mask_rcnn(backbone(), 2, **SMALL)
+    expected = loss_of(model, labels)
+    assert loss_of(model, {**labels, "masks": labels["masks"] == 1}) == expected
 
 
 def test_parameters_of_the_paper_s_tiny():

@@ -5,6 +5,10 @@ The runs count pixels column by column, see `pycocotools.mask`. The size of the 
 
 import numpy as np
 
+# Bits of the longest number in a string of runs. Without this limit, a damaged file of a few megabytes without the end
+# of a number would take minutes.
+LONGEST = 60
+
 
 def require_pycocotools():
     """Raises an `ImportError` that says what to install if pycocotools is missing."""
@@ -115,6 +119,8 @@ def runs_of(counts):
             raise ValueError("the runs of a mask have characters that COCO's run lengths do not have")
         value |= (bits & 31) << shift
         shift += 5
+        if shift > LONGEST:
+            raise ValueError("the runs of a mask have a number that is larger than any picture")
         if not bits & 32:
             value -= (bits & 16) << (shift - 4)
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))

@@ -48,6 +48,11 @@ class TestRunLengths:
         with pytest.raises(ValueError, match=reason):
             masks.runs_of(counts)
 
+    def test_a_number_without_end(self):
+        """It is refused at once: to add up its megabytes would take minutes, and the sum could not be printed."""
+        with pytest.raises(ValueError, match="larger than any picture"):
+            masks.runs_of(b"o" * 3_000_000)
+
     def test_polygons(self):
         """Several are one mask."""
         squares = [[1, 2, 5, 2, 5, 6, 1, 6], [4, 4, 8, 4, 8, 9, 4, 9]]
