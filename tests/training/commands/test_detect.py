@@ -87,7 +87,7 @@ class TestInParts:
         "faster_rcnn": {"dtype": "mixed_bfloat16"},
     }
 
-    @pytest.mark.parametrize("head", RECIPES)
+    @pytest.mark.parametrize("head", [pytest.param("mask_rcnn", marks=pytest.mark.release), "faster_rcnn"])
     def test_resumed_run_ends_as_the_uninterrupted_one(self, head, tmp_path, monkeypatch, quick_pictures):
         """In its whole state: the draws of samples go on where they were."""
         recipe = dataclasses.replace(DETECTION["digits"], head=head, **self.FIELDS, **self.RECIPES[head])

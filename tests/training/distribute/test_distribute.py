@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.training.data.boxes.small import write_yolo
 from tests.training.small import pretraining, source
 from tests.workers import Workers
 from training.commands.pretrain import Pretrain
@@ -23,6 +24,14 @@ from training.errors import RecipeError, TrainingError
 from training.loop import state
 
 PROGRAM = ["-m", "tests.training.distribute.distributed_run"]
+
+# A small Mask R-CNN and two steps of it.
+MASK_RCNN = [
+    *("--model", "none", "--depths", "1,1,1,1", "--dims", "4,6,8,10", "--image-size", 64, "--batch-size", 4),
+    *("--head-width", 8, "--head-convs", 1, "--head-units", 8, "--proposals", 10, "--box-samples", 8),
+    *("--iterations", 2, "--report-every", 1, "--warmup-iterations", 0, "--layer-decay", 1, "--drop-path", 0.2),
+    *("--score-threshold", 0),
+]
 
 # Within so many seconds after a death the others have ended: docs/distribute.md says so.
 END = 30
@@ -103,6 +112,23 @@ class TestNumbers:
         with Workers(tmp_path, [[*PROGRAM, "tuned", data, one / "pretraining", tmp_path]] * 2) as workers:
             workers.succeed(240)
         self.assert_tuned_alike(one, tmp_path)
+
+    @pytest.mark.release  # its processes take a minute of both cores
+    def test_two_workers_of_mask_rcnn(self, tmp_path):
+        """The draws of samples, the five losses, and what is found in each worker's pictures, boxes and masks."""
+        data = write_yolo(tmp_path / "data", range(12))
+        options = ["--recipe", "instances", "--data", data, "--validation-share", 0.3, *MASK_RCNN]
+        one, two = tmp_path / "one", tmp_path / "two"
+        for folder, workers in ((one, 1), (two, 2)):
+            folder.mkdir()
+            command = [*PROGRAM, "eager", "detect", *options, "--runs", folder]
+            with Workers(folder, [command] * workers) as running:
+                running.succeed(480)
+        assert_alike(one / "detect", two / "detect")
+        expected, found = (json.loads((folder / "detect" / "metrics.json").read_text()) for folder in (one, two))
+        for name in ("AP", "AR100", "mask_AP", "mask_AR100"):
+            assert found[name] == pytest.approx(expected[name], abs=1e-4)
+        assert found["images"] == expected["images"]
 
     def assert_tuned_alike(self, one, two):
         assert_alike(one / "finetuning", two / "finetuning")
