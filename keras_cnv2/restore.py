@@ -89,6 +89,8 @@ def _of_names(architecture, metadata, activation):
         "input_shape": (None, None, architecture.channels),
         "stem_stride": architecture.stem_stride,
         "include_preprocessing": metadata.get("include_preprocessing", True),
+        "mean": metadata.get("mean"),
+        "std": metadata.get("std"),
     }
     with _clear_errors():
         if architecture.decoder_dim:

@@ -7,17 +7,23 @@ The metadata are a dict with any of these keys:
     "resize"                 "crop" or "squash"
     "classifier_activation"  name of a Keras activation, if it is not the default one; "linear" for logits
     "include_preprocessing"  false if the model takes normalised images
+    "mean", "std"            with which images are normalised, one float per channel in units of 0..1, if they are not
+                             the default ones
     "pretrained"             the published file that the weights are or were trained from: dict of "repository", "file",
                              "commit" and "sha256"
 """
+
+import logging
 
 import keras
 
 from keras_cnv2.arguments import is_positive_int
 from keras_cnv2.errors import CheckpointError
-from keras_cnv2.images.normalization import Preprocessing
+from keras_cnv2.images.normalization import Preprocessing, channel_statistics, check_statistics
 from keras_cnv2.images.pictures import RESIZES
 from keras_cnv2.keras_internals import all_layers
+
+logger = logging.getLogger(__name__)
 
 # The key of these metadata, written as JSON, in the metadata of a safetensors file.
 KEY = "keras_cnv2"
@@ -37,12 +43,24 @@ def _is_origin(origin):
     return isinstance(origin, dict) and all(isinstance(text, str) for item in origin.items() for text in item)
 
 
+def _are_statistics(name):
+    def check(values):
+        try:
+            return check_statistics(None, **{"mean": None, "std": None, name: values}) is not None
+        except ValueError:
+            return False
+
+    return check
+
+
 CHECKS = {
     "class_names": lambda names: isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names),
     "image_size": lambda size: is_positive_int(size) and size <= MAX_IMAGE_SIZE,
     "resize": lambda resize: resize in RESIZES,
     "classifier_activation": _is_activation,
     "include_preprocessing": lambda value: isinstance(value, bool),
+    "mean": _are_statistics("mean"),
+    "std": _are_statistics("std"),
     "pretrained": _is_origin,
 }
 
@@ -68,9 +86,11 @@ def adopt_metadata(model, metadata):
 
     `pretrained` is set on any model. `class_names`, `image_size` and `resize` are set on a classifier that has none:
     the image size only if the model takes images of any size, and `resize` only if the model then has the image size of
-    the metadata. Activation and preprocessing are not changed, since they are part of the built model.
+    the metadata. Activation and preprocessing are not changed, since they are part of the built model: if it normalises
+    images in another way than the metadata say, a warning says so.
     """
     model.pretrained = metadata.get("pretrained")
+    _compare_statistics(model, metadata)
     if not hasattr(model, "class_names"):
         return
     if model.class_names is None and "class_names" in metadata:
@@ -82,11 +102,43 @@ def adopt_metadata(model, metadata):
         model.resize = metadata.get("resize")
 
 
+def _compare_statistics(model, metadata):
+    """Logs a warning if a model normalises images in another way than the metadata of its weights say."""
+    if not {"mean", "std"} & metadata.keys() or not hasattr(model, "mean"):
+        return
+    channels = model.input_shape[-1]
+    theirs = channel_statistics(channels, metadata.get("mean"), metadata.get("std"))
+    ours = channel_statistics(channels, model.mean, model.std)
+    if theirs != ours:
+        logger.warning(
+            "%s: its weights were trained on images with mean %s and std %s, but it normalises them with mean %s and "
+            "std %s: give it mean=..., std=... when it is built",
+            *(model.name, *theirs, *ours),
+        )
+
+
 def metadata_of(model):
     """Returns the metadata of a model."""
     found = {name: getattr(model, name, None) for name in CHECKS} | {"classifier_activation": _activation_of(model)}
+    found |= dict(zip(("mean", "std"), own_statistics(model)))
     found["include_preprocessing"] = None if _preprocesses(model) else False
     return {name: value for name, value in found.items() if value is not None and CHECKS[name](value)}
+
+
+def own_statistics(model):
+    """Returns the mean and the standard deviation with which a model normalises images, per channel in units of 0..1.
+
+    They are `None` for the default ones, see `keras_cnv2.images.normalization.channel_statistics`. They are the
+    attributes `mean` and `std` of a classifier, a backbone, or the backbone in an FCMAE, a segmenter or a detector; in
+    a model of the user they are those of its `Preprocessing` layer, or of the encoder that it holds.
+    """
+    parts = (getattr(model, "backbone", model), model, *all_layers(model))
+    return next(((part.mean, part.std) for part in parts if _has_statistics(part)), (None, None))
+
+
+def _has_statistics(part):
+    is_ours = isinstance(part, Preprocessing) or hasattr(part, "include_preprocessing")
+    return is_ours and hasattr(part, "mean") and hasattr(part, "std")
 
 
 def _preprocesses(model):

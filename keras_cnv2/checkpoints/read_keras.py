@@ -15,6 +15,8 @@ from keras_cnv2.checkpoints.read_zip import open_zip, place_of
 CHUNK = 1 << 20
 # Groups that hold no weights of layers.
 LEFT_OUT = {"optimizer", "seed_generator"}
+# What normalises images with a mean and a deviation that its configuration holds.
+NORMALIZING = {f"keras_cnv2>{name}" for name in ("ConvNeXtV2", "ConvNeXtV2Backbone", "Preprocessing")}
 
 
 def open_keras(path, stack):
@@ -40,12 +42,27 @@ def open_keras(path, stack):
 def metadata_in(config):
     """Returns the metadata in a model's configuration: a classifier's configuration has them under the same names.
 
-    The activation is left out, since it may be any function there; it is read when the model is built.
+    Of any other model they are only the mean and deviation of the encoder in it. The activation is left out, since it
+    may be any function there; it is read when the model is built.
     """
     is_classifier = config is not None and config.get("registered_name") == "keras_cnv2>ConvNeXtV2"
-    arguments = config["config"] if is_classifier else {}
+    arguments = config["config"] if is_classifier else _statistics_in(config)
     left_out = ("classifier_activation",)
     return check_metadata({k: v for k, v in arguments.items() if v is not None and k not in left_out})
+
+
+def _statistics_in(config):
+    """Returns "mean" and "std" of the encoder or the layer that normalises images in a model, if it names them."""
+    entries = [config]
+    while entries:
+        entry = entries.pop(0)
+        if isinstance(entry, dict):
+            arguments = entry.get("config")
+            if entry.get("registered_name") in NORMALIZING and isinstance(arguments, dict):
+                return {name: arguments.get(name) for name in ("mean", "std")}
+        if isinstance(entry, (dict, list)):
+            entries += entry.values() if isinstance(entry, dict) else entry
+    return {}
 
 
 def _tensors(members):

@@ -104,6 +104,20 @@ def stem_stride_for(row, given):
     return row.stem_stride
 
 
+def statistics_for(source, mean, std):
+    """Returns mean and standard deviation of a model's images: the given ones, else those of its weights, or `None`.
+
+    Args:
+        source: `Weights`, or `None`.
+        mean, std: As in `keras_cnv2.ConvNeXtV2`.
+    """
+    if source is None or None not in (mean, std):
+        return mean, std
+    with open_weights(source) as contents:
+        known = contents.metadata
+    return tuple(known.get(name) if own is None else own for name, own in (("mean", mean), ("std", std)))
+
+
 @contextlib.contextmanager
 def open_weights(weights):
     """Opens the `Weights` of `fetch_weights` like `open_checkpoint`, and adds their metadata to those of the file."""

@@ -1,7 +1,7 @@
 """Metadata of exports: the images that they take, and the classes of their outputs."""
 
-from keras_cnv2.checkpoints.metadata import metadata_of
-from keras_cnv2.images.normalization import MEAN, STD
+from keras_cnv2.checkpoints.metadata import metadata_of, own_statistics
+from keras_cnv2.images.normalization import channel_statistics
 from keras_cnv2.models.heads import takes_pixels
 from keras_cnv2.models.pictures import PICTURE_CHANNELS
 
@@ -39,14 +39,12 @@ def normalization_of(model, channels):
     """Returns the mean and the standard deviation with which a model's input is normalised, in units of 0..255.
 
     Each is a list with one value per channel; 0 and 1 if the model normalises images itself. They are `None` for images
-    without preprocessing that have neither one nor three channels: only the user knows how they are normalised.
+    without preprocessing that have neither one nor three channels, and no mean and deviation of their own: only the
+    user knows how they are normalised.
     """
     if takes_pixels(model):
         return [0.0] * channels, [1.0] * channels
-    if channels not in PICTURE_CHANNELS:
+    own = own_statistics(model)
+    if channels not in PICTURE_CHANNELS and None in own:
         return None, None
-    if channels == 3:
-        mean, std = MEAN, STD
-    else:
-        mean, std = ([sum(values) / len(values)] for values in (MEAN, STD))
-    return tuple([255 * value for value in values] for values in (mean, std))
+    return tuple([255 * value for value in values] for values in channel_statistics(channels, *own))

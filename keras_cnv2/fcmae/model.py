@@ -211,7 +211,7 @@ class FCMAE(keras.Model):
     def _target_patches(self, images):
         images = self._fitting(images)
         if self.include_preprocessing:
-            images = preprocess_input(images)
+            images = preprocess_input(images, self.backbone.mean, self.backbone.std)
         return masking.to_patches(images, self.patch)
 
     def compile(
@@ -298,7 +298,7 @@ class FCMAE(keras.Model):
             painted = painted * std + mean
         painted = masking.from_patches(painted, *self.image_size, self.patch)
         if self.include_preprocessing:
-            painted = ops.clip(restore_pixels(painted), 0, 255)
+            painted = ops.clip(restore_pixels(painted, self.backbone.mean, self.backbone.std), 0, 255)
         mask = ops.expand_dims(masking.enlarge(outputs["hidden"], self.patch), -1)
         return ops.where(mask > 0, painted, ops.cast(images, "float32"))
 

@@ -105,6 +105,8 @@ def _fold(model):
     encoder = getattr(model, "backbone", model)
     if hasattr(encoder, "include_preprocessing"):
         new.include_preprocessing = encoder.include_preprocessing
+    if hasattr(encoder, "mean"):
+        new.mean, new.std = encoder.mean, encoder.std
     if hasattr(model, "pyramid_level_inputs"):
         levels = model.pyramid_level_inputs.items()
         outputs = {level: new.get_layer(name).output for level, name in levels}
@@ -176,7 +178,7 @@ def _takes_affine(reader, layer):
 
 def _scale_and_shift(layer):
     if isinstance(layer, Preprocessing):
-        mean, std = map(_array, pixel_statistics(layer.output.shape[-1]))
+        mean, std = map(_array, pixel_statistics(layer.output.shape[-1], layer.mean, layer.std))
         return 1 / std, -mean / std
     return _array(layer.gamma), _array(layer.beta)
 

@@ -4,7 +4,8 @@ from typing import Any, Self
 
 import keras
 
-from keras_cnv2.checkpoints.source import fetch_weights_for, load_weights, published, stem_stride_for
+from keras_cnv2.checkpoints.source import fetch_weights_for, load_weights, published, statistics_for, stem_stride_for
+from keras_cnv2.images.normalization import check_statistics
 from keras_cnv2.keras_internals import set_policy
 from keras_cnv2.models.configuration import architecture_config, from_architecture_config
 from keras_cnv2.models.stages import (
@@ -13,6 +14,7 @@ from keras_cnv2.models.stages import (
     make_input,
     normalized_levels,
     policy_of,
+    preprocessing_layer,
     pyramid_layers,
     source_inputs,
     stages,
@@ -43,8 +45,8 @@ class ConvNeXtV2Backbone(keras.Model):
         size: Name of a published size, "atto" to "huge". Give either this, or `depths` and `dims`.
         depths: Four ints, the number of blocks in each stage.
         dims: Four ints, the number of channels in each stage.
-        weights, include_preprocessing, input_shape, input_tensor, stem_stride, drop_path_rate, dtype, name: As in
-            `keras_cnv2.ConvNeXtV2`.
+        weights, include_preprocessing, mean, std, input_shape, input_tensor, stem_stride, drop_path_rate, dtype, name:
+            As in `keras_cnv2.ConvNeXtV2`.
         pyramid_norms: Bool, whether each level ends in a LayerNorm (epsilon 1e-6), `pyramid_norm_0` to
             `pyramid_norm_3` by stage.
 
@@ -73,6 +75,8 @@ class ConvNeXtV2Backbone(keras.Model):
         dims: Sequence[int] | None = None,
         weights: str | os.PathLike | None = None,
         include_preprocessing: bool = True,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         input_shape: Sequence[int | None] | None = (None, None, 3),
         input_tensor: Any = None,
         stem_stride: int | None = None,
@@ -93,7 +97,9 @@ class ConvNeXtV2Backbone(keras.Model):
         # NumPy ints become Python ints: Keras does not accept them.
         depths, dims, stem_stride = tuple(map(int, depths)), tuple(map(int, dims)), int(stem_stride)
         images = make_input(input_shape, input_tensor, stem_stride)
-        outputs = stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, policy)
+        mean, std = check_statistics(images.shape[-1], *statistics_for(source, mean, std))
+        preprocessing = preprocessing_layer(include_preprocessing, mean, std)
+        outputs = stages(images, depths, dims, stem_stride, drop_path_rate, preprocessing, policy)
         if pyramid_norms:
             outputs = normalized_levels(outputs, policy)
         levels = dict(zip(pyramid_layers(depths, stem_stride, pyramid_norms), outputs))
@@ -105,6 +111,8 @@ class ConvNeXtV2Backbone(keras.Model):
         self.depths = depths
         self.dims = dims
         self.include_preprocessing = include_preprocessing
+        self.mean = mean
+        self.std = std
         self.stem_stride = stem_stride
         self.drop_path_rate = drop_path_rate
         self.pyramid_norms = bool(pyramid_norms)

@@ -9,7 +9,8 @@ import keras
 
 from keras_cnv2.arguments import is_positive_int, positive_int
 from keras_cnv2.checkpoints.metadata import MAX_IMAGE_SIZE
-from keras_cnv2.checkpoints.source import fetch_weights_for, load_weights, published, stem_stride_for
+from keras_cnv2.checkpoints.source import fetch_weights_for, load_weights, published, statistics_for, stem_stride_for
+from keras_cnv2.images.normalization import check_statistics
 from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.keras_internals import set_policy
 from keras_cnv2.layers.block import kernel_initializer
@@ -19,6 +20,7 @@ from keras_cnv2.models.stages import (
     check_size,
     make_input,
     policy_of,
+    preprocessing_layer,
     source_inputs,
     stages,
     total_stride,
@@ -65,6 +67,10 @@ class ConvNeXtV2(keras.Model):
             By default that of the weights, if the model has the image size of the weights. Saved with the model.
         include_preprocessing: Bool. If true, the model takes RGB images in 0..255, of any dtype; otherwise images that
             are already normalised, see `keras_cnv2.preprocess_input`.
+        mean, std: Optional sequences of floats, one per channel, in units of 0..1: the mean and standard deviation with
+            which images are normalised. By default those of the weights, else ImageNet's for three channels and their
+            averages for any other number. They are kept, as attributes and in the configuration, if
+            `include_preprocessing` is false, too: commands and exports then normalise image files with them.
         input_shape: (height, width, channels); height and width may be `None` (any size). If the stride does not divide
             a size, the size of the feature map is rounded down, as in the official code.
         input_tensor: Optional symbolic Keras tensor to build on, in place of `input_shape`.
@@ -107,6 +113,8 @@ class ConvNeXtV2(keras.Model):
         image_size: int | None = None,
         resize: str | None = None,
         include_preprocessing: bool = True,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         input_shape: Sequence[int | None] | None = (None, None, 3),
         input_tensor: Any = None,
         stem_stride: int | None = None,
@@ -130,7 +138,9 @@ class ConvNeXtV2(keras.Model):
         # NumPy ints become Python ints: Keras does not accept them.
         depths, dims, stem_stride = tuple(map(int, depths)), tuple(map(int, dims)), int(stem_stride)
         images = make_input(input_shape, input_tensor, stem_stride)
-        x = stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, policy)[-1]
+        mean, std = check_statistics(images.shape[-1], *statistics_for(source, mean, std))
+        preprocessing = preprocessing_layer(include_preprocessing, mean, std)
+        x = stages(images, depths, dims, stem_stride, drop_path_rate, preprocessing, policy)[-1]
         if include_top or pooling:
             # The head costs next to nothing, so half precision would save nothing and only round the logits.
             full = policy.variable_dtype
@@ -158,6 +168,8 @@ class ConvNeXtV2(keras.Model):
         self.image_size = evaluation_size(image_size, images.shape, stem_stride)
         self.resize = resize
         self.include_preprocessing = include_preprocessing
+        self.mean = mean
+        self.std = std
         self.stem_stride = stem_stride
         self.drop_path_rate = drop_path_rate
         self.head_init_scale = head_init_scale

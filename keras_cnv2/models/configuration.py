@@ -24,6 +24,8 @@ def architecture_config(model):
         "name": model.name,
         **layers_config(model),
         "include_preprocessing": model.include_preprocessing,
+        "mean": model.mean,
+        "std": model.std,
         "input_shape": tuple(images.shape[1:]),
         "stem_stride": model.stem_stride,
         "drop_path_rate": model.drop_path_rate,

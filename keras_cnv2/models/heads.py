@@ -4,6 +4,7 @@ import itertools
 
 import keras
 
+from keras_cnv2.checkpoints.metadata import own_statistics
 from keras_cnv2.images.normalization import preprocess_input
 from keras_cnv2.keras_internals import all_layers, calls_of, source_of
 from keras_cnv2.models.backbone import ConvNeXtV2Backbone
@@ -62,7 +63,7 @@ def takes_pixels(model):
 
 def as_taken(model, images):
     """Returns images in 0..255 unchanged if the model takes them so, else normalised. Works in graphs, too."""
-    return images if takes_pixels(model) else preprocess_input(images)
+    return images if takes_pixels(model) else preprocess_input(images, *own_statistics(model))
 
 
 def _keeps_values(operation):

@@ -88,12 +88,18 @@ def check_size(images, stem_stride):
         )
 
 
-def stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocessing, dtype):
+def preprocessing_layer(include_preprocessing, mean, std):
+    """Returns the layer that normalises images, or `None`; the arguments are those of `keras_cnv2.ConvNeXtV2`."""
+    return Preprocessing(mean, std, name="preprocessing") if include_preprocessing else None
+
+
+def stages(images, depths, dims, stem_stride, drop_path_rate, preprocessing, dtype):
     """Builds the feature graph.
 
     Args:
         images: Symbolic tensor `(N, H, W, channels)`.
-        depths, dims, stem_stride, drop_path_rate, include_preprocessing: As in `keras_cnv2.ConvNeXtV2`.
+        depths, dims, stem_stride, drop_path_rate: As in `keras_cnv2.ConvNeXtV2`.
+        preprocessing: Layer for the images, or `None`.
         dtype: Dtype policy of the layers, except for the preprocessing, which is always in float32.
 
     Returns:
@@ -112,7 +118,7 @@ def stages(images, depths, dims, stem_stride, drop_path_rate, include_preprocess
         )
 
     drop_rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
-    x = Preprocessing(name="preprocessing")(images) if include_preprocessing else images
+    x = preprocessing(images) if preprocessing else images
     x = norm("stem_norm")(patchify(dims[0], stem_stride, STEM)(x))
     outputs = []
     for stage, (depth, dim) in enumerate(zip(depths, dims)):

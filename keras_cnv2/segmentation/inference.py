@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_cnv2.arguments import is_positive_int
+from keras_cnv2.checkpoints.metadata import own_statistics
 from keras_cnv2.images.normalization import pixel_statistics
 from keras_cnv2.segmentation.labels import of_each_label
 from keras_cnv2.segmentation.resample import resize
@@ -183,7 +184,9 @@ def _mean_colour(model):
     """Returns the value to pad images with: the mean colour, or 0 if the model takes normalised images."""
     backbone = getattr(model, "backbone", model)
     channels = _input_shape(model)[-1]
-    return pixel_statistics(channels)[0] if getattr(backbone, "include_preprocessing", True) and channels else 0.0
+    if not channels or not getattr(backbone, "include_preprocessing", True):
+        return 0.0
+    return pixel_statistics(channels, *own_statistics(model))[0]
 
 
 def _only_size(model):

@@ -29,6 +29,8 @@ class TestConfig:
         "image_size": 96,
         "resize": "squash",
         "include_preprocessing": False,
+        "mean": (0.1, 0.2, 0.3, 0.4, 0.5),
+        "std": (0.5, 0.4, 0.3, 0.2, 0.1),
         "input_shape": (96, 96, 5),
         "stem_stride": 2,
         "drop_path_rate": 0.3,

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_cnv2.checkpoints.metadata import own_statistics
 from keras_cnv2.images.classes import imagenet_classes, imagenet_wnids, numbered
 from keras_cnv2.images.normalization import Preprocessing
 from keras_cnv2.models.classifier import ConvNeXtV2
@@ -149,7 +150,7 @@ def of_pictures(model):
     if isinstance(model, ConvNeXtV2) and not normalizes:
         return model
     images = keras.Input(model.input_shape[1:])
-    (row,) = keras.tree.flatten(model(Preprocessing()(images) if normalizes else images))
+    (row,) = keras.tree.flatten(model(Preprocessing(*own_statistics(model))(images) if normalizes else images))
     return keras.Model(images, row, name=model.name)
 
 

@@ -3,7 +3,7 @@
 import keras
 
 import keras_cnv2
-from keras_cnv2.checkpoints.source import fetch_weights, load_weights
+from keras_cnv2.checkpoints.source import fetch_weights, load_weights, statistics_for
 from keras_cnv2.detection import Variant, mask_rcnn, retinanet
 from keras_cnv2.segmentation import UPerNet, deeplab_v3_plus
 
@@ -12,11 +12,15 @@ from .stems import spread_weights
 
 def new_fcmae(recipe, channels, weights=None):
     """Returns the `keras_cnv2.FCMAE` that a recipe pre-trains, for images with this number of channels."""
+    found = fetch_weights(weights, recipe.model) if weights else None
+    mean, std = statistics_for(found, None, None)
     backbone = keras_cnv2.ConvNeXtV2Backbone(
         **recipe.architecture,
         stem_stride=recipe.stem_stride,
         drop_path_rate=recipe.drop_path,
         input_shape=(None, None, channels),
+        mean=mean,
+        std=std,
         dtype=recipe.dtype,
         name="backbone",
     )
@@ -29,8 +33,8 @@ def new_fcmae(recipe, channels, weights=None):
         norm_pix_loss=recipe.norm_pix_loss,
         seed=recipe.seed,
     )
-    if weights:
-        load_weights(fcmae, fetch_weights(weights, recipe.model))
+    if found:
+        load_weights(fcmae, found)
     if not recipe.grn:
         without_grn(fcmae)
     return fcmae
@@ -105,7 +109,7 @@ def described_classifier(classifier):
 def with_softmax(classifier, recipe):
     """Returns a copy of a trained classifier that outputs probabilities in float32, to be saved and served."""
     input_shape = (recipe.image_size, recipe.image_size, classifier.input_shape[-1])
-    options = {"classifier_activation": "softmax", "dtype": "float32"}
+    options = {"classifier_activation": "softmax", "dtype": "float32", "mean": classifier.mean, "std": classifier.std}
     copy = _classifier(recipe, input_shape, classifier.class_names, **options)
     keras_cnv2.load_checkpoint(copy, keras_cnv2.state_dict(classifier))
     return copy
@@ -113,10 +117,15 @@ def with_softmax(classifier, recipe):
 
 def new_backbone(recipe, weights=None):
     """Returns the encoder of a recipe, with a LayerNorm for each level of its pyramid."""
-    spread = spread_weights(weights, recipe.model, recipe.stem_stride) if weights else None
+    spread, (mean, std) = None, (None, None)
+    if weights:
+        spread = spread_weights(weights, recipe.model, recipe.stem_stride)
+        mean, std = statistics_for(fetch_weights(weights, recipe.model), None, None)
     backbone = keras_cnv2.ConvNeXtV2Backbone(
         **recipe.architecture,
         weights=None if spread else weights,
+        mean=mean,
+        std=std,
         drop_path_rate=recipe.drop_path,
         input_shape=(*recipe.sides, 3),
         pyramid_norms=True,

@@ -5,15 +5,19 @@ import numpy as np
 import pytest
 
 import keras_cnv2
+from tests.training.recipes.test_dense import FIELDS
 from tests.training.small import finetuning, pretraining, source
 from training.models.build import (
     blocks_of,
     freeze_encoder,
+    new_backbone,
     new_classifier,
     new_fcmae,
     rematerialize,
+    with_softmax,
     without_grn,
 )
+from training.recipes.dense import Dense
 
 ENCODERS = ("visible", "dense")
 # Eager steps save the time to trace them; test_killed_run has graphs.
@@ -36,6 +40,25 @@ def test_classifier_starts_from_the_encoder(tmp_path):
     for name in shared:
         np.testing.assert_array_equal(ours[name], theirs[f"encoder.{name}"])
     assert np.abs(ours["head.weight"]).max() < 1e-9
+
+
+def test_statistics_of_the_weights_stay(tmp_path):
+    """From an encoder that saw images with another mean, to its FCMAE, to a classifier, to the copy that is served."""
+    backbone = keras_cnv2.ConvNeXtV2Backbone(
+        **pretraining().architecture, stem_stride=1, mean=(0.5,) * 3, std=(0.4,) * 3
+    )
+    path = str(tmp_path / "model.keras")
+    backbone.save(path)
+    fcmae = new_fcmae(pretraining(), 3, path)
+    fcmae.save(path)
+    classifier = new_classifier(finetuning(), 3, ["a", "b", "c"], path)
+    for model in (
+        fcmae.backbone,
+        classifier,
+        with_softmax(classifier, finetuning()),
+        new_backbone(Dense(**FIELDS), path),
+    ):
+        assert (model.mean, model.std) == ((0.5,) * 3, (0.4,) * 3)
 
 
 def test_head_is_not_made_small_from_scratch():
