@@ -35,12 +35,14 @@ def load_checkpoint(model: keras.Model, source: str | os.PathLike | Mapping[str,
     """Loads weights into a classifier, a backbone or an FCMAE, all or nothing.
 
     The naming is detected: that of the official code (its dense models, and its pre-training checkpoints with sparse
-    or dense kernels), of timm, of transformers, or of a Keras file. Every tensor of the source is used and every
+    or dense kernels), of timm, of transformers, of mmpretrain, or of a Keras file. A prefix that all names share, such
+    as "module." or "_orig_mod.model.", is taken off. Of weights and their moving average in one file, the average is
+    taken, and a log line says so; "FILE#KEY" selects others. Every tensor of the source is used and every
     weight of the model is set, with three exceptions, each reported in one log line:
 
     - Parts that the model does not have are left out as a whole: a classifier's norm and head, a pyramid's norms,
       FCMAE's decoder, and, in a Keras file of a segmenter, a detector or a model of your own, all layers around the
-      encoder. The level is INFO, that of the other two is WARNING.
+      encoder; in another file, those around a "backbone.". The level is INFO, that of the other two is WARNING.
     - Parts that the source does not have keep their initial values as a whole: the decoder, a pyramid's norms, or the
       final norm and head.
     - The kernel of a stem for three channels is summed for a model of one channel, and repeated and scaled down for
@@ -58,8 +60,9 @@ def load_checkpoint(model: keras.Model, source: str | os.PathLike | Mapping[str,
 
     Args:
         model: A built Keras model with the layer names of this package, not quantized.
-        source: The path of a `.safetensors`, `.pt`, `.pth`, `.bin`, `.keras` or `.weights.h5` file, or a mapping from
-            names to float arrays. No code in a file is run.
+        source: The path of a `.safetensors`, `.pt`, `.pth`, `.pth.tar`, `.ckpt`, `.bin`, `.keras` or `.weights.h5`
+            file, or a mapping from names to float arrays. No code in a file is run. "FILE#KEY" is the state dict under
+            this key of a file of PyTorch.
 
     Raises:
         CheckpointError: If the file cannot be read, or any tensor is missing, left over, of another shape or not
@@ -93,8 +96,8 @@ def load_contents(model, contents, other_classes=False):
         CheckpointError: If the weights do not fit the model.
     """
     variables = variables_of(model)
-    dialect, tensors, left_over = translation_of(contents)
-    surroundings, absent = [], []
+    dialect, tensors, left_over, around = translation_of(contents)
+    surroundings, absent = sorted({name.rpartition(".")[0] for name in around}), []
     if is_around_encoder(contents.config) and has_surroundings(tensors, left_over):
         (tensors, surroundings), left_over = without_surroundings(dialect, tensors, left_over), []
         absent = absent_levels(variables, tensors)

@@ -174,6 +174,47 @@ TIMM = _timm("timm", DENSE)
 TIMM_CONV_MLP = _timm("timm with 1x1 convolutions", POINTWISE)
 
 
+def _features_only(dialect):
+    """The names in timm's models of `features_only=True`: there, the layers of stem and stages are a flat list."""
+    rows = [(path, re.sub(r"^(stem|stages)\.", r"\1_", name), layout) for path, name, layout in dialect.rows]
+    return Dialect(f"{dialect.name}, features only", rows)
+
+
+def _mm(name, pointwise, prefix, norms):
+    """The names of OpenMMLab's mmpretrain, whose backbones mmdetection and mmsegmentation use, too."""
+    return Dialect(
+        name,
+        [
+            *_layer("stem_conv", f"{prefix}downsample_layers.0.0", CONV),
+            *_layer("stem_norm", f"{prefix}downsample_layers.0.1", NORM),
+            *_layer("downsample_{0}_norm", f"{prefix}downsample_layers.{{0}}.0", NORM),
+            *_layer("downsample_{0}_conv", f"{prefix}downsample_layers.{{0}}.1", CONV),
+            *_block(
+                "stages_{0}_{1}",
+                f"{prefix}stages.{{0}}.{{1}}",
+                dwconv=("depthwise_conv", DEPTHWISE),
+                norm=("norm", NORM),
+                pwconv1=("pointwise_conv1", pointwise),
+                grn=("grn", _affine("gamma", "beta", VECTOR)),
+                pwconv2=("pointwise_conv2", pointwise),
+            ),
+            *norms,
+        ],
+    )
+
+
+# In a classifier, the norm of the last stage follows the pooling and is the final norm.
+MM_HEAD = [*_layer("norm", "backbone.norm3", NORM), *_layer("head", "head.fc", DENSE)]
+MM = tuple(
+    dialect
+    for suffix, pointwise in (("", DENSE), (" with 1x1 convolutions", POINTWISE))
+    for dialect in (
+        _mm(f"mmpretrain backbone{suffix}", pointwise, "", PYRAMID_NORMS),
+        _mm(f"mmpretrain{suffix}", pointwise, "backbone.", MM_HEAD),
+    )
+)
+
+
 def _transformers(name, prefix):
     return Dialect(
         name,
@@ -224,7 +265,7 @@ KERAS_PATHS = Dialect(
 
 DIALECTS = (
     *(OFFICIAL, OFFICIAL_FCMAE, OFFICIAL_SPARSE, TIMM, TIMM_CONV_MLP, TRANSFORMERS, TRANSFORMERS_BARE),
-    *(KERAS, KERAS_PATHS),
+    *(KERAS, KERAS_PATHS, _features_only(TIMM), _features_only(TIMM_CONV_MLP), *MM),
 )
 
 # The parts of a model that a checkpoint may have or lack as a whole, by Keras path. All other weights are the encoder.
@@ -242,11 +283,11 @@ def part_of(path):
 
 
 def detect(shapes):
-    """Returns the dialect that knows most of the tensors, or `None` if no dialect knows any.
+    """Returns the dialect that knows most of the tensors, and their number; `None` and 0 if no dialect knows any.
 
     Args:
         shapes: Dict from names to shapes.
     """
     known = {dialect: sum(dialect.knows(name, len(shape)) for name, shape in shapes.items()) for dialect in DIALECTS}
     best = max(known, key=known.get)
-    return best if known[best] else None
+    return (best, known[best]) if known[best] else (None, 0)

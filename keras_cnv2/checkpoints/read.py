@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,13 +19,14 @@ from keras_cnv2.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
+# The files of PyTorch may hold several state dicts: "FILE#KEY" is the one under this key.
+TORCH = (".pt", ".pth", ".bin", ".ckpt", ".pth.tar")
+
 READERS = {
     ".keras": open_keras,
     ".weights.h5": open_keras,
     ".safetensors": open_safetensors,
-    ".pt": open_torch,
-    ".pth": open_torch,
-    ".bin": open_torch,
+    **dict.fromkeys(TORCH, open_torch),
 }
 
 
@@ -47,10 +49,17 @@ class Contents(NamedTuple):
 def is_path(source):
     """Whether `source` is a path: a `Path`, a string with the suffix of a weights file, or a folder with a model.json.
 
-    Any other string is the name of published weights.
+    The suffix may be followed by "#" and a key. Any other string is the name of published weights.
     """
-    is_file = isinstance(source, os.PathLike) or (isinstance(source, str) and source.endswith(tuple(READERS)))
-    return is_file or is_model_folder(source)
+    if isinstance(source, os.PathLike):
+        return True
+    return isinstance(source, str) and (without_key(source)[0].endswith(tuple(READERS)) or is_model_folder(source))
+
+
+def without_key(path):
+    """Splits the string "FILE#KEY" of a file of PyTorch. Returns the file, and the key or `None`."""
+    file, sign, key = path.rpartition("#")
+    return (file, key) if sign and key and file.endswith(TORCH) else (path, None)
 
 
 def file_at(path):
@@ -88,7 +97,7 @@ def open_checkpoint(path):
     """Opens a weights file. No code in it is run. Arrays are read on demand, inside the context.
 
     Args:
-        path: Path of a `.safetensors`, `.pt`, `.pth`, `.bin`, `.keras` or `.weights.h5` file, or of a run's folder.
+        path: Path of a file with one of the suffixes of `READERS`, or of a run's folder.
 
     Yields:
         `Contents`.
@@ -97,7 +106,7 @@ def open_checkpoint(path):
         CheckpointError: If `path` has another suffix, or the file is damaged or holds anything but weights.
         FileNotFoundError: If there is no file at this path.
     """
-    name = os.fspath(file_at(path)) if is_path(path) else ""
+    name, key = without_key(os.fspath(file_at(path))) if is_path(path) else ("", None)
     reader = next((reader for suffix, reader in READERS.items() if name.endswith(suffix)), None)
     if reader is None:
         raise CheckpointError(f"The path of a weights file must end in one of {', '.join(READERS)}. Received: {path!r}")
@@ -105,7 +114,7 @@ def open_checkpoint(path):
         raise FileNotFoundError(f"There is no weights file at this path. Received: {os.fspath(path)!r}")
     with contextlib.ExitStack() as stack:
         try:
-            yield _read(reader, Path(name), stack)
+            yield _read(partial(reader, key=key) if key else reader, Path(name), stack)
         except CheckpointError as error:  # raised while reading the file, or inside the context, e.g. a misfit
             raise CheckpointError(f"{name}: {error}") from error
 

@@ -6,6 +6,7 @@ Keras's own loader identifies them by the class and order of the layers, and can
 import io
 import json
 import posixpath
+from collections import deque
 
 from keras_cnv2.checkpoints.lazy_array import LazyArray
 from keras_cnv2.checkpoints.metadata import check_metadata
@@ -53,9 +54,9 @@ def metadata_in(config):
 
 def _statistics_in(config):
     """Returns "mean" and "std" of the encoder or the layer that normalises images in a model, if it names them."""
-    entries = [config]
+    entries = deque([config])
     while entries:
-        entry = entries.pop(0)
+        entry = entries.popleft()
         if isinstance(entry, dict):
             arguments = entry.get("config")
             if entry.get("registered_name") in NORMALIZING and isinstance(arguments, dict):

@@ -1,6 +1,7 @@
 """Reads untrusted files of PyTorch, zip and legacy, without PyTorch."""
 
 import io
+import logging
 import zipfile
 from math import prod
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from keras_cnv2.checkpoints.lazy_array import LazyArray
 from keras_cnv2.checkpoints.read_pickle import LIMIT, run_pickle
 from keras_cnv2.checkpoints.read_zip import open_zip
 from keras_cnv2.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {
     "DoubleStorage": np.dtype("float64"),
@@ -25,6 +28,9 @@ DTYPES = {
     "ByteStorage": np.dtype("uint8"),
     "BoolStorage": np.dtype("bool"),
 }
+# The keys of state dicts in checkpoints of trainings, in the order in which they are taken: first moving averages.
+AVERAGES = ("state_dict_ema", "model_ema")
+KEYS = (*AVERAGES, "model", "state_dict", "model_state_dict")
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 CHUNK = 1 << 20
 MAX_RANK = 32  # the limit of NumPy 1
@@ -42,18 +48,28 @@ class Storage(NamedTuple):
         return self.count * self.dtype.itemsize
 
 
-def open_torch(path, stack):
-    """Returns the tensors of a file of `torch.save`: a state dict, alone or under "model" or "state_dict"."""
+def open_torch(path, stack, key=None):
+    """Returns the tensors of a file of `torch.save`: a state dict, alone or under one of the `KEYS`.
+
+    Args:
+        path: Path of the file.
+        stack: `contextlib.ExitStack` that closes the file.
+        key: Optional string, the key of the state dict that is meant.
+    """
     file = stack.enter_context(path.open("rb"))
     contents = _open_zip(file, stack) if zipfile.is_zipfile(file) else _open_legacy(file)
-    tensors = contents
-    if isinstance(contents, dict):
-        tensors = next((contents[key] for key in ("model", "state_dict") if key in contents), contents)
-    if not _is_state_dict(tensors):
-        found = str([*contents][:5])[:200] if isinstance(contents, dict) else type(contents).__name__
-        raise CheckpointError(
-            f'the file holds no state dict, alone or under "model" or "state_dict". Received: {found}'
+    held = [*filter(contents.get, KEYS)] if isinstance(contents, dict) else []
+    if key is None and len(held) > 1 and held[0] in AVERAGES:
+        logger.warning(
+            "%s holds weights and their moving average: the average, %r, is taken; %s#%s selects the others",
+            *(path.name, held[0], path.name, held[-1]),
         )
+    taken = key or next(iter(held), None)
+    tensors = contents if taken is None else contents.get(taken) if isinstance(contents, dict) else None
+    if not _is_state_dict(tensors):
+        found = str([*contents][:20])[:200] if isinstance(contents, dict) else type(contents).__name__
+        where = f"under {key!r}" if key else f"alone or under one of {', '.join(KEYS)}"
+        raise CheckpointError(f"the file holds no state dict, {where}. Received: {found}")
     return (tensors,)
 
 
