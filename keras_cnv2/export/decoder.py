@@ -43,6 +43,7 @@ def decoder(to_image, black, size, reading):
         nothing = tf.data.Dataset.from_tensors((*black, False))
         return image.ignore_errors().concatenate(nothing).take(1).get_single_element()
 
+    @tf.autograph.experimental.do_not_convert  # which takes seconds, and nothing here needs it
     def images(encoded):
         count = tf.size(encoded, tf.int64)
         with tf.control_dependencies([tf.debugging.assert_positive(count, "Send at least one picture")]):

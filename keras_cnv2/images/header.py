@@ -54,7 +54,7 @@ def picture_size(contents):
 def _picture_size():
     import tensorflow as tf
 
-    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
     def picture_size(contents):
         head = part(contents, 0, 32)
 
@@ -124,7 +124,7 @@ def gif_frame(contents):
 def _gif_frame():
     import tensorflow as tf
 
-    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
     def first_frame(contents):
         data = tf.cast(tf.pad(tf.io.decode_raw(contents, tf.uint8), [(0, _SCREEN)]), tf.int32)
         length = tf.strings.length(contents)

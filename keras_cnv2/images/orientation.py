@@ -98,7 +98,7 @@ def _orientation_of():
         )
         return tf.strings.substr(contents, start, length)
 
-    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
     def orientation_of(contents):
         head = part(contents, 0, 32)
         # Only an extended WebP has EXIF data, which bit 3 of its flags declares.

@@ -82,7 +82,7 @@ def test_photographs():
 
 @pytest.mark.parametrize("resize", RESIZES)
 def test_in_a_graph(resize):
-    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
     def serve(encoded):
         return to_square(decode(encoded), 48, resize)
 

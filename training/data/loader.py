@@ -21,6 +21,9 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 # Batch size for examples; limited because several copies of a batch are in memory at a time.
 EXAMPLES_BATCH = 64
 
+# No function here branches on a tensor in Python, and translating all their code takes seconds.
+as_written = tf.autograph.experimental.do_not_convert
+
 # Options of the per-batch pipeline: it is rebuilt for each batch, so optimising it costs more than it saves.
 _AS_WRITTEN = tf.data.Options()
 _AS_WRITTEN.autotune.enabled = False
@@ -44,6 +47,7 @@ class Loader:
         self._reading = reading
         self._faults = faults
 
+    @as_written
     def training(self, recipe, first_batch, share, load, change=None, finish=None):
         """Returns endless training batches, in a new order for each pass over the pictures.
 
@@ -89,6 +93,7 @@ class Loader:
         # Two batches at a time, so that no core is idle while the last pictures of a batch are loaded.
         return batches.map(load_batch, num_parallel_calls=2, deterministic=True).prefetch(1)
 
+    @as_written
     def validation(self, batch_size, share, load, finish=None, mixed=False):
         """Returns batches with every validation picture once.
 
@@ -114,6 +119,7 @@ class Loader:
         rows = (self._rows.mixed if mixed else self._rows.validation)(batch_size)
         return rows.map(load_batch, num_parallel_calls=2, deterministic=True).prefetch(1)
 
+    @as_written
     def one_by_one(self, share, load, mixed=False):
         """Returns a `Dataset` of every validation picture once, without padding.
 
@@ -125,6 +131,7 @@ class Loader:
         batches = rows.map(lambda rows: self._load_each(rows, load), num_parallel_calls=CORES, deterministic=True)
         return batches.unbatch()
 
+    @as_written
     def examples(self, count, load):
         """Returns a fixed selection of pictures, from validation if there is any.
 
@@ -192,7 +199,7 @@ class Loader:
         length = tf.shape(tf.nest.flatten(rows)[0], out_type=tf.int64)[0]
         tries = length if count is None else length + self._faults.allowed + 1
 
-        @tf.function  # traced once for both datasets
+        @tf.function(autograph=False)  # traced once for both datasets
         def load_one(key):
             return (key, *load(key))
 

@@ -29,6 +29,15 @@ def quick_decode(contents):
     return tf.ensure_shape(tf.io.decode_image(contents, 3, expand_animations=False), (None, None, 3))
 
 
+def quick_check(reading, contents, orientation, size=0):
+    """Refuses what begins neither as a PNG nor as a JPEG."""
+    import tensorflow as tf
+
+    is_right = tf.reduce_any(tf.strings.substr(contents, 0, 3) == [b"\x89PN", b"\xff\xd8\xff"])
+    with tf.control_dependencies([tf.debugging.Assert(is_right, ["Not an image"])]):
+        return tf.identity(contents)
+
+
 def quick_crop(contents, size, area, flip, draws, reading):
     """A square of a picture's own pixels; its place is drawn, unless the whole picture was to be kept."""
     import tensorflow as tf
@@ -39,8 +48,14 @@ def quick_crop(contents, size, area, flip, draws, reading):
     return tf.ensure_shape(tf.cast(pixels[top : top + size, left : left + size], "float32"), (size, size, 3))
 
 
-def take(dataset, count):
-    return [*dataset.take(count).as_numpy_iterator()]
+def take(dataset, count=99):
+    """The first batches as arrays. Optimising a dataset takes longer than they do."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    return [*dataset.take(count).with_options(options).as_numpy_iterator()]
 
 
 def parts_of(load, workers, count):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def upright(contents, kind):
 
 @pytest.fixture(scope="module")
 def crop():
-    @tf.function
+    @partial(tf.function, autograph=False)
     def crop(contents, key):
         return random_crop(contents, 16, (0.3, 1.0), False, Draws(0, key))
 
@@ -51,7 +52,7 @@ def crop():
 def jittered():
     recipe = boxes.recipe(image_size=32, scale=(0.5, 2.0), flip=True)
 
-    @tf.function
+    @partial(tf.function, autograph=False)
     def jittered(contents, orientation, masks, key):
         draws = Draws(0, key)
         return jitter(contents, np.float32([[3, 4, 20, 30]]), np.int32([1]), recipe, draws, orientation, masks)

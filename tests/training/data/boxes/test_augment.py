@@ -29,7 +29,7 @@ def photo(height, width):
     return np.stack([np.sin(y + n) * 60 + np.cos(x * (n + 1) / 2) * 50 + 128 for n in range(3)], -1).astype("uint8")
 
 
-@functools.partial(tf.function, reduce_retracing=True)
+@functools.partial(tf.function, reduce_retracing=True, autograph=False)
 def jitter(contents, boxes, classes, scale, flip, min_box, key):
     return augment.jitter(contents, boxes, classes, recipe(scale=scale, flip=flip, min_box=min_box), Draws(7, key))
 
@@ -141,7 +141,7 @@ class TestMasks:
         plane[top:bottom, left:right] = True
 
     @staticmethod
-    @functools.partial(tf.function, reduce_retracing=True)
+    @functools.partial(tf.function, reduce_retracing=True, autograph=False)
     def jitter(contents, boxes, counts, scale, flip, key):
         told, draws = recipe(scale=scale, flip=flip), Draws(7, key)
         square = augment.sample_square(tf.constant([45.0, 60.0]), told, Draws(7, key))

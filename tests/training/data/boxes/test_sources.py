@@ -17,6 +17,7 @@ from tests.training.data.boxes.small import (
     write_xml,
     write_yolo,
 )
+from tests.training.data.samples import take
 from training.data.boxes.folders import CocoFolder, LabelledFolder, VocFolder, YoloFolder
 from training.data.boxes.masks import decode
 from training.data.boxes.sources import open_boxes
@@ -28,10 +29,6 @@ pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 # As far as they go: all that is random.
 JITTER = {"scale": (0.5, 2.0), "flip": True}
-
-
-def take(dataset, count=99):
-    return [*dataset.take(count).as_numpy_iterator()]
 
 
 def assert_same(ones, twos):
@@ -396,7 +393,7 @@ class TestTfds:
         masks = tf.stack([tf.io.encode_png(np.ones((*sides, 1), "uint8")) for sides in ((30, 40), (40, 30))])
         message = r"Masks must have the size of their picture, 40 x 30\. Received: 30 x 40 for train/7"
         with pytest.raises(DataError, match=message), source.clear_errors():
-            tf.function(source._encoded)(masks, tf.constant([30, 40]), tf.constant("train/7"))
+            tf.function(source._encoded, autograph=False)(masks, tf.constant([30, 40]), tf.constant("train/7"))
 
     def test_too_many_boxes(self, prepared, caplog):
         """Which shows when they are read; it is not that the picture cannot be read."""

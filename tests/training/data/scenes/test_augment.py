@@ -26,7 +26,8 @@ def resized(pixels, size):
 
 def graph(function):
     """As in a dataset: draws by number."""
-    return tf.function(lambda number: function(Draws(0, number)), input_signature=[tf.TensorSpec((), tf.int64)])
+    signature = [tf.TensorSpec((), tf.int64)]
+    return tf.function(lambda number: function(Draws(0, number)), input_signature=signature, autograph=False)
 
 
 class TestScaledSize:

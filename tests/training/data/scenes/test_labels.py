@@ -25,7 +25,7 @@ def indexed(numbers, colours):
 @pytest.fixture(scope="module")
 def decode():
     """As in a dataset, in a graph."""
-    return tf.function(decode_labels, input_signature=[tf.TensorSpec((), tf.string)])
+    return tf.function(decode_labels, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])

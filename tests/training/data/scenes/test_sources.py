@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_cnv2.images.classes import numbered
+from tests.training.data.samples import assert_same, take
 from tests.training.data.scenes.small import recipe, scene, write, write_folder
 from training.data.draws import Draws
 from training.data.scenes.augment import random_example
@@ -28,16 +29,6 @@ ADE20K = ("images/{split}", "annotations/{split}")
 def folder(tmp_path):
     """Ten training pictures of three classes, three of validation; without a list of the classes."""
     return write_folder(tmp_path)
-
-
-def take(dataset, count):
-    return [*dataset.take(count).as_numpy_iterator()]
-
-
-def assert_same(ones, twos):
-    assert len(ones) == len(twos)
-    for one, two in zip(ones, twos):
-        keras.tree.map_structure(np.testing.assert_array_equal, one, two)
 
 
 class TestLayouts:
@@ -170,7 +161,12 @@ class TestTraining:
         """Each is one of the pictures, changed as its place in the whole of training says."""
 
         @tf.function(
-            input_signature=[tf.TensorSpec((30, 40, 3)), tf.TensorSpec((30, 40), tf.int32), tf.TensorSpec((), tf.int64)]
+            input_signature=[
+                tf.TensorSpec((30, 40, 3)),
+                tf.TensorSpec((30, 40), tf.int32),
+                tf.TensorSpec((), tf.int64),
+            ],
+            autograph=False,
         )
         def example(pixels, labels, place):
             return random_example(pixels, labels, SETTINGS, 255, Draws(3, 1, place))
