@@ -21,6 +21,7 @@ Map of the package. Each module or folder imports only from those above it:
     segmentation/       heads, loss, metric, inference
     detection/          heads, loss, inference
     restore             a model from any weights file
+    pretrained/         folders for transformers, timm and Keras: written, uploaded to the hub
     export/             SavedModel, serving folders, LiteRT, ONNX
     commands/           the command `keras-cnv2`
 """
@@ -60,5 +61,6 @@ from keras_cnv2.optimizers.layer_decay_adamw import LayerDecayAdamW as LayerDeca
 from keras_cnv2.optimizers.layer_decay_muon import LayerDecayMuon as LayerDecayMuon
 from keras_cnv2.optimizers.loss_scale import LossScaleOptimizer as LossScaleOptimizer
 from keras_cnv2.optimizers.schedules import WarmupCosine as WarmupCosine
+from keras_cnv2.pretrained.save import save_pretrained as save_pretrained
 
 __version__ = "0.1.0"

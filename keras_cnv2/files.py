@@ -73,7 +73,7 @@ def replacing(path):
 
 
 @contextlib.contextmanager
-def new_folder(path, overwrite=False):
+def new_folder(path, overwrite=False, replaceable=None):
     """Yields the path of a temporary folder near `path`. After the block it replaces `path`; on an error it is removed.
 
     If the process is killed at any time, `path` is the old folder or the new one, and the next call removes the
@@ -82,34 +82,42 @@ def new_folder(path, overwrite=False):
 
     Args:
         path: Path of the folder to write.
-        overwrite: Whether to replace an existing SavedModel or empty folder. It stays until the new folder is complete.
+        overwrite: Whether to replace an existing folder that is `replaceable` or empty. It stays until the new folder
+            is complete.
+        replaceable: Function that says of the path of a folder whether it may be replaced. By default those that hold a
+            SavedModel.
 
     Raises:
         OSError: If something at `path` must not be replaced, if the parent folder does not exist or cannot be written,
             or if another process is writing `path`.
     """
     path = Path(path)
+    replaceable = replaceable or _is_saved_model
     _check_folder(path)
     with _writing(path) as folder:
-        _check_free(path, overwrite)
+        _check_free(path, overwrite, replaceable)
         temporary = folder / "new"
         temporary.mkdir()
         yield temporary
-        _check_free(path, overwrite)  # again: another process may have written `path` in the meantime
+        _check_free(path, overwrite, replaceable)  # again: another process may have written `path` in the meantime
         if not path.exists():
             os.rename(temporary, path)
         elif not exchange(temporary, path):
             _replace(path, temporary, folder / "old")
 
 
-def _check_free(path, overwrite):
-    if path.exists() and not (overwrite and _may_go(path)):
+def _check_free(path, overwrite, replaceable):
+    if path.exists() and not (overwrite and _may_go(path, replaceable)):
         raise FileExistsError(f"There is something already; give another path or delete it. Received: {path}")
 
 
-def _may_go(path):
-    """Whether `path` may be overwritten: a SavedModel or an empty folder, not any folder that was given by mistake."""
-    return path.is_dir() and ((path / "saved_model.pb").is_file() or not any(path.iterdir()))
+def _may_go(path, replaceable):
+    """Whether `path` may be overwritten: a folder of the kind that is written, not any folder given by mistake."""
+    return path.is_dir() and (not any(path.iterdir()) or replaceable(path))
+
+
+def _is_saved_model(folder):
+    return (folder / "saved_model.pb").is_file()
 
 
 def exchange(one, two):
