@@ -18,6 +18,7 @@ from keras_cnv2.detection.two_stage.heads import BoxHead, MaskHead, ProposalHead
 from keras_cnv2.detection.two_stage.proposals import propose
 from keras_cnv2.detection.two_stage.pyramid import LEVELS, TwoStagePyramid
 from keras_cnv2.detection.two_stage.roi_align import level_of, roi_align
+from keras_cnv2.detection.two_stage.roi_windows import roi_align_in_windows
 from keras_cnv2.detection.two_stage.sampling import sample
 from keras_cnv2.detection.two_stage.targets import Labels, mask_targets, matches_of, rows_of_labels
 from keras_cnv2.detection.two_stage.variant import Variant, variant_of
@@ -136,10 +137,12 @@ class MaskRCNN(keras.Model):
         """Returns the anchors of each level for images of shape `(N, height, width, channels)`."""
         return anchors_of(*shape[1:3], self.variant.anchor_scale, self.variant.rounded_anchors)
 
-    def pooled(self, levels: Sequence[Any], boxes: Any, bins: int) -> Any:
+    def pooled(self, levels: Sequence[Any], boxes: Any, bins: int, training: bool = False) -> Any:
         """Returns the features `(N, R, bins, bins, width)` of boxes `(N, R, 4)`."""
-        variant = self.variant
-        return roi_align(levels, boxes, level_of(boxes), STRIDES[:4], bins, variant.samples, variant.aligned)
+        arguments = STRIDES[:4], bins, self.variant.samples, self.variant.aligned
+        if training:
+            return roi_align(levels, boxes, level_of(boxes), *arguments)
+        return roi_align_in_windows(levels, boxes, *arguments)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -200,7 +203,7 @@ class MaskRCNN(keras.Model):
             ops.take_along_axis(boxes, chosen[..., None], axis=1),
             ops.where(is_chosen, ops.take_along_axis(matches, chosen, axis=1), BACKGROUND),
         )
-        logits, deltas = self.box_head(self.pooled(first["levels"], boxes, BOX_BINS))
+        logits, deltas = self.box_head(self.pooled(first["levels"], boxes, BOX_BINS, training=True))
         own_boxes, classes = rows_of_labels(labels, matches)
         is_matched = matches >= 0
         targets = ops.where(is_matched, classes, self.classes)
@@ -226,7 +229,7 @@ class MaskRCNN(keras.Model):
         return ops.where(is_matched, of_box, 0.0)
 
     def _mask_loss(self, levels, labels, boxes, matches, classes, weights):
-        logits = self.mask_head(self.pooled(levels, boxes, MASK_BINS))
+        logits = self.mask_head(self.pooled(levels, boxes, MASK_BINS, training=True))
         logits = _of_class(ops.transpose(logits, (0, 1, 4, 2, 3)), classes)
         targets = mask_targets(labels.masks, ops.maximum(matches, 0), boxes, 2 * MASK_BINS, self.variant)
         loss = ops.mean(losses.binary_cross_entropy(logits, targets), axis=(-2, -1))

@@ -5,6 +5,8 @@ the product of two matrices with the feature map. This is faster than to gather 
 would be scattered to single positions.
 """
 
+import math
+
 from keras import ops
 
 # The largest number of samples along a side of a bin, if that number depends on the size of the box.
@@ -42,18 +44,20 @@ def roi_align(features, boxes, levels, strides, size, samples=0, aligned=True):
     return sampled
 
 
-def axis_weights(start, end, side, size, stride=1, samples=0, aligned=True, most_samples=MOST_SAMPLES):
+def axis_weights(start, end, side, size, stride=1, samples=0, aligned=True, most_samples=MOST_SAMPLES, positions=None):
     """Returns the weights of all positions along one side of a feature map in each bin.
 
     Args:
         start, end: Float32 tensors `(...)`, the edges of boxes in pixels of the image.
-        side: Int, the number of positions along this side of the feature map.
+        side: The number of positions along this side of the feature map, an int or an int tensor `(..., 1, 1)`.
         size, stride, samples, aligned: As in `roi_align`.
         most_samples: Int, the largest number of samples if `samples` is 0.
+        positions: Int, the largest `side` if that is a tensor.
 
     Returns:
-        A float32 tensor `(..., size, side)`. The weights of a bin inside the feature map add up to 1.
+        A float32 tensor `(..., size, positions)`. The weights of a bin inside the feature map add up to 1.
     """
+    positions, side = positions or side, ops.cast(side, "float32")
     start, end = (edge[..., None, None] / stride - 0.5 * aligned for edge in (start, end))
     length = end - start if aligned else ops.maximum(end - start, 1.0)
     step = length / size
@@ -63,7 +67,7 @@ def axis_weights(start, end, side, size, stride=1, samples=0, aligned=True, most
     at = start + bins * step + (number + 0.5) * step / count  # (..., size, samples)
     # Beyond its border, the feature map has the values of the border for one position, and then zeros.
     is_used = (number < count) & (at >= -1) & (at <= side)
-    weights = tents(ops.clip(at, 0.0, side - 1.0), side)  # (..., size, samples, side)
+    weights = tents(ops.clip(at, 0.0, side - 1.0), positions)  # (..., size, samples, positions)
     return ops.sum(ops.where(is_used[..., None], weights, 0.0), axis=-2) / count
 
 
@@ -92,3 +96,8 @@ def level_of(boxes, levels=4):
     # The small number keeps a box of exactly 112, 224, ... pixels at the level that starts there, in spite of rounding.
     level = ops.floor(4 + ops.log2(ops.sqrt(area) / 224) + 1e-6) - 2
     return ops.cast(ops.clip(level, 0, levels - 1), "int32")
+
+
+def largest_side(level, levels=4):
+    """Returns the side in pixels that no square box of a level has, see `level_of`; infinite for the last level."""
+    return 112.0 * 2**level if level < levels - 1 else math.inf
