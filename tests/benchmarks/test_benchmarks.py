@@ -19,6 +19,7 @@ def run(module, *arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_fcmae_encoders():
     assert "| **atto, batch 2** |" in run("fcmae_encoders", "--batch", 2, "--image-size", 64, "--rounds", 1)
 

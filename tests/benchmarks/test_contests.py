@@ -46,7 +46,8 @@ def test_training_step():
     assert training_step.REFERENCE in names(results)
 
 
-@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.release), "bfloat16"])
+@pytest.mark.release
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_small_images(dtype):
     results = Results("Small images", small_images.REFERENCE)
     task = dataclasses.replace(SMALL, image_size=32, stem_stride=1)
@@ -56,6 +57,7 @@ def test_small_images(dtype):
     assert {*others, small_images.REFERENCE} <= names(results)
 
 
+@pytest.mark.release
 def test_growth(monkeypatch):
     monkeypatch.setattr(growth, "AXES", {"batch": {"1": ("atto", 1, 32), "2": ("atto", 2, 32)}})
     monkeypatch.setattr(growth, "NAMES", growth.NAMES[:1])  # the others are in test_inference
@@ -65,12 +67,13 @@ def test_growth(monkeypatch):
     assert growth.slopes("batch", growth.curves(results, work)).startswith("| against the work, by batch")
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(
     ("case", "contestant"),
     [
         ("inference", "transformers, eager"),
         # The fine-tuning step takes a CPU minutes to compile; this is a step of training, too.
-        pytest.param("FCMAE step", "keras_cnv2, dense encoder", marks=pytest.mark.release),
+        ("FCMAE step", "keras_cnv2, dense encoder"),
     ],
 )
 def test_gpu_on_the_cpu(monkeypatch, capsys, case, contestant):

@@ -267,7 +267,10 @@ class TestBatching:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "requests"), [("without batching", 3000), ("with batching", 10_000)])
+@pytest.mark.parametrize(
+    ("name", "requests"),
+    [("without batching", 3000), pytest.param("with batching", 10_000, marks=pytest.mark.release)],
+)
 def test_memory_is_steady(name, requests):
     pictures, expected = serving_folder.pictures(), serving_folder.expected()
     with serving_load.Server(serving_folder.version(), *serving_load.SERVERS[name]) as server:
@@ -278,6 +281,7 @@ def test_memory_is_steady(name, requests):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_benchmark(capsys, tmp_path):
     arguments = ["--model", "small", "--clients", "1", "4", "--requests", "20", "--rounds", "1"]
     serving_load.main([*arguments, "--out", str(tmp_path)])

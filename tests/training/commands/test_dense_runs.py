@@ -89,6 +89,11 @@ CASES = {
 }
 
 
+# What both share with all trainings is tested before a release for the second: a run of it takes a minute. That the
+# state of detection goes on, TestInParts of test_detect.py tests.
+ONE = ["segment", pytest.param("detect", marks=pytest.mark.release)]
+
+
 @pytest.fixture(scope="module")
 def recipe_of(tmp_path_factory):
     """A function from a command's name to its recipe."""
@@ -116,8 +121,8 @@ def run_of(recipe_of, tmp_path_factory):
     return run_of
 
 
-@pytest.mark.parametrize("name", CASES)
 class TestBoth:
+    @pytest.mark.parametrize("name", CASES)
     def test_leaves_behind(self, name, run_of):
         (folder, metrics), case = run_of(name), CASES[name]
         files = {case.command.model_file, "metrics.json", "learning_curves.png", "saved_model", *case.pictures}
@@ -129,6 +134,7 @@ class TestBoth:
         assert [row["step"] for row in history] == [3, 6]
         assert history[0].keys() >= case.logged
 
+    @pytest.mark.parametrize("name", CASES)
     def test_checkpoint_is_the_model(self, name, run_of):
         """With the averaged weights; the last one is of the end."""
         folder, _ = run_of(name)
@@ -138,6 +144,7 @@ class TestBoth:
         for one, two in zip(restored.get_weights(), saved.get_weights(), strict=True):
             np.testing.assert_array_equal(one, two)
 
+    @pytest.mark.parametrize("name", ONE)
     def test_resumed_run_ends_as_the_uninterrupted_one(self, name, recipe_of, run_of, tmp_path, monkeypatch):
         """In its whole state; test_interrupted_after_its_export compares the scores that come of such a state."""
         command, recipe, parts = CASES[name].command, recipe_of(name), tmp_path / "parts"
@@ -147,6 +154,7 @@ class TestBoth:
         command.run(recipe, parts)
         assert_same_state(run_of(name)[0], parts)
 
+    @pytest.mark.parametrize("name", ONE)
     def test_interrupted_after_its_export(self, name, recipe_of, run_of, tmp_path):
         run, (score, _) = run_of(name), CASES[name].scores
         metrics = assert_ends_after_its_export(CASES[name].command.run, recipe_of(name), run, tmp_path)
