@@ -13,7 +13,8 @@ LIBRARY = {
     "info": "Show details of a size, a published checkpoint or a file of weights.",
     "predict": "Name the most probable classes of image files; with a detector, find objects in them.",
     "convert": "Convert weights to another naming or a Keras file; of a model with your own head, only its encoder.",
-    "export": "Write a model as SavedModel, serving folder, LiteRT or ONNX file, and compare it with the model.",
+    "export": "Write a model as SavedModel, serving folder, LiteRT or ONNX file, or for transformers, timm or Keras.",
+    "push": "Upload a folder to the Hugging Face hub, as one commit, with the token of the hub's client.",
     "verify": "Compare the logits of checkpoints on an image with the published ones, and print the SHA-256 of each.",
 }
 TRAINING = {

@@ -6,7 +6,7 @@ from math import prod
 import keras
 import numpy as np
 
-from keras_cnv2.checkpoints.architecture import architecture_of
+from keras_cnv2.checkpoints.architecture import architecture_of, stage_count
 from keras_cnv2.checkpoints.keras_config import check_config
 from keras_cnv2.checkpoints.load import load_contents, tell_of_not_finite
 from keras_cnv2.checkpoints.metadata import default_activation
@@ -69,7 +69,8 @@ def restore_model(weights, size=None, classifier_activation=None, any_size=False
 def read_architecture(contents):
     """Returns the `Architecture` of open contents; raises a `CheckpointError` if they hold too few weights for it."""
     tensors = translation_of(contents).tensors
-    architecture = architecture_of({path: tensor.shape_here for path, tensor in tensors.items()})
+    shapes = {path: tensor.shape_here for path, tensor in tensors.items()}
+    architecture = architecture_of(shapes, _stage_count(contents.config))
     # `claimed` counts the kernels of each block's first dense layer, about half of a model's weights. A file that holds
     # fewer numbers is rejected before a model is built: a few names and long vectors could claim any amount of memory.
     claimed = sum(4 * depth * dim**2 for depth, dim in zip(architecture.depths, architecture.dims))
@@ -79,6 +80,15 @@ def read_architecture(contents):
             f"these weights are an incomplete ConvNeXt V2. Received: {held} numbers for {architecture}"
         )
     return architecture
+
+
+def _stage_count(config):
+    """The number of stages of the model that a configuration describes; 4 for `None` and for what makes no sense."""
+    try:
+        arguments = config["config"]
+        return min(max(stage_count(arguments.get("out_levels"), arguments.get("stem_stride")), 1), 4)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return 4
 
 
 def _of_names(architecture, metadata, activation):
@@ -105,7 +115,8 @@ def _of_names(architecture, metadata, activation):
             return ConvNeXtV2(**common, classes=architecture.classes, classifier_activation=activation or saved)
         if architecture.has_norm:
             return ConvNeXtV2(**common, include_top=False, pooling="avg")
-        return ConvNeXtV2Backbone(**common, pyramid_norms=architecture.has_pyramid_norms)
+        levels = {name: metadata.get(name) for name in ("output_stride", "out_levels")}
+        return ConvNeXtV2Backbone(**common, **levels, pyramid_norms=architecture.has_pyramid_norms)
 
 
 def _of_config(saved, architecture, activation, any_size):
@@ -129,7 +140,13 @@ def _claimed(config):
     size = get_size(config["size"]) if config.get("size") else None
     depths, dims = (size.depths, size.dims) if size else (config["depths"], config["dims"])
     classes = {"classes": config["classes"]} if config.get("include_top") else {}
-    return {"depths": tuple(depths), "dims": tuple(dims), "channels": config["input_shape"][-1], **classes}
+    stages = _stage_count({"config": config})
+    return {
+        "depths": tuple(depths[:stages]),
+        "dims": tuple(dims[:stages]),
+        "channels": config["input_shape"][-1],
+        **classes,
+    }
 
 
 def _claimed_decoder(config):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from keras_cnv2.checkpoints.write import save_checkpoint
 from keras_cnv2.files import replacing
+from keras_cnv2.pretrained.card import front_matter, licence_id
 from keras_cnv2.restore import restore_model
 from keras_cnv2.sizes import size_of
 
@@ -29,12 +30,7 @@ DATA = {
     )
 }
 
-CARD = """---
-license: {licence_id}
-library_name: keras
-pipeline_tag: image-classification
----
-
+CARD = """{front}
 # {name}
 
 ConvNeXt V2 {size}, {parameters:,} parameters, {training}.
@@ -125,7 +121,7 @@ def _card(model, runs, size, tag, row):
         recipes="\n\n".join(_recipe(config) for config, _ in runs),
         figures=_figures(runs),
         licence=LICENCE,
-        licence_id=LICENCE.lower(),
+        front=front_matter("keras", "image-classification", licence_id(LICENCE)),
     )
 
 

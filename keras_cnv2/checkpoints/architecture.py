@@ -11,7 +11,7 @@ class Architecture:
     """The architecture of the model that a set of weights fits.
 
     Args:
-        depths: Number of blocks in each stage.
+        depths: Number of blocks in each stage; of a backbone that ends before the last one, in its own stages.
         dims: Number of channels in each stage.
         stem_stride: Stride of the stem.
         channels: Number of input channels.
@@ -33,11 +33,23 @@ class Architecture:
     decoder_depth: int
 
 
-def architecture_of(shapes):
+# The number in the name of the first stage's level, by the stride of the stem.
+FIRST_LEVELS = {1: 0, 2: 1, 4: 2}
+
+
+def stage_count(out_levels, stem_stride):
+    """Returns the number of stages of a backbone with these arguments, see `keras_cnv2.ConvNeXtV2Backbone`."""
+    if not out_levels:
+        return 4
+    return 1 + max(int(level.removeprefix("P")) for level in out_levels) - FIRST_LEVELS[stem_stride]
+
+
+def architecture_of(shapes, stages=4):
     """Derives the architecture from the shapes of the weights.
 
     Args:
         shapes: Dict from Keras paths to shapes; a shape that is not known is `None`.
+        stages: Int, the number of stages that the model is known to have.
 
     Returns:
         An `Architecture`.
@@ -54,12 +66,12 @@ def architecture_of(shapes):
     try:
         stem = shapes["stem_conv/kernel"]
         return Architecture(
-            depths=tuple(count(f"stages_{stage}_{{}}") for stage in range(4)),
-            dims=tuple(shapes[f"stages_{stage}_0/norm/gamma"][0] for stage in range(4)),
+            depths=tuple(count(f"stages_{stage}_{{}}") for stage in range(stages)),
+            dims=tuple(shapes[f"stages_{stage}_0/norm/gamma"][0] for stage in range(stages)),
             stem_stride=stem[0],
             channels=stem[2],
             has_norm="norm/gamma" in shapes,
-            has_pyramid_norms="pyramid_norm_0/gamma" in shapes,
+            has_pyramid_norms=any(f"pyramid_norm_{stage}/gamma" in shapes for stage in range(stages)),
             classes=shapes["head/bias"][0] if "head/bias" in shapes else None,
             decoder_dim=shapes["proj/bias"][0] if "proj/bias" in shapes else None,
             decoder_depth=count("decoder_{}"),

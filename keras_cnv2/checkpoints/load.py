@@ -18,7 +18,7 @@ from keras_cnv2.checkpoints.encoder_within import (
     without_surroundings,
 )
 from keras_cnv2.checkpoints.metadata import adopt_metadata
-from keras_cnv2.checkpoints.names import part_of
+from keras_cnv2.checkpoints.names import part_of, stage_of
 from keras_cnv2.checkpoints.read import Contents, open_checkpoint
 from keras_cnv2.checkpoints.tensor import STEM, shape_of
 from keras_cnv2.checkpoints.translate import translation_of
@@ -40,7 +40,8 @@ def load_checkpoint(model: keras.Model, source: str | os.PathLike | Mapping[str,
     taken, and a log line says so; "FILE#KEY" selects others. Every tensor of the source is used and every
     weight of the model is set, with three exceptions, each reported in one log line:
 
-    - Parts that the model does not have are left out as a whole: a classifier's norm and head, a pyramid's norms,
+    - Parts that the model does not have are left out as a whole: a classifier's norm and head, a pyramid's norms, the
+      stages and norms of levels that are not among a backbone's `out_levels`,
       FCMAE's decoder, and, in a Keras file of a segmenter, a detector or a model of your own, all layers around the
       encoder; in another file, those around a "backbone.". The level is INFO, that of the other two is WARNING.
     - Parts that the source does not have keep their initial values as a whole: the decoder, a pyramid's norms, or the
@@ -102,6 +103,7 @@ def load_contents(model, contents, other_classes=False):
         (tensors, surroundings), left_over = without_surroundings(dialect, tensors, left_over), []
         absent = absent_levels(variables, tensors)
         variables = {path: variable for path, variable in variables.items() if posixpath.dirname(path) not in absent}
+    tensors, beyond = _within_levels(variables, tensors)
     fresh, dropped = _parts(variables, tensors, other_classes)
     variables = {path: variable for path, variable in variables.items() if part_of(path) not in fresh}
     tensors = {path: tensor for path, tensor in tensors.items() if part_of(path) not in dropped}
@@ -126,10 +128,31 @@ def load_contents(model, contents, other_classes=False):
     tell_of_not_finite(model.name, not_finite)
     if fresh := [*fresh, *absent]:
         logger.warning("%s: not taken from the checkpoint, keeps its initial values: %s", model.name, ", ".join(fresh))
-    if left_out := [*dropped, *surroundings]:
+    if left_out := [*dropped, *surroundings, *beyond]:
         logger.info("%s: in the checkpoint, left out: %s", model.name, ", ".join(left_out))
     if adapted:
         logger.warning("%s: the stem's kernel was adapted to %d channels", model.name, variables[STEM].shape[2])
+
+
+def _within_levels(variables, tensors):
+    """Separates the tensors of stages and pyramid norms that a backbone with `out_levels` lacks.
+
+    Returns:
+        A dict like `tensors` without them, and a list of words for what is left out.
+    """
+    last = max((stage_of(path) for path in variables if stage_of(path) is not None), default=0)
+    norms = {stage_of(path) for path in variables if part_of(path) == "pyramid_norms"}
+
+    def lacks(path):
+        stage = stage_of(path)
+        return stage is not None and (stage > last or (bool(norms) and is_norm(path) and stage not in norms))
+
+    def is_norm(path):
+        return part_of(path) == "pyramid_norms"
+
+    left_out = {("pyramid norm" if is_norm(path) else "stage", stage_of(path)) for path in tensors if lacks(path)}
+    kept = {path: tensor for path, tensor in tensors.items() if not lacks(path)}
+    return kept, [f"{what} {stage}" for what, stage in sorted(left_out)]
 
 
 def _parts(variables, tensors, other_classes):

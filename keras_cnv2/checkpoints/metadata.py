@@ -9,11 +9,13 @@ The metadata are a dict with any of these keys:
     "include_preprocessing"  false if the model takes normalised images
     "mean", "std"            with which images are normalised, one float per channel in units of 0..1, if they are not
                              the default ones
+    "output_stride", "out_levels"  of a backbone, see `keras_cnv2.ConvNeXtV2Backbone`
     "pretrained"             the published file that the weights are or were trained from: dict of "repository", "file",
                              "commit" and "sha256"
 """
 
 import logging
+import re
 
 import keras
 
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # The key of these metadata, written as JSON, in the metadata of a safetensors file.
 KEY = "keras_cnv2"
+
+LEVEL = re.compile("P[0-5]")
 
 # In pixels: more than any model of this kind can use, but images of this size still fit into memory.
 MAX_IMAGE_SIZE = 4096
@@ -61,6 +65,10 @@ CHECKS = {
     "include_preprocessing": lambda value: isinstance(value, bool),
     "mean": _are_statistics("mean"),
     "std": _are_statistics("std"),
+    "output_stride": lambda stride: is_positive_int(stride),
+    "out_levels": lambda levels: (
+        isinstance(levels, (list, tuple)) and all(isinstance(level, str) and LEVEL.fullmatch(level) for level in levels)
+    ),
     "pretrained": _is_origin,
 }
 

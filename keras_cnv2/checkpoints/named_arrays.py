@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_cnv2.checkpoints import names
-from keras_cnv2.checkpoints.architecture import architecture_of
+from keras_cnv2.checkpoints.architecture import architecture_of, stage_count
 from keras_cnv2.checkpoints.names import part_of
 from keras_cnv2.checkpoints.variables import (
     has_stem,
@@ -84,6 +84,11 @@ def with_names(model):
     Raises:
         ValueError: As in `state_dict`.
     """
+    if stage_count(getattr(model, "out_levels", None), getattr(model, "stem_stride", None)) < 4:
+        raise ValueError(
+            "A checkpoint holds whole encoders, but this backbone ends at its last level: save it as a .keras file. "
+            f"Received: model={model.name!r} with out_levels={model.out_levels}"
+        )
     encoders = [part for part in all_layers(model) if isinstance(part, keras.Model) and has_stem(part)]
     if len(encoders) != 1 or not unnamed(model):
         return model, variables_of(model)

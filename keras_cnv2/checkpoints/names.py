@@ -282,6 +282,15 @@ def part_of(path):
     return next((part for part, pattern in PARTS.items() if pattern.match(path)), "encoder")
 
 
+STAGE = re.compile(r"(?:downsample|stages|pyramid_norm)_(\d)")
+
+
+def stage_of(path):
+    """The number of the stage that a Keras path belongs to; `None` for the stem, and outside the encoder."""
+    found = STAGE.match(path)
+    return int(found[1]) if found else None
+
+
 def detect(shapes):
     """Returns the dialect that knows most of the tensors, and their number; `None` and 0 if no dialect knows any.
 

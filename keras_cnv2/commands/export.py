@@ -1,4 +1,4 @@
-"""`keras-cnv2 export`: exports weights to deployment formats."""
+"""`keras-cnv2 export`: exports weights to deployment formats, and to folders for other libraries."""
 
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,8 @@ from keras_cnv2.export.onnx import export_onnx
 from keras_cnv2.export.saved_model.export import export_saved_model
 from keras_cnv2.export.serving.export import export_serving
 from keras_cnv2.images.pictures import RESIZES
+from keras_cnv2.pretrained.onnx_folder import FILE
+from keras_cnv2.pretrained.save import LAYOUTS, ONNX, save_pretrained
 from keras_cnv2.restore import restore_model
 from keras_cnv2.sizes import SIZES
 from keras_cnv2.terminal import printable
@@ -21,6 +23,7 @@ EXPORTS = {
     "serving": export_serving,
     "litert": export_litert,
     "onnx": export_onnx,
+    "pretrained": save_pretrained,
 }
 
 # File name endings of the exports that are a single file.
@@ -28,10 +31,11 @@ SUFFIXES = {"litert": ".tflite", "onnx": ".onnx"}
 
 # The exports that accept each option.
 SERVED = ("saved_model", "serving")
+DEPLOYED = (*SERVED, "litert", "onnx")
 OPTIONS = {
-    "image_size": tuple(EXPORTS),
-    "resize": tuple(EXPORTS),
-    "class_names": tuple(EXPORTS),
+    "image_size": DEPLOYED,
+    "resize": DEPLOYED,
+    "class_names": DEPLOYED,
     "top": SERVED,
     "input_dtype": (*SERVED, "litert"),
     "exif_orientation": (*SERVED, "litert"),
@@ -41,7 +45,10 @@ OPTIONS = {
     "max_batch_size": ("serving",),
     "quantization": ("litert",),
     "representative": ("litert",),
-    "overwrite": ("saved_model", "litert", "onnx"),
+    "opset_version": ("onnx",),
+    "layout": ("onnx", "pretrained"),
+    "licence": ("pretrained",),
+    "overwrite": ("saved_model", "litert", "onnx", "pretrained"),
 }
 
 
@@ -63,11 +70,14 @@ def add_arguments(parser, weights_help):
     add("--max-batch-size", type=int, help="images that the server computes at once (default: 32)")
     add("--quantization", choices=QUANTIZATIONS[1:], help="quantization of a LiteRT file (default: none)")
     add("--representative", nargs="+", metavar="IMAGE", help="images for int8: files, folders, glob patterns")
+    add("--opset-version", type=int, help="version of the operations of an ONNX file (default: the converter's)")
+    add("--layout", choices=LAYOUTS, help="library that reads the folder of --to pretrained, or of an ONNX file")
+    add("--licence", help="licence of the weights, as the hub names it, for the card (default: that of their origin)")
     parser.add_argument("--overwrite", action="store_const", const=True, help="replace an existing file or folder")
 
 
 def run_export(args):
-    """Write a model as SavedModel, serving folder, LiteRT or ONNX file, and compare it with the model."""
+    """Write a model as SavedModel, serving folder, LiteRT or ONNX file, or for transformers, timm or Keras."""
     options = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
     for name in options:
         if args.to not in OPTIONS[name]:
@@ -77,6 +87,7 @@ def run_export(args):
             )
     if args.model not in SIZES and args.weights:
         raise ValueError(f"--weights is only for a MODEL that is a size. Received: --weights with MODEL {args.model}")
+    is_file = args.to in SUFFIXES and args.layout in (None, "keras")
     if args.to in SUFFIXES:  # these exports have no `overwrite` and always replace the file; `_check_free` checks it
         options.pop("overwrite", None)
     # The following checks also come before any download.
@@ -84,23 +95,24 @@ def run_export(args):
         raise ValueError("int8 is calibrated with images: give --representative IMAGES. Received: none")
     if args.representative:
         options["representative"] = pictures_at(args.representative)
-    out = args.out or Path(without_suffix(Path(args.model).name) + SUFFIXES.get(args.to, f"_{args.to}"))
+    out = args.out or Path(without_suffix(Path(args.model).name) + (SUFFIXES[args.to] if is_file else f"_{args.to}"))
     if args.class_names:
         options["class_names"] = read_class_names(args.class_names)
-    _check_free(out, args)
+    _check_free(out if is_file or args.to != "onnx" else out / ONNX / FILE, out, args)
     size = args.model if args.model in SIZES else None
     weights = (args.weights or "imagenet") if size else args.model
     model = restore_model(weights, size, any_size=args.image_size is not None)
     if is_detector(model) and "top" in options:
         raise ValueError("--top does not apply to detectors: leave it out. Received: --top")
     EXPORTS[args.to](model, out, **options)
-    print(f"{printable(out)}: {_bytes(out) / 1e6:.1f} MB, outputs compared with the model's")
+    compared = "" if args.to == "pretrained" else ", outputs compared with the model's"
+    print(f"{printable(out)}: {_bytes(out) / 1e6:.1f} MB{compared}")
     return 0
 
 
-def _check_free(out, args):
-    if args.to != "serving" and out.exists() and not args.overwrite:
-        raise FileExistsError(f"The output exists already; --overwrite replaces it. Received: {out}")
+def _check_free(written, out, args):
+    if args.to != "serving" and written.exists() and not args.overwrite:
+        raise FileExistsError(f"The output exists already; --overwrite replaces it. Received: {written}")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"There is no such folder to write to. Received: {out}")
 

@@ -32,6 +32,7 @@ from keras_cnv2.detection.detector import is_detector
 from keras_cnv2.files import check_target, replacing
 from keras_cnv2.images.pictures import Reading, load_image
 from keras_cnv2.models.heads import kind_of
+from keras_cnv2.pretrained.push import push
 from keras_cnv2.restore import read_architecture, restore_model
 from keras_cnv2.sizes import SIZES
 from keras_cnv2.terminal import PrintableFormatter, PrintableParser, printable, printable_lines
@@ -101,6 +102,11 @@ def new_parser():
     added.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
     export_command.add_arguments(command("export", export_command.run_export), WEIGHTS)
+
+    added = command("push", run_push)
+    added.add_argument("folder", metavar="FOLDER", type=Path, help="folder of `export --to pretrained`")
+    added.add_argument("repository", metavar="OWNER/NAME", help="repository on the hub; a new one is created")
+    added.add_argument("--private", action="store_const", const=True, help="make a new repository private")
 
     added = command("verify", run_verify)
     added.add_argument("image", metavar="IMAGE", help="000000039769.jpg of COCO val2017")
@@ -220,6 +226,12 @@ def _writer(target, naming):
     if target.name.endswith((".keras", ".weights.h5")):
         return save_keras
     raise ValueError(f"OUT ends in .safetensors, .keras or .weights.h5. Received: {target}")
+
+
+def run_push(args):
+    """Upload a folder to the Hugging Face hub, as one commit, with the token of the hub's client."""
+    print(printable(push(args.folder, args.repository, args.private)))
+    return 0
 
 
 def run_verify(args):

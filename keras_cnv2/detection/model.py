@@ -177,6 +177,11 @@ def _check(backbone, anchor_sizes):
             "RetinaNet needs a backbone with the levels P3 to P5, like ConvNeXtV2Backbone with stem_stride=4. "
             f"Received: backbone with {[*levels] or 'no pyramid_level_inputs'}"
         )
+    if getattr(backbone, "output_stride", None):
+        raise ValueError(
+            "RetinaNet needs levels with strides of their own: give a backbone without output_stride. "
+            f"Received: output_stride={backbone.output_stride}"
+        )
     check_sides(backbone.input_shape)
     is_list = isinstance(anchor_sizes, (tuple, list)) and len(anchor_sizes) == len(STRIDES)
     if not is_list or not all(map(_is_size, anchor_sizes)):

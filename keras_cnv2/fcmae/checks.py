@@ -20,6 +20,13 @@ def check_backbone(backbone):
             "FCMAE pre-trains the encoder alone: give a backbone without pyramid norms, and load its weights into "
             f"one with them afterwards. Received: backbone={backbone.name!r} with pyramid_norms=True"
         )
+    for name in ("output_stride", "out_levels"):
+        if getattr(backbone, name, None) is not None:
+            raise ValueError(
+                f"FCMAE pre-trains whole encoders with their own strides: give a backbone without {name}, and load its "
+                f"weights into one with it afterwards. Received: backbone={backbone.name!r} with "
+                f"{name}={getattr(backbone, name)!r}"
+            )
     if isinstance(backbone, ConvNeXtV2Backbone) and backbone.images is not backbone.input:
         raise ValueError(
             "FCMAE would leave out the layers in front of the backbone: put them into the dataset, and give a backbone "

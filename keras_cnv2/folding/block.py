@@ -51,6 +51,7 @@ class FoldedBlock(keras.layers.Layer):
         dim: Int, the number of channels C.
         norm_epsilon: Float, LayerNorm's epsilon.
         grn_epsilon: Float, GRN's epsilon.
+        dilation: Int, the dilation rate of the depthwise convolution.
 
     Call arguments:
         x: Float tensor `(N, H, W, C)`.
@@ -61,14 +62,15 @@ class FoldedBlock(keras.layers.Layer):
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.2, figure 5. The folding is not part of the paper.
     """
 
-    def __init__(self, dim, norm_epsilon=1e-6, grn_epsilon=1e-6, **kwargs):
+    def __init__(self, dim, norm_epsilon=1e-6, grn_epsilon=1e-6, dilation=1, **kwargs):
         super().__init__(**kwargs)
         self.dim = positive_int("dim", dim)
         self.norm_epsilon = norm_epsilon
         self.grn_epsilon = grn_epsilon
+        self.dilation = dilation
         dtype = self.dtype_policy
         self.dwconv = keras.layers.DepthwiseConv2D(
-            7, padding="same", data_format="channels_last", dtype=dtype, name="dwconv"
+            7, padding="same", dilation_rate=dilation, data_format="channels_last", dtype=dtype, name="dwconv"
         )
         self.norm = Standardize(norm_epsilon, dtype=dtype, name="norm")
         self.pwconv1 = keras.layers.Dense(4 * self.dim, dtype=dtype, name="pwconv1")
@@ -115,6 +117,7 @@ class FoldedBlock(keras.layers.Layer):
             "dim": self.dim,
             "norm_epsilon": self.norm_epsilon,
             "grn_epsilon": self.grn_epsilon,
+            "dilation": self.dilation,
         }
 
 

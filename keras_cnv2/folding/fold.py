@@ -221,7 +221,9 @@ def _set_values(layer, values):
 
 
 def _folded_block(block):
-    new = FoldedBlock(block.dim, block.norm.epsilon, block.grn.epsilon, dtype=block.dtype_policy, name=block.name)
+    new = FoldedBlock(
+        *(block.dim, block.norm.epsilon, block.grn.epsilon, block.dilation), dtype=block.dtype_policy, name=block.name
+    )
     new.build((None, None, None, block.dim))
     w1, b1, w2, b2 = (_array(v) for layer in (block.pwconv1, block.pwconv2) for v in (layer.kernel, layer.bias))
     scale, shift = _array(block.norm.gamma), _array(block.norm.beta)

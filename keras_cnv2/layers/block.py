@@ -39,6 +39,7 @@ class ConvNeXtV2Block(keras.layers.Layer):
     Args:
         dim: Int, the number of channels C.
         drop_path_rate: Float in `[0, 1)`, the probability that a sample skips the block while training.
+        dilation: Int, the dilation rate of the depthwise convolution.
         remat: Bool, whether activations are recomputed for the gradients instead of stored (gradient checkpointing).
             Drop path is not recomputed, since it would draw other random numbers. The attribute can also be set later.
 
@@ -51,21 +52,27 @@ class ConvNeXtV2Block(keras.layers.Layer):
         A tensor of the shape of `x`.
 
     Raises:
-        ValueError: If `dim` is not a positive int, `drop_path_rate` is outside `[0, 1)`, the input has another number
-            of channels, or `hidden` differs from the input in batch size, height or width.
+        ValueError: If `dim` or `dilation` is not a positive int, `drop_path_rate` is outside `[0, 1)`, the input has
+            another number of channels, or `hidden` differs from the input in batch size, height or width.
 
     Source: ConvNeXt V2 (arXiv 2301.00808), section 3.2, figure 5.
     """
 
-    def __init__(self, dim: int, drop_path_rate: float = 0.0, remat: bool = False, **kwargs: Any):
+    def __init__(self, dim: int, drop_path_rate: float = 0.0, remat: bool = False, dilation: int = 1, **kwargs: Any):
         super().__init__(**kwargs)
         self.dim = dim = positive_int("dim", dim)
         self.drop_path_rate = drop_path_rate = fraction("drop_path_rate", drop_path_rate)
         self.remat = remat
+        self.dilation = positive_int("dilation", dilation)
         self._settings: dict[str, Any] = {}  # settings of the inner layers, applied when they are built
         dtype = self.dtype_policy
         self.dwconv = MaskedDepthwiseConv2D(
-            7, depthwise_initializer=kernel_initializer(), data_format="channels_last", dtype=dtype, name="dwconv"
+            7,
+            depthwise_initializer=kernel_initializer(),
+            dilation_rate=self.dilation,
+            data_format="channels_last",
+            dtype=dtype,
+            name="dwconv",
         )
         self.norm = LayerNorm(dtype=dtype, name="norm")
         self.pwconv1 = keras.layers.Dense(4 * dim, kernel_initializer=kernel_initializer(), dtype=dtype, name="pwconv1")
@@ -137,6 +144,8 @@ class ConvNeXtV2Block(keras.layers.Layer):
         config = {**super().get_config(), "dim": self.dim, "drop_path_rate": self.drop_path_rate}
         if self.remat:  # older releases do not know it
             config["remat"] = True
+        if self.dilation > 1:  # likewise
+            config["dilation"] = self.dilation
         return {**config, **settings_of(self, direct_layers(self), self._settings)}
 
     @classmethod

@@ -10,6 +10,8 @@ from keras_cnv2.keras_internals import set_policy
 from keras_cnv2.models.configuration import architecture_config, from_architecture_config
 from keras_cnv2.models.stages import (
     check_architecture,
+    check_out_levels,
+    check_output_stride,
     check_size,
     make_input,
     normalized_levels,
@@ -49,13 +51,18 @@ class ConvNeXtV2Backbone(keras.Model):
             As in `keras_cnv2.ConvNeXtV2`.
         pyramid_norms: Bool, whether each level ends in a LayerNorm (epsilon 1e-6), `pyramid_norm_0` to
             `pyramid_norm_3` by stage.
+        output_stride: 8 or 16, the largest stride of feature maps, for finer maps from the same weights: stages that
+            would exceed it have dilated convolutions instead of a downsampling, as in timm. Levels keep their names. By
+            default the stages' own strides, up to `8 * stem_stride`.
+        out_levels: Optional sequence of levels, such as `("P3", "P4")`. Then the output is a dict of these levels, and
+            stages above the highest one are left out, also when weights are loaded.
 
     Call arguments:
         images: Tensor `(N, height, width, channels)`.
 
     Returns:
         The feature map of the last stage, `(N, height / (8 * stem_stride), width / (8 * stem_stride), dims[3])`; with
-        `pyramid_norms` a dict of all levels.
+        `pyramid_norms` a dict of all levels, with `out_levels` a dict of these.
 
     Raises:
         ValueError: If an argument is out of range, or weights cannot be found, downloaded, read or loaded
@@ -82,6 +89,8 @@ class ConvNeXtV2Backbone(keras.Model):
         stem_stride: int | None = None,
         drop_path_rate: float = 0.0,
         pyramid_norms: bool = False,
+        output_stride: int | None = None,
+        out_levels: Sequence[str] | None = None,
         dtype: str | keras.DTypePolicy | None = None,
         name: str | None = None,
     ):
@@ -92,6 +101,7 @@ class ConvNeXtV2Backbone(keras.Model):
             depths, dims = get_size(size).depths, get_size(size).dims
         check_architecture(depths, dims, stem_stride, drop_path_rate)
         stem_stride = stem_stride_for(published(weights, depths, dims), stem_stride)
+        check_output_stride(output_stride, stem_stride)
         source = fetch_weights_for(weights, depths, dims)
         policy = policy_of(dtype)
         # NumPy ints become Python ints: Keras does not accept them.
@@ -99,11 +109,17 @@ class ConvNeXtV2Backbone(keras.Model):
         images = make_input(input_shape, input_tensor, stem_stride)
         mean, std = check_statistics(images.shape[-1], *statistics_for(source, mean, std))
         preprocessing = preprocessing_layer(include_preprocessing, mean, std)
-        outputs = stages(images, depths, dims, stem_stride, drop_path_rate, preprocessing, policy)
+        layers = pyramid_layers(depths, stem_stride, pyramid_norms)
+        out_levels = check_out_levels(out_levels, layers)
+        numbers = {level: stage for stage, level in enumerate(layers) if level in (out_levels or layers)}
+        settings = {"output_stride": output_stride, "count": max(numbers.values()) + 1}
+        outputs = stages(images, depths, dims, stem_stride, drop_path_rate, preprocessing, policy, **settings)
+        chosen = {stage: outputs[stage] for stage in numbers.values()}
         if pyramid_norms:
-            outputs = normalized_levels(outputs, policy)
-        levels = dict(zip(pyramid_layers(depths, stem_stride, pyramid_norms), outputs))
-        super().__init__(inputs=source_inputs(images), outputs=levels if pyramid_norms else outputs[-1], name=name)
+            chosen = normalized_levels(chosen, policy)
+        levels = {level: chosen[stage] for level, stage in numbers.items()}
+        is_dict = pyramid_norms or out_levels
+        super().__init__(inputs=source_inputs(images), outputs=levels if is_dict else outputs[-1], name=name)
 
         set_policy(self, policy)
         self.images = images
@@ -116,7 +132,9 @@ class ConvNeXtV2Backbone(keras.Model):
         self.stem_stride = stem_stride
         self.drop_path_rate = drop_path_rate
         self.pyramid_norms = bool(pyramid_norms)
-        self.pyramid_level_inputs = pyramid_layers(self.depths, stem_stride, pyramid_norms)
+        self.output_stride = output_stride
+        self.out_levels = out_levels
+        self.pyramid_level_inputs = {level: layers[level] for level in levels}
         self._levels = levels
         if source is not None:
             load_weights(self, source)
@@ -133,7 +151,9 @@ class ConvNeXtV2Backbone(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         architecture = {"depths": self.depths, "dims": self.dims} if self.size is None else {"size": self.size}
-        return {**architecture_config(self), **architecture, "pyramid_norms": self.pyramid_norms}
+        # Older releases do not know these.
+        new = {name: getattr(self, name) for name in ("output_stride", "out_levels") if getattr(self, name) is not None}
+        return {**architecture_config(self), **architecture, "pyramid_norms": self.pyramid_norms, **new}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:

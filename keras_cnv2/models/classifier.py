@@ -14,6 +14,7 @@ from keras_cnv2.images.normalization import check_statistics
 from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.keras_internals import set_policy
 from keras_cnv2.layers.block import kernel_initializer
+from keras_cnv2.layers.settings import SETTINGS
 from keras_cnv2.models.configuration import architecture_config, from_architecture_config
 from keras_cnv2.models.stages import (
     check_architecture,
@@ -29,6 +30,8 @@ from keras_cnv2.sizes import get_size
 
 # The default number of classes. With any other number, the head of published weights need not fit.
 PUBLISHED_CLASSES = 1000
+# The name of the last layer.
+HEAD = "head"
 POOLINGS = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
 
 
@@ -152,7 +155,7 @@ class ConvNeXtV2(keras.Model):
                 activation=classifier_activation,
                 kernel_initializer=kernel_initializer(head_init_scale),
                 dtype=_head_policy(policy),
-                name="head",
+                name=HEAD,
             )(x)
         super().__init__(inputs=source_inputs(images), outputs=x, name=name)
 
@@ -181,6 +184,52 @@ class ConvNeXtV2(keras.Model):
             check_size(inputs, self.stem_stride)
         return super().call(inputs, training=training, mask=mask, **kwargs)
 
+    def with_head(
+        self,
+        classes: int,
+        classifier_activation: str | Callable | None = "softmax",
+        class_names: Sequence[str] | None = None,
+        head_init_scale: float = 1.0,
+        name: str | None = None,
+    ) -> Self:
+        """Returns a new classifier with copies of this model's weights and a new head, with initial values.
+
+        The final norm is copied if this model has one. Layers that are frozen here are frozen in the new model, except
+        for the head.
+
+        ```python
+        model = keras_cnv2.ConvNeXtV2Atto(weights="imagenet").with_head(3, class_names=["cat", "dog", "horse"])
+        ```
+
+        Args:
+            classes, classifier_activation, class_names, head_init_scale: As in `keras_cnv2.ConvNeXtV2`.
+            name: Name of the new model, by default that of this one.
+
+        Raises:
+            ValueError: If an argument is out of range, or this model was built on the output of other layers.
+        """
+        config = {
+            **self.get_config(),
+            "name": name or self.name,
+            "include_top": True,
+            "pooling": None,
+            "classes": classes,
+            "classifier_activation": classifier_activation,
+            "class_names": class_names,
+            "head_init_scale": head_init_scale,
+            "trainable": True,
+        }
+        if SETTINGS in config:
+            config[SETTINGS] = {path: entry for path, entry in config[SETTINGS].items() if path != HEAD}
+        model = type(self).from_config(config)
+        ours = {layer.name: layer for layer in self.layers}
+        for layer in model.layers:
+            if layer.name != HEAD and layer.name in ours:
+                layer.set_weights(ours[layer.name].get_weights())
+                if not self.trainable:
+                    layer.trainable = False
+        return model
+
     def get_config(self) -> dict[str, Any]:
         activation = self.classifier_activation
         return {
@@ -204,8 +253,8 @@ class ConvNeXtV2(keras.Model):
 
 def _head_policy(policy):
     """The policy of a map of policies for the head, if it has one; else the variable dtype, for full precision."""
-    if isinstance(policy, keras.dtype_policies.DTypePolicyMap) and policy["head"] != policy.default_policy:
-        return policy["head"]
+    if isinstance(policy, keras.dtype_policies.DTypePolicyMap) and policy[HEAD] != policy.default_policy:
+        return policy[HEAD]
     return policy.variable_dtype
 
 

@@ -10,6 +10,9 @@ from keras_cnv2.layers.block import kernel_initializer
 
 STEM_STRIDES = (1, 2, 4)
 
+# Strides that the last stage may have by dilation, in place of its own.
+OUTPUT_STRIDES = (8, 16)
+
 # The name of a model's input, and of the convolution that reads it.
 INPUT = "images"
 STEM = "stem_conv"
@@ -32,6 +35,27 @@ def pyramid_layers(depths, stem_stride, norms=False):
     first = 2 - STEM_STRIDES[::-1].index(stem_stride)
     last_blocks = (f"stages_{stage}_{depth - 1}" for stage, depth in enumerate(depths))
     return {f"P{first + stage}": NORM.format(stage) if norms else block for stage, block in enumerate(last_blocks)}
+
+
+def check_output_stride(output_stride, stem_stride):
+    """Raises a `ValueError` unless stages can have this stride, `None` for their own ones."""
+    own = total_stride(stem_stride)
+    allowed = [stride for stride in OUTPUT_STRIDES if stride < own]
+    if output_stride is not None and output_stride not in allowed:
+        raise ValueError(
+            f"output_stride must be None (the stages' own stride, {own}) or one of {allowed} with "
+            f"stem_stride={stem_stride}. Received: output_stride={output_stride!r}"
+        )
+
+
+def check_out_levels(out_levels, levels):
+    """Returns the levels that `out_levels` names, in their order, or `None`; raises a `ValueError` for others."""
+    if out_levels is None:
+        return None
+    given = [*out_levels] if isinstance(out_levels, (tuple, list)) else []
+    if not given or not all(isinstance(level, str) for level in given) or not {*given} <= {*levels}:
+        raise ValueError(f"out_levels must name some of {[*levels]}. Received: out_levels={out_levels!r}")
+    return tuple(level for level in levels if level in given)
 
 
 def check_architecture(depths, dims, stem_stride, drop_path_rate):
@@ -93,7 +117,7 @@ def preprocessing_layer(include_preprocessing, mean, std):
     return Preprocessing(mean, std, name="preprocessing") if include_preprocessing else None
 
 
-def stages(images, depths, dims, stem_stride, drop_path_rate, preprocessing, dtype):
+def stages(images, depths, dims, stem_stride, drop_path_rate, preprocessing, dtype, output_stride=None, count=4):
     """Builds the feature graph.
 
     Args:
@@ -101,11 +125,15 @@ def stages(images, depths, dims, stem_stride, drop_path_rate, preprocessing, dty
         depths, dims, stem_stride, drop_path_rate: As in `keras_cnv2.ConvNeXtV2`.
         preprocessing: Layer for the images, or `None`.
         dtype: Dtype policy of the layers, except for the preprocessing, which is always in float32.
+        output_stride: Optional int, the largest stride. Stages that would exceed it have dilated convolutions instead.
+        count: Int, how many stages to build.
 
     Returns:
-        List of the four stages' outputs, `(N, H / s, W / s, dim)`, where `s` is the stem's stride times 1, 2, 4, 8.
+        List of the stages' outputs, `(N, H / s, W / s, dim)`, where `s` is the stem's stride times 1, 2, 4, 8, but at
+        most `output_stride`.
 
-    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3; A ConvNet for the 2020s (arXiv 2201.03545), section 2.
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 3.3; A ConvNet for the 2020s (arXiv 2201.03545), section 2. The
+        dilations are those of timm's implementation.
     """
 
     def norm(name):
@@ -117,22 +145,39 @@ def stages(images, depths, dims, stem_stride, drop_path_rate, preprocessing, dty
             dim, stride, strides=stride, kernel_initializer=kernel_initializer(), dtype=dtype, name=name
         )
 
+    def without_stride(dim, dilation, name):
+        return keras.layers.Conv2D(
+            dim,
+            2,
+            padding="same",
+            dilation_rate=dilation,
+            kernel_initializer=kernel_initializer(),
+            dtype=dtype,
+            name=name,
+        )
+
     drop_rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
     x = preprocessing(images) if preprocessing else images
     x = norm("stem_norm")(patchify(dims[0], stem_stride, STEM)(x))
+    stride, dilation = stem_stride, 1
     outputs = []
-    for stage, (depth, dim) in enumerate(zip(depths, dims)):
+    for stage, (depth, dim) in enumerate(zip(depths[:count], dims)):
         if stage > 0:
-            x = patchify(dim, 2, f"downsample_{stage}_conv")(norm(f"downsample_{stage}_norm")(x))
+            x, name = norm(f"downsample_{stage}_norm")(x), f"downsample_{stage}_conv"
+            if stride == output_stride:
+                x, dilation = without_stride(dim, dilation, name)(x), 2 * dilation
+            else:
+                x, stride = patchify(dim, 2, name)(x), 2 * stride
         for block in range(depth):
-            x = ConvNeXtV2Block(dim, next(drop_rates), dtype=dtype, name=f"stages_{stage}_{block}")(x)
+            name = f"stages_{stage}_{block}"
+            x = ConvNeXtV2Block(dim, next(drop_rates), dilation=dilation, dtype=dtype, name=name)(x)
         outputs.append(x)
     return outputs
 
 
 def normalized_levels(outputs, dtype):
-    """Applies a LayerNorm of its own to each stage's output."""
-    return [LayerNorm(dtype=dtype, name=NORM.format(stage))(x) for stage, x in enumerate(outputs)]
+    """Applies a LayerNorm of its own to each stage's output; `outputs` is a dict {number of the stage: output}."""
+    return {stage: LayerNorm(dtype=dtype, name=NORM.format(stage))(x) for stage, x in outputs.items()}
 
 
 def source_inputs(images):

@@ -18,7 +18,7 @@ CARD = """{front}
 
 {sentence} Written with keras_cnv2, for {library}.
 
-```python
+```{language}
 {usage}
 ```
 {origin}"""
@@ -27,23 +27,29 @@ USAGE = {
     "transformers": {
         True: """from transformers import pipeline
 
-classify = pipeline("image-classification", "{folder}")
+classify = pipeline("image-classification", "FOLDER")
 classify("photo.jpg")  # a list of labels with their scores""",
         False: """from transformers import AutoModel
 
-encoder = AutoModel.from_pretrained("{folder}")""",
+encoder = AutoModel.from_pretrained("FOLDER")""",
+    },
+    "transformers.js": {
+        True: """import { pipeline } from "@huggingface/transformers";
+
+const classify = await pipeline("image-classification", "FOLDER");
+await classify("photo.jpg");  // a list of labels with their scores""",
     },
     "timm": {
         True: """import timm
 
-model = timm.create_model("local-dir:{folder}", pretrained=True)  # on the hub: "hf-hub:OWNER/NAME"
+model = timm.create_model("local-dir:FOLDER", pretrained=True)  # on the hub: "hf-hub:OWNER/NAME"
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))""",
     },
     "keras": {
         True: """import keras
 import keras_cnv2  # its layers
 
-model = keras.saving.load_model("{folder}/model.keras")""",
+model = keras.saving.load_model("FOLDER/model.keras")""",
     },
 }
 
@@ -78,7 +84,7 @@ def card_of(model, layout, facts=None, licence=None):
 
     Args:
         model: The model.
-        layout: "transformers", "timm" or "keras".
+        layout: "transformers", "transformers.js", "timm" or "keras".
         facts: Optional `Facts`, for a classifier or backbone.
         licence: Optional string, the hub's name of the licence. By default that of the published weights that the
             model's come from.
@@ -94,7 +100,8 @@ def card_of(model, layout, facts=None, licence=None):
         title=_title(model),
         sentence=_sentence(model, facts),
         library=layout.capitalize() if layout == "keras" else layout,
-        usage=usage.format(folder="FOLDER"),
+        language="js" if layout == "transformers.js" else "python",
+        usage=usage,
         origin=_origin(origin, row),
     )
 

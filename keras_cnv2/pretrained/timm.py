@@ -67,6 +67,8 @@ def _arguments(model):
         own["patch_size"] = model.stem_stride
     if _pool(model) != "avg":
         own["global_pool"] = _pool(model)
+    if getattr(model, "output_stride", None):
+        own["output_stride"] = model.output_stride
     if not _pool(model):  # without timm's final norm, for which the file then has no weights
         own["pretrained_strict"] = False
     return own

@@ -16,6 +16,12 @@ def check(model):
             "transformers has no ConvNeXt V2 with max pooling: give layout='timm' or 'keras'. Received: pooling='max'"
         )
 
+    if getattr(model, "output_stride", None):
+        raise ValueError(
+            "transformers has no ConvNeXt V2 with dilations: give layout='timm' or 'keras'. "
+            f"Received: output_stride={model.output_stride}"
+        )
+
 
 def architecture(model):
     """The class of transformers for a model."""
@@ -43,7 +49,8 @@ def config(facts):
         "image_size": height if height == width else [height, width],
     }
     if getattr(model, "pyramid_norms", False):
-        found["out_features"] = [f"stage{stage + 1}" for stage in range(4)]
+        layers = model.pyramid_level_inputs.values()
+        found["out_features"] = [f"stage{int(name[-1]) + 1}" for name in layers]  # pyramid_norm_0 is of stage 1
     return found | (_labels(facts) if facts.has_head else {})
 
 

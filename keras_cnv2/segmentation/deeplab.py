@@ -80,6 +80,11 @@ def _check_backbone(backbone):
     levels = getattr(backbone, "pyramid_level_inputs", {})
     if not {"P2", "P5"} <= {*levels}:
         raise ValueError(f"DeepLabV3+ needs the levels P2 and P5 (stem_stride 4). Received: levels {[*levels]}")
+    if getattr(backbone, "output_stride", None):
+        raise ValueError(
+            "DeepLabV3+ resizes P5 by 8, from its own stride: give a backbone without output_stride. "
+            f"Received: output_stride={backbone.output_stride}"
+        )
     sides = backbone.input_shape[1:3]
     if any(side is None or side % total_stride(4) for side in sides):
         raise ValueError(

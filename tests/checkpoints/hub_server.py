@@ -1,7 +1,10 @@
-"""A Hugging Face hub on this machine: what `hf_hub_download` asks of the real one, and faults at will."""
+"""A Hugging Face hub on this machine: what `hf_hub_download` and `upload_folder` ask of the real one, and faults at
+will."""
 
+import base64
 import contextlib
 import hashlib
+import json
 import math
 import re
 import socket
@@ -11,6 +14,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
+LARGE = re.compile(r".*\.(safetensors|keras|onnx)")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ALWAYS = math.inf
 # With this, a socket that closes sends a reset in place of the orderly end.
@@ -21,7 +25,7 @@ class Request(NamedTuple):
     """One request that the server got.
 
     Args:
-        method: "HEAD" or "GET".
+        method: "HEAD", "GET", "POST" or "PUT".
         path: The path in the URL.
         range: Its Range header, or `None`.
     """
@@ -35,7 +39,10 @@ class HubServer:
     """The hub's files, its faults, and what was asked of it.
 
     Args:
-        files: Dict from (repository, file) to bytes.
+        files: Dict from (repository, file) to bytes. What is uploaded is added.
+
+    `tokens` holds what clients sent as their tokens, and `created` what they asked for of new repositories. Only the
+    large files of uploads, of these names, are sent one by one: LARGE. The others are part of the commit.
 
     The faults are attributes:
         down: Bool, whether every request is answered with 500.
@@ -59,6 +66,9 @@ class HubServer:
         self.on_break = lambda: None
         self.reset = False
         self.requests = []
+        self.tokens = set()
+        self.created = []
+        self.sent = {}
         self.url = None
 
     @property
@@ -91,6 +101,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self._answer()
 
+    def do_POST(self):
+        self._take()
+
+    def do_PUT(self):
+        self._take()
+
     def log_message(self, *args):
         """Requests are recorded, not printed."""
 
@@ -113,6 +129,49 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.NOT_FOUND, headers)
         else:
             self._send_file(hub.files[place.groups()])
+
+    def _take(self):
+        """Answers the requests of an upload."""
+        hub = self.server.hub
+        hub.requests.append(Request(self.command, self.path, None))
+        content = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        if self.headers["Authorization"]:
+            hub.tokens.add(self.headers["Authorization"].removeprefix("Bearer "))
+        if hub.down or hub.refuses:
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR if hub.down else hub.refuses)
+        elif self.command == "PUT":
+            hub.sent[self.path.rpartition("/")[2]] = content
+            self._send(HTTPStatus.OK)
+        elif self.path == "/api/repos/create":
+            hub.created.append(json.loads(content))
+            self._send_json({"url": f"{hub.url}/owner/name"})
+        elif self.path == "/api/validate-yaml":
+            self._send_json({"errors": [], "warnings": []})
+        elif "/preupload/" in self.path:
+            paths = [file["path"] for file in json.loads(content)["files"]]
+            modes = {path: "lfs" if LARGE.fullmatch(path) else "regular" for path in paths}
+            files = [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes.items()]
+            self._send_json({"files": files})
+        elif self.path.endswith("/lfs/objects/batch"):
+            objects = [
+                {**file, "actions": {"upload": {"href": f"{hub.url}/objects/{file['oid']}"}}}
+                for file in json.loads(content)["objects"]
+            ]
+            self._send_json({"objects": objects, "transfer": "basic"})
+        elif place := re.fullmatch(r"/api/models/(.+)/commit/main", self.path):
+            for line in map(json.loads, content.decode().splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    hub.files[place[1], value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    hub.files[place[1], value["path"]] = hub.sent[value["oid"]]
+            url = f"{hub.url}/{place[1]}/commit/{COMMIT}"
+            self._send_json({"success": True, "commitOid": COMMIT, "commitUrl": url})
+        else:
+            self._send(HTTPStatus.NOT_FOUND)
+
+    def _send_json(self, contents):
+        self._send(HTTPStatus.OK, {"Content-Type": "application/json"}, json.dumps(contents).encode())
 
     def _send_file(self, content):
         headers = {
@@ -138,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**(headers or {}), "Content-Length": len(body)}.items():
             self.send_header(name, str(value))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self._send_body(body)
 
     def _send_body(self, body):

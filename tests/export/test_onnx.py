@@ -1,6 +1,7 @@
 import json
 import sys
 
+import keras
 import numpy as np
 import onnxruntime
 import pytest
@@ -93,4 +94,76 @@ class TestErrors:
         monkeypatch.setattr(onnx, "fold_model", wrongly_folded)
         with pytest.raises(keras_cnv2.ExportError, match="probabilities: the export's values are not the model's"):
             keras_cnv2.export_onnx(classifier(depths=(1, 1, 1, 1)), tmp_path / "it.onnx", image_size=32)
+        assert [*tmp_path.iterdir()] == []
+
+
+def newest_opset():
+    return max(pytest.importorskip("tf2onnx").constants.OPSET_TO_IR_VERSION)
+
+
+class TestTransformersLayout:
+    STATISTICS = {"mean": (0.5, 0.4, 0.3), "std": (0.25, 0.5, 0.125)}
+
+    def check(self, model, folder, side):
+        """Compares the file with the model, which takes images in 0..255 and returns probabilities."""
+        session = onnxruntime.InferenceSession(folder / "onnx" / "model.onnx")
+        batch = images(2, side, side)
+        mean, std = (np.float32(model_values) * 255 for model_values in self.STATISTICS.values())
+        (logits,) = session.run(["logits"], {"pixel_values": ((batch - mean) / std).transpose(0, 3, 1, 2)})
+        exponents = np.exp(logits - logits.max(-1, keepdims=True))
+        np.testing.assert_allclose(exponents / exponents.sum(-1, keepdims=True), model(batch), atol=1e-5)
+        return session
+
+    def test_next_to_the_weights(self, tmp_path):
+        """With the newest operations, in which reductions take their axes otherwise."""
+        model = classifier(depths=(1, 1, 1, 1), image_size=64, **self.STATISTICS)
+        keras_cnv2.save_pretrained(model, tmp_path / "it")
+        before = {path.name: path.read_bytes() for path in (tmp_path / "it").iterdir()}
+        options = {"opset_version": newest_opset()} if keras.__version__ >= "3.12" else {}
+        keras_cnv2.export_onnx(model, tmp_path / "it", layout="transformers", **options)
+        session = self.check(model, tmp_path / "it", 96)
+        assert session.get_inputs()[0].shape == ["batch_size", 3, "height", "width"]
+        assert session.get_outputs()[0].shape == ["batch_size", 5]
+        metadata = json.loads(session.get_modelmeta().custom_metadata_map["keras_cnv2"])
+        assert metadata["mean"] == pytest.approx([127.5, 102, 76.5])
+        assert metadata["classifier_activation"] == "linear"
+        assert {path.name: path.read_bytes() for path in (tmp_path / "it").iterdir() if path.is_file()} == before
+        assert [*(tmp_path / "it" / "onnx").iterdir()] == [tmp_path / "it" / "onnx" / "model.onnx"]
+
+    @pytest.mark.slow
+    def test_new_folder_and_oldest_opset(self, tmp_path):
+        model = classifier(depths=(1, 1, 1, 1), include_preprocessing=True, **self.STATISTICS)
+        options = {"opset_version": onnx.OLDEST_OPSET} if keras.__version__ >= "3.12" else {}
+        options |= {"image_size": 64, "resize": "squash", "class_names": [*"abcde"], "fold": False}
+        keras_cnv2.export_onnx(model, tmp_path / "it", layout="transformers", **options)
+        session = self.check(model, tmp_path / "it", 64)
+        assert session.get_inputs()[0].shape == ["batch_size", 3, 64, 64]
+        names = {path.name for path in (tmp_path / "it").iterdir()}
+        assert names == {"README.md", "config.json", "onnx", "preprocessor_config.json"}
+        config, processor = (
+            json.loads((tmp_path / "it" / name).read_text()) for name in ("config.json", "preprocessor_config.json")
+        )
+        assert (config["image_size"], config["id2label"]["4"]) == (64, "e")
+        assert processor["size"] == {"height": 64, "width": 64}
+        assert "library_name: transformers.js" in (tmp_path / "it" / "README.md").read_text()
+
+    def test_folder_of_another_model(self, tmp_path):
+        keras_cnv2.save_pretrained(classifier(depths=(1, 1, 1, 2)), tmp_path / "it")
+        with pytest.raises(FileExistsError, match="describes another model.*config.json"):
+            keras_cnv2.export_onnx(shared_classifier(), tmp_path / "it", layout="transformers")
+        assert not (tmp_path / "it" / "onnx").exists()
+
+    @pytest.mark.parametrize(
+        ("make", "options", "message"),
+        [
+            (shared_classifier, {"layout": "timm"}, "layout must be one of.*Received: layout='timm'"),
+            (backbone, {"layout": "transformers"}, "for classifiers, a ConvNeXtV2 with include_top=True"),
+            (shared_classifier, {"opset_version": 12}, "opset_version must be an int from 13 to.*Received"),
+            (shared_classifier, {"opset_version": 99}, "opset_version must be an int from 13 to.*Received"),
+            (shared_classifier, {"opset_version": "15"}, "opset_version must be an int from 13 to.*Received"),
+        ],
+    )
+    def test_errors(self, make, options, message, tmp_path):
+        with pytest.raises(ValueError, match=message):
+            keras_cnv2.export_onnx(make(), tmp_path / "it.onnx", **options)
         assert [*tmp_path.iterdir()] == []

@@ -207,6 +207,59 @@ class TestInput:
         np.testing.assert_array_equal(outputs(again, images()), outputs(model, images()))
 
 
+class TestWithHead:
+    @pytest.mark.backends
+    @pytest.mark.parametrize("top", [{"classes": 5}, {"include_top": False, "pooling": "max"}, {"include_top": False}])
+    def test_weights_are_copied(self, top, tmp_path):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, **top, image_size=64, drop_path_rate=0.1, mean=(0.5, 0.5, 0.5))
+        rng = np.random.default_rng(0)
+        model.set_weights([rng.normal(0, 0.2, weight.shape) for weight in model.weights])
+        new = model.with_head(3, class_names=["a", "b", "c"], head_init_scale=0.0)
+        assert (new.classes, new.class_names, new.image_size, new.mean) == (3, ("a", "b", "c"), 64, (0.5, 0.5, 0.5))
+        found = {weight.path: keras.ops.convert_to_numpy(weight) for weight in new.weights}
+        for weight in model.weights:
+            if not weight.path.startswith("head/"):
+                np.testing.assert_array_equal(found[weight.path], keras.ops.convert_to_numpy(weight))
+        np.testing.assert_allclose(outputs(new, images()), np.full((2, 3), 1 / 3), rtol=1e-6)
+        model.set_weights([0 * weight for weight in model.get_weights()])
+        np.testing.assert_array_equal(new.get_layer("stem_conv").get_weights()[0], found["stem_conv/kernel"])
+        new.save(tmp_path / "it.keras")
+        again = keras.saving.load_model(tmp_path / "it.keras")
+        np.testing.assert_array_equal(outputs(again, images()), outputs(new, images()))
+
+    def test_what_is_frozen(self):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, classes=5)
+        model.get_layer("stem_conv").trainable = False
+        assert not model.with_head(3).get_layer("stem_conv").trainable
+        model.trainable = False
+        assert [variable.path for variable in model.with_head(3).trainable_variables] == ["head/kernel", "head/bias"]
+
+    def test_lora_and_quantized(self):
+        model = keras_cnv2.ConvNeXtV2(**SMALL, classes=5)
+        model.get_layer("head").enable_lora(2)
+        model.get_layer("stages_0_0").pwconv1.enable_lora(2)
+        new = model.with_head(3)
+        assert (new.get_layer("head").lora_enabled, new.get_layer("stages_0_0").pwconv1.lora_enabled) == (False, True)
+        model = keras_cnv2.ConvNeXtV2(**SMALL, classes=5)
+        model.quantize("int8")
+        new = model.with_head(3)
+        assert new.get_layer("head").quantization_mode is None
+        features = [keras.Model(m.input, m.get_layer("norm").output) for m in (model, new)]
+        np.testing.assert_array_equal(*(outputs(model, images()) for model in features))
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"classes": 0}, "classes"),
+            ({"classes": 1}, "softmax of one"),
+            ({"classes": 2, "class_names": "a"}, "class_"),
+        ],
+    )
+    def test_impossible(self, arguments, message):
+        with pytest.raises(ValueError, match=f"{message}.*Received: "):
+            keras_cnv2.ConvNeXtV2(**SMALL, include_top=False).with_head(**arguments)
+
+
 class TestTraining:
     @pytest.mark.parametrize(
         "policy", ["float32", pytest.param("mixed_float16", marks=pytest.mark.backends), "mixed_bfloat16"]

@@ -224,6 +224,11 @@ def _check_backbone(backbone):
             "Mask R-CNN needs a backbone with the levels P2 to P5, like ConvNeXtV2Backbone with stem_stride=4. "
             f"Received: backbone with {[*levels] or 'no pyramid_outputs'}"
         )
+    if getattr(backbone, "output_stride", None):
+        raise ValueError(
+            "Mask R-CNN needs levels with strides of their own: give a backbone without output_stride. "
+            f"Received: output_stride={backbone.output_stride}"
+        )
     if keras.backend.backend() == "torch":
         raise ValueError("Mask R-CNN needs the TensorFlow or JAX backend of Keras. Received: backend='torch'")
     check_sides(backbone.input_shape)

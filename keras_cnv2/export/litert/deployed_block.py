@@ -63,11 +63,12 @@ class DeployedBlock(keras.layers.Layer):
     def __init__(self, block):
         dtype = block.dtype_policy
         super().__init__(name=block.name, dtype=dtype)
+        self.dilation = block.dilation
         self.rows = [
             keras.layers.DepthwiseConv2D(
                 (3, 7),
                 padding="same",
-                dilation_rate=(dilation, 1),
+                dilation_rate=(dilation * block.dilation, block.dilation),
                 use_bias=dilation == 1,
                 dtype=dtype,
                 name=f"rows_{dilation}",
@@ -111,7 +112,7 @@ class DeployedBlock(keras.layers.Layer):
         for rows, dilation in zip(self.rows[1:], DILATIONS[1:]):
             # On a feature map with no more rows than the dilation, it would read only padding: all zeros, for which
             # int8 has no scale.
-            if x.shape[1] is None or dilation < x.shape[1]:
+            if x.shape[1] is None or dilation * self.dilation < x.shape[1]:
                 y = y + rows(x)
         return y
 
