@@ -7,6 +7,7 @@ import keras
 from keras_cnv2.checkpoints.metadata import own_statistics
 from keras_cnv2.images.classes import numbered
 from keras_cnv2.images.normalization import channel_statistics
+from keras_cnv2.images.pictures import CROP
 from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.models.heads import KINDS
@@ -19,14 +20,14 @@ class Facts(NamedTuple):
     Args:
         model: A `ConvNeXtV2` or `ConvNeXtV2Backbone`.
         sides: Height and width in pixels to which image files are resized.
-        resize: "crop" or "squash".
+        resize: "crop", "squash", or the fraction of the shorter side that a crop keeps.
         mean, std: Tuples of floats per channel, in units of 0..1.
         class_names: Tuple of strings; `None` if the model has no classes or they have no names.
     """
 
     model: keras.Model
     sides: tuple[int, int]
-    resize: str
+    resize: str | float
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...] | None
@@ -34,6 +35,11 @@ class Facts(NamedTuple):
     @property
     def channels(self):
         return self.model.input_shape[-1]
+
+    @property
+    def crop(self):
+        """The fraction of the shorter side that a centre crop keeps, or `None` for "squash"."""
+        return {"crop": CROP, "squash": None}.get(self.resize, self.resize)
 
     @property
     def has_head(self):
@@ -51,7 +57,7 @@ def facts_of(model, image_size=None, resize=None, names=None):
     Args:
         model: A `ConvNeXtV2` or `ConvNeXtV2Backbone`.
         image_size: Optional int, the side of the images in pixels.
-        resize: Optional "crop" or "squash".
+        resize: Optional "crop", "squash" or fraction.
         names: Optional sequence of class names.
     """
     size = image_size or framing_of(model).size

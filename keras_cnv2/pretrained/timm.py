@@ -1,7 +1,9 @@
 """config.json of timm, in the form of its models on the hub."""
 
-from keras_cnv2.images.pictures import CROP
 from keras_cnv2.sizes import size_of
+
+# The epsilon of norms.
+EPSILON = 1e-6
 
 # The architecture of timm that any other size is made from, by its arguments.
 TEMPLATE = "tiny"
@@ -13,6 +15,11 @@ def check(model):
         raise ValueError(
             "timm has no ConvNeXt V2 with a stem of stride 2: its first stage would halve the map once more. Give "
             f"layout='transformers' or 'keras'. Received: stem_stride={model.stem_stride}"
+        )
+    if getattr(model, "norm_epsilon", EPSILON) != EPSILON:
+        raise ValueError(
+            f"timm's models have the same epsilon in all norms, {EPSILON:g}: give layout='transformers' or 'keras'. "
+            f"Received: norm_epsilon={model.norm_epsilon:g}"
         )
     if getattr(model, "pyramid_norms", False):
         raise ValueError(
@@ -42,8 +49,8 @@ def config(facts):
             "input_size": [facts.channels, *facts.sides],
             "fixed_input_size": False,
             "interpolation": "bicubic",
-            "crop_pct": CROP if facts.resize == "crop" else 1.0,
-            "crop_mode": "center" if facts.resize == "crop" else "squash",
+            "crop_pct": facts.crop or 1.0,
+            "crop_mode": "center" if facts.crop else "squash",
             "mean": [*facts.mean],
             "std": [*facts.std],
             "num_classes": classes,

@@ -2,7 +2,7 @@
 
 from keras_cnv2.images.pictures import CROP, default_resize
 
-# The epsilon of the final LayerNorm. The default of transformers is another one, 1e-12.
+# The epsilon of the final LayerNorm, for backbones, which have none. The default of transformers is 1e-12.
 EPSILON = 1e-6
 
 # PIL's number of bicubic interpolation.
@@ -43,7 +43,7 @@ def config(facts):
         "depths": [*model.depths],
         "hidden_sizes": [*model.dims],
         "hidden_act": "gelu",
-        "layer_norm_eps": EPSILON,
+        "layer_norm_eps": getattr(model, "norm_epsilon", EPSILON),
         "drop_path_rate": model.drop_path_rate,
         "initializer_range": 0.02,
         "image_size": height if height == width else [height, width],
@@ -68,7 +68,7 @@ def _labels(facts):
 def preprocessor_config(facts):
     """Returns the contents of preprocessor_config.json."""
     return {
-        **_resizing(facts.sides, facts.resize),
+        **_resizing(facts.sides, facts.crop),
         "do_resize": True,
         "resample": BICUBIC,
         "do_rescale": True,
@@ -79,24 +79,24 @@ def preprocessor_config(facts):
     }
 
 
-def _resizing(sides, resize):
+def _resizing(sides, crop):
     """The image processor and its arguments: ConvNeXt's, where it can resize in this way.
 
     It crops below 384 pixels and squashes from 384 on.
     """
     height, width = sides
     both = {"height": height, "width": width}
-    if height == width and resize == default_resize(height):
+    if height == width and (crop is not None) == (default_resize(height) == "crop"):
         return {
             "image_processor_type": "ConvNextImageProcessor",
             "size": {"shortest_edge": height},
-            "crop_pct": CROP,
+            "crop_pct": crop or CROP,
         }
-    if resize == "squash":
+    if crop is None:
         return {"image_processor_type": "ViTImageProcessor", "size": both}
     return {
         "image_processor_type": "BitImageProcessor",
-        "size": {"shortest_edge": int(height / CROP)},
+        "size": {"shortest_edge": int(height / crop)},
         "do_center_crop": True,
         "crop_size": both,
     }

@@ -12,6 +12,7 @@ from PIL import Image
 import keras_cnv2
 from keras_cnv2.commands import export
 from keras_cnv2.commands.main import main
+from keras_cnv2.restore import restore_model
 from tests.detection.samples import tiny
 from tests.export.small import NAMES, classifier, encoded, pixels
 
@@ -91,6 +92,15 @@ def test_litert(run, weights, image, expected, tmp_path):
     assert received.argmax() == expected.argmax()
 
 
+def test_pretrained(run, weights, image, expected, tmp_path):
+    code, out, _ = run(weights, "--to", "pretrained", "--layout", "timm", "--licence", "apache-2.0")
+    assert (code, out.split(":")[0]) == (0, "animals_pretrained")
+    again = restore_model(str(tmp_path / "animals_pretrained" / "model.safetensors"))
+    np.testing.assert_allclose(again(image), expected, atol=1e-6)
+    assert json.loads((tmp_path / "animals_pretrained" / "config.json").read_text())["architecture"]
+    assert "license: apache-2.0" in (tmp_path / "animals_pretrained" / "README.md").read_text()
+
+
 @pytest.fixture
 def written(monkeypatch):
     """Exports write a few bytes in place of a model. A list of the arguments of each."""
@@ -106,7 +116,7 @@ def written(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("kind", ["saved_model", "litert", "onnx"])
+@pytest.mark.parametrize("kind", ["saved_model", "litert", "onnx", "pretrained"])
 def test_overwrite(run, written, tmp_path, kind):
     arguments = ("m.keras", "--to", kind, "--out", "it")
     assert run(*arguments)[0] == 0
@@ -115,8 +125,8 @@ def test_overwrite(run, written, tmp_path, kind):
     assert (tmp_path / "it").read_bytes() == b"it"
     assert run(*arguments, "--overwrite")[0] == 0
     assert (tmp_path / "it").read_bytes() == b"itit"
-    # Files are replaced without being asked, SavedModels are not.
-    assert written == [{}, {"overwrite": True} if kind == "saved_model" else {}]
+    # Files are replaced without being asked, folders are not.
+    assert written == [{}, {} if kind in export.SUFFIXES else {"overwrite": True}]
 
 
 def test_options_are_those_of_the_functions():
@@ -135,6 +145,17 @@ def test_name_of_the_file(run, written, tmp_path):
     assert names == {"convnextv2_tiny.fcmae_ft_in1k.onnx", "m.onnx", "m.2.onnx"}
 
 
+def test_onnx_in_a_folder(run, written, tmp_path):
+    command = ("m.keras", "--to", "onnx", "--layout", "transformers", "--opset-version", 17)
+    assert run(*command)[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["m_onnx"]
+    assert written == [{"layout": "transformers", "opset_version": 17}]
+    (tmp_path / "it" / "onnx").mkdir(parents=True)
+    (tmp_path / "it" / "onnx" / "model.onnx").touch()
+    code, _, error = run(*command, "--out", "it")
+    assert (code, "--overwrite replaces it. Received: it/onnx/model.onnx" in error) == (1, True)
+
+
 @pytest.mark.slow
 def test_serving(run, weights, tmp_path):
     for _ in range(2):
@@ -147,6 +168,7 @@ def test_serving(run, weights, tmp_path):
     ("arguments", "message"),
     [
         (["--to", "onnx", "--quantization", "int8"], "--quantization is an option of --to litert. Received: --to onnx"),
+        (["--to", "litert", "--layout", "timm"], "--layout is an option of --to onnx and pretrained"),
         (["--to", "litert", "--top", "3"], "--top is an option of --to saved_model and serving"),
         (["--to", "onnx", "--weights", "imagenet"], "--weights is only for a MODEL that is a size"),
         (["--to", "litert", "--quantization", "int8"], "calibrated with images: give --representative"),
