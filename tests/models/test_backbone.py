@@ -246,6 +246,8 @@ def test_config_holds_every_argument():
     arguments = {*inspect.signature(keras_cnv2.ConvNeXtV2Backbone).parameters} - {"weights", "input_tensor"}
     given = {
         "include_preprocessing": False,
+        "mean": (0.4, 0.5),
+        "std": (0.2, 0.3),
         "input_shape": (32, 48, 2),
         "stem_stride": 2,
         "drop_path_rate": 0.2,

@@ -96,6 +96,8 @@ class TestResizing:
             (384, "squash", "ConvNextImageProcessor", {"shortest_edge": 384}, 0.875),
             (224, "squash", "ViTImageProcessor", {"height": 224, "width": 224}, None),
             (384, "crop", "BitImageProcessor", {"shortest_edge": 438}, None),
+            (224, 0.95, "ConvNextImageProcessor", {"shortest_edge": 224}, 0.95),
+            (384, 0.95, "BitImageProcessor", {"shortest_edge": 404}, None),
         ],
     )
     def test_processor(self, size, resize, processor, height, crop_pct):
