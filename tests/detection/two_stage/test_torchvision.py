@@ -55,6 +55,13 @@ def first(model, size):
     return model(case.images(*size))
 
 
+@pytest.fixture(scope="module")
+def training(model, size):
+    if keras.backend.backend() == "jax" and size != case.SIZES[0]:
+        pytest.skip("one size shows what depends on the backend")
+    return model(case.images(*size), training=True)
+
+
 def close(ours, theirs, tolerance=1e-4):
     np.testing.assert_allclose(ops.convert_to_numpy(ours), theirs, rtol=tolerance, atol=tolerance)
 
@@ -79,9 +86,8 @@ def sorted_rows(boxes):
     return boxes[np.lexsort(np.round(boxes, 2).T)]
 
 
-def test_proposals(model, size, first, golden):
+def test_proposals(first, training, golden):
     """Rounding may exchange neighbours whose scores are nearly equal, so all boxes are compared in another order."""
-    training = model(case.images(*size), training=True)
     for kind, ours in (("proposals", first), ("training_proposals", training)):
         for image in range(2):
             theirs = golden[f"{kind}_{image}"]
@@ -112,11 +118,9 @@ def test_roi_align(size, first, golden, aligned, samples):
 
 
 @pytest.mark.backends
-def test_losses(model, size, golden):
-    if keras.backend.backend() == "jax" and size != case.SIZES[0]:
-        pytest.skip("one size shows what depends on the backend")
+def test_losses(model, size, training, golden):
     boxes, classes, masks = case.labels(*size)
-    training = model(case.images(*size), training=True)
+    training = dict(training)
     # Theirs, in their order: the random numbers are for positions.
     theirs = [golden[f"training_proposals_{image}"] for image in range(2)]
     number = training["boxes"].shape[1]
@@ -148,7 +152,8 @@ def test_masks(model, size, first, golden):
 
 def test_detections(model, size, golden):
     options = {"nms": "hard", "iou_threshold": 0.5, "score_threshold": 0.05, "max_detections": 100}
-    found = Detector(model, **options, candidates=3000).predict(case.images(*size), verbose=0)
+    found = Detector(model, **options, candidates=3000)(case.images(*size))
+    found = {name: ops.convert_to_numpy(values) for name, values in found.items()}
     for image in range(2):
         close(found["boxes"][image], golden[f"found_boxes_{image}"], 1e-3)  # in pixels
         close(found["scores"][image], golden[f"found_scores_{image}"])
