@@ -51,6 +51,8 @@ FENCED = re.compile(r"```python\n(.*?)```", re.DOTALL)
 EXAMPLES = {name: FENCED.findall(inspect.getdoc(value)) for name, value in PUBLIC.items()}
 SLOW = {"export_litert", "export_onnx", "export_saved_model", "export_serving"}
 
+FEW = "keras_cnv2.detection.Variant(training_proposals=50, proposals=20, box_samples=16)"
+
 # What makes examples small.
 SMALL = {
     "FCMAE": {'"atto", image_size=224': '"tiny", image_size=64'},
@@ -60,7 +62,7 @@ SMALL = {
     "segmentation.Segmenter": {"512": "64"},
     "segmentation.predict_classes": {"512": "64"},
     "detection.Variant": {"classes=20": "classes=20, width=8, units=8, convs=1"},
-    "detection.mask_rcnn": {"classes=20": "classes=20, width=8, units=8, convs=1", '"atto"': '"tiny"'},
+    "detection.mask_rcnn": {"classes=20": f"classes=20, width=8, units=8, convs=1, variant={FEW}", '"atto"': '"tiny"'},
     "detection.retinanet": {"classes=20": "classes=20, width=8, convs=1"},
 }
 DIMS = (4, 6, 8, 10)

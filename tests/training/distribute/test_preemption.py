@@ -38,7 +38,7 @@ def trained(folder, sent, *numbers):
 
 @pytest.mark.parametrize(
     ("number", "end", "sent", "ended"),
-    [(signal.SIGTERM, Preempted, 2, 2), (signal.SIGTERM, Preempted, 3, 4), (signal.SIGINT, Interrupted, 3, 4)],
+    [(signal.SIGTERM, Preempted, 2, 2), (signal.SIGTERM, Preempted, 3, 4), (signal.SIGINT, Interrupted, 2, 2)],
 )
 def test_signals_save_and_end_between_two_steps_of_the_optimizer(tmp_path, capfd, number, end, sent, ended):
     former = signal.getsignal(number)
