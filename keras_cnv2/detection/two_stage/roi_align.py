@@ -61,8 +61,10 @@ def axis_weights(start, end, side, size, stride=1, samples=0, aligned=True, most
     start, end = (edge[..., None, None] / stride - 0.5 * aligned for edge in (start, end))
     length = end - start if aligned else ops.maximum(end - start, 1.0)
     step = length / size
-    count = float(samples) if samples else ops.clip(ops.ceil(step), 1.0, float(most_samples))
     number = ops.arange(samples or most_samples, dtype="float32")
+    # The size of a bin rounded up. Compilers multiply by 1 / size, after which a whole number may be rounded up, too.
+    more = ops.cast(length > size * number[1:], "float32")
+    count = float(samples) if samples else 1 + ops.sum(more, axis=-1, keepdims=True)
     bins = ops.arange(size, dtype="float32")[:, None]
     at = start + bins * step + (number + 0.5) * step / count  # (..., size, samples)
     # Beyond its border, the feature map has the values of the border for one position, and then zeros.

@@ -55,6 +55,25 @@ def test_it_is_that_of_brute_force(samples, aligned):
         np.testing.assert_allclose(ops.convert_to_numpy(ours)[0, number], expected, atol=1e-5)
 
 
+def compiled(function):
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    return tf.function(function, autograph=False)
+
+
+def test_bins_of_whole_positions_are_not_rounded_up_in_graphs():
+    """Compilers multiply by 1 / 7: 42 positions, those of P5 in images of 1344 pixels, were 6.0000005 for each bin."""
+    feature_map = np.random.default_rng(0).normal(size=(1, 42, 56, 2)).astype("float32")
+    box = np.float32([[[0, 0, 56, 42]]])
+    ours = compiled(lambda x, b: roi_align([x], b, np.zeros((1, 1), "int32"), [1], 7, 0, aligned=False))
+    found = ops.convert_to_numpy(ours(feature_map, box))[0, 0]
+    np.testing.assert_allclose(found, by_hand(feature_map[0], box[0, 0], 7, 1, 0, False), atol=1e-5)
+
+
 @pytest.mark.parametrize("positions", [MOST_SAMPLES, MOST_SAMPLES + 1, 3 * MOST_SAMPLES])
 def test_bins_of_more_positions_than_samples_are_approximate(positions):
     """Up to `MOST_SAMPLES` positions along a side of a bin are exact; of more, not all count in an average of noise."""

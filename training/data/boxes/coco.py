@@ -156,7 +156,7 @@ def _mask(segmentation, height, width):
         ValueError: If it is not a segmentation of a picture of this size.
     """
     if isinstance(segmentation, list):
-        # What is drawn has the length of the polygon, so that a point far outside would take all memory.
+        # Points far outside are pixels of another picture, or errors.
         largest = 4 * max(height, width)
         return from_polygons([_polygon(polygon, largest) for polygon in segmentation], height, width)
     if not isinstance(segmentation, dict):

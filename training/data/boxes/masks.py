@@ -9,6 +9,10 @@ import numpy as np
 # of a number would take minutes.
 LONGEST = 60
 
+# Longest outline of a mask in pixels, and most pixels of a picture. No mask has a longer outline; a damaged file with
+# one would take all memory, since pycocotools lists the points of outlines. It counts pixels with 32 bits.
+LONGEST_OUTLINE, MOST_PIXELS = 2**22, 2**32 - 1
+
 
 def require_pycocotools():
     """Raises an `ImportError` that says what to install if pycocotools is missing."""
@@ -81,9 +85,16 @@ def from_polygons(polygons, height, width):
 
     Returns:
         Bytes.
+
+    Raises:
+        ValueError: If the outline or the picture is too large.
     """
     from pycocotools import mask
 
+    _check_pixels(height, width)
+    length = sum(map(_outline, polygons))
+    if length > LONGEST_OUTLINE:
+        raise ValueError(f"the outline of a mask must be at most {LONGEST_OUTLINE} pixels long, it is {length:.0f}")
     return mask.merge(mask.frPyObjects(polygons, height, width))["counts"]
 
 
@@ -91,13 +102,25 @@ def from_runs(runs, height, width):
     """Encodes a mask given as a list of ints: how many pixels are outside, inside, outside, ... column by column.
 
     Raises:
-        ValueError: If the runs are not as many pixels as the picture has, of which pycocotools takes no notice.
+        ValueError: If the runs are not as many pixels as the picture has, of which pycocotools takes no notice, or the
+            picture is too large.
     """
     from pycocotools import mask
 
+    _check_pixels(height, width)
     if min(runs, default=0) < 0 or sum(runs) != height * width:
         raise ValueError(f"the runs of a mask must add up to its {height} x {width} pixels, they have {sum(runs)}")
     return mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"]
+
+
+def _check_pixels(height, width):
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"a picture with masks must have at most {MOST_PIXELS} pixels, it has {width} x {height}")
+
+
+def _outline(polygon):
+    """Returns how many pixels the edges of a polygon have, without the last edge, which is not longer than the rest."""
+    return np.abs(np.diff(np.reshape(polygon, (-1, 2)), axis=0)).max(axis=1).sum()
 
 
 def runs_of(counts):

@@ -147,7 +147,8 @@ def _names(content, file):
             )
         names = [names[place] for place in numbers]
     elif names in EMPTY and isinstance(count, str) and count.isdecimal():
-        names = [*numbered(min(int(count), MAX_YAML))]
+        # Longer numbers are not of classes; of thousands of digits, `int` raises an error.
+        names = [*numbered(int(count))] if len(count) < len(str(MAX_YAML)) else None
     if not isinstance(names, list) or not names or not all(map(_is_name, names)):
         raise DataError(f"names must be a list of classes, or a dict from their numbers. Received: {file}")
     if count not in (None, str(len(names))):
@@ -161,6 +162,10 @@ def _is_name(value):
     return isinstance(value, str) and value != "" and value == value.encode(errors="ignore").decode()
 
 
+def _is_path(value):
+    return _is_name(value) and "\0" not in value
+
+
 def _pictures(content, split, file):
     """Returns the paths of the pictures of a split, without duplicates; `None` if there is no such split."""
     entries = content.get(split)
@@ -168,7 +173,7 @@ def _pictures(content, split, file):
         return None
     entries = entries if isinstance(entries, list) else [entries]
     root = content.get("path")
-    if not all(isinstance(entry, str) and "\0" not in entry for entry in (*entries, root or "")):
+    if not all(map(_is_path, entries)) or not (root in EMPTY or _is_path(root)):
         raise DataError(f"{split} and path must be paths. Received: {file}")
     roots = [file.parent] if root in EMPTY else [file.parent / root, file.parent]
     return [*dict.fromkeys(picture for entry in entries for picture in _listed(entry, split, roots, file))]
@@ -179,7 +184,7 @@ def _listed(entry, split, roots, file):
     # Some programs write ../train/images for train/images beside data.yaml, which YOLO accepts.
     shorter = [entry.removeprefix("../")] if entry.startswith("../") else []
     places = [Path(os.path.normpath(root / name)) for name in (entry, *shorter) for root in roots]
-    found = next((place for place in places if place.exists()), None)
+    found = next((place for place in places if os.path.exists(place)), None)
     if found is None:
         raise DataError(f"{split} must be an existing folder or list of pictures. Received: {entry} in {file}")
     if found.is_dir():
@@ -213,7 +218,10 @@ def _example(picture, size, classes, masks, folder):
     found, areas = None, areas_of(boxes)
     if masks:
         inside = [one.clip(0, [width, height]).ravel().tolist() for one in corners]
-        found = [run_lengths.from_polygons([one], height, width) for one in inside]
+        try:
+            found = [run_lengths.from_polygons([one], height, width) for one in inside]
+        except ValueError as error:
+            raise DataError(f"A polygon is no mask: {error}. Received: {label_file(picture)}") from error
         areas = run_lengths.areas_of(found, height, width)
     return Example(str(picture), id, width, height, boxes, numbers, np.zeros(len(boxes), bool), areas, found)
 

@@ -137,6 +137,19 @@ class TestMasks:
         assert "1 boxes outside of their picture left out" in caplog.text
         assert "2 pictures without boxes" in caplog.text
 
+    def test_pictures_of_no_size(self, folder):
+        """Of so many pixels, outlines of masks would take all memory, and runs would overflow."""
+
+        def change(content):
+            content["images"][0] |= {"width": 2**24, "height": 2**24}
+            for row in content["annotations"]:
+                row["segmentation"] = [[0, 0, 6e7, 0, 6e7, 6e7]]
+
+        write_coco(folder, "train2017", range(4), change=change)
+        message = r"annotation 1: .*at most 4294967295 pixels, it has 16777216 x 16777216\. Received: "
+        with pytest.raises(DataError, match=message):
+            read_coco(folder, masks=True)
+
     @pytest.mark.parametrize(
         ("segmentation", "reason"),
         [

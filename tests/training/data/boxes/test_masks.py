@@ -53,6 +53,14 @@ class TestRunLengths:
         with pytest.raises(ValueError, match="larger than any picture"):
             masks.runs_of(b"o" * 3_000_000)
 
+    def test_outlines_and_pictures_that_would_take_all_memory(self):
+        zigzag = [0, 0, 4000, 3000] * 2000
+        with pytest.raises(ValueError, match="outline of a mask must be at most 4194304 pixels long, it is 15996000"):
+            masks.from_polygons([zigzag], 3000, 4000)
+        for encoded, what in ((masks.from_polygons, [[0, 0, 9, 0, 9, 9]]), (masks.from_runs, [2**32])):
+            with pytest.raises(ValueError, match="at most 4294967295 pixels, it has 65536 x 65536"):
+                encoded(what, 2**16, 2**16)
+
     def test_polygons(self):
         """Several are one mask."""
         squares = [[1, 2, 5, 2, 5, 6, 1, 6], [4, 4, 8, 4, 8, 9, 4, 9]]

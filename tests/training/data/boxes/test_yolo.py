@@ -137,6 +137,12 @@ class TestObjects:
         with pytest.raises(DataError, match=message):
             read_yolo(data, masks=True)
 
+    def test_outlines_that_would_take_all_memory(self, data):
+        (data / "labels" / "train" / "a.txt").write_text("0" + " 0 0 1 1" * 80_000)
+        message = r"A polygon is no mask: the outline of a mask must be at most .*Received: .*labels.train.a\.txt"
+        with pytest.raises(DataError, match=message):
+            read_yolo(data, masks=True)
+
     def test_files_that_are_no_text(self, data, monkeypatch):
         (data / "labels" / "train" / "b.txt").write_bytes(b"\xff\xfe\x00")
         with pytest.raises(DataError, match=r"not a label file of YOLO: .*Received: .*b\.txt"):
@@ -231,12 +237,15 @@ class TestYaml:
             ("train: nowhere\nnames: [cat]", r"train must be an existing folder .*Received: nowhere in"),
             ("train: images\nval: nowhere\nnames: [cat]", r"val must be an existing folder"),
             ("train: {a: b}\nnames: [cat]", "train and path must be paths"),
+            ('train: "\\ud800"\nnames: [cat]', "train and path must be paths"),
+            pytest.param(f"train: {'a' * 5000}\nnames: [cat]", "train must be an existing folder", id="path"),
             ("train: images\npath: [a]\nnames: [cat]", "train and path must be paths"),
             ("train: images", "names must be a list of classes"),
             ("train: images\nnames: cat", "names must be a list of classes"),
             ("train: images\nnames: [[cat]]", "names must be a list of classes"),
             ("train: images\nnames: []", "names must be a list of classes"),
             ('train: images\nnames: ["\\ud800"]', "names must be a list of classes"),
+            pytest.param("train: images\nnc: " + "1" * 5000, "names must be a list of classes", id="nc"),
             ("train: images\nnc: 0", "names must be a list of classes"),
             ("train: images\nnames: {1: cat}", r"must number the classes from 0 on, .*Received: .* with 1"),
             ("train: images\nnames: [cat, cat]", "classes must have different names"),
