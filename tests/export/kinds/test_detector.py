@@ -11,9 +11,10 @@ from benchmarks.serving_server import ModelServer
 from benchmarks.serving_session import SavedModelSession
 from keras_cnv2 import export_saved_model, export_serving
 from keras_cnv2.detection import Detector, fit_picture, paste_masks
+from keras_cnv2.export.check import TOLERANCE
 from keras_cnv2.export.kinds.kind import kind_for
 from keras_cnv2.export.options import Options
-from keras_cnv2.export.saved_model.check import check_saved_model
+from keras_cnv2.export.saved_model.check import HALF_TOLERANCE, ServedFile, check_saved_model
 from tests.detection.samples import images, noisy, numpy_of, tiny, tiny_mask_rcnn
 from tests.export.serving.serving_folder import warmup_records
 
@@ -215,6 +216,28 @@ def test_wrong_masks_are_seen():
     wrong[0, 2, 0, 0] ^= True
     with pytest.raises(keras_cnv2.ExportError, match="image_masks, image_masks: the export's values"):
         kind._check_pasted("image_masks", {**received, "image_masks": tf.constant(wrong)}, received["boxes"])
+
+
+def test_masks_of_half_precision_are_compared_as_logits():
+    """Rounding logits by a part of the largest one changes probabilities near 0.5 by more than this part."""
+    model = detector("mask_rcnn")
+    kernel = model.model.mask_head.logits.kernel
+    kernel.assign(kernel * 20)
+    kind, functions = functions_of(model)
+    outputs = {name: functions[name][0](images(1)) for name in ("dense", "serving_default")}
+    masks = np.clip(outputs["serving_default"]["masks"], 1e-6, 1 - 1e-6)
+    logits = np.log(masks / (1 - masks))
+
+    def check(shift, tolerance):
+        shifted = 1 / (1 + np.exp(-logits - shift * np.abs(logits).max()))
+        served = outputs | {"serving_default": outputs["serving_default"] | {"masks": shifted}}
+        kind.check(ServedFile(served, tolerance), images(1))
+        return np.abs(shifted - masks).max()
+
+    assert check(0.04, HALF_TOLERANCE) > HALF_TOLERANCE
+    for shift, tolerance in ((0.06, HALF_TOLERANCE), (1e-3, TOLERANCE)):
+        with pytest.raises(keras_cnv2.ExportError, match="serving_default, masks: the export's values"):
+            check(shift, tolerance)
 
 
 def test_serving(serving, tmp_path):
