@@ -83,7 +83,7 @@ class TestTransformers:
                 transformers.AutoModel.from_pretrained(tmp_path / str(number)).eval()(pixel_values())
                 for number in range(2)
             )
-            maps = transformers.AutoBackbone.from_pretrained(tmp_path / "2").eval()(pixel_values()).feature_maps
+            maps = transformers.ConvNextV2Backbone.from_pretrained(tmp_path / "2").eval()(pixel_values()).feature_maps
         expected = np.asarray(backbone(**STATISTICS)(images()))
         received = last.last_hidden_state.numpy().transpose(0, 2, 3, 1)
         np.testing.assert_allclose(received, expected, atol=1e-4 * np.abs(expected).max())
