@@ -23,6 +23,7 @@ Map of the package. Each module or folder imports only from those above it:
     restore             a model from any weights file
     pretrained/         folders for transformers, timm and Keras: written, uploaded to the hub
     export/             SavedModel, serving folders, LiteRT, ONNX
+    keras_hub/          KerasHub's classes on these layers; imported by its own name, `keras_cnv2.keras_hub`
     commands/           the command `keras-cnv2`
 """
 

@@ -20,6 +20,24 @@ def import_keras_cv(model):
     return keras_cv
 
 
+def import_keras_hub():
+    """Imports KerasHub.
+
+    Returns:
+        The module `keras_hub`.
+
+    Raises:
+        ImportError: If it cannot be imported. The message says how to install it.
+    """
+    try:
+        import keras_hub
+    except ImportError as error:
+        raise ImportError(
+            f'keras_cnv2.keras_hub needs KerasHub: pip install "keras_cnv2[keras-hub]" ({error})'
+        ) from error
+    return keras_hub
+
+
 def import_pillow(drawn):
     """Imports the modules of Pillow that draw.
 

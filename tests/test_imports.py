@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 # From the foundations up to what stands on all of them.
 HOUSE = {
     "keras_cnv2": "arguments errors files terminal optional_packages keras_internals sizes distribute kernels layers "
-    "images optimizers checkpoints folding models fcmae segmentation detection restore pretrained export commands",
+    "images optimizers checkpoints folding models fcmae segmentation detection restore pretrained export keras_hub "
+    "commands",
     "training": "errors files drawing analysis models recipes data distribute loop evaluation runs reports commands",
 }
 ROOMS = {package: rooms.split() for package, rooms in HOUSE.items()}

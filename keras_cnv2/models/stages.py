@@ -84,8 +84,11 @@ def policy_of(dtype):
     return policy
 
 
-def make_input(input_shape, input_tensor, stem_stride):
-    """Returns the input of a model: `input_tensor`, checked, or a new `keras.Input`."""
+def make_input(input_shape, input_tensor, stem_stride, argument="input_shape"):
+    """Returns the input of a model: `input_tensor`, checked, or a new `keras.Input`.
+
+    `argument` is what the model calls `input_shape`, for the error message.
+    """
     if input_tensor is None:
         shape = (None, None, 3) if input_shape is None else input_shape
     elif keras.backend.is_keras_tensor(input_tensor):
@@ -96,8 +99,8 @@ def make_input(input_shape, input_tensor, stem_stride):
     is_shape = isinstance(shape, (tuple, list)) and len(shape) == 3 and is_positive_int(shape[2])
     if not is_shape or any(s is not None and (not is_positive_int(s) or s < smallest) for s in shape[:2]):
         raise ValueError(
-            f"input_shape must be (height, width, channels): height and width None or at least {smallest} "
-            f"with stem_stride={stem_stride}, channels a positive int. Received: input_shape={shape}"
+            f"{argument} must be (height, width, channels): height and width None or at least {smallest} "
+            f"with stem_stride={stem_stride}, channels a positive int. Received: {argument}={shape}"
         )
     return keras.Input(tuple(shape), name=INPUT) if input_tensor is None else input_tensor
 

@@ -63,6 +63,8 @@ SMALL = {
     "segmentation.predict_classes": {"512": "64"},
     "detection.Variant": {"classes=20": "classes=20, width=8, units=8, convs=1"},
     "detection.mask_rcnn": {"classes=20": f"classes=20, width=8, units=8, convs=1, variant={FEW}", '"atto"': '"tiny"'},
+    "keras_hub.ConvNeXtV2Backbone": {"(2, 2, 6, 2)": "(1, 1, 1, 1)"},
+    "keras_hub.ConvNeXtV2ImageClassifier": {"Atto": "Tiny"},
     "detection.retinanet": {"classes=20": "classes=20, width=8, convs=1"},
 }
 DIMS = (4, 6, 8, 10)
