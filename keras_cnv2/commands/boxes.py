@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def run(model, paths, args, reading):
         else:
             _print(row)
     if args.json:
-        print(json.dumps(results, indent=1))
+        print(_readable(results))
     return int(failed > 0)
 
 
@@ -129,6 +130,13 @@ def run_lengths(mask):
     changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
     starts = [0, *changes] if pixels[0] == 0 else [0, 0, *changes]
     return {"size": [*mask.shape], "counts": np.diff([*starts, len(pixels)]).tolist()}
+
+
+def _readable(results):
+    """Returns indented JSON in which a list of numbers is one line: a mask has hundreds of run lengths."""
+    indented = json.dumps(results, indent=1)
+    # Strings in JSON contain no line breaks, so only lists match.
+    return re.sub(r"\[\n([-+\d.eE,\s]+)\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", indented)
 
 
 def _print(row):

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 from PIL import Image
 
 import keras_cnv2
+from keras_cnv2.commands import boxes as command
 from keras_cnv2.commands.boxes import run_lengths
 from keras_cnv2.commands.main import main
 from keras_cnv2.detection import Detector, fit_picture, paste_masks
+from keras_cnv2.detection.predict import Detection
 from tests.detection.samples import noisy, numpy_of, tiny, tiny_mask_rcnn
 
 pytest.importorskip("keras_cv")
@@ -206,6 +209,20 @@ def test_run_lengths(filled):
     np.testing.assert_array_equal(pixels_of(lengths), mask)
     coco = pytest.importorskip("pycocotools.mask")
     np.testing.assert_array_equal(coco.decode(coco.frPyObjects(json.loads(json.dumps(lengths)), 5, 7)), mask)
+
+
+def test_lists_of_numbers_are_lines(monkeypatch, capsys):
+    """The run lengths of a photo's mask would be hundreds of lines."""
+    names = 'a [\n1]"', "b"
+    found = [Detection(name, score, (0.5, 1e-7, 2.0, 3e20), np.eye(3) > 0) for name, score in zip(names, (0.5, 1e-9))]
+    monkeypatch.setattr(command, "detect", lambda *args, **options: [("1.png", found), ("2.png", [])])
+    args = SimpleNamespace(top=None, class_names=None, score=None, image_size=64, out=None, json=True)
+    command.run(tiny_mask_rcnn(), ["1.png", "2.png"], args, None)
+    out = capsys.readouterr().out
+    predictions = [{**one._asdict(), "box": [*one.box], "mask": run_lengths(one.mask)} for one in found]
+    assert json.loads(out) == [{"path": "1.png", "predictions": predictions}, {"path": "2.png", "predictions": []}]
+    assert out.count('"counts": [0, 1, 3, 1, 3, 1]') == 2
+    assert out.count('"box": [0.5, 1e-07, 2.0, 3e+20]') == 2
 
 
 def test_masks(tmp_path, pictures, capsys):

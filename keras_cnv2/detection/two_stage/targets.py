@@ -10,6 +10,9 @@ from keras_cnv2.detection.boxes import overlap
 from keras_cnv2.detection.matching import match
 from keras_cnv2.detection.two_stage.roi_align import axis_weights
 
+# The numbers of axes of labels.
+RANKS = {"boxes": 3, "classes": 2, "masks": 4}
+
 
 class Labels(NamedTuple):
     """The annotated objects of a batch.
@@ -34,7 +37,7 @@ class Labels(NamedTuple):
             has_masks: Bool, whether masks are needed.
 
         Raises:
-            ValueError: If masks are missing or do not have the size of the images.
+            ValueError: If labels are missing or have other shapes, or masks do not have the size of the images.
         """
         _check(labels, tuple(shape[1:3]), has_masks)
         boxes, classes = ops.cast(labels["boxes"], "float32"), ops.cast(labels["classes"], "int32")
@@ -127,6 +130,11 @@ def _check(labels, sides, has_masks):
             f"Received: {', '.join(labels) if isinstance(labels, Mapping) else type(labels).__name__}"
         )
     shapes = {name: tuple(labels[name].shape) for name in names}
+    if any(len(shape) != RANKS[name] for name, shape in shapes.items()) or shapes["boxes"][-1] != 4:
+        raise ValueError(
+            "Boxes must have the shape (N, B, 4), classes (N, B) and masks (N, B, height, width). "
+            f"Received: shapes {shapes}"
+        )
     if len({shape[1] for shape in shapes.values()}) > 1:
         raise ValueError(f"Boxes, classes and masks must be as many for each image. Received: shapes {shapes}")
     if has_masks and shapes["masks"][2:] != sides:

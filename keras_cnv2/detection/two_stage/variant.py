@@ -113,5 +113,8 @@ def variant_of(given):
     if isinstance(given, Mapping) and given.keys() <= {field.name for field in fields(Variant)}:
         return Variant(**given)
     if not isinstance(given, str) or given not in VARIANTS:
-        raise ValueError(f"variant must be a Variant, or one of {', '.join(VARIANTS)}. Received: variant={given!r}")
+        raise ValueError(
+            f"variant must be a Variant, a dict of its fields, or one of {', '.join(VARIANTS)}. "
+            f"Received: variant={given!r}"
+        )
     return VARIANTS[given]

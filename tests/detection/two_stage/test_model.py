@@ -200,7 +200,7 @@ def test_parameters_of_the_paper_s_tiny():
     [
         (
             {"variant": "detectron"},
-            "variant must be a Variant, or one of mmdetection, torchvision. Received: variant=",
+            "variant must be a Variant, a dict of its fields, or one of mmdetection, torchvision. Received: variant=",
         ),
         ({"classes": 0}, "classes must be a positive int"),
         ({"width": 0}, "width must be a positive int"),
@@ -252,6 +252,21 @@ def test_labels_of_other_numbers(name):
     del labels[name]
     with pytest.raises(ValueError, match="must be a dict with boxes, classes, masks"):
         loss_of(labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("classes", lambda classes: np.eye(2)[classes]),  # one-hot
+        ("boxes", lambda boxes: boxes[..., :3]),
+        ("masks", lambda masks: masks[..., None]),
+        ("masks", lambda masks: masks.max(axis=1)),
+    ],
+)
+def test_labels_of_other_shapes(name, change):
+    _, labels = squares()
+    with pytest.raises(ValueError, match=r"must have the shape \(N, B, 4\), .* Received: shapes"):
+        loss_of({**labels, name: change(labels[name])})
 
 
 def test_masks_of_255_are_those_of_1():

@@ -197,8 +197,10 @@ def _examples(images, categories, rows, folder, masks):
     without = [str(row[-1]) for row in rows if row[-2] is None]
     masks = masks and (len(without) < len(rows) or not rows)
     if without and masks:
-        count = f"{len(without)} of its {len(rows)} objects"
-        raise ValueError(f"{count} have no segmentation: annotations {quote(without)}")
+        raise ValueError(
+            f"the head mask_rcnn needs masks of all objects, and {len(without)} of its {len(rows)} have no "
+            f"segmentation, annotations {quote(without)}; give them one, or train with --head faster_rcnn"
+        )
     for id, *row in rows:
         of_image[id].append(row)
     numbers = {id: number for number, id in enumerate(categories)}
