@@ -19,7 +19,8 @@ def check_float32(model):
     others = compute_dtypes(model) - {"float32"}
     if others:
         raise ValueError(
-            "The model must be in float32: load its weights into a float32 model, or convert it with `keras-cnv2 "
-            "convert` to .safetensors, which has no dtype policy, and export that. "
+            "The model must be in float32. Convert a classifier or an encoder with `keras-cnv2 convert` to "
+            ".safetensors, which has no dtype policy, and export that; build any other model again on a float32 "
+            "encoder, and give it the weights with set_weights. "
             f"Received: layers in {', '.join(others)}"
         )

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import keras_cnv2
 from keras_cnv2.commands.main import main as library
+from keras_cnv2.models.heads import compute_dtypes
 from training.__main__ import main
 from training.recipes.detection import DETECTION
 from training.recipes.segmentation import SEGMENTATION
@@ -22,7 +24,7 @@ ROWS = {"segment": SEGMENTATION, "detect": DETECTION}
 def test_options_and_recipes(command, title, capsys):
     section = PAGE[PAGE.index(title) :].split("\n## ")[0]
     assert f"keras-cnv2 {command}" in section
-    for run, shown in ((main, command), (library, "predict")):
+    for run, shown in ((main, command), (library, "predict"), (library, "export")):
         with pytest.raises(SystemExit):
             run([shown, "--help"])
     assert {*OPTION.findall(section)} <= {*OPTION.findall(capsys.readouterr().out)}
@@ -34,6 +36,18 @@ def test_examples_are_python():
     assert examples
     for example in examples:
         compile(example, "dense.md", "exec")
+
+
+def test_half_precision_gets_a_copy_in_float32():
+    (example,) = [text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "export_onnx" in text]
+    backbone = keras_cnv2.ConvNeXtV2Backbone(depths=(1,) * 4, dims=(8,) * 4, pyramid_norms=True, dtype="mixed_float16")
+    model = keras_cnv2.detection.mask_rcnn(backbone, 2, width=8, units=8, convs=1)
+    exported = []
+    package = SimpleNamespace(export_onnx=lambda model, *args, **options: exported.append(model))
+    exec(compile(example, "dense.md", "exec"), {"model": model, "keras_cnv2": package})
+    assert compute_dtypes(exported[0]) == {"float32"} != compute_dtypes(model)
+    for found, expected in zip(exported[0].get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 # What makes the examples small, and what they leave to the reader.
