@@ -23,19 +23,26 @@ def check_labels(labels: Mapping[str, Any], classes: int) -> None:
         classes: Int, the number of classes.
 
     Raises:
-        ValueError: If a label is `classes` or above, or a box is not finite.
+        ValueError: If a label is `classes` or above or NaN, or a box is not finite.
     """
     given = ops.convert_to_numpy(labels["classes"])
     boxes = ops.convert_to_numpy(labels["boxes"])[given >= 0]
     if not np.isfinite(boxes).all():
         wrong = boxes[~np.isfinite(boxes).all(axis=-1)]
         raise ValueError(f"Boxes must be finite. Received: {len(wrong)} that are not, such as {wrong[0].tolist()}")
-    wrong = [number.item() for number in np.unique(given) if number >= classes]
+    wrong = [number.item() for number in np.unique(given) if not number < classes]  # also NaN
     if wrong:
         raise ValueError(
             f"Classes of boxes must be from 0 to {classes - 1}, or below 0 where there is no box. "
             f"Received: {len(wrong)} others, such as {wrong[:5]}"
         )
+
+
+def are_usable(labels: Mapping[str, Any], classes: int) -> Any:
+    """Returns whether all labels of an image are right, bools `(N,)`; see `check_labels` for what is wrong."""
+    numbers, boxes = (ops.cast(labels[name], "float32") for name in ("classes", "boxes"))
+    is_right = (numbers < classes) & ops.all(ops.isfinite(boxes), axis=-1)
+    return ops.all((numbers < 0) | is_right, axis=-1)
 
 
 def image_weights(sample_weight: Any) -> Any:

@@ -19,7 +19,7 @@ from keras_cnv2.detection.anchors import (
 )
 from keras_cnv2.detection.boxes import clip, from_deltas
 from keras_cnv2.detection.heads import PRIOR, PredictionHead, Pyramid
-from keras_cnv2.detection.labels import image_weights
+from keras_cnv2.detection.labels import are_usable, image_weights
 from keras_cnv2.detection.loss import FocalLoss
 from keras_cnv2.detection.matching import IGNORED, AnchorTargets
 from keras_cnv2.distribute import replicas
@@ -130,9 +130,9 @@ class RetinaNet(keras_cv.models.RetinaNet):
         has_box = ops.cast(classes >= 0, "float32") * weights
         counts = ops.cast(classes != IGNORED, "float32") * weights
         boxes = ops.maximum(replicas.all_sum(ops.sum(has_box)), 1.0)
-        # A label that is not a class would count as background. A compiled step cannot raise an error, so the loss of
-        # such an image becomes NaN.
-        known = ops.all(ops.cast(y["classes"], "int32") < self.classes, axis=-1)
+        # A label that is not a class would count as background, and an image with a box of NaN would have no loss. A
+        # compiled step cannot raise an error, so the loss of such an image becomes NaN.
+        known = are_usable(y, self.classes)
         targets = ops.one_hot(classes, self.classes, dtype="float32")
         return super(keras_cv.models.RetinaNet, self).compute_loss(
             x=x,

@@ -159,6 +159,7 @@ def test_numbers_that_are_no_class_are_loud():
     assert np.isfinite(right["loss"])
     assert np.isnan(loss["loss"])
     assert np.isfinite(loss["box_loss"])
+    assert np.isnan(model.test_on_batch(images(), nan, return_dict=True)["loss"])
 
 
 def test_wrong_arguments_are_named():

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_cnv2.detection.anchors import check_sides, image_size_for
 from keras_cnv2.detection.boxes import clip, from_deltas
-from keras_cnv2.detection.labels import image_weights
+from keras_cnv2.detection.labels import are_usable, image_weights
 from keras_cnv2.detection.two_stage.anchors import STRIDES, anchors_of
 from keras_cnv2.detection.two_stage.heads import BoxHead, MaskHead, ProposalHead
 from keras_cnv2.detection.two_stage.proposals import propose
@@ -157,6 +157,9 @@ class MaskRCNN(keras.Model):
             *proposal_losses(self.variant, y_pred, self.anchors(x.shape), labels, anchor_draws, weights),
             *detection_losses(self, y_pred, labels, box_draws, anchor_draws, weights),
         ]
+        # A label that is not a class would count as background or as another class, and an image with a box of NaN
+        # would have no loss. A compiled step cannot raise an error, so the loss becomes NaN.
+        parts[2] = ops.where(ops.all(are_usable(y, self.classes)), parts[2], float("nan"))
         # Each replica has only its share of the sums over all, and metrics are means over replicas.
         _, count = replicas.replica()
         for tracker, part in zip(self.trackers, parts):

@@ -70,10 +70,7 @@ def detection_losses(model, first, labels, draws, other_draws, weights):
     own_boxes, classes = rows_of_labels(labels, matches)
     is_matched = matches >= 0
     targets = ops.where(is_matched, classes, model.classes)
-    # A label that is not a class would count as background, or as another class. A compiled step cannot raise an error,
-    # so the loss of such an image becomes NaN.
-    is_known = ops.all(labels.classes < model.classes, axis=-1, keepdims=True)
-    of_classes = ops.where(is_known, losses.cross_entropy(logits, targets), float("nan"))
+    of_classes = losses.cross_entropy(logits, targets)
     of_boxes = _box_loss(of_class(deltas, classes), boxes, own_boxes, is_matched, variant.beta)
     parts = [ops.sum(of_classes * weights) / count, ops.sum(of_boxes * weights) / count]
     if model.masks:

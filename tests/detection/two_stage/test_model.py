@@ -238,10 +238,17 @@ def test_images_of_two_sizes_one_after_the_other():
         np.testing.assert_allclose(predict(images)["boxes"], detector(images)["boxes"], atol=1e-3)
 
 
-def test_unknown_classes_make_the_loss_nan():
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("classes", 2), ("classes", np.nan), ("classes", np.inf), ("boxes", np.nan), ("boxes", np.inf)],
+)
+def test_labels_that_cannot_be_used_make_the_loss_nan(name, value):
     _, labels = squares()
-    labels["classes"][0, 0] = 2
+    labels = {name: np.array(values, "float32") for name, values in labels.items()}
+    labels[name][0, 0] = value
     assert np.isnan(loss_of(labels))
+    labels["classes"][0, 0] = -1  # padding, of which the box does not count
+    assert np.isfinite(loss_of(labels))
 
 
 @pytest.mark.parametrize("name", ["boxes", "classes", "masks"])
