@@ -238,10 +238,7 @@ def test_images_of_two_sizes_one_after_the_other():
         np.testing.assert_allclose(predict(images)["boxes"], detector(images)["boxes"], atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("classes", 2), ("classes", np.nan), ("classes", np.inf), ("boxes", np.nan), ("boxes", np.inf)],
-)
+@pytest.mark.parametrize(("name", "value"), [("classes", 2), ("classes", np.nan), ("boxes", np.nan)])
 def test_labels_that_cannot_be_used_make_the_loss_nan(name, value):
     _, labels = squares()
     labels = {name: np.array(values, "float32") for name, values in labels.items()}
