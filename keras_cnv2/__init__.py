@@ -63,5 +63,6 @@ from keras_cnv2.optimizers.layer_decay_muon import LayerDecayMuon as LayerDecayM
 from keras_cnv2.optimizers.loss_scale import LossScaleOptimizer as LossScaleOptimizer
 from keras_cnv2.optimizers.schedules import WarmupCosine as WarmupCosine
 from keras_cnv2.pretrained.save import save_pretrained as save_pretrained
+from keras_cnv2.restore import from_pretrained as from_pretrained
 
 __version__ = "0.1.0"

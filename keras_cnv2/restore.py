@@ -1,6 +1,7 @@
 """Builds a model from its checkpoint alone."""
 
 import contextlib
+import os
 from math import prod
 
 import keras
@@ -23,6 +24,37 @@ from keras_cnv2.sizes import get_size
 OUR_MODELS = {f"keras_cnv2>{model.__name__}": model for model in (ConvNeXtV2, ConvNeXtV2Backbone, FCMAE)}
 
 
+def from_pretrained(source: str | os.PathLike) -> keras.Model:
+    """Builds the model that a repository, a folder or a file describes, and loads its weights.
+
+    It reads what transformers and timm write: config.json, preprocessor_config.json, and weights in one or several
+    files, `.safetensors` or `.bin`. They settle the architecture, the classes and their names, the image size, how
+    image files are resized, and the mean and deviation with which images are normalised: the model takes images in
+    0..255. It also reads what `keras_cnv2.save_pretrained` writes, the folder of a training run, and any file that
+    `keras_cnv2.load_checkpoint` reads. No code of a repository is run. The licence of a repository is logged.
+
+    ```python
+    model = keras_cnv2.from_pretrained("hf://owner/name")
+    images = keras_cnv2.load_image("photo.jpg", model.image_size, model.resize)[None]
+    probabilities = model.predict(images)  # (1, classes)
+    ```
+
+    Args:
+        source: "hf://owner/name", optionally followed by "@" and a commit, tag or branch; or the path of a folder or a
+            file; or the full name of published weights, as in `keras-cnv2 list`.
+
+    Returns:
+        A `keras_cnv2.ConvNeXtV2`, a `ConvNeXtV2Backbone`, an `FCMAE`, or a model around one of these from a `.keras`
+        file.
+
+    Raises:
+        CheckpointError: If the source cannot be found, downloaded or read, its configuration is invalid or describes
+            another model than its weights, or it is no ConvNeXt V2. It is a `ValueError`.
+        FileNotFoundError: If `source` is a path without a file.
+    """
+    return restore_model(source)
+
+
 def restore_model(weights, size=None, classifier_activation=None, any_size=False):
     """Builds a model from its checkpoint alone, and loads the weights.
 
@@ -31,7 +63,7 @@ def restore_model(weights, size=None, classifier_activation=None, any_size=False
     and their names: from these the architecture is read, and a new model is built.
 
     Args:
-        weights: Path of a file, or tag or full name of a published checkpoint.
+        weights: Path of a file or a folder, a repository of the hub, or tag or full name of a published checkpoint.
         size: Name of the size, for a tag that several sizes have.
         classifier_activation: Activation of a classifier. By default the one that the file names, else "softmax", or
             "sigmoid" for a single class.
@@ -112,9 +144,10 @@ def _of_names(architecture, metadata, activation):
             )
         if architecture.classes:
             saved = metadata.get("classifier_activation") or default_activation(architecture.classes)
-            return ConvNeXtV2(**common, classes=architecture.classes, classifier_activation=activation or saved)
+            top = {"classes": architecture.classes, "classifier_activation": activation or saved}
+            return ConvNeXtV2(**common, **top, norm_epsilon=metadata.get("norm_epsilon"))
         if architecture.has_norm:
-            return ConvNeXtV2(**common, include_top=False, pooling="avg")
+            return ConvNeXtV2(**common, include_top=False, pooling="avg", norm_epsilon=metadata.get("norm_epsilon"))
         levels = {name: metadata.get(name) for name in ("output_stride", "out_levels")}
         return ConvNeXtV2Backbone(**common, **levels, pyramid_norms=architecture.has_pyramid_norms)
 

@@ -38,6 +38,24 @@ class Download(NamedTuple):
     sha256: str
 
 
+class Place(NamedTuple):
+    """A file of a repository.
+
+    Args:
+        name: What to call it in messages.
+        repository: Repository on the hub.
+        file: File in the repository.
+        revision: Commit, tag or branch of the repository; `None` for the newest commit.
+        sha256: Checksum of the file, or `None` if it is not known.
+    """
+
+    name: str
+    repository: str
+    file: str
+    revision: str | None
+    sha256: str | None = None
+
+
 class _NotAsPromised(Exception):
     """A file with another SHA-256 than the hub or the checkpoint's row promises."""
 
@@ -58,20 +76,57 @@ def download(row):
         CheckpointError: If it cannot be downloaded, written to the cache or verified.
     """
     logger.warning("%s: the licence of these weights is %s", row.name, row.licence)
+    return _download(row, f"name it {row.name}.safetensors and give its path as weights")
+
+
+def find(place):
+    """Does the same for any file of any repository, except that nothing is known of its SHA-256 but what the hub names.
+
+    Args:
+        place: `Place`.
+
+    Returns:
+        `Download`, or `None` if the repository does not have this file.
+
+    Raises:
+        CheckpointError: As `download`.
+    """
+    return _download(place, "and its other files, and give their folder as weights", is_missing=_has_no_file)
+
+
+def _download(row, advice, is_missing=lambda row, error: False):
     for attempts_left in reversed(range(ATTEMPTS)):
         try:
             return _check(row, *_get(row))
         except Exception as error:  # raised by the hub's library, its HTTP library or the operating system
+            if is_missing(row, error):
+                return None
             if not (attempts_left and _broke_off(error)):
                 raise CheckpointError(
                     f"Could not get the weights {row.name}: {_reason(error)}. Try one of: run it again; download "
-                    f"{row.file} of {row.repository} elsewhere, name it {row.name}.safetensors and give its path as "
-                    "weights; set HF_HOME to a cache that has it, and HF_HUB_OFFLINE=1 to use only this cache; set "
-                    "HF_ENDPOINT to a mirror. "
+                    f"{row.file} of {row.repository} elsewhere, {advice}; set HF_HOME to a cache that has it, and "
+                    "HF_HUB_OFFLINE=1 to use only this cache; set HF_ENDPOINT to a mirror. "
                     f"Received: {_told(error)}"
                 ) from error
         logger.warning("%s: the download broke off, trying again", row.name)
         time.sleep(1)
+
+
+def _has_no_file(place, error):
+    """Whether an error says that a repository lacks a file: the hub itself, or the cache if the hub must not be asked
+    and the cache has the commit.
+
+    A file that could not be downloaded for another reason is not missing: the model would silently be another one.
+    """
+    from huggingface_hub import errors, try_to_load_from_cache
+
+    if not isinstance(error, errors.LocalEntryNotFoundError):
+        return isinstance(error, errors.EntryNotFoundError)
+    is_offline = any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in _causes(error))
+    known = try_to_load_from_cache(place.repository, place.file, revision=place.revision)
+    is_one_of_several = re.fullmatch("[0-9a-f]{40}", place.revision or "") is not None
+    # `known` is an object in place of a path if the cache has the hub's answer that there is no such file.
+    return (is_offline and is_one_of_several) or not (known is None or isinstance(known, str))
 
 
 def _get(row):

@@ -4,9 +4,10 @@ The metadata are a dict with any of these keys:
 
     "class_names"            one string per class
     "image_size"             int, pixels
-    "resize"                 "crop" or "squash"
+    "resize"                 "crop", "squash", or the fraction that the crop keeps, see `keras_cnv2.load_image`
     "classifier_activation"  name of a Keras activation, if it is not the default one; "linear" for logits
     "include_preprocessing"  false if the model takes normalised images
+    "norm_epsilon"           of the classifier's final norm, if it is not 1e-6
     "mean", "std"            with which images are normalised, one float per channel in units of 0..1, if they are not
                              the default ones
     "output_stride", "out_levels"  of a backbone, see `keras_cnv2.ConvNeXtV2Backbone`
@@ -16,13 +17,14 @@ The metadata are a dict with any of these keys:
 
 import logging
 import re
+from numbers import Real
 
 import keras
 
 from keras_cnv2.arguments import is_positive_int
 from keras_cnv2.errors import CheckpointError
 from keras_cnv2.images.normalization import Preprocessing, channel_statistics, check_statistics
-from keras_cnv2.images.pictures import RESIZES
+from keras_cnv2.images.pictures import is_resize
 from keras_cnv2.keras_internals import all_layers
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ logger = logging.getLogger(__name__)
 KEY = "keras_cnv2"
 
 LEVEL = re.compile("P[0-5]")
+
+# The default epsilon of a classifier's final norm.
+EPSILON = 1e-6
 
 # In pixels: more than any model of this kind can use, but images of this size still fit into memory.
 MAX_IMAGE_SIZE = 4096
@@ -47,6 +52,11 @@ def _is_origin(origin):
     return isinstance(origin, dict) and all(isinstance(text, str) for item in origin.items() for text in item)
 
 
+def is_epsilon(value):
+    """Whether `value` can be the epsilon of a norm."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < value < 1
+
+
 def _are_statistics(name):
     def check(values):
         try:
@@ -60,9 +70,10 @@ def _are_statistics(name):
 CHECKS = {
     "class_names": lambda names: isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names),
     "image_size": lambda size: is_positive_int(size) and size <= MAX_IMAGE_SIZE,
-    "resize": lambda resize: resize in RESIZES,
+    "resize": is_resize,
     "classifier_activation": _is_activation,
     "include_preprocessing": lambda value: isinstance(value, bool),
+    "norm_epsilon": is_epsilon,
     "mean": _are_statistics("mean"),
     "std": _are_statistics("std"),
     "output_stride": lambda stride: is_positive_int(stride),
@@ -95,10 +106,11 @@ def adopt_metadata(model, metadata):
     `pretrained` is set on any model. `class_names`, `image_size` and `resize` are set on a classifier that has none:
     the image size only if the model takes images of any size, and `resize` only if the model then has the image size of
     the metadata. Activation and preprocessing are not changed, since they are part of the built model: if it normalises
-    images in another way than the metadata say, a warning says so.
+    images in another way, or has another epsilon, than the metadata say, a warning says so.
     """
     model.pretrained = metadata.get("pretrained")
     _compare_statistics(model, metadata)
+    _compare_epsilon(model, metadata)
     if not hasattr(model, "class_names"):
         return
     if model.class_names is None and "class_names" in metadata:
@@ -125,10 +137,21 @@ def _compare_statistics(model, metadata):
         )
 
 
+def _compare_epsilon(model, metadata):
+    ours, theirs = getattr(model, "norm_epsilon", None), metadata.get("norm_epsilon")
+    if None not in (ours, theirs) and ours != theirs:
+        logger.warning(
+            "%s: its weights were trained with norm_epsilon=%g, but it has %g: give it this when it is built",
+            *(model.name, theirs, ours),
+        )
+
+
 def metadata_of(model):
     """Returns the metadata of a model."""
     found = {name: getattr(model, name, None) for name in CHECKS} | {"classifier_activation": _activation_of(model)}
     found |= dict(zip(("mean", "std"), own_statistics(model)))
+    if found["norm_epsilon"] == EPSILON:
+        found["norm_epsilon"] = None
     found["include_preprocessing"] = None if _preprocesses(model) else False
     return {name: value for name, value in found.items() if value is not None and CHECKS[name](value)}
 

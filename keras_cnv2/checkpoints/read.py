@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_cnv2.checkpoints.lazy_array import LazyArray, damaged
 from keras_cnv2.checkpoints.model_folder import is_model_folder, models_in
+from keras_cnv2.checkpoints.read_index import open_index
 from keras_cnv2.checkpoints.read_keras import open_keras
 from keras_cnv2.checkpoints.read_safetensors import open_safetensors
 from keras_cnv2.checkpoints.read_torch import open_torch
@@ -27,6 +28,7 @@ READERS = {
     ".weights.h5": open_keras,
     ".safetensors": open_safetensors,
     **dict.fromkeys(TORCH, open_torch),
+    **dict.fromkeys((".safetensors.index.json", ".bin.index.json"), open_index),
 }
 
 

@@ -3,15 +3,17 @@
 Keras's own loader identifies them by the class and order of the layers, and can silently load the wrong ones.
 """
 
+import contextlib
 import io
 import json
 import posixpath
 from collections import deque
 
-from keras_cnv2.checkpoints.lazy_array import LazyArray
+from keras_cnv2.checkpoints.lazy_array import LazyArray, damaged
 from keras_cnv2.checkpoints.metadata import check_metadata
 from keras_cnv2.checkpoints.read_hdf5 import open_hdf5
 from keras_cnv2.checkpoints.read_zip import open_zip, place_of
+from keras_cnv2.errors import CheckpointError
 
 CHUNK = 1 << 20
 # Groups that hold no weights of layers.
@@ -38,6 +40,22 @@ def open_keras(path, stack):
                 pass
         place = place_of(file, archive.getinfo("model.weights.h5"))
     return _tensors(open_hdf5(file, *place)), metadata_in(config), config
+
+
+def metadata_at(path):
+    """Returns the metadata of a `.keras` file; its weights are not read.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(open(path, "rb"))
+            return metadata_in(json.loads(open_zip(file, stack).read("config.json")))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except Exception as error:  # of many kinds, for damaged files
+        raise CheckpointError(f"{path}: {damaged(error)}") from error
 
 
 def metadata_in(config):

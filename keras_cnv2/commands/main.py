@@ -11,9 +11,8 @@ from keras_cnv2.checkpoints.bundled import checkout_file
 from keras_cnv2.checkpoints.hub import is_cached
 from keras_cnv2.checkpoints.metadata import metadata_of
 from keras_cnv2.checkpoints.named_arrays import NAMINGS
-from keras_cnv2.checkpoints.read import is_path
 from keras_cnv2.checkpoints.registry import CHECKPOINTS, find_checkpoint
-from keras_cnv2.checkpoints.source import fetch_weights, open_weights
+from keras_cnv2.checkpoints.source import fetch_weights, is_source, open_weights
 from keras_cnv2.checkpoints.translate import translation_of
 from keras_cnv2.checkpoints.write import save_checkpoint
 from keras_cnv2.commands import boxes
@@ -141,7 +140,7 @@ def run_info(args):
     if args.name in SIZES:
         facts = asdict(SIZES[args.name])
         facts["checkpoints"] = ", ".join(row.name for row in CHECKPOINTS if row.size == args.name)
-    elif is_path(args.name):
+    elif is_source(args.name):
         with open_weights(fetch_weights(args.name)) as contents:
             naming = translation_of(contents).dialect.name
             facts = {"naming": naming, **asdict(read_architecture(contents)), **contents.metadata}

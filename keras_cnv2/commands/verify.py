@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_cnv2.checkpoints.bundled import sha256_of
-from keras_cnv2.checkpoints.read import is_path
-from keras_cnv2.checkpoints.registry import find_checkpoint, find_file
+from keras_cnv2.checkpoints.hub_folder import is_repository
+from keras_cnv2.checkpoints.read import without_key
+from keras_cnv2.checkpoints.source import fetch_weights, find_weights, is_source
 from keras_cnv2.commands.predict import check_classifier
 from keras_cnv2.errors import CheckpointError
 from keras_cnv2.models.classifier import ConvNeXtV2
@@ -67,7 +68,7 @@ def verify(weights, picture, logits=None):
             decoded.
         OSError: If the image file or the file of weights does not exist.
     """
-    row = find_file(Path(weights)) if is_path(weights) else find_checkpoint(weights)
+    row = find_weights(weights).row
     logits = logits or (row and row.logits)
     if not logits:
         raise CheckpointError(f"There are no published logits for these weights. Received: {weights!r}")
@@ -90,7 +91,7 @@ def verify(weights, picture, logits=None):
 
 def _origin(model, weights):
     """Returns a dict that identifies the loaded file of weights, see `Comparison`."""
-    if is_path(weights):
-        return {"sha256": sha256_of(weights)}
+    if is_source(weights) and not is_repository(weights):
+        return {"sha256": sha256_of(without_key(str(fetch_weights(weights).path))[0])}
     names = {"commit": "revision", "sha256": "sha256"}
     return {names[name]: value for name, value in model.pretrained.items() if name in names}

@@ -8,6 +8,7 @@ and images are resized as in PIL in two passes, first along rows, then along col
 
 import os
 import warnings
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -37,16 +38,31 @@ def default_resize(size):
     return "crop" if size < 384 else "squash"
 
 
+def crop_fraction(resize):
+    """Returns the fraction of the shorter side that the centre crop keeps, or `None` for "squash"."""
+    return {"crop": CROP, "squash": None}.get(resize, resize)
+
+
+def is_resize(value):
+    """Whether `value` is "crop", "squash", or the fraction of the shorter side that a centre crop keeps, in (0, 1]."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return 0 < value <= 1
+    return isinstance(value, str) and value in RESIZES
+
+
 def check_resize(resize):
-    """Raises a `ValueError` unless `resize` is `None`, "crop" or "squash"."""
-    if resize is not None and resize not in RESIZES:
-        raise ValueError(f"resize must be None or one of {RESIZES}. Received: resize={resize!r}")
+    """Raises a `ValueError` unless `resize` is `None` or `is_resize`."""
+    if resize is not None and not is_resize(resize):
+        raise ValueError(
+            f"resize must be None, one of {RESIZES}, or the fraction that a crop keeps, in (0, 1]. "
+            f"Received: resize={resize!r}"
+        )
 
 
 def load_image(
     path_or_bytes: str | os.PathLike | bytes | bytearray | memoryview,
     size: int = 224,
-    resize: str | None = None,
+    resize: str | float | None = None,
     exif_orientation: bool = True,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
@@ -65,8 +81,9 @@ def load_image(
         path_or_bytes: Path of a JPEG, PNG, BMP, WebP or GIF file, or the bytes of one. An alpha channel is dropped.
             Only the first frame of a GIF is read; animated WebP files raise an error.
         size: Int, the side of the returned image in pixels.
-        resize: "crop" resizes the shorter side to `int(size / 0.875)` and cuts out the centre; "squash" resizes both
-            sides to `size`; `None` means "crop" below 384 pixels and "squash" from 384 on. Bicubic with antialiasing.
+        resize: "crop" resizes the shorter side to `int(size / 0.875)` and cuts out the centre; a float in (0, 1] does
+            this with another fraction than 0.875; "squash" resizes both sides to `size`; `None` means "crop" below 384
+            pixels and "squash" from 384 on. Bicubic with antialiasing.
         exif_orientation: Bool, whether JPEG, PNG and WebP files are rotated and mirrored according to their EXIF data,
             as image viewers and PIL's `ImageOps.exif_transpose` do. Orientations in XMP data are ignored. ImageNet is
             evaluated without it.
@@ -197,8 +214,8 @@ def to_square(pixels, size, resize=None):
 
     height, width = tf.unstack(tf.shape(pixels, out_type=tf.int64)[:2])
     scaled_height = scaled_width = tf.constant(size, tf.int64)
-    if (resize or default_resize(size)) == "crop":
-        shortest, target = tf.minimum(height, width), int(size / CROP)
+    if fraction := crop_fraction(resize or default_resize(size)):
+        shortest, target = tf.minimum(height, width), int(size / fraction)
         scaled_height, scaled_width = target * height // shortest, target * width // shortest
     pixels = _resize(pixels, (height, scaled_width), (height, size))
     return tf.ensure_shape(_resize(pixels, (scaled_height, size), (size, size)), (size, size, 3))

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 import keras
 
-from keras_cnv2.checkpoints.source import fetch_weights_for, load_weights, published, statistics_for, stem_stride_for
+from keras_cnv2.checkpoints.source import fetch, find_for, known_of, load_weights, statistics_for, stem_stride_for
 from keras_cnv2.images.normalization import check_statistics
 from keras_cnv2.keras_internals import set_policy
 from keras_cnv2.models.configuration import architecture_config, from_architecture_config
@@ -100,14 +100,15 @@ class ConvNeXtV2Backbone(keras.Model):
         if size is not None:
             depths, dims = get_size(size).depths, get_size(size).dims
         check_architecture(depths, dims, stem_stride, drop_path_rate)
-        stem_stride = stem_stride_for(published(weights, depths, dims), stem_stride)
+        found = find_for(weights, depths, dims)
+        stem_stride = stem_stride_for(found, stem_stride)
         check_output_stride(output_stride, stem_stride)
-        source = fetch_weights_for(weights, depths, dims)
+        source = found and fetch(found)
         policy = policy_of(dtype)
         # NumPy ints become Python ints: Keras does not accept them.
         depths, dims, stem_stride = tuple(map(int, depths)), tuple(map(int, dims)), int(stem_stride)
         images = make_input(input_shape, input_tensor, stem_stride)
-        mean, std = check_statistics(images.shape[-1], *statistics_for(source, mean, std))
+        mean, std = check_statistics(images.shape[-1], *statistics_for(known_of(source), images.shape[-1], mean, std))
         preprocessing = preprocessing_layer(include_preprocessing, mean, std)
         layers = pyramid_layers(depths, stem_stride, pyramid_norms)
         out_levels = check_out_levels(out_levels, layers)

@@ -8,8 +8,8 @@ from typing import Any, Self
 import keras
 
 from keras_cnv2.arguments import is_positive_int, positive_int
-from keras_cnv2.checkpoints.metadata import MAX_IMAGE_SIZE
-from keras_cnv2.checkpoints.source import fetch_weights_for, load_weights, published, statistics_for, stem_stride_for
+from keras_cnv2.checkpoints.metadata import EPSILON, MAX_IMAGE_SIZE, is_epsilon
+from keras_cnv2.checkpoints.source import fetch, find_for, known_of, load_weights, statistics_for, stem_stride_for
 from keras_cnv2.images.normalization import check_statistics
 from keras_cnv2.images.pictures import check_resize
 from keras_cnv2.keras_internals import set_policy
@@ -52,13 +52,14 @@ class ConvNeXtV2(keras.Model):
         dims: Four ints, the number of channels in each stage.
         weights: `None` for random initial values; or the tag of published weights of this size, which are downloaded
             once: "fcmae", "fcmae_ft_in1k" (or "imagenet"), "fcmae_ft_in22k_in1k", the latter also with "_384" or
-            "_512", optionally followed by "@" and a commit, tag or branch of the hub's repository; or the path of a
-            file that `keras_cnv2.load_checkpoint` reads. The attribute `pretrained` holds the origin of published
-            weights, a dict of "repository", "file", "commit" and "sha256". If `classes` is neither 1000 nor the number
-            of classes of the weights, the head keeps its initial values. For channels other than three, see
-            `load_checkpoint`.
+            "_512", optionally followed by "@" and a commit, tag or branch of the hub's repository; or a repository or
+            folder as in `keras_cnv2.from_pretrained`; or the path of a file that `keras_cnv2.load_checkpoint` reads.
+            The attribute `pretrained` holds the origin of downloaded weights, a dict of "repository", "file", "commit"
+            and "sha256". If `classes` is neither 1000 nor the number of classes of the weights, the head keeps its
+            initial values. For channels other than three, see `load_checkpoint`.
         include_top: Bool, whether the model ends in pooling, LayerNorm and a dense layer of `classes` units.
-        classes: Int, the number of classes, with `include_top`. By default that of published `weights`, else 1000.
+        classes: Int, the number of classes, with `include_top`. By default that of published `weights` or of the
+            configuration beside them, else 1000.
         classifier_activation: Activation of the top: "softmax", `None` for logits, or any other Keras activation. For
             one class give "sigmoid" or `None`: the softmax of one logit is always 1.
         pooling: Output without the top: `None` for the feature map of the last stage, `(N, H / s, W / s, dims[3])` with
@@ -66,8 +67,9 @@ class ConvNeXtV2(keras.Model):
         class_names: Optional list of `classes` strings, saved with the model. By default those of the weights.
         image_size: Optional int, side in pixels of the square images that evaluation and prediction make of image
             files. By default that of a fixed square `input_shape`, or that of the weights. Saved with the model.
-        resize: Optional "crop" or "squash", how image files are resized to `image_size`, see `keras_cnv2.load_image`.
-            By default that of the weights, if the model has the image size of the weights. Saved with the model.
+        resize: Optional "crop", "squash" or a float, the fraction that a crop keeps: how image files are resized to
+            `image_size`, see `keras_cnv2.load_image`. By default that of the weights, if the model has the image size
+            of the weights. Saved with the model.
         include_preprocessing: Bool. If true, the model takes RGB images in 0..255, of any dtype; otherwise images that
             are already normalised, see `keras_cnv2.preprocess_input`.
         mean, std: Optional sequences of floats, one per channel, in units of 0..1: the mean and standard deviation with
@@ -78,11 +80,13 @@ class ConvNeXtV2(keras.Model):
             a size, the size of the feature map is rounded down, as in the official code.
         input_tensor: Optional symbolic Keras tensor to build on, in place of `input_shape`.
         stem_stride: Stride and kernel size of the stem: 4, or 2 or 1 for small images. By default that of published
-            `weights`, else 4.
+            `weights` or of the configuration beside them, else 4.
         drop_path_rate: Float in `[0, 1)`, the last block's rate of stochastic depth. The rates rise linearly from 0 in
             the first block.
         head_init_scale: Float, factor on the initial values of the top's dense layer. The paper uses 0.001 for
             fine-tuning; leave it at 1 when training from scratch.
+        norm_epsilon: Float, the epsilon of the LayerNorm after pooling. By default that of the weights, else 1e-6; that
+            of models trained with transformers is 1e-12.
         dtype: Dtype policy, by default the global one. The head computes in its variable dtype, so outputs are
             float32 under the mixed policies.
         name: Name of the model.
@@ -114,7 +118,7 @@ class ConvNeXtV2(keras.Model):
         pooling: str | None = None,
         class_names: Sequence[str] | None = None,
         image_size: int | None = None,
-        resize: str | None = None,
+        resize: str | float | None = None,
         include_preprocessing: bool = True,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -123,32 +127,35 @@ class ConvNeXtV2(keras.Model):
         stem_stride: int | None = None,
         drop_path_rate: float = 0.0,
         head_init_scale: float = 1.0,
+        norm_epsilon: float | None = None,
         dtype: str | keras.DTypePolicy | None = None,
         name: str | None = None,
     ):
         check_architecture(depths, dims, stem_stride, drop_path_rate)
-        row = published(weights, depths, dims)
-        stem_stride = stem_stride_for(row, stem_stride)
+        found = find_for(weights, depths, dims)
+        stem_stride = stem_stride_for(found, stem_stride)
         own_head = classes not in (None, PUBLISHED_CLASSES)
-        classes = classes_for(row, classes)
+        classes = classes_for(found, classes)
         check_head(include_top, classes, pooling, class_names)
         classes = int(classes)
         if include_top:
             check_activation(classes, classifier_activation)
         check_resize(resize)
-        source = fetch_weights_for(weights, depths, dims)
+        source = found and fetch(found)
+        known = known_of(source)
+        norm_epsilon = epsilon_for(known, norm_epsilon)
         policy = policy_of(dtype)
         # NumPy ints become Python ints: Keras does not accept them.
         depths, dims, stem_stride = tuple(map(int, depths)), tuple(map(int, dims)), int(stem_stride)
         images = make_input(input_shape, input_tensor, stem_stride)
-        mean, std = check_statistics(images.shape[-1], *statistics_for(source, mean, std))
+        mean, std = check_statistics(images.shape[-1], *statistics_for(known, images.shape[-1], mean, std))
         preprocessing = preprocessing_layer(include_preprocessing, mean, std)
         x = stages(images, depths, dims, stem_stride, drop_path_rate, preprocessing, policy)[-1]
         if include_top or pooling:
             # The head costs next to nothing, so half precision would save nothing and only round the logits.
             full = policy.variable_dtype
             x = POOLINGS["avg" if include_top else pooling](dtype=full, name="pool")(x)
-            x = keras.layers.LayerNormalization(epsilon=1e-6, dtype=full, name="norm")(x)
+            x = keras.layers.LayerNormalization(epsilon=norm_epsilon, dtype=full, name="norm")(x)
         if include_top:
             x = keras.layers.Dense(
                 classes,
@@ -176,6 +183,7 @@ class ConvNeXtV2(keras.Model):
         self.stem_stride = stem_stride
         self.drop_path_rate = drop_path_rate
         self.head_init_scale = head_init_scale
+        self.norm_epsilon = norm_epsilon
         if source is not None:
             load_weights(self, source, other_classes=own_head)
 
@@ -244,6 +252,7 @@ class ConvNeXtV2(keras.Model):
             "image_size": self.image_size,
             "resize": self.resize,
             "head_init_scale": self.head_init_scale,
+            "norm_epsilon": self.norm_epsilon,
         }
 
     @classmethod
@@ -258,11 +267,23 @@ def _head_policy(policy):
     return policy.variable_dtype
 
 
-def classes_for(row, given):
-    """The number of classes: the given one, else that of published weights (`row` or `None`), else 1000."""
-    if given is not None:
-        return given
-    return len(row.metadata["class_names"]) if row and row.has_head else PUBLISHED_CLASSES
+def classes_for(found, given):
+    """The number of classes: the given one, else that of the weights (`found` or `None`) if it is known, else 1000."""
+    return given if given is not None else (found and found.classes) or PUBLISHED_CLASSES
+
+
+def epsilon_for(known, given):
+    """The epsilon of the final norm: the given one, checked, else that of the weights, else 1e-6.
+
+    Args:
+        known: Metadata of the weights.
+        given: Float or `None`.
+    """
+    if given is None:
+        return known.get("norm_epsilon", EPSILON)
+    if not is_epsilon(given):
+        raise ValueError(f"norm_epsilon must be a number between 0 and 1. Received: norm_epsilon={given!r}")
+    return float(given)
 
 
 def check_head(include_top, classes, pooling, class_names):

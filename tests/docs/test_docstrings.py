@@ -56,6 +56,7 @@ FEW = "keras_cnv2.detection.Variant(training_proposals=50, proposals=20, box_sam
 # What makes examples small.
 SMALL = {
     "FCMAE": {'"atto", image_size=224': '"tiny", image_size=64'},
+    "from_pretrained": {"hf://owner/name": "folder"},
     "distribute.enable_multi_worker": {"Atto": "Tiny"},
     "segmentation.UPerNet": {"classes=150)\n": "classes=150, width=8, auxiliary_width=8)\n"},
     "segmentation.deeplab_v3_plus": {"512": "64", "classes=21": "classes=21, width=8, projection_width=8"},
@@ -154,6 +155,8 @@ def example(request, hub, small_sizes, monkeypatch, tmp_path):
     def run_examples(name):
         if name == "load_checkpoint":
             keras_cnv2.save_checkpoint(keras_cnv2.ConvNeXtV2Atto(classes=10), "finetuned.safetensors")
+        if name == "from_pretrained":
+            keras_cnv2.save_pretrained(small_classifier(), "folder")
         for text in EXAMPLES[name]:
             for old, new in SMALL.get(name, {}).items():
                 assert old in text

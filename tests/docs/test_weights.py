@@ -1,5 +1,6 @@
 """What docs/weights.md says is so."""
 
+import json
 import re
 import shutil
 import zipfile
@@ -56,6 +57,31 @@ class TestWeights:
         assert names["tensors"].keys() == keras_cnv2.state_dict(model, "transformers").keys()
         assert (tmp_path / "model.safetensors").is_file()
 
+    def test_folder(self, tmp_path, monkeypatch, capsys):
+        """In place of a repository."""
+        monkeypatch.chdir(tmp_path)
+        keras.utils.save_img("photo.jpg", np.zeros((64, 64, 3), "uint8"))
+        own = {"class_names": ["cat", "dog"], "image_size": 64, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+        keras_cnv2.save_pretrained(keras_cnv2.ConvNeXtV2(**SMALL, classes=2, **own), "folder")
+        (code,) = [code for code in blocks("weights.md", "python") if "hf://owner/name" in code]
+        names = {}
+        exec(compile(code.replace('"hf://owner/name")', '"folder")'), "weights.md", "exec"), names)
+        assert {name: getattr(names["model"], name) for name in own} == {**own, "class_names": ("cat", "dog")}
+        (line,) = [line for line in commands("weights.md", "keras-cnv2") if "hf://owner/name" in line]
+        assert library_command.main([word.replace("hf://owner/name", "folder") for word in line]) == 0
+        assert re.search("% (cat|dog)", capsys.readouterr().out)
+
+    def test_moving_average(self, tmp_path, monkeypatch, capsys):
+        torch = pytest.importorskip("torch")
+        monkeypatch.chdir(tmp_path)
+        models = [keras_cnv2.ConvNeXtV2(**SMALL, classes=2) for _ in range(2)]
+        states = [{k: torch.from_numpy(v) for k, v in keras_cnv2.state_dict(model).items()} for model in models]
+        torch.save(dict(zip(("state_dict", "state_dict_ema"), states)), "model_best.pth.tar")
+        (line,) = [line for line in commands("weights.md", "keras-cnv2") if "#state_dict" in " ".join(line)]
+        assert library_command.main(line) == 0, capsys.readouterr().err
+        raw = safetensors.numpy.load_file("raw.safetensors")
+        np.testing.assert_array_equal(raw["head.weight"], states[0]["head.weight"].numpy())
+
     @pytest.mark.slow
     def test_pytorch(self, tmp_path, monkeypatch):
         pytest.importorskip("torch")
@@ -103,6 +129,11 @@ class TestWeights:
             )
         ]
         met += [message(find_checkpoint, name) for name in ("fcmae_ft", "fcmae")]
+        keras_cnv2.save_pretrained(ten, "folder")
+        config = json.loads(Path("folder/config.json").read_text())
+        for change in ({"depths": [1, 1, 1, 1]}, {"hidden_act": "relu"}):
+            Path("folder/config.json").write_text(json.dumps({**config, **change}))
+            met.append(message(keras_cnv2.from_pretrained, "folder"))
         Path("a.jpg").touch()  # is looked at later
         for file in ("part.safetensors", "mine.keras", "other.keras", "encoder.safetensors"):
             assert library_command.main(["predict", "a.jpg", "--weights", file]) == 1

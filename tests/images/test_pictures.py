@@ -80,6 +80,21 @@ def test_photographs():
     assert max(means) <= 0.01
 
 
+def test_a_crop_of_another_fraction():
+    """As by PIL: the shorter side to `int(size / fraction)`, then the centre."""
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), "uint8")
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    expected = Image.fromarray(pixels).resize((75, 50), Image.Resampling.BICUBIC).crop((15, 2, 60, 47))
+    image = load_image(file.getvalue(), 45, 0.9)
+    assert np.abs(image - np.asarray(expected, "float32")).max() <= 1
+    for wrong in (0, 1.1, "0.9", True, float("nan")):
+        with pytest.raises(ValueError, match="resize must be None, one of"):
+            load_image(file.getvalue(), 45, wrong)
+
+
 @pytest.mark.parametrize("resize", RESIZES)
 def test_in_a_graph(resize):
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)

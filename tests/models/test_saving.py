@@ -35,6 +35,7 @@ class TestConfig:
         "stem_stride": 2,
         "drop_path_rate": 0.3,
         "head_init_scale": 0.5,
+        "norm_epsilon": 1e-12,
         "dtype": "mixed_bfloat16",
         "name": "mine",
     }

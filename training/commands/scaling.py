@@ -4,6 +4,8 @@ import dataclasses
 import logging
 from pathlib import Path
 
+from keras_cnv2.checkpoints.hub_folder import is_hub_folder
+
 from ..recipes.fields import Recipe
 from ..runs.config import FOUND
 from ..runs.names import CONFIG
@@ -26,7 +28,7 @@ def run_of(weights):
         return None
     path = Path(weights)
     folders = path, path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    return next((folder for folder in folders if (folder / CONFIG).is_file()), None)
+    return next((folder for folder in folders if (folder / CONFIG).is_file() and not is_hub_folder(folder)), None)
 
 
 def scaling_of(run):

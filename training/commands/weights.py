@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from keras_cnv2.checkpoints.hub_folder import is_hub_folder
 from keras_cnv2.checkpoints.model_folder import is_model_folder
 from keras_cnv2.checkpoints.read import file_at
 
@@ -16,7 +17,7 @@ ALL = tuple(MODELS.values())
 
 
 def weights_of(recipe, finished=ALL):
-    """Resolves a recipe's `weights`: for a run's folder, returns the model in it; returns any other path or tag as is.
+    """Resolves a recipe's `weights`: for a run's folder, returns the model in it; returns anything else as is.
 
     For an unfinished run, returns its best model or its newest checkpoint, and logs this.
 
@@ -29,7 +30,7 @@ def weights_of(recipe, finished=ALL):
         CheckpointError: If the run has no checkpoint yet.
     """
     folder = Path(recipe.weights)
-    if not (folder / CONFIG).exists():
+    if not (folder / CONFIG).exists() or is_hub_folder(folder):
         return recipe.weights
     for name in finished:
         if (folder / name).exists():

@@ -3,7 +3,7 @@
 import keras
 
 import keras_cnv2
-from keras_cnv2.checkpoints.source import fetch_weights, load_weights, statistics_for
+from keras_cnv2.checkpoints.source import fetch_weights, known_of, load_weights, statistics_for
 from keras_cnv2.detection import Variant, mask_rcnn, retinanet
 from keras_cnv2.segmentation import UPerNet, deeplab_v3_plus
 
@@ -13,7 +13,7 @@ from .stems import spread_weights
 def new_fcmae(recipe, channels, weights=None):
     """Returns the `keras_cnv2.FCMAE` that a recipe pre-trains, for images with this number of channels."""
     found = fetch_weights(weights, recipe.model) if weights else None
-    mean, std = statistics_for(found, None, None)
+    mean, std = statistics_for(known_of(found), channels, None, None)
     backbone = keras_cnv2.ConvNeXtV2Backbone(
         **recipe.architecture,
         stem_stride=recipe.stem_stride,
@@ -109,7 +109,8 @@ def described_classifier(classifier):
 def with_softmax(classifier, recipe):
     """Returns a copy of a trained classifier that outputs probabilities in float32, to be saved and served."""
     input_shape = (recipe.image_size, recipe.image_size, classifier.input_shape[-1])
-    options = {"classifier_activation": "softmax", "dtype": "float32", "mean": classifier.mean, "std": classifier.std}
+    options = {name: getattr(classifier, name) for name in ("mean", "std", "norm_epsilon")}
+    options |= {"classifier_activation": "softmax", "dtype": "float32"}
     copy = _classifier(recipe, input_shape, classifier.class_names, **options)
     keras_cnv2.load_checkpoint(copy, keras_cnv2.state_dict(classifier))
     return copy
@@ -120,7 +121,7 @@ def new_backbone(recipe, weights=None):
     spread, (mean, std) = None, (None, None)
     if weights:
         spread = spread_weights(weights, recipe.model, recipe.stem_stride)
-        mean, std = statistics_for(fetch_weights(weights, recipe.model), None, None)
+        mean, std = statistics_for(known_of(fetch_weights(weights, recipe.model)), 3, None, None)
     backbone = keras_cnv2.ConvNeXtV2Backbone(
         **recipe.architecture,
         weights=None if spread else weights,
