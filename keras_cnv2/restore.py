@@ -147,7 +147,8 @@ def _of_names(architecture, metadata, activation):
             top = {"classes": architecture.classes, "classifier_activation": activation or saved}
             return ConvNeXtV2(**common, **top, norm_epsilon=metadata.get("norm_epsilon"))
         if architecture.has_norm:
-            return ConvNeXtV2(**common, include_top=False, pooling="avg", norm_epsilon=metadata.get("norm_epsilon"))
+            pooling = metadata.get("pooling", "avg")
+            return ConvNeXtV2(**common, include_top=False, pooling=pooling, norm_epsilon=metadata.get("norm_epsilon"))
         levels = {name: metadata.get(name) for name in ("output_stride", "out_levels")}
         return ConvNeXtV2Backbone(**common, **levels, pyramid_norms=architecture.has_pyramid_norms)
 

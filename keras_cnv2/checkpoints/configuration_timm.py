@@ -4,7 +4,6 @@ import logging
 import re
 
 from keras_cnv2.checkpoints.configuration import Configuration, Fields, statistics, without_none
-from keras_cnv2.checkpoints.metadata import is_epsilon
 from keras_cnv2.images.pictures import CROP
 from keras_cnv2.sizes import SIZES
 
@@ -29,6 +28,7 @@ FIXED = {
     "conv_bias": (True,),
     "norm_layer": ("layernorm",),
     "ls_init_value": (),
+    "norm_eps": (1e-6,),
 }
 
 
@@ -54,16 +54,13 @@ def from_timm(config):
     classes = fields.get("num_classes", pretrained.get("num_classes"))
     if classes is not None and (not isinstance(classes, int) or isinstance(classes, bool) or classes < 0):
         fields.fail("num_classes", "an int, 0 or more")
-    for place in (fields, arguments):
-        place.one_of("global_pool", ("avg",) if classes else ("avg", ""), "avg")
+    pool = next((place for place in (arguments, fields) if place.get("global_pool") is not None), fields)
+    pool.one_of("global_pool", ("avg",) if classes else ("avg", "max", ""), "avg")
     depths, dims = ARCHITECTURES[found[1]]
     dims = arguments.four("dims", dims)
     if fields.get("num_features", dims[3]) != dims[3]:
         fields.fail("num_features", f"that of {name}, {dims[3]}")
     channels = arguments.positive("in_chans")
-    epsilon = arguments.get("norm_eps")
-    if not (epsilon is None or is_epsilon(epsilon)):
-        arguments.fail("norm_eps", "a number between 0 and 1")
     licence = pretrained.get("license")
     return Configuration(
         file=fields.file,
@@ -75,7 +72,7 @@ def from_timm(config):
         has_head=bool(classes),
         metadata=without_none(
             class_names=_class_names(fields, pretrained, classes),
-            norm_epsilon=epsilon,
+            pooling="max" if pool.get("global_pool") == "max" else None,
             **_pictures(pretrained),
         ),
         licence=licence if isinstance(licence, str) else None,

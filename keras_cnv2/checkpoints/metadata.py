@@ -8,6 +8,7 @@ The metadata are a dict with any of these keys:
     "classifier_activation"  name of a Keras activation, if it is not the default one; "linear" for logits
     "include_preprocessing"  false if the model takes normalised images
     "norm_epsilon"           of the classifier's final norm, if it is not 1e-6
+    "pooling"                of features without a head, if it is not "avg"
     "mean", "std"            with which images are normalised, one float per channel in units of 0..1, if they are not
                              the default ones
     "output_stride", "out_levels"  of a backbone, see `keras_cnv2.ConvNeXtV2Backbone`
@@ -74,6 +75,7 @@ CHECKS = {
     "classifier_activation": _is_activation,
     "include_preprocessing": lambda value: isinstance(value, bool),
     "norm_epsilon": is_epsilon,
+    "pooling": lambda pooling: isinstance(pooling, str) and pooling in ("avg", "max"),
     "mean": _are_statistics("mean"),
     "std": _are_statistics("std"),
     "output_stride": lambda stride: is_positive_int(stride),
@@ -152,6 +154,8 @@ def metadata_of(model):
     found |= dict(zip(("mean", "std"), own_statistics(model)))
     if found["norm_epsilon"] == EPSILON:
         found["norm_epsilon"] = None
+    if found["pooling"] != "max" or getattr(model, "include_top", False):
+        found["pooling"] = None
     found["include_preprocessing"] = None if _preprocesses(model) else False
     return {name: value for name, value in found.items() if value is not None and CHECKS[name](value)}
 

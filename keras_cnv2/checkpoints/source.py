@@ -183,7 +183,7 @@ def known_of(source):
     if source is None or not (source.configuration or source.path.name.endswith(WITH_METADATA)):
         return {}
     if source.path.suffix == ".keras" and not source.configuration:
-        return metadata_at(source.path)
+        return metadata_at(source.path) if source.path.is_file() else {}  # it is missed where it is opened
     with open_weights(source) as contents:
         return contents.metadata
 

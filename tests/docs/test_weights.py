@@ -69,7 +69,7 @@ class TestWeights:
         assert {name: getattr(names["model"], name) for name in own} == {**own, "class_names": ("cat", "dog")}
         (line,) = [line for line in commands("weights.md", "keras-cnv2") if "hf://owner/name" in line]
         assert library_command.main([word.replace("hf://owner/name", "folder") for word in line]) == 0
-        assert re.search("% (cat|dog)", capsys.readouterr().out)
+        assert re.search("% +(cat|dog)", capsys.readouterr().out)
 
     def test_moving_average(self, tmp_path, monkeypatch, capsys):
         torch = pytest.importorskip("torch")

@@ -54,6 +54,12 @@ def test_files(kind, model, expected, tmp_path):
     assert keras_cnv2.ConvNeXtV2Backbone(**SMALL, weights=path, mean=(0.5,) * 3).mean == (0.5,) * 3  # the user's own
 
 
+def test_pooling_of_features(tmp_path):
+    features = keras_cnv2.ConvNeXtV2(**SMALL, include_top=False, pooling="max")
+    keras_cnv2.save_checkpoint(features, tmp_path / "model.safetensors")
+    same(restore_model(tmp_path / "model.safetensors")(IMAGES), np.asarray(features(IMAGES)))
+
+
 def test_weights_that_saw_other_images(model, tmp_path, caplog):
     keras_cnv2.save_checkpoint(model, tmp_path / "model.safetensors")
     keras_cnv2.load_checkpoint(keras_cnv2.ConvNeXtV2(**SMALL, classes=3), tmp_path / "model.safetensors")
