@@ -7,7 +7,7 @@ import keras
 from keras_cnv2.checkpoints.metadata import own_statistics
 from keras_cnv2.images.classes import numbered
 from keras_cnv2.images.normalization import channel_statistics
-from keras_cnv2.images.pictures import CROP
+from keras_cnv2.images.pictures import crop_fraction
 from keras_cnv2.models.backbone import ConvNeXtV2Backbone
 from keras_cnv2.models.classifier import ConvNeXtV2
 from keras_cnv2.models.heads import KINDS
@@ -39,7 +39,7 @@ class Facts(NamedTuple):
     @property
     def crop(self):
         """The fraction of the shorter side that a centre crop keeps, or `None` for "squash"."""
-        return {"crop": CROP, "squash": None}.get(self.resize, self.resize)
+        return crop_fraction(self.resize)
 
     @property
     def has_head(self):
