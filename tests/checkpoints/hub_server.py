@@ -122,6 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.INTERNAL_SERVER_ERROR)
         elif hub.refuses:
             self._send(hub.refuses)
+        elif hub.created and self.path.startswith("/api/models/"):  # asked by old releases of the library
+            self._send_json({"id": "owner/name", "sha": COMMIT, "xetEnabled": False})
         elif not place or place[1] not in {repository for repository, _ in hub.files}:
             self._send(HTTPStatus.NOT_FOUND, {"X-Error-Code": "RepoNotFound"})
         elif place.groups() not in hub.files:
