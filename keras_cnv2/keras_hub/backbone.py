@@ -7,6 +7,7 @@ from keras_cnv2.checkpoints import load_checkpoint, state_dict
 from keras_cnv2.models import backbone, classifier
 from keras_cnv2.models.stages import (
     check_architecture,
+    check_output_stride,
     check_size,
     make_input,
     normalized_levels,
@@ -52,6 +53,8 @@ class ConvNeXtV2Backbone(keras_hub.models.FeaturePyramidBackbone):
             the first block.
         pyramid_norms: Bool, whether each pyramid level ends in a LayerNorm, as is usual for segmentation and detection.
             The output is then a dict of all levels, which an image classifier does not take.
+        output_stride: Optional int, the largest stride of a level: stages that would exceed it have dilated
+            convolutions instead, as in `keras_cnv2.ConvNeXtV2Backbone`.
         dtype: Dtype policy, by default the global one.
         **kwargs: `name` and `trainable`.
 
@@ -76,19 +79,23 @@ class ConvNeXtV2Backbone(keras_hub.models.FeaturePyramidBackbone):
         stem_stride: int = 4,
         drop_path_rate: float = 0.0,
         pyramid_norms: bool = False,
+        output_stride: int | None = None,
         dtype: str | keras.DTypePolicy | None = None,
         **kwargs: Any,
     ):
         check_architecture(depths, dims, stem_stride, drop_path_rate)
+        check_output_stride(output_stride, stem_stride)
         policy = policy_of(dtype)
         # NumPy ints become Python ints: Keras does not accept them.
         depths, dims, stem_stride = tuple(map(int, depths)), tuple(map(int, dims)), int(stem_stride)
         images = make_input(image_shape, None, stem_stride, "image_shape")
-        outputs = stages(images, depths, dims, stem_stride, drop_path_rate, None, policy)
+        outputs = dict(
+            enumerate(stages(images, depths, dims, stem_stride, drop_path_rate, None, policy, output_stride))
+        )
         if pyramid_norms:
             outputs = normalized_levels(outputs, policy)
-        levels = dict(zip(pyramid_layers(depths, stem_stride, pyramid_norms), outputs))
-        super().__init__(inputs=images, outputs=levels if pyramid_norms else outputs[-1], dtype=policy, **kwargs)
+        levels = dict(zip(pyramid_layers(depths, stem_stride, pyramid_norms), outputs.values()))
+        super().__init__(inputs=images, outputs=levels if pyramid_norms else outputs[3], dtype=policy, **kwargs)
 
         self.depths = depths
         self.dims = dims
@@ -96,6 +103,7 @@ class ConvNeXtV2Backbone(keras_hub.models.FeaturePyramidBackbone):
         self.stem_stride = stem_stride
         self.drop_path_rate = drop_path_rate
         self.pyramid_norms = bool(pyramid_norms)
+        self.output_stride = output_stride
         self._levels = levels
 
     @property
@@ -120,6 +128,7 @@ class ConvNeXtV2Backbone(keras_hub.models.FeaturePyramidBackbone):
             "stem_stride": self.stem_stride,
             "drop_path_rate": self.drop_path_rate,
             "pyramid_norms": self.pyramid_norms,
+            "output_stride": self.output_stride,
         }
 
     @classmethod
@@ -138,9 +147,14 @@ class ConvNeXtV2Backbone(keras_hub.models.FeaturePyramidBackbone):
                 `name`, `trainable`.
 
         Raises:
-            ValueError: If `model` is another model, or is quantized.
+            ValueError: If `model` is another model, is quantized, or was built with `out_levels`.
         """
         check_model(model, (classifier.ConvNeXtV2, backbone.ConvNeXtV2Backbone))
+        if getattr(model, "out_levels", None):
+            raise ValueError(
+                "from_model takes a backbone with all of its levels, built without out_levels. "
+                f"Received: model={model.name!r} with out_levels={model.out_levels!r}"
+            )
         own = {
             "depths": model.depths,
             "dims": model.dims,
@@ -148,6 +162,7 @@ class ConvNeXtV2Backbone(keras_hub.models.FeaturePyramidBackbone):
             "stem_stride": model.stem_stride,
             "drop_path_rate": model.drop_path_rate,
             "pyramid_norms": getattr(model, "pyramid_norms", False),
+            "output_stride": getattr(model, "output_stride", None),
             "dtype": model.dtype_policy,
         }
         made = cls(**{**own, **kwargs})

@@ -34,12 +34,15 @@ def test_weights_of_a_classifier():
 
 def test_weights_of_a_backbone_with_norms():
     model = with_values(
-        keras_cnv2.ConvNeXtV2Backbone(**ARCHITECTURE, stem_stride=2, include_preprocessing=False, pyramid_norms=True)
+        keras_cnv2.ConvNeXtV2Backbone(
+            **ARCHITECTURE, stem_stride=2, output_stride=8, include_preprocessing=False, pyramid_norms=True
+        )
     )
     made = ConvNeXtV2Backbone.from_model(model, image_shape=(32, 32, 3))
     assert made.image_shape == (32, 32, 3)
     found, expected = outputs(made, images()), outputs(model, images())
     assert [*found] == [*made.pyramid_outputs] == ["P1", "P2", "P3", "P4"]
+    assert found["P4"].shape == (2, 4, 4, 10)
     for level in found:
         np.testing.assert_array_equal(found[level], expected[level])
 
@@ -51,6 +54,7 @@ def test_configuration_has_every_argument():
         "stem_stride": 2,
         "drop_path_rate": 0.25,
         "pyramid_norms": True,
+        "output_stride": 8,
         "dtype": "mixed_bfloat16",
         "name": "mine",
         "trainable": False,
@@ -84,6 +88,7 @@ def test_lora_changes_the_dense_layers():
         {"depths": (1, 1, 1)},
         {"dims": (4, 6, 8, 0)},
         {"stem_stride": 3},
+        {"output_stride": 32},
         {"drop_path_rate": 1.0},
         {"image_shape": (32, 3)},
         {"dtype": "int8_from_float32"},
@@ -102,6 +107,12 @@ def test_images_too_small():
 def test_other_models():
     with pytest.raises(ValueError, match=r"takes a keras_cnv2\.ConvNeXtV2 or .*Received: "):
         ConvNeXtV2Backbone.from_model(keras.Sequential())
+
+
+def test_models_without_all_levels():
+    model = keras_cnv2.ConvNeXtV2Backbone(**ARCHITECTURE, out_levels=["P3"])
+    with pytest.raises(ValueError, match="without out_levels.*Received: "):
+        ConvNeXtV2Backbone.from_model(model)
 
 
 def test_missing_keras_hub_is_named(monkeypatch):
