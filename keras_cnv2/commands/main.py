@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -144,12 +145,24 @@ def run_info(args):
         with open_weights(fetch_weights(args.name)) as contents:
             naming = translation_of(contents).dialect.name
             facts = {"naming": naming, **asdict(read_architecture(contents)), **contents.metadata}
+            facts |= _around_encoder(contents.config)
     else:
         row = find_checkpoint(args.name)
         facts = {"name": row.name, **asdict(row), "here": _is_here(row)}
     shown = {name: value for name, value in facts.items() if value is not None}
     _print_table(None, [(name, _short(value)) for name, value in shown.items()])
     return 0
+
+
+def _around_encoder(config):
+    """Returns what a file says of a detector or a segmentation model beside its encoder; nothing of other models."""
+    if not isinstance(config, Mapping) or not isinstance(config.get("config"), Mapping):
+        return {}
+    arguments = config["config"]
+    if not {"backbone", "classes"} <= arguments.keys():
+        return _around_encoder(arguments.get("model"))  # a `Detector`
+    names = ("classes", "class_names", "image_size", "masks")
+    return {"model": config.get("class_name"), **{name: arguments.get(name) for name in names}}
 
 
 def run_predict(args):

@@ -2,8 +2,10 @@ import pytest
 
 import keras_cnv2
 from keras_cnv2.checkpoints.registry import CHECKPOINTS, OURS
+from keras_cnv2.detection import Detector
 from keras_cnv2.sizes import SIZES
 from tests.checkpoints.samples import FILES, classifier, snapshot, unchanged
+from tests.detection.samples import tiny_mask_rcnn
 
 pytestmark = pytest.mark.lowest
 
@@ -62,6 +64,16 @@ class TestInfo:
         _, out, _ = run("info", "m.safetensors")
         assert "sort 0, sort 1" in out
         assert "96" in out
+
+    def test_model_around_an_encoder(self, run):
+        """Also in a `Detector`."""
+        model = tiny_mask_rcnn(class_names=("cat", "dog", "owl"), image_size=64)
+        for saved in (model, Detector(model)):
+            saved.save("m.keras")
+            _, out, _ = run("info", "m.keras")
+            facts = dict(line.split(maxsplit=1) for line in out.splitlines())
+            assert (facts["model"], facts["classes"], facts["class_names"]) == ("MaskRCNN", "3", "cat, dog, owl")
+            assert (facts["image_size"], facts["masks"], facts["stem_stride"]) == ("64", "True", "4")
 
     @pytest.mark.parametrize("name", ["nope", FILES / "malicious.pt", "none.safetensors"])
     def test_error(self, run, name):
