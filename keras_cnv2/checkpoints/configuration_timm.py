@@ -20,7 +20,6 @@ ARCHITECTURES["small"] = ((3, 3, 27, 3), (96, 192, 384, 768))
 FIXED = {
     "act_layer": ("gelu",),
     "kernel_sizes": (7,),
-    "output_stride": (32,),
     "stem_type": ("patch",),
     "head_norm_first": (False,),
     "head_hidden_size": (),
@@ -61,6 +60,8 @@ def from_timm(config):
     if fields.get("num_features", dims[3]) != dims[3]:
         fields.fail("num_features", f"that of {name}, {dims[3]}")
     channels = arguments.positive("in_chans")
+    # Here, only backbones have dilations.
+    output_stride = arguments.one_of("output_stride", (32,) if classes else (8, 16, 32), 32)
     licence = pretrained.get("license")
     return Configuration(
         file=fields.file,
@@ -72,6 +73,7 @@ def from_timm(config):
         has_head=bool(classes),
         metadata=without_none(
             class_names=_class_names(fields, pretrained, classes),
+            output_stride=None if output_stride == 32 else output_stride,
             pooling="max" if pool.get("global_pool") == "max" else None,
             **_pictures(pretrained),
         ),

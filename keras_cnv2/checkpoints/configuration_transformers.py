@@ -1,6 +1,7 @@
 """Reads the config.json and preprocessor_config.json that transformers writes for a ConvNeXt V2."""
 
 import logging
+import math
 import re
 
 from keras_cnv2.arguments import is_positive_int
@@ -119,9 +120,17 @@ def _framing(fields):
         return shortest, "squash" if default_resize(shortest) == "squash" else _crop(fraction)
     crop = _side(fields, "crop_size") if fields.flag("do_center_crop", False) else None
     if shortest:
-        return (crop, _crop(crop / shortest)) if crop and crop <= shortest else (shortest, "squash")
+        return (crop, _crop(_kept(crop, shortest))) if crop and crop <= shortest else (shortest, "squash")
     side = _side(fields, "size")
     return (side, "squash") if side else (None, None)
+
+
+def _kept(side, shortest):
+    """The fraction that a crop to `side` keeps of a shorter side, such that the crop is cut out of just that size."""
+    if int(side / CROP) == shortest:
+        return CROP
+    fraction = side / shortest
+    return fraction if int(side / fraction) == shortest else math.nextafter(fraction, 0)
 
 
 def _crop(fraction):

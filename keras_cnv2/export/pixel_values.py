@@ -38,6 +38,7 @@ class PixelValues:
             include_preprocessing=False,
             input_shape=(*sides, facts.channels),
             stem_stride=model.stem_stride,
+            norm_epsilon=model.norm_epsilon,
             dtype="float32",
         )
         load_checkpoint(self.bare, state_dict(model))

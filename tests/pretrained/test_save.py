@@ -6,7 +6,9 @@ import pytest
 
 import keras_cnv2
 from keras_cnv2.checkpoints.registry import find_checkpoint
+from keras_cnv2.checkpoints.write import write_tensors
 from keras_cnv2.images.classes import imagenet_classes
+from keras_cnv2.images.normalization import channel_statistics
 from keras_cnv2.pretrained import save, timm, transformers
 from keras_cnv2.pretrained.card import card_of, front_matter
 from keras_cnv2.pretrained.facts import facts_of
@@ -86,6 +88,64 @@ class TestFiles:
     def test_independent_classes(self):
         facts = facts_of(shared_classifier(classifier_activation="sigmoid"))
         assert transformers.config(facts)["problem_type"] == "multi_label_classification"
+
+
+class TestReading:
+    """`from_pretrained` builds the same model again."""
+
+    @pytest.mark.parametrize("layout", ["transformers", "timm", "keras"])
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"resize": "crop", **STATISTICS},
+            {"resize": "squash", "classifier_activation": "sigmoid"},
+            {"resize": 0.9, "classifier_activation": None, "class_names": None},
+            {"image_size": 384, "resize": "crop", "input_shape": (None, None, 2)},
+        ],
+    )
+    def test_classifiers(self, layout, arguments, tmp_path):
+        model = classifier(**{**SHALLOW, "image_size": 64, **arguments})
+        keras_cnv2.save_pretrained(model, tmp_path / "it", layout)
+        again = keras_cnv2.from_pretrained(tmp_path / "it")
+        for name in ("class_names", "image_size", "resize", "depths", "dims"):
+            assert getattr(again, name) == getattr(model, name), name
+        found, given = (channel_statistics(m.input_shape[-1], m.mean, m.std) for m in (again, model))
+        np.testing.assert_allclose(found, given)
+        batch = images()[..., : model.input_shape[-1]]
+        np.testing.assert_allclose(again(batch), model(batch), atol=1e-6)
+
+    def test_epsilon(self, tmp_path):
+        model = classifier(**SHALLOW, norm_epsilon=1e-3)
+        keras_cnv2.save_pretrained(model, tmp_path / "it")
+        assert read(tmp_path / "it", "config.json")["layer_norm_eps"] == 1e-3
+        again = keras_cnv2.from_pretrained(tmp_path / "it")
+        np.testing.assert_allclose(again(images()), model(images()), atol=1e-6)
+        with pytest.raises(ValueError, match="the same epsilon in all norms.*Received: norm_epsilon=0.001"):
+            keras_cnv2.save_pretrained(model, tmp_path / "timm", "timm")
+
+    @pytest.mark.parametrize("layout", ["transformers", "timm", "keras"])
+    def test_encoders(self, layout, tmp_path):
+        models = [backbone(), classifier(include_top=False, class_names=None, pooling="avg")]
+        if layout == "transformers":
+            models.append(backbone(pyramid_norms=True, out_levels=["P3", "P5"]))
+        else:
+            models.append(backbone(output_stride=16))
+        for number, model in enumerate(models):
+            keras_cnv2.save_pretrained(model, tmp_path / str(number), layout)
+            again = keras_cnv2.from_pretrained(tmp_path / str(number))
+            assert type(again) is type(model)
+            received, expected = (keras.tree.flatten(each(images())) for each in (again, model))
+            for ours, theirs in zip(received, expected, strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+    def test_configuration_alone(self, tmp_path):
+        """Without this package's entry in the file of weights, as other programs write it."""
+        model = backbone(output_stride=8)
+        keras_cnv2.save_pretrained(model, tmp_path / "it", "timm")
+        write_tensors(tmp_path / "it" / "model.safetensors", keras_cnv2.state_dict(model, "timm"), {"format": "pt"})
+        again = keras_cnv2.from_pretrained(tmp_path / "it")
+        assert again.output_stride == 8
+        np.testing.assert_allclose(again(images()), model(images()), rtol=1e-5)
 
 
 class TestResizing:
