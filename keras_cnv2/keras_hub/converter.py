@@ -5,7 +5,7 @@ import keras
 
 from keras_cnv2.arguments import number
 from keras_cnv2.images.normalization import channel_statistics
-from keras_cnv2.images.pictures import CROP
+from keras_cnv2.images.pictures import crop_fraction
 from keras_cnv2.keras_hub.backbone import PACKAGE, ConvNeXtV2Backbone
 from keras_cnv2.models.pictures import framing_of
 from keras_cnv2.optional_packages import import_keras_hub
@@ -113,10 +113,10 @@ class ConvNeXtV2ImageConverter(keras_hub.layers.ImageConverter):
             own = {"image_size": sides, "crop_to_aspect_ratio": False}
         else:
             framing = framing_of(model)
-            crops = framing.resize == "crop"
+            kept = crop_fraction(framing.resize)
             own = {
                 "image_size": (framing.size, framing.size),
-                "crop_to_aspect_ratio": crops,
-                "crop_pct": CROP if crops else 1.0,
+                "crop_to_aspect_ratio": kept is not None,
+                "crop_pct": 1.0 if kept is None else kept,
             }
         return cls(**{"scale": scale, "offset": offset, **own, **kwargs})

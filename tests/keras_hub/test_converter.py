@@ -21,7 +21,7 @@ def picture(height=60, width=90):
     return (waves + np.random.default_rng(0).normal(0, 5, waves.shape)).clip(0, 255).astype("uint8")
 
 
-@pytest.mark.parametrize("resize", ["crop", "squash"])
+@pytest.mark.parametrize("resize", ["crop", "squash", 0.7])
 def test_as_evaluation_does(resize, tmp_path):
     """Pixels are nearly those of `load_image`: the centre may be off by half a pixel of the original."""
     Image.fromarray(picture()).save(tmp_path / "image.png")
