@@ -62,10 +62,10 @@ def compiled(function):
         return jax.jit(function)
     import tensorflow as tf
 
-    return tf.function(function, autograph=False)
+    return tf.function(function, autograph=False, jit_compile=True)
 
 
-def test_bins_of_whole_positions_are_not_rounded_up_in_graphs():
+def test_bins_of_whole_positions_are_not_rounded_up_when_compiled():
     """Compilers multiply by 1 / 7: 42 positions, those of P5 in images of 1344 pixels, were 6.0000005 for each bin."""
     feature_map = np.random.default_rng(0).normal(size=(1, 42, 56, 2)).astype("float32")
     box = np.float32([[[0, 0, 56, 42]]])
