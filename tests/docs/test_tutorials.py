@@ -91,7 +91,7 @@ class TestPages:
         known = {name: row for row in CHECKPOINTS for name in (row.tag, row.name)}
         for line in lines_of(page):
             names = re.findall(r"--weights (?!none|runs/)(\S+)|(convnextv2_\w+\.\w+)", line)
-            rows = [known[name] for pair in names for name in pair if name]
+            rows = [known[name] for pair in names for name in pair if name and not name.startswith("hf://")]
             rows += [known[FINETUNING["images"].weights]] * ("finetune" in line and "--weights" not in line)
             assert ("needs the network once" in line) == any(row.tag.startswith("fcmae") for row in rows), line
 

@@ -215,7 +215,7 @@ class TestBadInput:
         with pytest.raises(ValueError, match=f"size must be a positive int. Received: size={size!r}"):
             load_image(contents("png_pixel"), size)
 
-    @pytest.mark.parametrize("resize", ["pad", "Crop", "", 1])
+    @pytest.mark.parametrize("resize", ["pad", "Crop", "", 0, 1.5, True])
     def test_resize(self, resize):
         with pytest.raises(ValueError, match=rf"'crop', 'squash'.*Received: resize={resize!r}"):
             load_image(contents("png_pixel"), 8, resize)

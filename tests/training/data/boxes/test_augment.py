@@ -141,7 +141,7 @@ class TestMasks:
         plane[top:bottom, left:right] = True
 
     @staticmethod
-    @functools.partial(tf.function, reduce_retracing=True, autograph=False)
+    @functools.partial(tf.function, reduce_retracing=True)
     def jitter(contents, boxes, counts, scale, flip, key):
         told, draws = recipe(scale=scale, flip=flip), Draws(7, key)
         square = augment.sample_square(tf.constant([45.0, 60.0]), told, Draws(7, key))
