@@ -14,6 +14,7 @@ from ..evaluation.predictions import best_and_worst
 from ..models.build import described_classifier, new_classifier, with_softmax
 from ..recipes.images import FINETUNING
 from ..runs.names import MODELS
+from .teacher import open_teacher
 from .training_run import TrainingRun
 
 logger = logging.getLogger(__name__)
@@ -28,17 +29,30 @@ class Finetune(TrainingRun):
     curves = ("loss", "accuracy")
     last = ("accuracy",)
     scored, table = "top1", staticmethod(tables.classification)
+    teacher = None
+
+    def prepare(self):
+        if self.recipe.teacher:
+            self.teacher = self._open_teacher()
 
     def new_model(self, weights):
-        return new_classifier(self.recipe, self.source.channels, self.source.class_names, weights)
+        model = new_classifier(self.recipe, self.source.channels, self.source.class_names, weights, self.teacher)
+        if self.teacher and self.devices.strategy:
+            # Again, in the scope of the strategy: each replica gets its copy. Last, since models draw random numbers.
+            model.teacher = self._open_teacher()
+        return model
+
+    def _open_teacher(self):
+        return open_teacher(self.recipe, self.source.channels, self.source.class_names)
 
     def fit_arguments(self):
         classes, magnitude = len(self.source.class_names), _rand_augment(self.recipe, self.source.channels)
+        of_labels = {"loss": keras.losses.CategoricalCrossentropy(from_logits=True), "metrics": classifier_metrics}
         return {
             "augmentation": Augmentation.of(self.recipe, classes, rand_augment=magnitude),
-            "loss": keras.losses.CategoricalCrossentropy(from_logits=True),
-            "metrics": classifier_metrics,
             "described": described_classifier(self.model),
+            # A `Student` has a loss of its own, and means of it.
+            **({"metrics": lambda: ["accuracy"]} if self.teacher else of_labels),
         }
 
     def finished(self, model):

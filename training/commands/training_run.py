@@ -145,6 +145,8 @@ class TrainingRun:
             self.source = source = self.open_data()
             recipe = self.recipe
             weights = weights_of(recipe) if recipe.weights and not finish else None
+            if not finish:
+                self.prepare()
             found = {
                 "images": source.size,
                 "validation_images": source.validation_size,
@@ -193,6 +195,13 @@ class TrainingRun:
         """
         self.recipe = like_weights(self.recipe)
         return open_source(self.recipe, labelled=self.labelled)
+
+    def prepare(self):
+        """Opens what training needs besides data and weights, before anything is written.
+
+        It is not called for a run that makes no further step. It runs outside the scope of a strategy, where workers
+        would wait for one that fails.
+        """
 
     def new_model(self, weights):
         """Returns the model to train, from weights as returned by `start`."""

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 ALL = tuple(MODELS.values())
 
 
-def weights_of(recipe, finished=ALL):
+def weights_of(recipe, finished=ALL, field="weights"):
     """Resolves a recipe's `weights`: for a run's folder, returns the model in it; returns anything else as is.
 
     For an unfinished run, returns its best model or its newest checkpoint, and logs this.
@@ -24,14 +24,15 @@ def weights_of(recipe, finished=ALL):
     Args:
         recipe: The recipe.
         finished: File names of models in a run's folder; the first that exists is returned.
+        field: Name of the recipe's field that is resolved.
 
     Raises:
         RunError: If the folder belongs to another kind of run.
         CheckpointError: If the run has no checkpoint yet.
     """
-    folder = Path(recipe.weights)
+    folder = Path(getattr(recipe, field))
     if not (folder / CONFIG).exists() or is_hub_folder(folder):
-        return recipe.weights
+        return getattr(recipe, field)
     for name in finished:
         if (folder / name).exists():
             return str(folder / name)
@@ -42,6 +43,6 @@ def weights_of(recipe, finished=ALL):
         return str(path)
     state = "finished" if (folder / METRICS).exists() else "not finished"
     raise RunError(
-        f"weights must be of a finished run that has {' or '.join(finished)}. Received: weights={folder}, a run of "
+        f"{field} must be of a finished run that has {' or '.join(finished)}. Received: {field}={folder}, a run of "
         f"{kind} that is {state}"
     )

@@ -7,6 +7,7 @@ from keras_cnv2.checkpoints.source import fetch_weights, known_of, load_weights,
 from keras_cnv2.detection import Variant, mask_rcnn, retinanet
 from keras_cnv2.segmentation import UPerNet, deeplab_v3_plus
 
+from .distillation import DistillationLoss, Student
 from .stems import spread_weights
 
 
@@ -40,14 +41,17 @@ def new_fcmae(recipe, channels, weights=None):
     return fcmae
 
 
-def new_classifier(recipe, channels, class_names, weights=None):
+def new_classifier(recipe, channels, class_names, weights=None, teacher=None):
     """Returns the `keras_cnv2.ConvNeXtV2` that a recipe fine-tunes, for images with this number of channels.
 
-    It outputs logits.
+    It outputs logits. With a `training.models.distillation.Teacher` it is a `Student`.
     """
     # With a small head, training from scratch gets stuck.
     head_init_scale = recipe.head_init if weights else 1.0
     options = {"weights": weights, "head_init_scale": head_init_scale, "dtype": recipe.dtype}
+    if teacher:
+        loss = DistillationLoss(recipe.teacher_share, recipe.temperature)
+        options |= {"kind": Student, "teacher": teacher, "distillation": loss}
     classifier = _classifier(recipe, (*recipe.sides, channels), class_names, classifier_activation=None, **options)
     if recipe.frozen:
         freeze_encoder(classifier)
@@ -56,8 +60,8 @@ def new_classifier(recipe, channels, class_names, weights=None):
     return classifier
 
 
-def _classifier(recipe, input_shape, class_names, **options):
-    return keras_cnv2.ConvNeXtV2(
+def _classifier(recipe, input_shape, class_names, kind=keras_cnv2.ConvNeXtV2, **options):
+    return kind(
         **recipe.architecture,
         stem_stride=recipe.stem_stride,
         input_shape=input_shape,
@@ -103,7 +107,9 @@ def described_classifier(classifier):
     config = {key: value for key, value in found["config"].items() if key not in ("frozen", "remat", "pretrained")}
     dtype = keras.dtype_policies.serialize(keras.DTypePolicy("float32"))
     config |= {"trainable": True, "classifier_activation": "softmax", "head_init_scale": 1.0, "dtype": dtype}
-    return found | {"config": config}
+    cls = keras_cnv2.ConvNeXtV2  # also of a `Student`
+    names = {"module": cls.__module__, "class_name": cls.__name__}
+    return found | names | {"config": config, "registered_name": keras.saving.get_registered_name(cls)}
 
 
 def with_softmax(classifier, recipe):

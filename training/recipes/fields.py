@@ -154,8 +154,14 @@ class Finetuning(Augmented, Recipe):
         layer_decay_type: "single": every block is a layer; "group": twelve groups of blocks, for base to huge.
         head_init: Factor on the initial values of the head; training without weights uses 1.
         ema: Momentum of the moving average of the weights, which is evaluated and saved; none for no average.
+        teacher: A trained classifier with the same classes, whose predictions are learned together with the labels: the
+            folder of a run, "hf://owner/name", a folder or a file of a model, any classifier's .keras file, or a
+            SavedModel; none to learn from the labels alone.
+        teacher_share: Weight of the teacher's part in the loss, 0 to 1; the rest is that of the labels.
+        temperature: What the logits of both models are divided by in the teacher's part of the loss. Higher values
+            stress which of the wrong classes the teacher finds more probable.
 
-    Source: ConvNeXt V2 (arXiv 2301.00808), tables 9 to 13.
+    Sources: ConvNeXt V2 (arXiv 2301.00808), tables 9 to 13; distillation: arXiv 1503.02531, section 2.
     """
 
     frozen: bool = False
@@ -165,6 +171,9 @@ class Finetuning(Augmented, Recipe):
     layer_decay_type: str = "single"
     head_init: float = 1.0
     ema: float | None = None
+    teacher: str | None = None
+    teacher_share: float = 0.5
+    temperature: float = 3.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -177,6 +186,11 @@ class Finetuning(Augmented, Recipe):
         check("first_epochs", (self.first_epochs > 0) == (self.first_size is not None), "given with first_size")
         check_augmentation(self)
         check("head_init", self.head_init > 0, "positive")
+        check("teacher_share", 0 <= self.teacher_share <= 1, "from 0 to 1")
+        check("temperature", self.temperature > 0, "positive")
+        for name in ("teacher_share", "temperature"):
+            default = getattr(Finetuning, name)
+            check(name, self.teacher or getattr(self, name) == default, f"{default:g} without a teacher")
 
     @property
     def sides(self):

@@ -34,7 +34,7 @@ def recipe_config(recipe):
 
 def absolute_paths(config):
     """Returns absolute paths of fields that are paths, for config.json: a later command may spell a path otherwise."""
-    paths = {name: config.get(name) for name in ("data", "weights")}
+    paths = {name: config.get(name) for name in ("data", "weights", "teacher")}
     return {PATHS: {name: str(Path(path).resolve()) for name, path in paths.items() if path and Path(path).exists()}}
 
 
