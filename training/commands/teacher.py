@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -74,8 +75,7 @@ def open_teacher(recipe, channels, class_names):
     except (RecipeError, RunError):
         raise
     except Exception as error:  # of many kinds, for damaged files
-        reason = str(error).strip()[:1000]
-        raise RecipeError(f"teacher cannot be opened. Received: teacher={recipe.teacher} ({reason})") from error
+        raise RecipeError(f"teacher cannot be opened. Received: teacher={recipe.teacher} ({_told(error)})") from error
     *sides, own_channels = opened.shape
     if opened.activation not in ("softmax", "linear"):
         received = f"whose last activation is {opened.activation or 'none of these'}"
@@ -96,13 +96,18 @@ def _refuse(recipe, demand, received):
     raise RecipeError(f"teacher must {demand}. Received: teacher={recipe.teacher}, {received}")
 
 
+def _told(error):
+    """Returns the text of an error in one line, without what Keras adds to errors of layers."""
+    text = re.sub(r"\x1b\[\d+m", "", str(error)).partition("Arguments received by")[0]
+    return " ".join(text.split())[:1000]
+
+
 def _try(recipe, teacher, shape):
     """Raises a `RecipeError` unless the teacher has finite logits, or probabilities of a softmax, for a grey image."""
     try:
         logits = ops.convert_to_numpy(teacher(ops.full(shape, 127.5)))
     except Exception as error:  # of many kinds: a model of the user may raise anything
-        reason = str(error).strip()[:1000]
-        _refuse(recipe, f"take images {shape[1:]} of the training", f"which fails with {reason}")
+        _refuse(recipe, f"take images {shape[1:]} of the training", f"which fails with: {_told(error)}")
     if not np.isfinite(logits).all():
         _refuse(recipe, "have finite logits", "whose logits are not finite")
     if teacher.are_probabilities and abs(np.exp(logits).sum() - 1) > OFF:

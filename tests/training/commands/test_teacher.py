@@ -46,6 +46,10 @@ def logits_of(teacher, images=IMAGES):
     return keras.ops.convert_to_numpy(teacher(images))
 
 
+def outputs_of(model, images=IMAGES):
+    return keras.ops.convert_to_numpy(model(images, training=False))
+
+
 def centred(logits):
     """Logits up to a constant in each row, which no softmax sees."""
     return logits - logits.mean(-1, keepdims=True)
@@ -56,23 +60,23 @@ class TestKerasModels:
     def test_logits(self, tmp_path):
         model = convnext()
         teacher = opened(saved(model, tmp_path / "model.keras"))
-        np.testing.assert_allclose(logits_of(teacher), model.predict(IMAGES, verbose=0), atol=1e-5)
+        np.testing.assert_allclose(logits_of(teacher), outputs_of(model), atol=1e-5)
 
     def test_softmax(self, tmp_path):
-        logits = convnext().predict(IMAGES, verbose=0)
+        logits = outputs_of(convnext())
         teacher = opened(saved(convnext(classifier_activation="softmax"), tmp_path / "model.keras"))
         np.testing.assert_allclose(centred(logits_of(teacher)), centred(logits), atol=1e-5)
 
     def test_normalises_as_the_teacher_was_trained(self, tmp_path):
         statistics = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
-        inside = convnext(**statistics).predict(IMAGES, verbose=0)
+        inside = outputs_of(convnext(**statistics))
         teacher = opened(saved(convnext(include_preprocessing=False, **statistics), tmp_path / "model.keras"))
         np.testing.assert_allclose(logits_of(teacher), inside, atol=1e-5)
 
     def test_order_of_the_classes(self, tmp_path):
         model = convnext()
         teacher = opened(saved(model, tmp_path / "model.keras"), ("bee", "crane", "ant"))
-        np.testing.assert_allclose(logits_of(teacher), model.predict(IMAGES, verbose=0)[:, [1, 2, 0]], atol=1e-5)
+        np.testing.assert_allclose(logits_of(teacher), outputs_of(model)[:, [1, 2, 0]], atol=1e-5)
 
     def test_classes_without_names(self, tmp_path, caplog):
         opened(saved(sequential(), tmp_path / "model.keras"))
@@ -83,7 +87,7 @@ class TestKerasModels:
         model = sequential(activation, side=24)
         teacher = opened(saved(model, tmp_path / "model.keras"))
         resized = keras.ops.image.resize(IMAGES, (24, 24), interpolation="bilinear")
-        expected = model.predict(keras.ops.convert_to_numpy(resized), verbose=0)
+        expected = outputs_of(model, resized)
         expected = np.log(expected) if activation else expected
         np.testing.assert_allclose(logits_of(teacher), expected, rtol=1e-4, atol=1e-4)
 
@@ -95,24 +99,25 @@ class TestKerasModels:
         model.save(tmp_path / "run" / "classifier.keras")
         for folder in ("folder", "run"):
             found = logits_of(opened(tmp_path / folder))
-            np.testing.assert_allclose(found, model.predict(IMAGES, verbose=0), atol=1e-5)
+            np.testing.assert_allclose(found, outputs_of(model), atol=1e-5)
 
 
+# A model, what is asked of a teacher, and what it is told to be.
 WRONG = {
-    "sigmoid": (lambda: convnext(classifier_activation="sigmoid"), "whose last activation is sigmoid"),
-    "relu": (lambda: sequential("relu"), "whose last activation is none of these"),
-    "channels": (lambda: sequential(channels=1), "images of 3 channels, as the data have.* which takes 1"),
-    "count": (lambda: sequential(classes=4), "the 3 classes of the data.* which has 4"),
-    "names": (lambda: convnext(class_names=("ant", "bee", "cow")), r"has no \['crane'\], but \['cow'\]"),
-    "encoder": (lambda: convnext(include_top=False, class_names=None), "a classifier with one output"),
-    "larger": (lambda: convnext(stem_stride=4), r"take images \(16, 16, 3\) of the training.* which fails with"),
+    "sigmoid": (lambda: convnext(classifier_activation="sigmoid"), "end", "whose last activation is sigmoid"),
+    "relu": (lambda: sequential("relu"), "ends in a softmax or in logits", "whose last activation is none of these"),
+    "channels": (lambda: sequential(channels=1), "images of 3 channels, as the data have", "which takes 1"),
+    "count": (lambda: sequential(classes=4), "have the 3 classes of the data", "which has 4"),
+    "names": (lambda: convnext(class_names=("ant", "bee", "cow")), "classes", r"has no \['crane'\], but \['cow'\]"),
+    "encoder": (lambda: convnext(include_top=False, class_names=None), "with one output", "a ConvNeXtV2"),
+    "larger": (lambda: convnext(stem_stride=4), r"images \(16, 16, 3\)", "fails with: .* at least 32 pixels.* 3\\)$"),
 }
 
 
 class TestMistakes:
-    @pytest.mark.parametrize(("model", "message"), WRONG.values(), ids=WRONG)
-    def test_model(self, tmp_path, model, message):
-        with pytest.raises(RecipeError, match=rf"^teacher must .*Received: teacher=.*{message}"):
+    @pytest.mark.parametrize(("model", "demand", "received"), WRONG.values(), ids=WRONG)
+    def test_model(self, tmp_path, model, demand, received):
+        with pytest.raises(RecipeError, match=rf"^teacher must .*{demand}.* Received: teacher=.*, .*{received}"):
             opened(saved(model(), tmp_path / "model.keras"))
 
     def test_file(self, tmp_path):
@@ -138,60 +143,91 @@ class TestMistakes:
             opened(tmp_path)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="for TensorFlow")
-class TestSavedModel:
-    @pytest.fixture(scope="class")
-    def exported(self, tmp_path_factory):
-        """A model of images of 24 x 24 pixels that ends in a softmax, and its SavedModel."""
-        model = convnext(classifier_activation="softmax", input_shape=(24, 24, 3))
-        folder = tmp_path_factory.mktemp("exported") / "saved_model"
-        keras_cnv2.export_saved_model(model, folder, input_dtype="uint8")
-        return model, folder
+only_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="for TensorFlow")
 
-    def test_probabilities(self, exported):
-        model, folder = exported
-        teacher = opened(folder, ("crane", "ant", "bee"))
-        resized = keras.ops.image.resize(IMAGES, (24, 24), interpolation="bilinear")
-        expected = model.predict(np.rint(resized), verbose=0)[:, [2, 0, 1]]
-        np.testing.assert_allclose(logits_of(teacher), np.log(expected), atol=1e-4)
-        assert not teacher.supports_jit
 
-    def test_needs_tensorflow(self, exported, monkeypatch):
-        monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-        with pytest.raises(RecipeError, match="a SavedModel needs TensorFlow.* with the backend jax"):
-            opened(exported[1])
+def write_saved_model(folder, facts, kind="probabilities", dtype="float32"):
+    """In the form of `keras_cnv2.export_saved_model`: the values are the means of the channels of 24 x 24 pixels."""
+    import tensorflow as tf
 
-    @pytest.mark.slow
-    def test_resumed_run_ends_as_the_undisturbed_one(self, exported, tmp_path, monkeypatch):
-        """The whole command, with graphs, a SavedModel, averages and accumulation."""
-        monkeypatch.setattr(training_run, "open_source", lambda *args, **kwargs: source())
-        options = {"teacher": str(exported[1]), "accumulation": 2, "ema": 0.5, "drop_path": 0.2, "checkpoint_steps": 2}
-        recipe = finetuning(**options)
-        whole, parts = tmp_path / "whole", tmp_path / "parts"
-        metrics = Finetune.run(recipe, whole)
-        interrupt(monkeypatch, 5, lambda: Finetune.run(recipe, parts))
-        assert Finetune.run(recipe, parts).keys() == metrics.keys()
-        assert_same_state(whole, parts)
-        assert type(keras.saving.load_model(whole / "classifier.keras")) is keras_cnv2.ConvNeXtV2
+    module = tf.Module()
+    module.factor = tf.Variable(1.0)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 24, 24, 3), dtype, "images")])
+    def serve(images):
+        means = module.factor * tf.reduce_mean(tf.cast(images, "float32"), [1, 2])
+        return {kind: means / tf.reduce_sum(means, -1, keepdims=True), "classes": tf.as_string(means)}
+
+    tf.saved_model.save(module, str(folder), {"serving_default": serve})
+    (folder / "assets.extra").mkdir()
+    write_json(folder / "assets.extra" / "keras_cnv2.json", facts)
+    return folder
+
+
+@only_tensorflow
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_saved_model(tmp_path, dtype):
+    facts = {"class_names": ["ant", "bee", "crane"], "mean": [10.0] * 3, "std": [2.0] * 3}
+    facts |= {"mean": [0.0] * 3, "std": [1.0] * 3} if dtype == "uint8" else {}
+    teacher = opened(write_saved_model(tmp_path / "model", facts, dtype=dtype), ("crane", "ant", "bee"))
+    images = np.full((2, 16, 16, 3), [100.4, 50.0, 30.0], "float32")
+    seen = np.array([100, 50, 30] if dtype == "uint8" else [45.2, 20, 10])
+    np.testing.assert_allclose(np.exp(logits_of(teacher, images)), [(seen / seen.sum())[[2, 0, 1]]] * 2, rtol=1e-5)
+    assert not teacher.supports_jit
+
+
+@only_tensorflow
+@pytest.mark.parametrize(
+    ("facts", "kind", "message"),
+    [
+        ({"classifier_activation": "sigmoid"}, "probabilities", "whose last activation is sigmoid"),
+        ({"class_names": ["ant", "bee", "cow"]}, "probabilities", "has no .*crane"),
+        ({}, "scores", r"return logits or probabilities\. Received: .* returns \['classes', 'scores'\]"),
+    ],
+)
+def test_saved_model_that_cannot_teach(tmp_path, facts, kind, message):
+    with pytest.raises(RecipeError, match=message):
+        opened(write_saved_model(tmp_path / "model", facts, kind))
+
+
+def test_saved_model_needs_tensorflow(tmp_path, monkeypatch):
+    (tmp_path / "saved_model.pb").touch()
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(RecipeError, match="a SavedModel needs TensorFlow.* with the backend jax"):
+        opened(tmp_path)
 
 
 @pytest.mark.backends
-def test_command(tmp_path, monkeypatch):
-    """A run teaches the next one, in half precision."""
-    monkeypatch.setattr(training_run, "open_source", lambda *args, **kwargs: source(train=8, test=5))
-    if keras.backend.backend() == "tensorflow":
-        monkeypatch.setattr(training_run, "train", eager(training_run.train))
-    fields = {"epochs": 1, "warmup_epochs": 0, "deterministic": False}
-    first = Finetune(finetuning(**fields), tmp_path / "first")
-    first.train()
-    second = Finetune(
-        finetuning(teacher=str(tmp_path / "first"), dtype="mixed_bfloat16", **fields), tmp_path / "second"
+def test_command_builds_a_student(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_run, "open_source", lambda *args, **kwargs: source())
+    path = saved(convnext(class_names=None), tmp_path / "teacher.keras")
+    command = Finetune(finetuning(teacher=path, deterministic=False), tmp_path / "run")
+    model = command.new_model(command.start())
+    assert isinstance(model, Student)
+    command.model = model
+    assert "loss" not in command.fit_arguments()
+    np.testing.assert_allclose(logits_of(model.teacher), outputs_of(convnext()), atol=1e-5)
+    # A run that only ends needs no teacher, which may be gone.
+    ends = Finetune(finetuning(teacher="gone.keras", deterministic=False), tmp_path / "other")
+    assert not isinstance(ends.new_model(ends.start(finish="newest")), Student)
+
+
+@only_tensorflow
+@pytest.mark.slow
+def test_resumed_run_ends_as_the_undisturbed_one(tmp_path, monkeypatch):
+    """The whole command, with graphs, an exported SavedModel of another size, averages and accumulation."""
+    monkeypatch.setattr(training_run, "open_source", lambda *args, **kwargs: source())
+    model = convnext(classifier_activation="softmax", input_shape=(24, 24, 3), class_names=None)
+    keras_cnv2.export_saved_model(model, tmp_path / "teacher")
+    options = {"teacher": str(tmp_path / "teacher"), "accumulation": 2, "ema": 0.5, "drop_path": 0.2}
+    recipe = finetuning(checkpoint_steps=2, dtype="mixed_float16", **options)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    metrics = Finetune.run(recipe, whole)
+    interrupt(monkeypatch, 5, lambda: Finetune.run(recipe, parts))
+    assert Finetune.run(recipe, parts).keys() == metrics.keys()
+    assert_same_state(whole, parts)
+    assert type(keras.saving.load_model(whole / "classifier.keras")) is keras_cnv2.ConvNeXtV2
+    np.testing.assert_allclose(
+        logits_of(opened(whole, source().class_names)).argmax(-1),
+        outputs_of(keras_cnv2.from_pretrained(whole)).argmax(-1),
     )
-    metrics = second.train()
-    assert isinstance(second.model, Student)
-    assert metrics["images"] == 5
-    assert keras_cnv2.from_pretrained(tmp_path / "second").count_params() == first.trained.count_params()
-
-
-def eager(train):
-    return lambda *args, **kwargs: train(*args, **kwargs, run_eagerly=True)

@@ -51,7 +51,9 @@ class TestDistillationLoss:
     def test_as_in_keras(self):
         if not hasattr(keras, "distillation"):
             pytest.skip("this Keras has no distillation")
-        theirs = keras.distillation.LogitsDistillation(temperature=3.0).compute_loss(THEIRS, OURS)
+        # Named by a string, Keras 3.15 computes the divergence of the logits instead of the probabilities.
+        distillation = keras.distillation.LogitsDistillation(3.0, keras.losses.KLDivergence())
+        theirs = distillation.compute_loss(THEIRS, OURS)
         assert float(DistillationLoss(1, 3.0)((LABELS, THEIRS), OURS)) == pytest.approx(float(theirs), rel=1e-4)
 
     def test_finite_for_confident_teachers(self):
@@ -118,7 +120,7 @@ def taught(tmp_path_factory):
 class TestStudent:
     def test_teacher_is_not_part_of_it(self, taught):
         student, _, folder, teacher, before = taught
-        plain = new_classifier(finetuning(), 3, source().class_names)
+        plain = new_classifier(finetuning(drop_path=0.2), 3, source().class_names)
         assert isinstance(student, Student)
         assert [v.shape for v in student.variables] == [v.shape for v in plain.variables]
         assert len(state.read(state.checkpoints(folder / "checkpoints")[4])[0]) == len(state.variables(student))
@@ -148,17 +150,34 @@ class TestStudent:
             assert row[f"val_{name}"] == pytest.approx(float(ops.convert_to_numpy(values).mean()), rel=1e-4)
 
 
-def test_without_a_share_the_numbers_are_those_of_a_training_without_teacher(tmp_path):
-    alone, rows = finetune(tmp_path / "alone")
-    student, taught = finetune(tmp_path / "taught", teacher_of(other_model()), teacher_share=0.0)
+def steps(model, count, **loss):
+    """Trains a model on the same batch; returns the logs of the last step."""
+    model.compile(keras.optimizers.SGD(0.05), metrics=["accuracy"], **loss, **EAGER)
+    batch = source(12).train
+    targets = np.eye(3, dtype="float32")[batch.labels] * 0.9 + 0.1 / 3
+    for _ in range(count):
+        logs = model.train_on_batch(batch.images, targets, return_dict=True)
+    return logs
+
+
+def test_without_a_share_the_numbers_are_those_of_a_training_without_teacher():
+    def model(teacher=None):
+        named = {"teacher": "x", "teacher_share": 0.0} if teacher else {}
+        keras.utils.set_random_seed(0)
+        return new_classifier(finetuning(drop_path=0.2, **named), 3, source().class_names, teacher=teacher)
+
+    alone = model()
+    expected = steps(alone, 2, loss=keras.losses.CategoricalCrossentropy(from_logits=True))
+    student = model(teacher_of(other_model()))
+    logs = steps(student, 2)
+    assert {name: logs[name] for name in expected} == pytest.approx(expected, rel=1e-6)
     for one, two in zip(arrays(alone), arrays(student)):
         np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-7)
-    for name in ("loss", "accuracy", "val_accuracy"):
-        assert [row[name] for row in taught.history] == pytest.approx([row[name] for row in rows.history], rel=1e-5)
 
 
-def test_student_of_the_teacher_alone_comes_closer_to_it(tmp_path):
-    fields = {"teacher_share": 1.0, "temperature": 2.0, "epochs": 6, "base_lr": 0.3}
-    _, progress = finetune(tmp_path, teacher_of(other_model()), drop_path=0.0, ema=None, accumulation=1, **fields)
-    losses = [row["val_teacher_loss"] for row in progress.history]
-    assert losses[-1] < 0.7 * losses[0]
+def test_student_of_the_teacher_alone_comes_closer_to_it():
+    fields = {"teacher": "x", "teacher_share": 1.0, "temperature": 2.0}
+    student = new_classifier(finetuning(**fields), 3, source().class_names, teacher=teacher_of(other_model()))
+    first = steps(student, 1)
+    last = steps(student, 4)
+    assert last["teacher_loss"] < 0.8 * first["teacher_loss"]
