@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from tests.training.runs_in_parts import StopAt
 from tests.training.small import finetuning, source
 from training.data.images.augment import Augmentation
 from training.loop import state
@@ -92,17 +93,17 @@ def teacher_of(model):
     return Teacher(lambda images: model(images, training=False), False, range(3))
 
 
-def finetune(folder, teacher=None, **fields):
+def finetune(folder, teacher=None, callbacks=(), **fields):
     """Two epochs of two steps, which make one step of the optimizer."""
-    named = {"teacher": "named in config.json"} if teacher else {}
-    recipe = finetuning(**{"accumulation": 2, "drop_path": 0.2, "ema": 0.5, "deterministic": False} | named | fields)
+    fixed = {"accumulation": 2, "drop_path": 0.2, "ema": 0.5, "checkpoint_steps": 2, "deterministic": False}
+    recipe = finetuning(**fixed, teacher="x" if teacher else None, **fields)
     folder.mkdir(exist_ok=True)
     keras.utils.set_random_seed(0)
     model = new_classifier(recipe, 3, source().class_names, teacher=teacher)
     augmentation = Augmentation(3, label_smoothing=0.1, mixup=0.8)
     loss = {"loss": keras.losses.CategoricalCrossentropy(from_logits=True)} if teacher is None else {}
     arguments = {"monitor": "val_accuracy", "metrics": lambda: ["accuracy"], "described": described_classifier(model)}
-    return model, train(model, recipe, source(8), folder, augmentation, **arguments, **loss, **EAGER)
+    return model, train(model, recipe, source(8), folder, augmentation, callbacks, **arguments, **loss, **EAGER)
 
 
 def arrays(model):
@@ -148,6 +149,19 @@ class TestStudent:
         losses = DistillationLoss(0.7, 3.0).parts((np.eye(3, dtype="float32")[test.labels], theirs), logits)
         for name, values in losses.items():
             assert row[f"val_{name}"] == pytest.approx(float(ops.convert_to_numpy(values).mean()), rel=1e-4)
+
+
+def test_resumed_run_ends_as_the_undisturbed_one(taught, tmp_path):
+    """With accumulation, averages and drop path; after the checkpoint of step 2 it makes a step that is lost."""
+    whole, progress, _, teacher, _ = taught
+    with pytest.raises(KeyboardInterrupt):
+        finetune(tmp_path, teacher_of(teacher), [StopAt(3)], teacher_share=0.7)
+    assert [*state.checkpoints(tmp_path / "checkpoints")] == [2]
+    parts, again = finetune(tmp_path, teacher_of(teacher), teacher_share=0.7)
+    for one, two in zip(arrays(whole), arrays(parts)):
+        np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)
+    for name in ("loss", "teacher_loss", "val_label_loss"):
+        assert again.history[1][name] == pytest.approx(progress.history[1][name], rel=1e-5)
 
 
 def steps(model, count, **loss):
