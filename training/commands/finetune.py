@@ -39,11 +39,11 @@ class Finetune(TrainingRun):
         model = new_classifier(self.recipe, self.source.channels, self.source.class_names, weights, self.teacher)
         if self.teacher and self.devices.strategy:
             # Again, in the scope of the strategy: each replica gets its copy. Last, since models draw random numbers.
-            model.teacher = self._open_teacher()
+            model.teacher = self._open_teacher(tries=False)
         return model
 
-    def _open_teacher(self):
-        return open_teacher(self.recipe, self.source.channels, self.source.class_names)
+    def _open_teacher(self, tries=True):
+        return open_teacher(self.recipe, self.source.channels, self.source.class_names, tries)
 
     def fit_arguments(self):
         classes, magnitude = len(self.source.class_names), _rand_augment(self.recipe, self.source.channels)

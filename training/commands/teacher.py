@@ -54,13 +54,14 @@ class Opened(NamedTuple):
     supports_jit: bool
 
 
-def open_teacher(recipe, channels, class_names):
-    """Opens the teacher of a recipe, and tries it on images of its size.
+def open_teacher(recipe, channels, class_names, tries=True):
+    """Opens the teacher of a recipe.
 
     Args:
         recipe: `training.recipes.fields.Finetuning` with a teacher.
         channels: Number of channels of the images.
         class_names: Names of the classes of the data.
+        tries: Whether to try it on images of the training. This is not possible in the scope of a strategy.
 
     Returns:
         `training.models.distillation.Teacher`.
@@ -87,7 +88,7 @@ def open_teacher(recipe, channels, class_names):
     shrinks = any(side is not None and side < recipe.image_size for side in sides)
     supports_jit = opened.supports_jit and not (shrinks and keras.backend.backend() == "tensorflow")
     teacher = Teacher(opened.outputs, opened.activation == "softmax", columns, tuple(sides), supports_jit)
-    for side in {recipe.image_size, recipe.first_size or recipe.image_size}:
+    for side in {recipe.image_size, recipe.first_size or recipe.image_size} if tries else ():
         _try(recipe, teacher, (1, side, side, channels))
     return teacher
 
