@@ -14,6 +14,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
+from huggingface_hub import constants, file_download
+
 LARGE = re.compile(r".*\.(safetensors|keras|onnx)")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ALWAYS = math.inf
@@ -90,6 +92,16 @@ class HubServer:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+def point_to(url, monkeypatch):
+    """Makes a URL the hub of this process."""
+    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    # Older releases have a copy.
+    monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,6 +1,7 @@
 """Downloads against a hub on this machine; nothing here asks any other."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from keras_cnv2.checkpoints.read import open_checkpoint
 from keras_cnv2.checkpoints.registry import find_checkpoint
 from keras_cnv2.images.classes import imagenet_classes
 from keras_cnv2.models import classifier
+from tests.checkpoints import hub_server
 from tests.checkpoints.hub_server import ALWAYS, COMMIT, HubServer
 from tests.golden import rule
 
@@ -112,7 +114,6 @@ def forget_connections():
 @pytest.fixture
 def point_to(monkeypatch, tmp_path):
     """A function that makes a URL the hub of this process, with an empty cache in `tmp_path`."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     # Smaller than the content: what arrives before a connection breaks is written in such pieces.
@@ -120,15 +121,8 @@ def point_to(monkeypatch, tmp_path):
     # Between attempts.
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
-    def point(url):
-        template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "ENDPOINT", url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        # Older releases have a copy.
-        monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
-
     forget_connections()
-    yield point
+    yield functools.partial(hub_server.point_to, monkeypatch=monkeypatch)
     forget_connections()
 
 

@@ -25,7 +25,7 @@ from tests.checkpoints.hub_folders import (
     transformers_folder,
     write,
 )
-from tests.checkpoints.hub_server import COMMIT, HubServer
+from tests.checkpoints.hub_server import COMMIT, HubServer, point_to
 
 pytestmark = pytest.mark.lowest
 
@@ -47,9 +47,7 @@ def hub(tmp_path, monkeypatch):
     """A hub on this machine, and an empty cache. `hub.hold(name, files)` makes a repository."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     with HubServer({}).running() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        place = "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + place)
+        point_to(server.url, monkeypatch)
         server.hold = lambda name, files: server.files.update({(name, file): body for file, body in files.items()})
         yield server
 

@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import constants, hf_api
 
 from keras_cnv2.keras_hub import ConvNeXtV2ImageClassifier, ConvNeXtV2ImageClassifierPreprocessor
-from tests.checkpoints.hub_server import HubServer
+from tests.checkpoints.hub_server import HubServer, point_to
 from tests.keras_hub.small import classifier
 from tests.segmentation.small import with_values
 
@@ -15,9 +15,7 @@ from tests.segmentation.small import with_values
 def hub(monkeypatch, tmp_path):
     """A hub without repositories, as `huggingface_hub` finds it."""
     with HubServer({}).running() as server:
-        template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        point_to(server.url, monkeypatch)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(hf_api.api, "endpoint", server.url)

@@ -34,7 +34,8 @@ def test_it_is_roi_align(samples, aligned, number):
     ours = roi_align_in_windows(maps, boxes, STRIDES, 5, samples, aligned)
     expected = roi_align(maps, boxes, level_of(boxes), STRIDES, 5, samples, aligned)
     assert tuple(ours.shape) == (2, number, 5, 5, 3)
-    np.testing.assert_allclose(ops.convert_to_numpy(ours), ops.convert_to_numpy(expected), atol=1e-5)
+    # Float32 rounds positions up to 80 by 4e-6 at a time, and values of neighbours differ by up to 8.
+    np.testing.assert_allclose(ops.convert_to_numpy(ours), ops.convert_to_numpy(expected), atol=5e-5)
 
 
 @pytest.mark.parametrize("shapes", [[(16, 8)], [(128, 128), (64, 64), (32, 32), (16, 16)]])
