@@ -14,6 +14,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
+import huggingface_hub
 from huggingface_hub import constants, file_download
 
 LARGE = re.compile(r".*\.(safetensors|keras|onnx)")
@@ -102,6 +103,14 @@ def point_to(url, monkeypatch):
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     # Older releases have a copy.
     monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+
+
+def forget_connections():
+    """The hub's library keeps connections, and in its older releases the offline mode with them."""
+    if hasattr(huggingface_hub.utils, "reset_sessions"):
+        huggingface_hub.utils.reset_sessions()
+    else:
+        huggingface_hub.close_session()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -13,7 +13,6 @@ import threading
 import time
 from pathlib import Path
 
-import huggingface_hub
 import keras
 import numpy as np
 import pytest
@@ -103,14 +102,6 @@ def atto_server(atto, tensors):
         yield server
 
 
-def forget_connections():
-    """The hub's library keeps connections, and in its older releases the offline mode with them."""
-    if hasattr(huggingface_hub.utils, "reset_sessions"):
-        huggingface_hub.utils.reset_sessions()
-    else:
-        huggingface_hub.close_session()
-
-
 @pytest.fixture
 def point_to(monkeypatch, tmp_path):
     """A function that makes a URL the hub of this process, with an empty cache in `tmp_path`."""
@@ -121,9 +112,9 @@ def point_to(monkeypatch, tmp_path):
     # Between attempts.
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
-    forget_connections()
+    hub_server.forget_connections()
     yield functools.partial(hub_server.point_to, monkeypatch=monkeypatch)
-    forget_connections()
+    hub_server.forget_connections()
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from tests.checkpoints.hub_folders import (
     transformers_folder,
     write,
 )
-from tests.checkpoints.hub_server import COMMIT, HubServer, point_to
+from tests.checkpoints.hub_server import COMMIT, HubServer, forget_connections, point_to
 
 pytestmark = pytest.mark.lowest
 
@@ -48,8 +48,10 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     with HubServer({}).running() as server:
         point_to(server.url, monkeypatch)
+        forget_connections()
         server.hold = lambda name, files: server.files.update({(name, file): body for file, body in files.items()})
         yield server
+        forget_connections()
 
 
 def assert_settled(model, source, epsilon=1e-12):
@@ -136,6 +138,7 @@ def test_offline_with_what_is_in_the_cache(source, hub, monkeypatch):
     hub.hold("someone/finetuned", timm_folder(source))
     keras_cnv2.from_pretrained("hf://someone/finetuned")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    forget_connections()
     before = len(hub.requests)
     assert_settled(keras_cnv2.from_pretrained("hf://someone/finetuned"), source, 1e-6)
     assert len(hub.requests) == before
