@@ -167,11 +167,20 @@ def test_impossible_values_are_named(name, value):
         (FINETUNING, "label_smoothing", 1.0),
         (FINETUNING, "head_init", 0.0),
         (FINETUNING, "ema", 1.0),
+        (FINETUNING, "teacher_share", 1.5),
+        (FINETUNING, "temperature", 0.0),
     ],
 )
 def test_impossible_values_of_a_phase(kind, name, value):
     with pytest.raises(RecipeError, match=rf"^{name} must be .* Received: {name}={value}"):
         dataclasses.replace(kind["quickstart"], **{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("teacher_share", 0.9), ("temperature", 4.0)])
+def test_what_is_of_a_teacher_needs_one(name, value):
+    with pytest.raises(RecipeError, match=rf"^{name} must be .* without a teacher. Received: {name}={value}"):
+        dataclasses.replace(FINETUNING["quickstart"], **{name: value})
+    dataclasses.replace(FINETUNING["quickstart"], teacher="runs/large", **{name: value})
 
 
 def test_model_or_depths_and_dims():
